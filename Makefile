@@ -1,0 +1,50 @@
+# The whole project in a few verbs. Everything happens in .venv and in pandastack's own data and cache directories.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := python3-venv qemu-system-x86 erofs-utils e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 util-linux
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: demo test check bench docs setup system clean
+.DEFAULT_GOAL := help
+
+help:            ## show this list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+demo: setup      ## build the templates, start the server, draw a chart inside a microVM
+	$(BIN)/pandastack template build
+	$(BIN)/pandastack up --detach
+	$(BIN)/python examples/chart.py
+	@echo "The chart is at $(CURDIR)/chart.png"
+
+test: setup      ## run every test, real machines included
+	$(BIN)/pytest
+
+check: setup     ## formatting, lint, types and layers
+	$(BIN)/ruff format --check src tests bench scripts examples
+	$(BIN)/ruff check src tests bench scripts examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup     ## measure create, exec and delete against the bare restore floor
+	$(BIN)/pandastack template build
+	$(BIN)/pandastack bench create --json bench-create.json
+
+docs: setup      ## run every command and snippet of the documentation
+	$(BIN)/pytest tests/docs
+
+setup: system $(VENV)/.installed
+
+system:          ## install the Debian packages that are missing
+	@missing="$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | awk '$$2=="installed"{print $$1}' \
+	  | sort | comm -13 - <(tr ' ' '\n' <<<'$(PACKAGES)' | sort) | xargs)"; \
+	if [ -n "$$missing" ]; then echo "installing $$missing"; \
+	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:           ## remove the virtual environment and build results (templates and caches stay)
+	rm -rf $(VENV) build dist src/pandastack/guest/agent/bin

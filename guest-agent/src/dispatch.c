@@ -1,0 +1,136 @@
+#include "dispatch.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "exec.h"
+#include "files.h"
+#include "identity.h"
+#include "out.h"
+#include "request.h"
+#include "stream.h"
+
+void dispatch_hello(void)
+{
+	struct tlv_writer w = out_tlv(64);
+
+	tlv_put_u32(&w, HELLO_VERSION, PROTO_VERSION);
+	out_commit_tlv(F_HELLO, 0, &w);
+}
+
+static void open_file_operation(struct stream *s, const struct request *r)
+{
+	if (!strcmp(r->op, "read"))
+		read_open(s, r);
+	else if (!strcmp(r->op, "write"))
+		write_open(s, r);
+	else if (!strcmp(r->op, "stat"))
+		stat_open(s, r);
+	else if (!strcmp(r->op, "list"))
+		list_open(s, r);
+	else if (!strcmp(r->op, "delete"))
+		delete_open(s, r);
+	else if (!strcmp(r->op, "mkdir"))
+		mkdir_open(s, r);
+	else if (!strcmp(r->op, "sync"))
+		sync_open(s);
+	else {
+		s->kind = S_JOB;
+		stream_finish(s, EOPNOTSUPP, "operation");
+	}
+}
+
+/* Whether the list is well formed and asks for an exec; that one reads it again, from a copy. */
+static bool is_exec(const uint8_t *payload, uint32_t length)
+{
+	struct tlv_reader reader = { payload, payload + length };
+	struct tlv_item item;
+
+	return tlv_next(&reader, &item) == 1 && item.key == OPEN_OP && item.length == 4 && !memcmp(item.value, "exec", 4);
+}
+
+static void open_stream(const struct parser *frame)
+{
+	static struct request r;
+	static uint8_t copy[PAYLOAD_MAX + 1];
+	struct stream *s;
+	int error;
+
+	if (!frame->stream || stream_find(frame->stream))
+		return; /* the host never does this: the rest of a frame that was cut */
+	s = stream_new(frame->stream);
+	if (!s)
+		return send_error(frame->stream, EAGAIN, "too many operations at once");
+	if (is_exec(frame->payload, frame->length))
+		return exec_open(s, frame->payload, frame->length);
+	memcpy(copy, frame->payload, frame->length);
+	error = request_parse(&r, copy, frame->length);
+	if (!error && r.op)
+		return open_file_operation(s, &r);
+	s->kind = S_JOB;
+	stream_finish(s, error ? error : EINVAL, "request");
+}
+
+static void take_data(struct stream *s, const struct parser *frame)
+{
+	if (s->kind == S_EXEC || s->kind == S_SCRIPT)
+		exec_data(s, frame->payload, frame->length);
+	else if (s->kind == S_WRITE)
+		write_data(s, frame->payload, frame->length);
+}
+
+static void take_end(struct stream *s)
+{
+	if (s->kind == S_EXEC || s->kind == S_SCRIPT)
+		exec_end_input(s);
+	else if (s->kind == S_WRITE && !s->finished)
+		write_end(s);
+}
+
+static void take_signal(struct stream *s, int signal)
+{
+	if (s->kind == S_EXEC || s->kind == S_SCRIPT) {
+		exec_signal(s, signal);
+	} else if (s->kind == S_JOB && s->pid > 0 && signal == 0) {
+		s->cancelled = true;
+		kill(s->pid, SIGKILL);
+	} else if (signal == 0 && !s->finished) {
+		stream_finish(s, ECANCELED, "cancelled");
+	}
+}
+
+static void add_credit(struct stream *s, uint32_t bytes)
+{
+	s->credit = bytes > UINT32_MAX - s->credit ? UINT32_MAX : s->credit + bytes;
+}
+
+static void resume(const struct parser *frame)
+{
+	for (size_t i = 0; i < STREAMS; i++)
+		if (streams[i].kind != S_FREE)
+			stream_forget(&streams[i]);
+	out_reset();
+	identity_resume(frame->payload, frame->length);
+}
+
+void dispatch(const struct parser *frame)
+{
+	struct stream *s;
+
+	switch (frame->type) {
+	case F_RESUME: resume(frame); return;
+	case F_QUIESCE: out_empty(F_QUIET, 0); return;
+	case F_PING: out_empty(F_PONG, 0); return;
+	case F_OPEN: open_stream(frame); return;
+	}
+	s = stream_find(frame->stream);
+	if (!s)
+		return; /* it ended while this was on its way */
+	switch (frame->type) {
+	case F_DATA: take_data(s, frame); break;
+	case F_EOF: take_end(s); break;
+	case F_CREDIT: if (frame->length == 4) add_credit(s, get_u32(frame->payload)); break;
+	case F_SIGNAL: if (frame->length == 1) take_signal(s, frame->payload[0]); break;
+	}
+}

@@ -1,0 +1,56 @@
+/*
+ * The guest's init and agent. As PID 1 it makes a running system out of the kernel and serves the host
+ * by the virtio port named "agent". With --fd N it serves the inherited descriptor N as an ordinary
+ * process, for tests; --no-identity then lets a RESUME leave the machine as it is.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "boot.h"
+#include "identity.h"
+#include "loop.h"
+
+static void fill_standard_descriptors(void)
+{
+	int fd;
+
+	while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= 2)
+		;
+	if (fd > 2)
+		close(fd);
+}
+
+static int serve_descriptor(int fd)
+{
+	fill_standard_descriptors();
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) || fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK))
+		return 1;
+	if (options.identity)
+		identity_prepare();
+	serve(fd);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	int fd = -1;
+
+	options.identity = true;
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--fd") && i + 1 < argc)
+			fd = atoi(argv[++i]);
+		else if (!strcmp(argv[i], "--no-identity"))
+			options.identity = false;
+	}
+	if (fd >= 0)
+		return serve_descriptor(fd);
+	if (getpid() != 1)
+		return 2;
+	options.identity = options.is_init = true;
+	boot();
+	identity_prepare();
+	serve(open_port("agent"));
+	power_off("the agent ended");
+}

@@ -1,0 +1,172 @@
+/* File systems: the early ones, the root, and what a system expects below it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "boot.h"
+
+enum { ROOT_WAIT_MS = 5000, LIST_SIZE = 4096 };
+
+void mount_early(void)
+{
+	mkdir("/proc", 0755);
+	mkdir("/sys", 0755);
+	mkdir("/dev", 0755);
+	mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
+}
+
+static void load_module(const char *name)
+{
+	char path[256] = "/modules/";
+	size_t length = strlen(name);
+	int fd;
+
+	if (length > 200)
+		return;
+	strcpy(name[0] == '/' ? path : path + strlen(path), name);
+	if (length < 3 || strcmp(name + length - 3, ".ko"))
+		strcat(path, ".ko");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)) {
+		(void)!write(2, "agent: module ", 14);
+		(void)!write(2, path, strlen(path));
+		(void)!write(2, ": not loaded\n", 13);
+	}
+	if (fd >= 0)
+		close(fd);
+	unlink(path); /* the initramfs is memory that would stay used */
+}
+
+void load_modules(void)
+{
+	static char list[LIST_SIZE + 1];
+	int fd = open("/modules.list", O_RDONLY | O_CLOEXEC);
+	ssize_t size = fd < 0 ? 0 : read(fd, list, LIST_SIZE);
+
+	if (fd >= 0)
+		close(fd);
+	list[size > 0 ? size : 0] = 0;
+	for (char *name = strtok(list, " \r\n"); name; name = strtok(NULL, " \r\n"))
+		if (*name != '#')
+			load_module(name);
+	unlink("/modules.list");
+	unlink("/init");
+	rmdir("/modules");
+}
+
+static void wait_for(const char *device)
+{
+	while (access(device, F_OK))
+		if (!uevents_wait(ROOT_WAIT_MS))
+			power_off("no root disk");
+}
+
+/* Where the writes go: the second disk, else memory. */
+static void mount_upper(void)
+{
+	int failed;
+
+	mkdir("/upper", 0755);
+	if (access("/dev/vdb", F_OK))
+		failed = mount("tmpfs", "/upper", "tmpfs", MS_NOATIME, "mode=0755");
+	else
+		failed = mount("/dev/vdb", "/upper", "ext4", MS_NOATIME, NULL);
+	if (failed)
+		power_off("cannot mount the upper disk");
+	mkdir("/upper/upper", 0755);
+	mkdir("/upper/work", 0755);
+}
+
+static void move_into(const char *name)
+{
+	char to[32] = "/new";
+
+	strcat(to, name);
+	mkdir(to, 0755);
+	if (mount(name, to, NULL, MS_MOVE, NULL))
+		power_off("cannot move a mount");
+}
+
+void switch_root(void)
+{
+	wait_for("/dev/vda");
+	mkdir("/lower", 0755);
+	mkdir("/new", 0755);
+	if (mount("/dev/vda", "/lower", "erofs", MS_RDONLY | MS_NOATIME, NULL))
+		power_off("cannot mount the root disk");
+	mount_upper();
+	if (mount("overlay", "/new", "overlay", MS_NOATIME,
+	          "lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work"))
+		power_off("cannot mount the root");
+	move_into("/proc");
+	move_into("/sys");
+	move_into("/dev");
+	if (chdir("/new") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
+		power_off("cannot switch to the root");
+}
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+
+	if (fd < 0)
+		return;
+	(void)!write(fd, text, strlen(text));
+	close(fd);
+}
+
+/* A file in memory over one of the image's: cheap to write, and images made here keep their own. */
+static void cover(const char *path, const char *cover_path, const char *text)
+{
+	struct stat st;
+
+	write_file(cover_path, text);
+	if (!lstat(path, &st) && !S_ISREG(st.st_mode))
+		unlink(path);
+	if (lstat(path, &st))
+		write_file(path, "");
+	mount(cover_path, path, NULL, MS_BIND, NULL);
+}
+
+static void cover_identity(void)
+{
+	char hosts[256] = "127.0.1.1 ";
+
+	memset(hosts + strlen(hosts), ' ', 64); /* a hostname of any length: see identity.c */
+	strcat(hosts, "\n127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
+	cover("/etc/machine-id", "/run/machine-id", "uninitialized\n");
+	cover("/etc/hostname", "/run/hostname", "localhost\n");
+	cover("/etc/hosts", "/run/hosts", hosts);
+	if (!strcmp(command_line("pandastack.nic"), "user"))
+		cover("/etc/resolv.conf", "/run/resolv.conf", "nameserver 10.0.2.3\n");
+}
+
+void mount_late(void)
+{
+	mkdir("/run", 0755);
+	mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+	mkdir("/run/lock", 01777);
+	mkdir("/tmp", 01777);
+	chmod("/tmp", 01777);
+	mkdir("/dev/pts", 0755);
+	mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=0620,ptmxmode=0666");
+	mkdir("/dev/shm", 01777);
+	mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	(void)!symlink("/proc/self/fd", "/dev/fd");
+	(void)!symlink("/proc/self/fd/0", "/dev/stdin");
+	(void)!symlink("/proc/self/fd/1", "/dev/stdout");
+	(void)!symlink("/proc/self/fd/2", "/dev/stderr");
+	mkdir("/etc", 0755);
+	mkdir("/root", 0700);
+	mkdir("/workspace", 0755);
+	cover_identity();
+}

@@ -1,0 +1,126 @@
+#include "stream.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "exec.h"
+#include "out.h"
+
+struct stream streams[STREAMS];
+
+uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+struct stream *stream_find(uint32_t id)
+{
+	for (size_t i = 0; i < STREAMS; i++)
+		if (streams[i].kind != S_FREE && streams[i].id == id)
+			return &streams[i];
+	return NULL;
+}
+
+struct stream *stream_new(uint32_t id)
+{
+	for (size_t i = 0; i < STREAMS; i++) {
+		struct stream *s = &streams[i];
+
+		if (s->kind != S_FREE)
+			continue;
+		memset(s, 0, sizeof *s);
+		s->id = id;
+		s->credit = WINDOW;
+		s->out.fd = s->err.fd = s->in.fd = s->file = -1;
+		s->out.left = s->err.left = -1;
+		return s;
+	}
+	return NULL;
+}
+
+void stream_forget(struct stream *s)
+{
+	pipes_detach(s);
+	if (s->file >= 0)
+		close(s->file);
+	free(s->input);
+	free(s->request);
+	s->input = s->request = NULL;
+	s->kind = S_FREE;
+}
+
+void stream_finish(struct stream *s, int error, const char *what)
+{
+	s->finished = true;
+	s->error = error;
+	s->what = what;
+}
+
+void send_error(uint32_t id, int error, const char *what)
+{
+	struct tlv_writer w = out_tlv(RESULT_ROOM);
+	char text[256];
+
+	strncpy(text, what, 128);
+	text[128] = 0;
+	strcat(text, ": ");
+	strncat(text, strerror(error), 100);
+	tlv_put_u32(&w, RESULT_ERRNO, (uint32_t)error);
+	tlv_put_text(&w, RESULT_MESSAGE, text);
+	out_commit_tlv(F_RESULT, id, &w);
+}
+
+static uint64_t microseconds(struct timeval time)
+{
+	return (uint64_t)time.tv_sec * 1000000u + (uint64_t)time.tv_usec;
+}
+
+static void put_process(struct tlv_writer *w, const struct stream *s)
+{
+	bool killed = WIFSIGNALED(s->status);
+	uint32_t code = killed ? 128u + (uint32_t)WTERMSIG(s->status) : (uint32_t)WEXITSTATUS(s->status);
+
+	tlv_put_u32(w, RESULT_EXIT_CODE, code);
+	if (killed)
+		tlv_put_u32(w, RESULT_SIGNAL, (uint32_t)WTERMSIG(s->status));
+	if (s->timed_out)
+		tlv_put(w, RESULT_TIMED_OUT, NULL, 0);
+	tlv_put_u64(w, RESULT_DURATION_US, s->duration_ns / 1000);
+	tlv_put_u64(w, RESULT_UTIME_US, microseconds(s->usage.ru_utime));
+	tlv_put_u64(w, RESULT_STIME_US, microseconds(s->usage.ru_stime));
+	tlv_put_u64(w, RESULT_MAXRSS_KB, (uint64_t)s->usage.ru_maxrss);
+}
+
+bool stream_result(struct stream *s)
+{
+	struct tlv_writer w = out_tlv(RESULT_ROOM);
+
+	if (w.overflow)
+		return false;
+	if (s->error) {
+		send_error(s->id, s->error, s->what);
+	} else {
+		if (s->kind == S_EXEC)
+			put_process(&w, s);
+		else
+			tlv_put_u64(&w, RESULT_BYTES, s->bytes);
+		out_commit_tlv(F_RESULT, s->id, &w);
+	}
+	stream_forget(s);
+	return true;
+}
+
+void stream_consumed(struct stream *s, uint32_t bytes)
+{
+	s->owed += bytes;
+	if (s->owed >= CREDIT_BATCH) {
+		out_credit(s->id, s->owed);
+		s->owed = 0;
+	}
+}

@@ -1,0 +1,84 @@
+"""Builds the application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from pandastack.api import errors, models
+from pandastack.api.metrics import Metrics
+from pandastack.api.middleware import Authentication, Edge
+from pandastack.api.routes import exec as exec_routes
+from pandastack.api.routes import files, lifecycle, me, observe, sandboxes, system, templates
+from pandastack.api.version import SEMVER
+from pandastack.cluster import EngineClient
+from pandastack.services import Settings, open_control_plane
+
+_ROUTERS = (
+    system.router,
+    me.router,
+    templates.router,
+    sandboxes.router,
+    exec_routes.router,
+    files.router,
+    observe.router,
+    lifecycle.router,
+)
+
+
+def create_app(
+    engine_client: EngineClient,
+    database_url: str,
+    settings: Settings | None = None,
+    *,
+    on_first_token: Callable[[str], None] | None = None,
+) -> FastAPI:
+    """The control plane's ASGI application. Its lifespan opens store and engine client and runs the background tasks.
+
+    ``on_first_token`` receives the API token that is made when the database has none.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        chosen = settings or Settings.from_env()
+        async with open_control_plane(engine_client, database_url, chosen, on_first_token) as plane:
+            app.state.plane = plane
+            metrics.watch(plane)
+            yield
+
+    app = FastAPI(
+        title="PandaStack",
+        version=SEMVER,
+        summary="Sandboxes that are virtual machines of their own",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        responses={"default": {"model": models.Error, "description": "What went wrong"}},
+    )
+    app.state.metrics = metrics
+    errors.install(app)
+    for router in _ROUTERS:
+        app.include_router(router)
+    # Outermost last.
+    app.add_middleware(Authentication)
+    app.add_middleware(Edge, metrics=metrics)
+    _document_authentication(app)
+    return app
+
+
+def _document_authentication(app: FastAPI) -> None:
+    build = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = build()
+        schemes = schema.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["token"] = {"type": "http", "scheme": "bearer", "description": "An API token: pds_…"}
+        for path, operations in schema["paths"].items():
+            for operation in operations.values():
+                operation["security"] = [{"token": []}] if path.startswith("/v1/") else []
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

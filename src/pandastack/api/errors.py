@@ -1,0 +1,104 @@
+"""The one place where errors become responses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from pandastack.errors import (
+    AuthError,
+    BadRequestError,
+    CapacityError,
+    CommandTimeoutError,
+    PandastackError,
+    StorageFullError,
+    for_status,
+    to_body,
+)
+
+_JSON = "application/json"
+_SOURCES = ("query", "path", "header", "body")
+_CLIENT_CLOSED_REQUEST = 499
+
+
+def install(app: FastAPI) -> None:
+    """Give ``app`` its error responses."""
+    app.add_exception_handler(PandastackError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+
+
+def error_response(error: PandastackError) -> Response:
+    """Flat JSON with the error's status.
+
+    ``Retry-After`` goes only with a refusal for which trying again soon is the right thing: clients take it as the
+    promise that nothing was created. They try again after 507 without being told.
+    """
+    headers = {}
+    if isinstance(error, CapacityError) and not isinstance(error, StorageFullError):
+        headers["Retry-After"] = str(error.retry_after)
+    return Response(to_json(body_of(error)), error.status_code, headers, _JSON)
+
+
+def body_of(error: PandastackError) -> dict[str, Any]:
+    """The JSON body for ``error``, in the form that clients of the public API expect."""
+    body = to_body(error)
+    if isinstance(error, AuthError):
+        body.update(error="unauthorized", detail=error.message)
+    elif isinstance(error, CommandTimeoutError):
+        body.update(body.pop("detail", {}))
+    return body
+
+
+def invalid(errors: Sequence[Any]) -> BadRequestError:
+    """A clear sentence about the first of pydantic's ``errors``."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"] if part not in _SOURCES]
+    what = first["msg"][:1].lower() + first["msg"][1:]
+    if first["type"] == "json_invalid":
+        return BadRequestError(f"the body is not valid JSON: {first['ctx']['error']}")
+    if not place:
+        return BadRequestError("the body must be a JSON object", hint=what)
+    field = ".".join(place)[:128]
+    more = f"{len(errors) - 1} more fields are wrong" if len(errors) > 1 else None
+    return BadRequestError(f"{field}: {what}", field=field, hint=more)
+
+
+def of_validation(error: ValidationError) -> BadRequestError:
+    """:func:`invalid` for an error raised by a model."""
+    return invalid(error.errors(include_url=False, include_input=False))
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, PandastackError)
+    return error_response(error)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(invalid(error.errors()))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: no such route, or not with this method."""
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path[:200]}"
+    message = {404: f"no such route: {what}", 405: f"method not allowed: {what}"}.get(
+        error.status_code, str(error.detail)
+    )
+    response = error_response(for_status(error.status_code)(message, status_code=error.status_code))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)

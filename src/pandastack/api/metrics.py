@@ -1,0 +1,62 @@
+"""Prometheus metrics of the control plane."""
+
+from __future__ import annotations
+
+from collections import Counter as Count
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from pandastack.services import ControlPlane
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The metrics of one application."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "pandastack_http_requests",
+            "HTTP requests by route and status.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "pandastack_http_request_seconds",
+            "Time from a request to the end of its response.",
+            ("route",),
+            buckets=_LATENCY_BUCKETS,
+            registry=self._registry,
+        )
+
+    def watch(self, plane: ControlPlane) -> None:
+        """Report the sandboxes of ``plane`` from now on."""
+        self._registry.register(_Sandboxes(plane))
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request. ``route`` is the pattern, not the path: the number of series must stay bounded."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self._registry)
+
+
+class _Sandboxes(Collector):
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+
+    def collect(self) -> Iterator[Any]:
+        """Sandboxes by status, at the time of asking."""
+        gauge = GaugeMetricFamily("pandastack_sandboxes", "Sandboxes by status.", labels=("status",))
+        for status, number in Count(record.status for record in self._plane.registry.all()).items():
+            gauge.add_metric([status], number)
+        yield gauge

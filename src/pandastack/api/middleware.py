@@ -1,0 +1,142 @@
+"""What happens around every request. Plain ASGI: bodies stream through untouched."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from urllib.parse import parse_qsl, urlencode
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pandastack.api.errors import error_response
+from pandastack.api.metrics import Metrics
+from pandastack.errors import AuthError, PandastackError, ServerError
+from pandastack.services import ControlPlane
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_ALLOWED_HEADERS = ("content-type", "authorization", "x-api-key")
+_OPEN_PATHS = frozenset({"/v1/version"})
+
+log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """Request ids, CORS, the access log, metrics, and a flat 500 for what nobody expected."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        exchange = _Exchange(_request_id(headers.get("x-request-id")), send)
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        try:
+            if scope["method"] == "OPTIONS":
+                await _preflight(headers)(scope, receive, exchange.send)
+            else:
+                await self._app(scope, receive, exchange.send)
+        except Exception as error:
+            log.error("request failed", method=scope["method"], path=scope["path"], exc_info=error)
+            if exchange.status is not None:
+                raise  # too late for an answer: the server breaks the connection off, so that the client notices
+            failure = ServerError("internal server error", detail={"request_id": exchange.request_id})
+            await error_response(failure)(scope, receive, exchange.send)
+        finally:
+            self._record(scope, exchange)
+
+    def _record(self, scope: Scope, exchange: _Exchange) -> None:
+        seconds = time.perf_counter() - exchange.started_at
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.request(method, route, exchange.status or 0, seconds)
+        note = log.debug if (exchange.status or 0) < 500 else log.warning
+        note("request", method=method, path=scope["path"], status=exchange.status, ms=round(seconds * 1000, 2))
+
+
+class _Exchange:
+    """One response on its way out: learns the status, adds the headers that all responses carry."""
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.request_id = request_id
+        self.started_at = time.perf_counter()
+        self.status: int | None = None
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.request_id.encode("ascii")),
+                (b"access-control-allow-origin", b"*"),
+                (b"access-control-expose-headers", b"x-request-id, retry-after"),
+            ]
+        await self._send(message)
+
+
+class Authentication:
+    """Nothing under ``/v1`` without a valid token; the identity goes into ``scope["identity"]``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "lifespan" or path in _OPEN_PATHS or not (path == "/v1" or path.startswith("/v1/")):
+            await self._app(scope, receive, send)
+            return
+        plane: ControlPlane = scope["app"].state.plane
+        try:
+            scope["identity"] = await plane.access.identify(_token(scope))
+        except PandastackError as error:
+            response = error_response(error)
+            if isinstance(error, AuthError):
+                response.headers["www-authenticate"] = "Bearer"
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _token(scope: Scope) -> str:
+    """The token of a request. The one in the query is removed there, so that no log shows it."""
+    headers = Headers(scope=scope)
+    in_query = _take_from_query(scope)
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and given.strip():
+        return given.strip()
+    if token := headers.get("x-api-key") or in_query:
+        return token
+    raise AuthError("missing bearer token", hint="send the header Authorization: Bearer pds_…")
+
+
+def _take_from_query(scope: Scope) -> str | None:
+    query = scope.get("query_string", b"")
+    if b"access_token" not in query:
+        return None
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    scope["query_string"] = urlencode([pair for pair in pairs if pair[0] != "access_token"]).encode("ascii")
+    return dict(pairs).get("access_token")
+
+
+def _request_id(given: str | None) -> str:
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _preflight(headers: Headers) -> Response:
+    asked = headers.get("access-control-request-headers", "").lower().split(",")
+    own = [name for name in map(str.strip, asked) if re.fullmatch(r"x-(pandastack-[a-z0-9-]+|request-id)", name)]
+    response = Response(status_code=204)
+    answer = MutableHeaders(raw=response.raw_headers)
+    answer["access-control-allow-methods"] = ", ".join(_METHODS)
+    answer["access-control-allow-headers"] = ", ".join([*_ALLOWED_HEADERS, *own])
+    answer["access-control-max-age"] = "600"
+    return response

@@ -1,0 +1,78 @@
+"""Records as the objects of the public API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pandastack.store.events import EventRecord
+from pandastack.store.sandboxes import SandboxRecord
+from pandastack.store.tokens import TokenRecord
+
+
+def timestamp(seconds: float) -> str:
+    """Epoch seconds as RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def sandbox(record: SandboxRecord, host: Mapping[str, Any]) -> dict[str, Any]:
+    """A sandbox; metadata under ``secret.`` stays here."""
+    shown = {
+        "id": record.id,
+        "template": record.template,
+        "cpu": record.cpu,
+        "memory_mb": record.memory_mb,
+        "status": record.status,
+        "metadata": {key: text for key, text in record.metadata.items() if not key.startswith("secret.")},
+        "persistent": record.persistent,
+        "ttl_seconds": record.ttl_seconds,
+        "created_at": timestamp(record.created_at),
+        "boot_ms": record.boot_ms or 0,
+        "boot_mode": record.boot_mode or "",
+        "accelerator": host.get("accelerator"),
+        "isolation": host.get("isolation"),
+    }
+    return shown if record.reason is None else shown | {"reason": record.reason}
+
+
+def template(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A template; what the engine knows of its making goes under ``meta``."""
+    manifest = source.get("manifest")
+    return {
+        "name": source["name"],
+        "label": source["name"],
+        "description": source.get("description") or "",
+        "cpu": source.get("cpu"),
+        "memory_mb": source.get("memory_mb"),
+        "disk_mb": source.get("disk_mb"),
+        "size_bytes": source.get("size_bytes"),
+        "is_global": True,
+        "base": source.get("base"),
+        "tools": list(source.get("tools") or ()),
+        "aliases": list(source.get("aliases") or ()),
+        "version": source.get("version"),
+        "meta": {**(manifest if isinstance(manifest, Mapping) else {}), "built_at": source.get("built_at")},
+    }
+
+
+def event(record: EventRecord) -> dict[str, Any]:
+    """An event of a sandbox."""
+    return {
+        "time": timestamp(record.time),
+        "sandbox_id": record.sandbox_id,
+        "type": record.type,
+        "payload": record.payload,
+    }
+
+
+def token(record: TokenRecord, text: str | None = None) -> dict[str, Any]:
+    """A token; ``text`` is the token itself, shown when it is made. Some clients read its name, others its label."""
+    shown = {
+        "prefix": record.prefix,
+        "name": record.label,
+        "label": record.label,
+        "created_at": timestamp(record.created_at),
+        "expires_at": None if record.expires_at is None else timestamp(record.expires_at),
+    }
+    return shown if text is None else {"token": text, **shown}

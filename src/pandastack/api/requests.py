@@ -1,0 +1,78 @@
+"""Reading requests: who makes them, and bodies within limits, whatever their content type says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pandastack.api import errors
+from pandastack.errors import TooLargeError
+from pandastack.services import ControlPlane
+from pandastack.services.access import Identity
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def plane_of(request: Request) -> ControlPlane:
+    """The control plane that serves ``request``."""
+    plane: ControlPlane = request.app.state.plane
+    return plane
+
+
+def identity_of(request: Request) -> Identity:
+    """Who makes ``request``; the authentication middleware found out."""
+    identity: Identity = request.scope["identity"]
+    return identity
+
+
+def workspace_of(request: Request) -> str:
+    """The workspace on whose behalf ``request`` is made."""
+    return identity_of(request).workspace
+
+
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """The body as ``model``; an empty one is ``{}``. Raises :class:`BadRequestError` or :class:`TooLargeError`."""
+    limit = plane_of(request).settings.max_json_bytes
+    body = b"".join([chunk async for chunk in limited(request, limit)])
+    try:
+        return model.model_validate_json(body if body.strip() else b"{}")
+    except ValidationError as error:
+        raise errors.of_validation(error) from error
+
+
+async def limited(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body's chunks. Over ``limit`` bytes raises :class:`TooLargeError`, before reading if the length is given."""
+    check_length(request, limit)
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > limit:
+            raise _too_large(limit)
+        if chunk:
+            yield chunk
+
+
+def check_length(request: Request, limit: int) -> None:
+    """Refuse a body that declares to be over ``limit`` bytes, before anything else is done for it."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+
+
+def flag(value: str | None) -> bool:
+    """A query parameter that says yes: clients write ``1`` or ``true``."""
+    return (value or "").lower() in ("1", "true", "yes")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """``value`` as JSON."""
+    return Response(to_json(value), status, media_type="application/json")
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"the body is over the limit of {limit} bytes")

@@ -1,0 +1,58 @@
+"""Files of a sandbox."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Query, Request, Response
+
+from pandastack.api import models
+from pandastack.api.requests import check_length, json_response, limited, plane_of, workspace_of
+from pandastack.api.streams import FileStream
+
+router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/fs", tags=["files"])
+
+_PATH = Query("", description="An absolute path")
+
+
+@router.get(
+    "",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}, "description": "The file's bytes"}},
+)
+async def read_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
+    """The bytes of a file."""
+    files, workspace = plane_of(request).files, workspace_of(request)
+    return FileStream(lambda: files.read(workspace, sandbox_id, path))
+
+
+@router.put(
+    "",
+    response_class=Response,
+    responses={200: {"model": models.Written}},
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}}},
+)
+async def write_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
+    """Make or replace a file with the body's bytes, and make its parent directories."""
+    plane = plane_of(request)
+    limit = plane.settings.max_file_bytes
+    check_length(request, limit)
+    written = await plane.files.write(workspace_of(request), sandbox_id, path, limited(request, limit))
+    return json_response(written)
+
+
+@router.delete("", status_code=204, response_class=Response)
+async def delete_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
+    """Delete a file, or a directory with all that is in it; a missing one is fine."""
+    await plane_of(request).files.delete(workspace_of(request), sandbox_id, path)
+    return Response(status_code=204)
+
+
+@router.get("/dir", response_class=Response, responses={200: {"model": models.Directory}})
+async def list_directory(request: Request, sandbox_id: str, path: str = "/") -> Response:
+    """The entries of a directory."""
+    return json_response(await plane_of(request).files.directory(workspace_of(request), sandbox_id, path))
+
+
+@router.get("/stat", response_class=Response, responses={200: {"model": models.FileEntry}})
+async def stat_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
+    """What a path is."""
+    return json_response(await plane_of(request).files.stat(workspace_of(request), sandbox_id, path))

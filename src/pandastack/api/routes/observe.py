@@ -1,0 +1,63 @@
+"""What can be seen of a sandbox from outside: console, events, usage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from pandastack.api import models, render
+from pandastack.api.requests import flag, json_response, plane_of, workspace_of
+from pandastack.api.streams import Event, EventStream
+from pandastack.errors import NotFoundError
+
+router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["observe"])
+
+_TEXT = "text/plain; charset=utf-8"
+
+
+@router.get("/logs", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def logs(
+    request: Request, sandbox_id: str, stream: str = "both", follow: str = "", tail: int | None = None
+) -> Response:
+    """The console; it is one stream, whatever `stream` asks for. Following: events `line`."""
+    plane, workspace = plane_of(request), workspace_of(request)
+    if not flag(follow):
+        return Response(await plane.consoles.read(workspace, sandbox_id, tail), media_type=_TEXT)
+
+    @asynccontextmanager
+    async def source() -> AsyncIterator[AsyncIterator[Event]]:
+        async with plane.consoles.follow(workspace, sandbox_id, tail) as lines:
+            yield (("line", {"line": line}) async for line in lines)
+
+    return EventStream(source, plane.settings.keep_alive_seconds)
+
+
+@router.get("/events", response_class=Response, responses={200: {"model": models.Events}})
+async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str = "") -> Response:
+    """What happened to the sandbox, oldest first; `tail` ≤ 0 is all. Following: events `event`."""
+    plane, workspace = plane_of(request), workspace_of(request)
+    sandbox = plane.sandboxes.get(workspace, sandbox_id)
+    limit = min(tail, 1_000_000) if tail > 0 else None
+    if not flag(follow):
+        records = await plane.events.latest(sandbox.id, limit)
+        return json_response({"events": [render.event(record) for record in records]})
+
+    @asynccontextmanager
+    async def source() -> AsyncIterator[AsyncIterator[Event]]:
+        found = plane.events.follow(sandbox.id, limit, lambda: plane.registry.get(sandbox.id) is not None)
+        yield (("event", render.event(record)) async for record in found)
+
+    return EventStream(source, plane.settings.keep_alive_seconds)
+
+
+@router.get("/metrics", response_class=Response)
+async def usage(request: Request, sandbox_id: str) -> Response:
+    """What the sandbox's machine uses on its host."""
+    plane, workspace = plane_of(request), workspace_of(request)
+    used: dict[str, Any] = await plane.sandboxes.usage(workspace, sandbox_id)
+    if not used:
+        raise NotFoundError(f"no usage is known of sandbox {sandbox_id[:64]}")
+    return json_response(used)

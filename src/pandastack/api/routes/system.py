@@ -1,0 +1,31 @@
+"""Health, version, metrics: no credentials needed."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from pandastack.api import metrics, version
+from pandastack.api.requests import json_response, plane_of
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/healthz", response_class=Response)
+async def healthz(request: Request) -> Response:
+    """Whether engine and store are well: 200 or 503."""
+    health = await plane_of(request).health()
+    return json_response(health, 200 if health["status"] == "ok" else 503)
+
+
+@router.get("/version", response_class=Response)
+@router.get("/v1/version", response_class=Response)
+async def get_version(request: Request) -> Response:
+    """The version, and how sandboxes are isolated on this host."""
+    return json_response(version.describe() | plane_of(request).host)
+
+
+@router.get("/metrics", response_class=Response)
+async def get_metrics(request: Request) -> Response:
+    """Metrics in Prometheus' text format."""
+    exported: metrics.Metrics = request.app.state.metrics
+    return Response(exported.render(), media_type=metrics.CONTENT_TYPE)

@@ -1,0 +1,133 @@
+"""Responses that are sent as they come into being.
+
+Both open their source inside the response, so that one block on one screen owns it: errors while opening still become
+normal error responses, and a client that leaves ends the block.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from pandastack.api.errors import body_of
+from pandastack.errors import PandastackError, ServerError
+
+Event = tuple[str, Mapping[str, Any]]
+_PING = b": ping\n\n"
+
+log = structlog.get_logger(__name__)
+
+
+class EventStream(Response):
+    """Server-sent events: name and JSON object. A failure after the start becomes a last event named ``error``.
+
+    JSON is ASCII, because clients cut lines at every Unicode line separator. When nothing was sent for
+    ``keep_alive_seconds`` a comment goes out.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        source: Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]],
+        keep_alive_seconds: float,
+    ) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._source = source
+        self._keep_alive_seconds = keep_alive_seconds
+        self._turn = anyio.Lock()
+        self._sent_at = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _while_connected(receive, partial(self._serve, send))
+
+    async def _serve(self, send: Send) -> None:
+        async with self._source() as events:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._write(send, b": open\n\n")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep_alive, send)
+                await self._forward(events, send)
+                tasks.cancel_scope.cancel()
+            # Not before the keep-alives have ended: nothing may follow the last message.
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _forward(self, events: AsyncIterator[Event], send: Send) -> None:
+        try:
+            async for name, data in events:
+                await self._write(send, _frame(name, data))
+        except PandastackError as error:
+            await self._write(send, _frame("error", body_of(error)))
+        except Exception as error:
+            log.error("event stream failed", exc_info=error)
+            await self._write(send, _frame("error", body_of(ServerError("internal server error"))))
+
+    async def _keep_alive(self, send: Send) -> None:
+        while True:
+            await anyio.sleep_until(self._sent_at + self._keep_alive_seconds)
+            if anyio.current_time() >= self._sent_at + self._keep_alive_seconds:
+                await self._write(send, _PING)
+
+    async def _write(self, send: Send, data: bytes) -> None:
+        async with self._turn:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            self._sent_at = anyio.current_time()
+
+
+class FileStream(Response):
+    """The bytes of a file: ``source`` gives its length, when known, and its content."""
+
+    media_type = "application/octet-stream"
+
+    def __init__(
+        self, source: Callable[[], AbstractAsyncContextManager[tuple[int | None, AsyncIterator[bytes]]]]
+    ) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _while_connected(receive, partial(self._serve, send))
+
+    async def _serve(self, send: Send) -> None:
+        async with self._source() as (length, chunks):
+            if length is not None:
+                self.headers["content-length"] = str(length)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
+    """Do ``work`` until it is done or the client leaves, also while the source is still opening."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_cancel_on_disconnect, receive, tasks)
+        try:
+            await work()
+        except Exception as error:  # out of the group as it is, not inside an exception group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _cancel_on_disconnect(receive: Receive, tasks: TaskGroup) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    tasks.cancel_scope.cancel()
+
+
+def _frame(name: str, data: Mapping[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=True)}\n\n".encode("ascii")

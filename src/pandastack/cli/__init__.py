@@ -1,0 +1,16 @@
+"""The ``pandastack`` command: one module per noun."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the console script. Says what to install when the ``cli`` extra is missing."""
+    try:
+        from pandastack.cli.app import app
+    except ModuleNotFoundError as cause:
+        if (cause.name or "").partition(".")[0] not in ("typer", "rich"):
+            raise
+        sys.exit("error: the pandastack command needs more packages: pip install 'pandastack[cli]'")
+    app()

@@ -1,0 +1,5 @@
+"""``python -m pandastack.cli``."""
+
+from pandastack.cli import main
+
+main()

@@ -1,0 +1,40 @@
+"""The token that a new server makes for whoever started it, and where that person's clients find it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pandastack import config
+from pandastack.cli.output import note
+from pandastack.errors import PandastackError
+from pandastack.host.files import write_atomically
+
+CLIENT_FILE = "client.json"
+
+
+def keep(data: Path, url: str, token: str) -> None:
+    """Keep a server's first token in its data directory (mode 0600): the store itself only has a hash of it."""
+    write_atomically(data / CLIENT_FILE, json.dumps({"api_url": url, "token": token}).encode())
+
+
+def publish(data: Path, url: str) -> None:
+    """Make the server at ``url`` the one that this user's clients speak to.
+
+    A configuration that names another server stays as it is: two servers on one host must not take each other's
+    clients.
+    """
+    try:
+        token = str(json.loads((data / CLIENT_FILE).read_bytes())["token"])
+    except (OSError, ValueError, KeyError):
+        return  # its first token went to somebody else
+    keep(data, url, token)
+    try:
+        known = config.read_config()
+        if known.get("api_url") in (None, url) or known.get("token") == token:
+            config.save_config(url, token)
+            return
+        note(f"{config.config_file()} names another server, {known['api_url']}, and stays as it is")
+    except PandastackError as error:
+        note(str(error))
+    note(f"to use this one, set PANDASTACK_API={url} and PANDASTACK_API_KEY to the token in {data / CLIENT_FILE}")

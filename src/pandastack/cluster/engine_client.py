@@ -1,0 +1,220 @@
+"""Speaks the engine's HTTP interface; the same code in process, over a Unix socket and over TCP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import structlog
+from pydantic_core import from_json, to_json
+
+from pandastack.cluster.exec_records import ExecResult, Record, RecordParser
+from pandastack.cluster.in_process import ASGIApp, StreamingASGITransport
+from pandastack.errors import CapacityError, PandastackError, ServerError, UnavailableError, from_body
+
+_ANSWER_SECONDS = 60.0
+_EVENTS_SILENCE_SECONDS = 45.0  # the engine sends an empty line every 15 s
+_NO_LIMIT = httpx.Timeout(_ANSWER_SECONDS, read=None)
+_JSON = {"content-type": "application/json"}
+
+log = structlog.get_logger(__name__)
+
+
+class EngineClient:
+    """One engine. Use inside ``async with``.
+
+    Every method raises the error that the engine named, or :class:`UnavailableError` when the engine does not answer;
+    after that one, whether the engine acted is unknown.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str = "http://engine") -> None:
+        self._http = httpx.AsyncClient(transport=transport, base_url=base_url, timeout=_ANSWER_SECONDS, trust_env=False)
+
+    @classmethod
+    def in_process(cls, app: ASGIApp) -> EngineClient:
+        """A client that calls the ASGI application ``app`` directly."""
+        return cls(StreamingASGITransport(app))
+
+    @classmethod
+    def connect(cls, url: str) -> EngineClient:
+        """A client for ``http://host:port`` or ``unix:/path/to/socket``."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+        if url.startswith("unix:"):
+            return cls(httpx.AsyncHTTPTransport(uds=url.removeprefix("unix:"), limits=limits))
+        return cls(httpx.AsyncHTTPTransport(limits=limits), base_url=url)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._http.__aexit__(kind, error, traceback)
+
+    async def health(self) -> dict[str, Any]:
+        """What the engine runs on, how strong its isolation is, and whether it is well."""
+        return _object(await self._call("GET", "/health"))
+
+    async def templates(self) -> list[dict[str, Any]]:
+        """Every template that is ready to use."""
+        return _array(await self._call("GET", "/templates"))
+
+    async def template(self, name: str) -> dict[str, Any]:
+        """One template by name or alias."""
+        return _object(await self._call("GET", "/templates/" + quote(name, safe="")))
+
+    async def create(self, sandbox_id: str, template: str) -> dict[str, Any]:
+        """Restore a machine; returns when its guest executes commands. A refusal for capacity created nothing."""
+        return _object(await self._call("POST", "/sandboxes", {"id": sandbox_id, "template": template}))
+
+    async def sandboxes(self) -> list[dict[str, Any]]:
+        """Every machine of the engine with its state."""
+        return _array(await self._call("GET", "/sandboxes"))
+
+    async def sandbox(self, sandbox_id: str) -> dict[str, Any]:
+        """One machine, with what it uses."""
+        return _object(await self._call("GET", f"/sandboxes/{sandbox_id}"))
+
+    async def delete(self, sandbox_id: str) -> None:
+        """End a machine and free all it has."""
+        await self._call("DELETE", f"/sandboxes/{sandbox_id}")
+
+    @asynccontextmanager
+    async def exec(self, sandbox_id: str, command: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Record]]:
+        """Run a command: yields its records, the result last. Leaving the block early kills the command."""
+        path = f"/sandboxes/{sandbox_id}/exec"
+        async with self._stream("POST", path, content=to_json(command), headers=_JSON) as response:
+            yield _records(response)
+
+    @asynccontextmanager
+    async def read_file(self, sandbox_id: str, path: str) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
+        """A file of the guest: its length in bytes, when the engine says it, and its content."""
+        async with self._stream("GET", f"/sandboxes/{sandbox_id}/files", params={"path": path}) as response:
+            length = response.headers.get("content-length")
+            yield None if length is None else int(length), response.aiter_raw()
+
+    async def write_file(self, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> dict[str, Any]:
+        """Replace a file of the guest. An exception from ``content`` breaks the transfer off and is raised here."""
+        url = f"/sandboxes/{sandbox_id}/files"
+        async with self._stream("PUT", url, params={"path": path}, content=content) as response:
+            return _object(_decoded(await response.aread()))
+
+    async def delete_file(self, sandbox_id: str, path: str) -> None:
+        """Delete a file or directory with all in it; a missing one is fine."""
+        await self._call("DELETE", f"/sandboxes/{sandbox_id}/files", params={"path": path})
+
+    async def directory(self, sandbox_id: str, path: str) -> dict[str, Any]:
+        """The entries of a directory of the guest."""
+        return _object(await self._call("GET", f"/sandboxes/{sandbox_id}/directory", params={"path": path}))
+
+    async def stat(self, sandbox_id: str, path: str) -> dict[str, Any]:
+        """One entry of the guest's file system."""
+        return _object(await self._call("GET", f"/sandboxes/{sandbox_id}/stat", params={"path": path}))
+
+    async def console(self, sandbox_id: str) -> str:
+        """The end of what the machine wrote to its console."""
+        async with self._stream("GET", f"/sandboxes/{sandbox_id}/console") as response:
+            return (await response.aread()).decode(errors="replace")
+
+    async def events(self) -> AsyncGenerator[dict[str, Any] | None, None]:
+        """What happens on the engine, endlessly; None as a sign of life.
+
+        The first item is None: from then on no event is missed.
+        """
+        silence = httpx.Timeout(_ANSWER_SECONDS, read=_EVENTS_SILENCE_SECONDS)
+        async with self._stream("GET", "/events", timeout=silence) as response:
+            async for line in response.aiter_lines():
+                yield _object(_decoded(line)) if line else None
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Any:
+        content = None if body is None else to_json(body)
+        headers = _JSON if content else None
+        with _transport_errors():
+            response = await self._http.request(method, path, content=content, params=params, headers=headers)
+        if response.is_error:
+            raise _error(response)
+        if not response.content:
+            return None
+        return _decoded(response.content)
+
+    @asynccontextmanager
+    async def _stream(self, method: str, path: str, **options: Any) -> AsyncIterator[httpx.Response]:
+        options.setdefault("timeout", _NO_LIMIT)
+        request = self._http.build_request(method, path, **options)
+        with _transport_errors():  # around the caller's block too: that is where the body is read
+            response = await self._http.send(request, stream=True)
+            try:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(response)
+                yield response
+            finally:
+                await response.aclose()
+
+
+async def _records(response: httpx.Response) -> AsyncIterator[Record]:
+    parser = RecordParser()
+    async for data in response.aiter_raw():
+        for record in parser.feed(data):
+            yield record
+            if isinstance(record, ExecResult):
+                return
+    raise UnavailableError("the engine ended the command's output without a result; the outcome is unknown")
+
+
+@contextmanager
+def _transport_errors() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        # Neither the kind nor the text of the cause belongs in the message: clients act on words like "timeout".
+        log.warning("engine does not answer", cause=repr(error))
+        broken = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
+        raise UnavailableError(f"the engine {'broke off its answer' if broken else 'does not answer'}") from error
+
+
+def _error(response: httpx.Response) -> PandastackError:
+    try:
+        body = from_json(response.content)
+    except ValueError:
+        body = None
+    if not isinstance(body, Mapping):
+        return ServerError(f"the engine failed with HTTP {response.status_code}")
+    error = from_body(response.status_code, body)
+    retry_after = response.headers.get("retry-after", "")
+    if isinstance(error, CapacityError) and retry_after.isdecimal():
+        error.retry_after = int(retry_after)
+    return error
+
+
+def _decoded(text: str | bytes) -> Any:
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise ServerError("the engine's answer is not JSON") from error
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ServerError("the engine's answer is not an object")
+    return value
+
+
+def _array(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise ServerError("the engine's answer is not an array")
+    return value

@@ -1,0 +1,1 @@
+"""Where machines' disks and snapshots live, and how they are cloned."""

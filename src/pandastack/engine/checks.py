@@ -1,0 +1,165 @@
+"""What an engine needs of its host, asked of the host: the substance of ``pandastack doctor``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pandastack.disks.pool import IMAGE_MINIMUM
+from pandastack.engine.layout import Layout, runtime_directory
+from pandastack.host import facts, files, mount
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    """It works, but slower or less well isolated than it could."""
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; ``fix`` is the exact command or step that mends it."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Tool:
+    program: str
+    package: str
+    purpose: str
+    needed: bool = True
+
+
+TOOLS = (
+    Tool("qemu-system-x86_64", "qemu-system-x86", "runs the machines"),
+    Tool("mkfs.ext4", "e2fsprogs", "makes the machines' disks"),
+    Tool("mkfs.erofs", "erofs-utils", "makes the templates' root images"),
+    Tool("mmdebstrap", "mmdebstrap", "bootstraps Debian for templates"),
+    Tool("dpkg-deb", "dpkg", "unpacks the guest kernel"),
+    Tool("lz4", "lz4", "unpacks the guest kernel"),
+    Tool("zstd", "zstd", "packs the initramfs", needed=False),
+    Tool("mkfs.xfs", "xfsprogs", "makes a storage pool whose files can share blocks", needed=False),
+    Tool("ip", "iproute2", "makes network namespaces", needed=False),
+    Tool("nsenter", "util-linux", "starts machines in network namespaces", needed=False),
+)
+
+SYSTEM_PACKAGES = tuple(dict.fromkeys(tool.package for tool in TOOLS))
+
+
+def examine(layout: Layout) -> Iterator[Check]:
+    """Every check, in the order a person should read them."""
+    yield _python()
+    yield _architecture()
+    yield from (_tool(tool) for tool in TOOLS)
+    yield _privileges()
+    yield _kvm_device()
+    yield _memory()
+    yield _directory("data directory", layout.data)
+    yield _directory("cache directory", layout.cache)
+    yield _directory("runtime directory", runtime_directory())
+    yield _reflink(layout)
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Check(
+        "python",
+        Verdict.OK if sys.version_info >= (3, 11) else Verdict.FAIL,
+        version,
+        "install Python 3.11 or newer",
+    )
+
+
+def _architecture() -> Check:
+    here = facts.architecture()
+    if here == "x86_64":
+        return Check("architecture", Verdict.OK, here)
+    return Check(
+        "architecture",
+        Verdict.FAIL,
+        f"{here}: machines run on x86_64 hosts only for now",
+        "use an x86_64 host",
+    )
+
+
+def _tool(tool: Tool) -> Check:
+    found = facts.program(tool.program)
+    if found:
+        return Check(tool.program, Verdict.OK, str(found))
+    verdict = Verdict.FAIL if tool.needed else Verdict.WARN
+    return Check(tool.program, verdict, f"not installed ({tool.purpose})", f"apt-get install {tool.package}")
+
+
+def _privileges() -> Check:
+    if facts.is_root():
+        return Check(
+            "privileges",
+            Verdict.OK,
+            "root: every machine gets a user and an empty network namespace of its own",
+        )
+    detail = f"uid {os.geteuid()}: machines run as this user, and the storage pool cannot be mounted"
+    return Check("privileges", Verdict.WARN, detail, "run as root to separate machines from one another")
+
+
+def _kvm_device() -> Check:
+    device = Path("/dev/kvm")
+    if not device.exists():
+        return Check(
+            "kvm",
+            Verdict.WARN,
+            "no /dev/kvm: machines run under software emulation, which is not hardware isolation",
+            "use a host with VT-x or AMD-V, or enable nested virtualization",
+        )
+    if not os.access(device, os.R_OK | os.W_OK):
+        return Check("kvm", Verdict.WARN, "/dev/kvm is not accessible", "add this user to the group kvm")
+    return Check(
+        "kvm",
+        Verdict.OK,
+        "/dev/kvm is there; whether it works is tried with the guest kernel at the first build",
+    )
+
+
+def _memory() -> Check:
+    free = facts.available_memory_bytes()
+    text = f"{free / 2**30:.1f} GiB available of {facts.memory_bytes() / 2**30:.1f}"
+    if free < 2 * 1024**3:
+        return Check("memory", Verdict.WARN, text, "2 GiB are needed to build templates; stop something")
+    return Check("memory", Verdict.OK, text)
+
+
+def _directory(name: str, path: Path) -> Check:
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    if not os.access(existing, os.W_OK):
+        return Check(name, Verdict.FAIL, f"{path}: {existing} is not writable", f"chown {existing}, or choose another")
+    free = shutil.disk_usage(existing).free
+    text = f"{path}, {free / 2**30:.1f} GiB free"
+    if free < IMAGE_MINIMUM:
+        return Check(name, Verdict.WARN, text, "templates need about 3 GiB")
+    return Check(name, Verdict.OK, text)
+
+
+def _reflink(layout: Layout) -> Check:
+    pool = layout.engine / "pool"
+    existing = next(each for each in (pool, *pool.parents) if each.exists())
+    if mount.is_mounted(pool):
+        return Check("reflink", Verdict.OK, f"XFS image mounted at {pool}")
+    if os.access(existing, os.W_OK) and files.can_clone(existing):
+        return Check("reflink", Verdict.OK, "the data directory's file system shares blocks")
+    if facts.is_root() and facts.program("mkfs.xfs"):
+        return Check("reflink", Verdict.OK, "not on the data directory's file system; an XFS image will be used")
+    return Check(
+        "reflink",
+        Verdict.WARN,
+        "disks are copied instead of shared: correct, but slower and larger",
+        "run as root with xfsprogs installed, or put the data directory on XFS or Btrfs",
+    )

@@ -1,0 +1,154 @@
+"""The engine of one host: what it holds while it runs, and what can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio.abc import TaskGroup
+
+from pandastack.disks.pool import RESERVE, Pool, open_pool
+from pandastack.engine.accelerator import cpu_identity
+from pandastack.engine.events import Events
+from pandastack.engine.layout import SLOTS, Layout
+from pandastack.engine.ready import Ready
+from pandastack.engine.sandbox import Order, Sandbox
+from pandastack.engine.slots import Slots
+from pandastack.engine.sweep import sweep
+from pandastack.engine.templates import Templates
+from pandastack.errors import (
+    CapacityError,
+    ConflictError,
+    NotFoundError,
+    ServerError,
+    StorageFullError,
+)
+from pandastack.host import facts
+from pandastack.host.lock import FileLock
+from pandastack.host.tasks import beside
+from pandastack.network.namespace import empty_namespace
+from pandastack.vmm.plan import Accelerator
+from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
+
+MEMORY_RESERVE = 512 * 1024**2
+"""Bytes of the host's memory that no sandbox is started into."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``ready`` prepared machines are kept for each template in use."""
+
+    ready: int = 4
+
+
+class Engine:
+    """An open engine. Made by :func:`open_engine`, whose block is its life."""
+
+    def __init__(
+        self, layout: Layout, pool: Pool, netns: Path | None, vmm: str, lives: TaskGroup, settings: Settings
+    ) -> None:
+        self.layout = layout
+        self.pool = pool
+        self.slots = Slots(SLOTS - 1)
+        self.machines = pool.machines
+        self.netns = netns
+        self.confinable = facts.is_root()
+        self.qemu = qemu_binary()
+        self.vmm = vmm
+        self.templates = Templates(layout.templates, pool)
+        self.events = Events()
+        self.ready = Ready(self, lives, settings.ready)
+        self._sandboxes: dict[str, Sandbox] = {}
+
+    async def create(self, order: Order, template_name: str) -> Sandbox:
+        """A new sandbox, restored from the template's snapshot. Refusals for want of room have no side effects."""
+        template = self.templates.get(template_name)
+        if order.sandbox in self._sandboxes:
+            raise ConflictError(f"sandbox {order.sandbox} exists already", field="id")
+        self._admit()
+        accelerator = Accelerator(template.snapshot.manifest.accelerator)
+        template.snapshot.check(vmm=self.vmm, cpu_flags=cpu_identity(accelerator))
+        prepared = await self.ready.take(template)
+        sandbox = await prepared.claim(order)
+        self._sandboxes[sandbox.id] = sandbox
+        self.ready.replenish(template)
+        return sandbox
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """The weakest accelerator that a template here runs with."""
+        used = {Accelerator(each.snapshot.manifest.accelerator) for each in self.templates.list()}
+        return Accelerator.KVM if used == {Accelerator.KVM} else Accelerator.TCG
+
+    def _admit(self) -> None:
+        if facts.available_memory_bytes() < MEMORY_RESERVE:
+            raise CapacityError(
+                "insufficient host memory for sandbox",
+                status_code=507,
+                hint="delete sandboxes that are no longer needed, or add memory to the host",
+            )
+        if self.pool.free_bytes() < RESERVE:
+            raise StorageFullError(
+                "insufficient host storage for sandbox",
+                hint=f"free space in the storage pool at {self.pool.directory}",
+            )
+
+    def list(self) -> list[Sandbox]:
+        return list(self._sandboxes.values())
+
+    def get(self, sandbox_id: str) -> Sandbox:
+        """The sandbox; raises :class:`NotFoundError`."""
+        try:
+            return self._sandboxes[sandbox_id]
+        except KeyError:
+            raise NotFoundError(f"sandbox {sandbox_id} not found") from None
+
+    def reach(self, sandbox_id: str) -> Sandbox:
+        """The sandbox, if its guest can be talked to; raises :class:`ConflictError` when it has failed."""
+        sandbox = self.get(sandbox_id)
+        if sandbox.failure:
+            raise ConflictError(f"sandbox {sandbox_id} has failed: {sandbox.failure}", hint="create a new one")
+        return sandbox
+
+    async def delete(self, sandbox_id: str) -> None:
+        """End the sandbox; returns when nothing of it is left."""
+        sandbox = self.get(sandbox_id)
+        await sandbox.end()
+        self._sandboxes.pop(sandbox_id, None)
+
+    def ended(self, sandbox: Sandbox) -> None:
+        """Called by a machine's life at its end."""
+        if sandbox.failure and sandbox.id in self._sandboxes:
+            payload = {"pid": sandbox.machine.pid, "reason": sandbox.failure}
+            self.events.publish("vm.died", sandbox.id, payload)
+
+
+@asynccontextmanager
+async def open_engine(layout: Layout, settings: Settings | None = None) -> AsyncIterator[Engine]:
+    """The engine of a data directory. Leaving the block ends all its machines.
+
+    Raises :class:`ServerError` when another engine has the directory.
+    """
+    with FileLock(layout.engine / "engine.lock") as lock:
+        if not lock.try_exclusive():
+            raise ServerError(
+                f"another engine already uses {layout.data}",
+                hint="`pandastack down` stops it; `--data-dir` gives this one a directory of its own",
+            )
+        async with open_pool(layout.engine) as pool:
+            sweep(layout.tag, pool.machines, layout.sockets)
+            async with _running(layout, pool, settings or Settings()) as engine:
+                yield engine
+
+
+@asynccontextmanager
+async def _running(layout: Layout, pool: Pool, settings: Settings) -> AsyncIterator[Engine]:
+    netns, vmm = await empty_namespace(), await qemu_version()
+    async with beside() as lives:
+        engine = Engine(layout, pool, netns, vmm, lives, settings)
+        lives.start_soon(engine.ready.keep)
+        for template in engine.templates.list():
+            engine.ready.replenish(template)
+        yield engine

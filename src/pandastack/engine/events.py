@@ -1,0 +1,48 @@
+"""What happens to machines, for whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+BACKLOG = 10_000
+"""Events a slow listener may be behind; one more ends its subscription, and it has to look at the state anew."""
+
+
+@dataclass(frozen=True)
+class Event:
+    type: str
+    sandbox_id: str
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+class Events:
+    """A broadcast of events to any number of listeners."""
+
+    def __init__(self) -> None:
+        self._listeners: set[MemoryObjectSendStream[Event]] = set()
+
+    def publish(self, type: str, sandbox_id: str, payload: dict[str, Any]) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener.send_nowait(Event(type, sandbox_id, payload))
+            except anyio.WouldBlock:
+                self._listeners.discard(listener)
+                listener.close()
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[MemoryObjectReceiveStream[Event]]:
+        """Every event published while the block runs."""
+        send, receive = anyio.create_memory_object_stream[Event](BACKLOG)
+        self._listeners.add(send)
+        try:
+            yield receive
+        finally:
+            self._listeners.discard(send)
+            send.close()
+            receive.close()

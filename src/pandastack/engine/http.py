@@ -1,0 +1,161 @@
+"""The engine's HTTP interface: the only way the control plane reaches it, on one host as on many.
+
+A thin translation; the routes are listed in :func:`create_engine_app`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from pandastack.engine.bodies import create_order, json_body
+from pandastack.engine.engine import Engine
+from pandastack.engine.http_exec import execute
+from pandastack.engine.http_files import file_routes
+from pandastack.engine.sandbox import Sandbox
+from pandastack.engine.streaming import Write, WrittenResponse
+from pandastack.engine.templates import Installed
+from pandastack.errors import CapacityError, PandastackError, to_body
+from pandastack.host.usage import process_usage
+
+EVENT_KEEP_ALIVE = 15.0
+
+
+def create_engine_app(engine: Engine) -> Starlette:
+    """The engine as an ASGI application."""
+    sandbox = "/sandboxes/{id}"
+    app = Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/templates", list_templates),
+            Route("/templates/{name}", get_template),
+            Route("/events", follow_events),
+            Route("/sandboxes", create_sandbox, methods=["POST"]),
+            Route("/sandboxes", list_sandboxes, methods=["GET"]),
+            Route(sandbox, get_sandbox, methods=["GET"]),
+            Route(sandbox, delete_sandbox, methods=["DELETE"]),
+            Route(f"{sandbox}/console", console),
+            Route(f"{sandbox}/exec", execute, methods=["POST"]),
+            *file_routes(sandbox),
+        ],
+        exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},
+    )
+    app.state.engine = engine
+    return app
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PandastackError)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, CapacityError) else None
+    return JSONResponse(to_body(error), error.status_code, headers)
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail, "code": "http"}, error.status_code)
+
+
+async def health(request: Request) -> Response:
+    engine = _engine(request)
+    return JSONResponse(
+        {
+            "status": "ok",
+            "checks": {"pool": "ok", "vmm": "ok", "reflink": "ok" if engine.pool.reflink else "copying"},
+            "accelerator": engine.accelerator.value,
+            "isolation": engine.accelerator.isolation,
+            "vmm": engine.vmm,
+            "sandboxes": len(engine.list()),
+        }
+    )
+
+
+def _template_json(installed: Installed) -> dict[str, Any]:
+    return installed.template.to_json() | {"manifest": json.loads(installed.snapshot.manifest.to_json())}
+
+
+async def list_templates(request: Request) -> Response:
+    return JSONResponse([_template_json(each) for each in _engine(request).templates.list()])
+
+
+async def get_template(request: Request) -> Response:
+    return JSONResponse(_template_json(_engine(request).templates.get(request.path_params["name"])))
+
+
+def _sandbox_json(sandbox: Sandbox) -> dict[str, Any]:
+    return {
+        "id": sandbox.id,
+        "template": sandbox.template.name,
+        "state": sandbox.state,
+        "pid": sandbox.machine.pid,
+        "started_at": sandbox.started_at,
+        "failure": sandbox.failure,
+    }
+
+
+async def create_sandbox(request: Request) -> Response:
+    order, template = create_order(await json_body(request))
+    sandbox = await _engine(request).create(order, template)
+    size = sandbox.template.template
+    return JSONResponse(
+        {
+            "id": sandbox.id,
+            "template": size.name,
+            "cpu": size.cpu,
+            "memory_mb": size.memory_mb,
+            "boot_ms": round(sum(sandbox.phases.values())),
+            "boot_mode": "snapshot",
+            "phases": sandbox.phases,
+            "pid": sandbox.machine.pid,
+        },
+        201,
+    )
+
+
+async def list_sandboxes(request: Request) -> Response:
+    return JSONResponse([_sandbox_json(each) for each in _engine(request).list()])
+
+
+async def get_sandbox(request: Request) -> Response:
+    sandbox = _engine(request).get(request.path_params["id"])
+    usage = process_usage(sandbox.machine.pid)
+    return JSONResponse(_sandbox_json(sandbox) | {"usage": asdict(usage) if usage else None})
+
+
+async def delete_sandbox(request: Request) -> Response:
+    await _engine(request).delete(request.path_params["id"])
+    return Response(status_code=204)
+
+
+async def console(request: Request) -> Response:
+    text = _engine(request).get(request.path_params["id"]).console.tail().decode("utf-8", "replace")
+    return PlainTextResponse(text)
+
+
+async def follow_events(request: Request) -> Response:
+    """Every event from now on, a JSON object a line, an empty line now and then."""
+    events = _engine(request).events
+
+    async def body(write: Write) -> None:
+        async with events.subscribe() as subscription:
+            await write(b"\n")
+            while True:
+                with anyio.move_on_after(EVENT_KEEP_ALIVE):
+                    async for event in subscription:
+                        await write(json.dumps(asdict(event)).encode() + b"\n")
+                    return
+                await write(b"\n")
+
+    return WrittenResponse(body, "application/x-ndjson")

@@ -1,0 +1,79 @@
+"""Running commands over the engine's HTTP interface.
+
+Output travels as records of ``u8 kind | u32 length (little endian) | payload``, so that bytes stay bytes: kind 1 is
+stdout, 2 stderr, 3 the result (JSON, last, exactly one), 0 a keep-alive.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from functools import partial
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pandastack.engine.bodies import exec_request, json_body
+from pandastack.engine.sandbox import Sandbox
+from pandastack.engine.streaming import Write, WrittenResponse
+from pandastack.errors import PandastackError
+from pandastack.guest import ExecRequest, ExecResult, Process
+from pandastack.host.tasks import beside
+
+KEEP_ALIVE, STDOUT, STDERR, RESULT = 0, 1, 2, 3
+
+KEEP_ALIVE_SECONDS = 10.0
+
+_HEADER = struct.Struct("<BI")
+
+
+def record(kind: int, payload: bytes = b"") -> bytes:
+    """One record of the output stream."""
+    return _HEADER.pack(kind, len(payload)) + payload
+
+
+async def execute(request: Request) -> Response:
+    """Run a command; the response is its output as it comes, then its result. Closing it early kills the command."""
+    command, stdin = exec_request(await json_body(request))
+    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+
+    async def body(write: Write) -> None:
+        await _run(sandbox, command, stdin, write)
+
+    return WrittenResponse(body, "application/octet-stream")
+
+
+async def _run(sandbox: Sandbox, command: ExecRequest, stdin: bytes | None, write: Write) -> None:
+    await write(record(KEEP_ALIVE))  # the head of the response goes out before a silent command's first byte
+    try:
+        async with (
+            sandbox.channel.exec(command) as process,
+            beside(partial(_keep_alive, write), partial(_feed, process, stdin)),
+        ):
+            async for kind, chunk in process.output():
+                await write(record(kind, chunk))
+            await write(record(RESULT, result_json(process.result)))
+    except PandastackError as error:  # the response has begun: the outcome of the command is its last record
+        failure = {"exit_code": -1, "timed_out": False, "duration_us": 0, "error": str(error)}
+        await write(record(RESULT, json.dumps(failure).encode()))
+
+
+async def _feed(process: Process, data: bytes | None) -> None:
+    if data is None:
+        return
+    await process.send_stdin(data)
+    await process.close_stdin()
+
+
+async def _keep_alive(write: Write) -> None:
+    while True:
+        await anyio.sleep(KEEP_ALIVE_SECONDS)
+        await write(record(KEEP_ALIVE))
+
+
+def result_json(result: ExecResult) -> bytes:
+    """How a command ended. ``duration_us`` is the guest's own time for it."""
+    return json.dumps(
+        {"exit_code": result.exit_code, "timed_out": result.timed_out, "duration_us": result.duration_us}
+    ).encode()

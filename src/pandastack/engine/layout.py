@@ -1,0 +1,58 @@
+"""Where the engine keeps things on its host."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pandastack.host import facts
+
+FIRST_UID = 0x6000_0000
+"""Users of machines start here: far above any the host's administrator hands out."""
+
+SLOTS = 16384
+"""One more than the machines an engine can have at once; each has a number of its own, and with it a user."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The directories of one engine: what must survive (``data``), what can be made again (``cache``)."""
+
+    data: Path
+    cache: Path
+
+    @property
+    def tag(self) -> str:
+        """What marks this engine's processes among those of other engines on the host: 8 hex digits."""
+        return hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:8]
+
+    @property
+    def engine(self) -> Path:
+        return self.data / "engine"
+
+    @property
+    def templates(self) -> Path:
+        return self.engine / "templates"
+
+    @property
+    def sockets(self) -> Path:
+        """Unix socket paths are limited to 107 bytes, so these do not live under the data directory."""
+        return runtime_directory() / self.tag
+
+    @property
+    def build_uid(self) -> int:
+        """The host user of this engine's build machines."""
+        return self.uid(SLOTS - 1)
+
+    def uid(self, slot: int) -> int:
+        """The host user of the machine in ``slot``. Engines that share a host get ranges of their own, by their tag."""
+        return FIRST_UID + (int(self.tag[:3], 16) * SLOTS) + slot
+
+
+def runtime_directory() -> Path:
+    """Where sockets and pid files go: gone after a reboot of the host."""
+    if facts.is_root():
+        return Path("/run/pandastack")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pandastack-{os.geteuid()}") / "pandastack"

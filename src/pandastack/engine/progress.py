@@ -1,0 +1,73 @@
+"""How long work tells whoever waits for it what it is doing."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class Progress(Protocol):
+    """Steps begin and end, in order and never nested; lines belong to the step that runs."""
+
+    def begin(self, title: str) -> None: ...
+
+    def line(self, text: str) -> None: ...
+
+    def end(self, title: str, seconds: float, note: str) -> None: ...
+
+
+class LoggedProgress:
+    """Progress as log records, for a server."""
+
+    def begin(self, title: str) -> None:
+        log.info("build step", step=title)
+
+    def line(self, text: str) -> None:
+        log.debug("build output", line=text)
+
+    def end(self, title: str, seconds: float, note: str) -> None:
+        log.info("build step done", step=title, seconds=round(seconds, 1), note=note)
+
+
+class Steps:
+    """The steps of one piece of work: a step lasts until the next begins or the block ends well."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._title = ""
+        self._note = ""
+        self._started = 0.0
+
+    def next(self, title: str) -> None:
+        """End the running step and begin another."""
+        self._finish()
+        self._title, self._started = title, time.monotonic()
+        self.progress.begin(title)
+
+    def note(self, text: str) -> None:
+        """What the running step has to say at its end, such as a size."""
+        self._note = text
+
+    def _finish(self) -> None:
+        if self._title:
+            self.progress.end(self._title, time.monotonic() - self._started, self._note)
+        self._title = self._note = ""
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._finish()
+
+
+def megabytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 1e6:.0f} MB" if size >= 10e6 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,67 @@
+"""Machines prepared before they are needed: a create then has no process to start and no disk to clone."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from pandastack.engine.life import Resources, live
+from pandastack.engine.sandbox import Prepared
+from pandastack.engine.templates import Installed
+from pandastack.errors import PandastackError
+
+log = structlog.get_logger(__name__)
+
+
+class Ready:
+    """``depth`` prepared machines for each template that is in use."""
+
+    def __init__(self, resources: Resources, lives: TaskGroup, depth: int) -> None:
+        self._resources = resources
+        self._lives = lives
+        self._depth = depth
+        self._waiting: dict[str, deque[Prepared]] = {}
+        self._wanted: dict[str, Installed] = {}
+        self._short = anyio.Event()
+
+    async def take(self, template: Installed) -> Prepared:
+        """A machine for ``template``: a prepared one, else a new one, by the same path."""
+        waiting = self._waiting.setdefault(template.key, deque())
+        while waiting:
+            prepared = waiting.popleft()
+            if prepared.usable:
+                return prepared
+        return await self._start(template)
+
+    def replenish(self, template: Installed) -> None:
+        """Say that ``template`` is in use; what is missing is prepared in the background."""
+        former = self._wanted.get(template.name)
+        if former is not None and former.key != template.key:
+            for outdated in self._waiting.pop(former.key, ()):
+                outdated.dismiss()
+        self._wanted[template.name] = template
+        self._short.set()
+
+    async def keep(self) -> None:
+        """Prepare what is missing, one at a time so that it never crowds out a create. Runs until cancelled."""
+        while True:
+            await self._short.wait()
+            self._short = anyio.Event()
+            for template in list(self._wanted.values()):
+                await self._fill(template)
+
+    async def _fill(self, template: Installed) -> None:
+        waiting = self._waiting.setdefault(template.key, deque())
+        while sum(each.usable for each in waiting) < self._depth:
+            try:
+                waiting.append(await self._start(template))
+            except PandastackError as error:
+                log.warning("cannot prepare a machine", template=template.name, reason=str(error))
+                return
+
+    async def _start(self, template: Installed) -> Prepared:
+        prepared: Prepared = await self._lives.start(live, self._resources, template)
+        return prepared

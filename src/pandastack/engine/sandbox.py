@@ -1,0 +1,102 @@
+"""A sandbox as the engine sees it, and the machine that waits to become one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import anyio
+
+from pandastack.engine.console import Console
+from pandastack.engine.templates import Installed
+from pandastack.errors import PandastackError, ServerError
+from pandastack.guest import Channel
+from pandastack.vmm.qemu.machine import Machine
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a sandbox wants its machine to be."""
+
+    sandbox: str
+    hostname: str
+    env: dict[str, str] = field(default_factory=dict)
+
+
+class Sandbox:
+    """A guest that knows who it is, and the ways to reach it."""
+
+    def __init__(self, order: Order, template: Installed, machine: Machine, channel: Channel, console: Console) -> None:
+        self.id = order.sandbox
+        self.template = template
+        self.machine = machine
+        self.channel = channel
+        self.console = console
+        self.started_at = time.time()
+        self.phases: dict[str, float] = {}
+        """Milliseconds that each part of the start took."""
+        self.failure: str | None = None
+        """Why the machine ended by itself, if it did."""
+        self.gone = anyio.Event()
+        """Set when nothing of the machine is left on the host."""
+        self._end = anyio.Event()
+
+    @property
+    def state(self) -> str:
+        return "failed" if self.failure else "running"
+
+    async def ended(self) -> None:
+        """Wait until somebody asks for the end."""
+        await self._end.wait()
+
+    async def end(self) -> None:
+        """Ask for the end and wait until nothing is left."""
+        self._end.set()
+        await self.gone.wait()
+
+
+class Prepared:
+    """A machine that waits for its guest. It belongs to the task that made it; others only send it an order."""
+
+    def __init__(self, template: Installed) -> None:
+        self.template = template
+        self.offered = False
+        """True once somebody may claim it."""
+        self.usable = True
+        """False once it is claimed or has died."""
+        self._ordered = anyio.Event()
+        self._answered = anyio.Event()
+        self._order: Order | None = None
+        self._sandbox: Sandbox | None = None
+        self._error: PandastackError | None = None
+
+    async def claim(self, order: Order) -> Sandbox:
+        """Become the sandbox of ``order``. Returns when the guest knows who it is; raises why it could not."""
+        self.usable = False
+        self._order = order
+        self._ordered.set()
+        await self._answered.wait()
+        if self._sandbox is None:
+            raise self._error or ServerError("the sandbox could not be started")
+        return self._sandbox
+
+    async def ordered(self) -> Order | None:
+        """Wait for the claim; ``None`` when the machine is no longer wanted."""
+        await self._ordered.wait()
+        return self._order
+
+    def dismiss(self) -> None:
+        """End a machine that nobody has claimed."""
+        self.usable = False
+        self._ordered.set()
+
+    def succeed(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._answered.set()
+
+    def fail(self, error: PandastackError) -> None:
+        """Answer a claim that was not answered yet, and any that comes later."""
+        self.usable = False
+        if not self._answered.is_set():
+            self._error = error
+            self._answered.set()

@@ -1,0 +1,19 @@
+"""Where the time of an operation goes."""
+
+from __future__ import annotations
+
+import time
+
+
+class Stopwatch:
+    """Laps in milliseconds, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Close the lap that began with the last one."""
+        now = time.perf_counter()
+        self.laps[name] = round((now - self._last) * 1000, 2)
+        self._last = now

@@ -1,0 +1,206 @@
+"""The one tree of errors, shared by the SDK and the server.
+
+Every error carries a stable ``code`` (for programs), an HTTP ``status``, a message that says what went wrong and, where
+there is something to do about it, a ``hint``. The server turns an error into a response in one place and the clients
+turn the response back into the same class in one place: :func:`to_body` and :func:`from_response`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class PandastackError(Exception):
+    """Base of every error raised by this package."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str | None = None,
+        field: str | None = None,
+        status_code: int | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.field = field
+        self.status_code = status_code or self.status
+        self.detail = dict(detail or {})
+
+
+class BadRequestError(PandastackError):
+    """The request itself is wrong (400, and every 4xx without a class of its own)."""
+
+    code, status = "bad_request", 400
+
+
+class AuthError(PandastackError):
+    """No credentials, or credentials that are not valid."""
+
+    code, status = "unauthorized", 401
+
+
+class NotFoundError(PandastackError):
+    """The object does not exist, or belongs to another workspace."""
+
+    code, status = "not_found", 404
+
+
+class ConflictError(BadRequestError):
+    """The object exists but is not in a state that allows this."""
+
+    code, status = "conflict", 409
+
+
+class TooLargeError(BadRequestError):
+    """The request body is over the server's limit."""
+
+    code, status = "too_large", 413
+
+
+class QuotaError(BadRequestError):
+    """A limit of the workspace is reached; trying again does not help."""
+
+    code, status = "quota_exceeded", 429
+
+
+class ServerError(PandastackError):
+    """The server failed to do what a correct request asked for."""
+
+    code, status = "server_error", 500
+
+
+class CapacityError(ServerError):
+    """No room for this now and *nothing was created*: the caller may try again after ``retry_after`` seconds."""
+
+    code, status = "no_capacity", 503
+
+    def __init__(self, message: str = "", *, retry_after: int = 5, **extra: Any) -> None:
+        super().__init__(message, **extra)
+        self.retry_after = retry_after
+
+
+class StorageFullError(CapacityError):
+    """The host, or the guest's own disk, has no space left."""
+
+    code, status = "storage_full", 507
+
+
+class UnavailableError(ServerError):
+    """A part that is needed does not answer. Unlike :class:`CapacityError` this promises nothing about side effects."""
+
+    code, status = "unavailable", 503
+
+
+class GuestError(ServerError):
+    """The guest broke the channel's protocol or does not answer."""
+
+    code, status = "guest_error", 502
+
+
+class CommandTimeoutError(ServerError):
+    """A command ran longer than its limit and was killed. The message always contains the word "timeout"."""
+
+    code, status = "command_timeout", 500
+
+
+class BuildError(ServerError):
+    """A template could not be built."""
+
+    code, status = "build_failed", 500
+
+
+class ConnectionError(PandastackError):
+    """The server could not be reached, or the connection broke."""
+
+    code, status = "connection_failed", 503
+
+
+APIConnectionError = ConnectionError
+
+
+class SandboxTimeout(PandastackError):
+    """A command or cell ran longer than the limit given for it."""
+
+    code, status = "command_timeout", 500
+
+
+class ExecInterrupted(PandastackError):
+    """A stream of output ended without an outcome: whether the command finished is unknown."""
+
+    code = "exec_interrupted"
+
+    def __init__(self, message: str, *, partial_stdout: str = "", partial_stderr: str = "") -> None:
+        super().__init__(message)
+        self.partial_stdout = partial_stdout
+        self.partial_stderr = partial_stderr
+
+
+class CommandFailed(PandastackError):
+    """A command asked for with ``check=True`` ended with a non-zero exit code."""
+
+    code = "command_failed"
+
+    def __init__(self, message: str, *, exit_code: int, stdout: str = "", stderr: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class TemplateBuildError(PandastackError):
+    """A template build ended as failed; ``build`` is its last known record."""
+
+    code = "template_build_failed"
+
+    def __init__(self, message: str, *, build: object | None = None) -> None:
+        super().__init__(message)
+        self.build = build
+
+
+class CreateCancelled(PandastackError):
+    """The caller's cancel event was set while a create waited for capacity."""
+
+    code = "create_cancelled"
+
+
+def _subclasses(root: type[PandastackError]) -> list[type[PandastackError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in _subclasses(child))]
+
+
+def to_body(error: PandastackError) -> dict[str, Any]:
+    """The JSON object that stands for ``error`` on the wire: flat, ``error`` is always a sentence."""
+    body: dict[str, Any] = {"error": error.message or error.code, "code": error.code}
+    extras = {"hint": error.hint, "field": error.field, "detail": error.detail or None}
+    return body | {key: value for key, value in extras.items() if value is not None}
+
+
+def from_body(status: int, body: Mapping[str, Any]) -> PandastackError:
+    """The inverse of :func:`to_body`: the class is chosen by ``code``, else by the HTTP status."""
+    by_code = {cls.code: cls for cls in reversed(_subclasses(PandastackError))}
+    kind = by_code.get(str(body.get("code")), for_status(status))
+    if kind in _OWN_CONSTRUCTORS:
+        kind = ServerError
+    detail = body.get("detail")
+    return kind(
+        str(body.get("error") or body.get("message") or f"HTTP {status}"),
+        hint=body.get("hint"),
+        field=body.get("field"),
+        status_code=status,
+        detail=detail if isinstance(detail, Mapping) else None,
+    )
+
+
+def for_status(status: int) -> type[PandastackError]:
+    """The class that a client raises for an HTTP status it knows nothing else about."""
+    exact = {401: AuthError, 404: NotFoundError, 409: ConflictError, 413: TooLargeError}
+    return exact.get(status, ServerError if status >= 500 else BadRequestError)
+
+
+_OWN_CONSTRUCTORS = (ExecInterrupted, CommandFailed, TemplateBuildError)

@@ -1,0 +1,54 @@
+"""The channel with every operation that a guest offers: what the engine uses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+from pandastack.guest import exec as commands
+from pandastack.guest import files
+from pandastack.guest.connection import Connection
+from pandastack.guest.exec import ExecRequest, Process
+from pandastack.guest.files import FileEntry
+
+_LONG_S = 600.0
+
+
+class Channel(Connection):
+    """``async with Channel(byte_stream) as channel``; then ``hello`` after a boot, ``resume``, and the operations.
+
+    Errors are those of :mod:`pandastack.errors`; a :class:`~pandastack.errors.GuestError` may mean that the whole
+    channel is over (``check`` tells).
+    """
+
+    def exec(self, request: ExecRequest) -> AbstractAsyncContextManager[Process]:
+        """Run a command; leaving the block early cancels it."""
+        return commands.execute(self, request)
+
+    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """A regular file's bytes, in pieces of at most 32 KiB."""
+        return files.read(self, path, offset=offset, length=length)
+
+    async def write_file(self, path: str, data: AsyncIterable[bytes], mode: int | None = None) -> int:
+        """Replace a file's content; returns the number of bytes."""
+        return await files.write(self, path, data, mode=mode)
+
+    async def stat(self, path: str) -> FileEntry:
+        """What ``path`` is."""
+        return await files.stat(self, path)
+
+    async def list(self, path: str) -> list[FileEntry]:
+        """What a directory holds, sorted by name."""
+        return await files.entries(self, path)
+
+    async def delete(self, path: str, timeout_s: float = _LONG_S) -> None:
+        """Remove a file or a whole tree; missing is fine."""
+        await files.simple(self, "delete", path, timeout_s)
+
+    async def mkdir(self, path: str, timeout_s: float = _LONG_S) -> None:
+        """Make a directory and its parents; existing is fine."""
+        await files.simple(self, "mkdir", path, timeout_s)
+
+    async def sync(self, timeout_s: float = _LONG_S) -> None:
+        """Write everything in the guest's page cache to its disks."""
+        await files.simple(self, "sync", "/", timeout_s)

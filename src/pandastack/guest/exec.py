@@ -1,0 +1,158 @@
+"""Running a command in the guest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from pandastack.errors import BadRequestError, GuestError
+from pandastack.guest import frames
+from pandastack.guest.connection import Connection
+from pandastack.guest.frames import Fields, FrameType
+from pandastack.guest.identity import environment
+from pandastack.guest.outcome import checked, encoded
+from pandastack.guest.streams import Stream
+
+STDOUT = 1
+STDERR = 2
+DEADLINE_GRACE_S = 5.0
+"""Seconds that the guest gets beyond a command's timeout before the host ends the command itself."""
+_SCRIPT_FROM = 32 * 1024
+_TIMEOUT_MAX_MS = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """``cmd`` is run by ``/bin/sh -c``; ``argv`` as it is. ``cwd`` defaults to the user's home, ``user`` to root.
+
+    Without ``stdin`` the command reads from /dev/null. ``timeout_s`` (seconds) ends the whole process group.
+    """
+
+    cmd: str | None = None
+    argv: Sequence[str] = ()
+    timeout_s: float | None = None
+    cwd: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    stdin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command ended. Times are the guest's own; ``exit_code`` is 128 + ``signal`` for a killed command."""
+
+    exit_code: int
+    timed_out: bool = False
+    signal: int = 0
+    duration_us: int = 0
+    utime_us: int = 0
+    stime_us: int = 0
+    maxrss_kb: int = 0
+
+
+class Process:
+    """A running command. Take its output to the end, and then ``result`` says how it ended."""
+
+    def __init__(self, stream: Stream, timeout_s: float | None) -> None:
+        self._stream = stream
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._result: ExecResult | None = None
+
+    @property
+    def result(self) -> ExecResult:
+        """How the command ended; GuestError while the output was not taken to its end."""
+        if self._result is None:
+            raise GuestError("the command has not ended yet")
+        return self._result
+
+    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Pieces of output as they come: 1 with stdout's bytes, 2 with stderr's; sets ``result`` at the end.
+
+        A piece stays in the guest until the ones before were taken, so a slow reader slows the command down.
+        Raises what kept the command from starting: BadRequestError, NotFoundError, GuestError.
+        """
+        while self._result is None:
+            try:
+                item = await self._stream.next(self._patience())
+            except TimeoutError:
+                self._stream.abandon()
+                self._result = ExecResult(exit_code=137, timed_out=True, signal=9)
+                return
+            if item is None:
+                self._result = _result(checked(self._stream.result or {}, "command"))
+                return
+            yield (STDERR if item[0] is FrameType.DATA_ERR else STDOUT), item[1]
+
+    async def wait(self) -> ExecResult:
+        """Drop the rest of the output and wait for the end."""
+        async for _ in self.output():
+            pass
+        return self.result
+
+    async def send_stdin(self, data: bytes) -> None:
+        """Write to the command's standard input; waits while its pipe and the window are full."""
+        await self._stream.send(data)
+
+    async def close_stdin(self) -> None:
+        """The command reads the end of its input."""
+        self._stream.end_input()
+
+    async def signal(self, number: int) -> None:
+        """Send a signal (1 to 64) to the command's process group."""
+        if not 1 <= number <= 64:
+            raise BadRequestError(f"{number} is no signal", field="signal")
+        self._stream.signal(number)
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for the guest. One that still sends what a slow reader takes is not late."""
+        if self._deadline is None:
+            return None
+        return max(self._deadline - time.monotonic(), 0.0) + DEADLINE_GRACE_S
+
+
+@asynccontextmanager
+async def execute(connection: Connection, request: ExecRequest) -> AsyncIterator[Process]:
+    """The command as a block; leaving it before the command ended kills the command's process group."""
+    if request.cmd is None and not request.argv:
+        raise BadRequestError("no command", field="cmd")
+    script = encoded(request.cmd or "", "cmd")
+    by_data = len(script) > _SCRIPT_FROM
+    with connection.open(_open(request, script, by_data)) as stream:
+        process = Process(stream, request.timeout_s)
+        if by_data:
+            await stream.send(script, DEADLINE_GRACE_S)
+        yield process
+
+
+def _open(request: ExecRequest, script: bytes, by_data: bool) -> bytes:
+    items = [(1, b"exec")]
+    if by_data:
+        items.append((5, frames.u32(len(script))))
+    elif request.cmd is not None:
+        items.append((4, script))
+    items += [(3, encoded(argument, "argv")) for argument in request.argv]
+    if request.cwd is not None:
+        items.append((6, encoded(request.cwd, "cwd")))
+    items += [(7, item) for item in environment(request.env)]
+    if request.user is not None:
+        items.append((8, encoded(request.user, "user")))
+    if request.timeout_s is not None:
+        milliseconds = min(max(int(request.timeout_s * 1000), 1), _TIMEOUT_MAX_MS)
+        items.append((9, frames.u64(milliseconds)))
+    if request.stdin:
+        items.append((10, b""))
+    return frames.encode_fields(items)
+
+
+def _result(fields: Fields) -> ExecResult:
+    return ExecResult(
+        exit_code=frames.integer(fields, 3),
+        timed_out=5 in fields,
+        signal=frames.integer(fields, 4),
+        duration_us=frames.integer(fields, 6),
+        utime_us=frames.integer(fields, 7),
+        stime_us=frames.integer(fields, 8),
+        maxrss_kb=frames.integer(fields, 9),
+    )

@@ -1,0 +1,147 @@
+"""The guest's files. Every step has a deadline: a guest that makes no progress for that long has failed."""
+
+from __future__ import annotations
+
+import stat as statmode
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+
+import anyio
+
+from pandastack.errors import BadRequestError, GuestError
+from pandastack.guest import frames
+from pandastack.guest.connection import Connection
+from pandastack.guest.frames import Fields
+from pandastack.guest.outcome import checked, encoded
+from pandastack.guest.streams import Stream
+
+STEP_TIMEOUT_S = 60.0
+"""Seconds without progress after which an operation on files fails with GuestError."""
+ENTRIES_MAX = 100_000
+_ENTRY = 11
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file as the guest sees it. ``mode`` is st_mode, ``mtime`` whole seconds, ``size`` bytes."""
+
+    name: str
+    type: str
+    size: int
+    mode: int
+    mtime: int
+    uid: int
+    gid: int
+
+    @property
+    def is_dir(self) -> bool:
+        """False for a symbolic link in a listing, whatever it points to."""
+        return self.type == "d"
+
+    @property
+    def mode_text(self) -> str:
+        """Like ``ls -l``: ``-rw-r--r--``."""
+        return statmode.filemode(self.mode)
+
+
+def _request(operation: str, path: str, *extra: tuple[int, bytes]) -> bytes:
+    if not path.startswith("/"):
+        raise BadRequestError("the path is not absolute", field="path")
+    return frames.encode_fields([(1, operation.encode()), (2, encoded(path, "path")), *extra])
+
+
+async def _next(stream: Stream) -> bytes | None:
+    try:
+        item = await stream.next(STEP_TIMEOUT_S)
+    except TimeoutError as error:
+        raise GuestError(f"the guest made no progress for {STEP_TIMEOUT_S:g} seconds") from error
+    return None if item is None else item[1]
+
+
+async def _finish(stream: Stream, path: str) -> Fields:
+    while await _next(stream) is not None:
+        pass
+    return checked(stream.result or {}, path)
+
+
+async def read(
+    connection: Connection, path: str, *, offset: int = 0, length: int | None = None
+) -> AsyncIterator[bytes]:
+    """A regular file's bytes; NotFoundError or BadRequestError come before the first piece."""
+    extra = [(11, frames.u64(offset))]
+    if length is not None:
+        extra.append((12, frames.u64(length)))
+    with connection.open(_request("read", path, *extra)) as stream:
+        while (chunk := await _next(stream)) is not None:
+            yield chunk
+        checked(stream.result or {}, path)
+
+
+async def write(connection: Connection, path: str, data: AsyncIterable[bytes], *, mode: int | None = None) -> int:
+    """Replace a file's content, making its directories; returns the bytes written.
+
+    Raises StorageFullError when the guest's disk is full; what was written until then stays.
+    """
+    extra = [] if mode is None else [(13, frames.u32(mode))]
+    with connection.open(_request("write", path, *extra)) as stream:
+        try:
+            async for chunk in data:
+                if not await stream.send(chunk, STEP_TIMEOUT_S):
+                    break
+        except TimeoutError as error:
+            raise GuestError(f"the guest took no input for {STEP_TIMEOUT_S:g} seconds") from error
+        stream.end_input()
+        return frames.integer(await _finish(stream, path), 10)
+
+
+async def stat(connection: Connection, path: str) -> FileEntry:
+    """What ``path`` is; symbolic links are followed, dangling ones are themselves."""
+    with connection.open(_request("stat", path)) as stream:
+        fields = await _finish(stream, path)
+    if _ENTRY not in fields:
+        raise GuestError("the guest sent no entry")
+    return _entry(fields[_ENTRY][-1])
+
+
+async def entries(connection: Connection, path: str) -> list[FileEntry]:
+    """What a directory holds, sorted by name; BadRequestError for more than 100,000 entries."""
+    found: list[FileEntry] = []
+    with connection.open(_request("list", path)) as stream:
+        while (chunk := await _next(stream)) is not None:
+            found += [_listed(value) for value in frames.decode_fields(chunk).get(_ENTRY, [])]
+            if len(found) > ENTRIES_MAX:
+                raise BadRequestError(f"{path}: more than {ENTRIES_MAX} entries", field="path")
+            await anyio.lowlevel.checkpoint()
+        checked(stream.result or {}, path)
+    return sorted(found, key=lambda entry: entry.name)
+
+
+async def simple(connection: Connection, operation: str, path: str, timeout_s: float | None = None) -> None:
+    """An operation without data: ``delete`` (a tree; missing is fine), ``mkdir`` (with parents) or ``sync``."""
+    with connection.open(_request(operation, path)) as stream:
+        try:
+            await stream.next(timeout_s)
+        except TimeoutError as error:
+            raise GuestError(f"the guest's {operation} took more than {timeout_s:g} seconds") from error
+        checked(stream.result or {}, path)
+
+
+def _listed(value: bytes) -> FileEntry:
+    entry = _entry(value)
+    if not entry.name or "/" in entry.name or "\0" in entry.name or entry.name in (".", ".."):
+        raise GuestError("the guest listed an impossible name")
+    return entry
+
+
+def _entry(value: bytes) -> FileEntry:
+    fields = frames.decode_fields(value)
+    mtime = frames.integer(fields, 5)
+    return FileEntry(
+        name=frames.text(fields, 1)[:1024],
+        type=frames.text(fields, 2, "-")[:1],
+        size=frames.integer(fields, 3),
+        mode=frames.integer(fields, 4) & 0xFFFFFFFF,
+        mtime=mtime - (1 << 64) if mtime >> 63 else mtime,
+        uid=frames.integer(fields, 6),
+        gid=frames.integer(fields, 7),
+    )

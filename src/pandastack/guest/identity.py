@@ -1,0 +1,54 @@
+"""Who a machine is from now on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pandastack.errors import BadRequestError
+from pandastack.guest import frames
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Given to a guest by every RESUME. ``machine_id`` is 32 hexadecimal digits, ``hostname`` at most 64 bytes.
+
+    ``entropy`` is 32 to 512 bytes that no other machine ever gets; ``env`` replaces the environment that every
+    command in the guest starts with.
+    """
+
+    hostname: str
+    machine_id: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+    entropy: bytes = field(default_factory=lambda: os.urandom(64), repr=False)
+
+
+def environment(env: Mapping[str, str]) -> list[bytes]:
+    """``KEY=value`` for each variable; BadRequestError for a name or value that no process can have."""
+    for key, value in env.items():
+        if not key or "=" in key or "\0" in key or "\0" in value:
+            raise BadRequestError(f"{key!r} cannot be an environment variable", field="env")
+    return [f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in env.items()]
+
+
+def resume_payload(nonce: bytes, identity: Identity) -> bytes:
+    """The payload of a RESUME, with the clock as it is now. The nonce comes first: the guest looks for it."""
+    payload = frames.encode_fields(
+        [
+            (1, nonce),
+            (2, frames.u64(time.time_ns())),
+            (3, identity.entropy),
+            (4, frames.u64(identity.generation)),
+            (5, identity.hostname.encode()),
+            (6, identity.machine_id.encode()),
+            *((7, item) for item in environment(identity.env)),
+        ]
+    )
+    if len(payload) % 256 == 0:  # the first byte behind a run of zeros must not be one itself
+        payload += frames.encode_fields([(255, b"")])
+    if len(payload) > frames.PAYLOAD_MAX:
+        raise BadRequestError("the environment is longer than 64 KiB", field="env")
+    return payload

@@ -1,0 +1,52 @@
+"""From the RESULT of an operation to its value or its error."""
+
+from __future__ import annotations
+
+import errno
+
+from pandastack.errors import (
+    BadRequestError,
+    CapacityError,
+    GuestError,
+    NotFoundError,
+    PandastackError,
+    StorageFullError,
+)
+from pandastack.guest import frames
+from pandastack.guest.frames import Fields
+
+_ERRNO, _MESSAGE = 1, 2
+
+_CLASSES: dict[int, type[PandastackError]] = {
+    errno.ENOENT: NotFoundError,
+    errno.ENOSPC: StorageFullError,
+    errno.EDQUOT: StorageFullError,
+    errno.EAGAIN: CapacityError,
+    errno.ENOMEM: CapacityError,
+    **dict.fromkeys(
+        (errno.EISDIR, errno.EINVAL, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP),
+        BadRequestError,
+    ),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.E2BIG, errno.EBUSY, errno.ETXTBSY, errno.ENXIO), BadRequestError),
+    **dict.fromkeys((errno.EFBIG, errno.ENOEXEC, errno.ENOTEMPTY), BadRequestError),
+}
+
+
+def checked(fields: Fields, subject: str) -> Fields:
+    """``fields``, or the error that they carry; ``subject`` (a path, "command") says what it is about."""
+    number = frames.integer(fields, _ERRNO)
+    if number == 0:
+        return fields
+    message = frames.text(fields, _MESSAGE, "failed")[:300]
+    raise _CLASSES.get(number, GuestError)(f"{subject[:300]}: {message}", detail={"errno": number})
+
+
+def encoded(value: str, field: str) -> bytes:
+    """A string for the guest as bytes; BadRequestError when it can be no argument or path."""
+    try:
+        data = value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise BadRequestError(f"{field} is not valid text", field=field) from error
+    if b"\0" in data:
+        raise BadRequestError(f"{field} contains a zero byte", field=field)
+    return data

@@ -1,0 +1,1 @@
+"""Thin wrappers over the host: processes, mounts, files, facts. Nothing here knows what a sandbox is."""

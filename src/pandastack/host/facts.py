@@ -1,0 +1,53 @@
+"""What this host is: architecture, memory, cores, the program files it has."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from pathlib import Path
+
+
+def architecture() -> str:
+    """``x86_64`` or ``aarch64``."""
+    return platform.machine()
+
+
+def memory_bytes() -> int:
+    """All of the host's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def available_memory_bytes() -> int:
+    """What could be given to new processes without swapping (``MemAvailable``, proc(5))."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return memory_bytes()
+
+
+def cpu_fingerprint() -> str:
+    """Sixteen hex digits that differ between CPUs of different models or features."""
+    wanted = ("model name", "flags", "Features")
+    lines = {line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(wanted)}
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def program(name: str) -> Path | None:
+    """Where the program ``name`` is, also outside a plain user's search path."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    return Path(found) if found else None
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def default_route_mtu(fallback: int = 1500) -> int:
+    """The MTU of the interface that packets to the world leave through."""
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        name, destination = line.split()[:2]
+        if destination == "00000000":
+            return int(Path(f"/sys/class/net/{name}/mtu").read_text())
+    return fallback

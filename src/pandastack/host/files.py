@@ -1,0 +1,113 @@
+"""Files on the host: atomic writes, clones that share their blocks, copies that keep holes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from pandastack.errors import ServerError, StorageFullError
+
+FICLONE = 0x40049409
+"""linux/fs.h: share all blocks of one file with another on the same file system."""
+
+_COPY_CHUNK = 16 * 1024 * 1024
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        temporary.rename(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise map_error(error, path) from error
+
+
+def can_clone(directory: Path) -> bool:
+    """Whether files in ``directory`` can share blocks (reflink): asked by trying."""
+    source, target = directory / ".reflink-source", directory / ".reflink-target"
+    try:
+        source.write_bytes(b"\0" * 4096)
+        return _share(source, target)
+    finally:
+        source.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+
+
+def clone(source: Path, target: Path) -> bool:
+    """Make ``target`` a copy of ``source``; True when the blocks are shared (O(1)), False when they were copied.
+
+    A copy keeps the holes. On failure nothing is left behind.
+    """
+    try:
+        if _share(source, target):
+            return True
+        _copy_sparse(source, target)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise map_error(error, target) from error
+    return False
+
+
+def _share(source: Path, target: Path) -> bool:
+    with source.open("rb") as src, target.open("wb") as dst:
+        try:
+            fcntl.ioctl(dst.fileno(), FICLONE, src.fileno())
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS):
+                return False
+            raise
+    return True
+
+
+def _copy_sparse(source: Path, target: Path) -> None:
+    with source.open("rb") as src, target.open("wb") as dst:
+        size = os.fstat(src.fileno()).st_size
+        os.ftruncate(dst.fileno(), size)
+        for start, end in data_ranges(src.fileno(), size):
+            _copy_range(src.fileno(), dst.fileno(), start, end)
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    os.lseek(target, start, os.SEEK_SET)
+    while start < end:
+        copied = os.sendfile(target, source, start, min(end - start, _COPY_CHUNK))
+        if copied == 0:
+            raise OSError(errno.EIO, "the source shrank while it was copied")
+        start += copied
+
+
+def data_ranges(fd: int, size: int) -> list[tuple[int, int]]:
+    """The byte ranges of an open file that are not holes."""
+    ranges: list[tuple[int, int]] = []
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break
+            raise
+        position = os.lseek(fd, start, os.SEEK_HOLE)
+        ranges.append((start, position))
+    return ranges
+
+
+def allocated_bytes(path: Path) -> int:
+    """The bytes that a file occupies on disk (shared blocks count for each file that shares them)."""
+    return path.stat().st_blocks * 512
+
+
+def map_error(error: OSError, path: Path) -> ServerError:
+    """An operating system error on one of our own files, in the words of :mod:`pandastack.errors`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFullError(
+            f"insufficient host storage: no space left for {path.name}",
+            hint=f"free space on the file system of {path.parent} or delete unused sandboxes and snapshots",
+        )
+    return ServerError(f"{path}: {error.strerror or error}")

@@ -1,0 +1,151 @@
+"""Files that are made once and found again by the hash of what made them.
+
+An entry is a directory ``root/kind/key``. It is made under another name and renamed when it is whole, so an
+entry that exists is complete, and one process at a time makes it: the others wait and then find it ready.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from pandastack.errors import ServerError
+from pandastack.host.files import map_error
+
+
+def content_key(*parts: Any) -> str:
+    """The SHA-256 (hex) of JSON-like ``parts``: the name of whatever these inputs, and nothing else,
+    determine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cache entry while it is looked at: where it is when ``ready``, else where to make it."""
+
+    path: Path
+    work: Path
+    ready: bool
+
+    def commit(self) -> None:
+        """Make what stands in ``work`` the entry. After a crash it is there whole or not at all."""
+        try:
+            for file in sorted(self.work.rglob("*")):
+                if file.is_file() and not file.is_symlink():
+                    _flush(file)
+            self.work.rename(self.path)
+            _flush(self.path.parent)
+        except OSError as error:
+            raise map_error(error, self.path) from error
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The content cache under ``root``; safe to share between tasks and processes."""
+
+    root: Path
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """Where the entry is, if it exists. Takes no lock: what exists is whole."""
+        path = self.root / kind / key
+        return path if path.is_dir() else None
+
+    @asynccontextmanager
+    async def entry(self, kind: str, key: str) -> AsyncIterator[Entry]:
+        """Look an entry up and, when it is missing, hold the only right to make it for the length of the
+        block.
+
+        Fill ``entry.work`` and call :meth:`Entry.commit`; a block that ends without a commit leaves nothing
+        behind.
+        """
+        path = self.root / kind / key
+        work = path.with_name(f".{key}.making")
+        if path.is_dir():
+            yield Entry(path, work, ready=True)
+            return
+        _make_directory(path.parent)
+        lock = await _lock(path.with_name(f".{key}.lock"))
+        try:
+            if path.is_dir():  # made by another while this one waited
+                yield Entry(path, work, ready=True)
+                return
+            shutil.rmtree(work, ignore_errors=True)  # what a killed process left
+            work.mkdir(mode=0o755)
+            yield Entry(path, work, ready=False)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            os.close(lock)
+
+    async def forget(self, kind: str, key: str) -> None:
+        """Remove an entry, so that it is made anew; missing is fine."""
+        path = self.root / kind / key
+        _make_directory(path.parent)
+        lock = await _lock(path.with_name(f".{key}.lock"))
+        try:
+            doomed = path.with_name(f".{key}.making")
+            if path.is_dir():
+                path.rename(doomed)
+                shutil.rmtree(doomed)
+        finally:
+            os.close(lock)
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise map_error(error, path) from error
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+async def _lock(path: Path) -> int:
+    """An open fd that holds the exclusive lock of ``path``; closing it lets go.
+
+    A waiter may be cancelled while its thread still sleeps in flock(2): the thread then gives the lock back
+    by itself.
+    """
+    guard, state = threading.Lock(), {"abandoned": False}
+
+    def acquire() -> int:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise map_error(error, path) from error
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with guard:
+            if state["abandoned"]:
+                os.close(fd)
+                raise ServerError("nobody waits for this lock any more")
+        return fd
+
+    try:
+        return await anyio.to_thread.run_sync(acquire, abandon_on_cancel=True)
+    except BaseException:
+        with guard:
+            state["abandoned"] = True
+        raise

@@ -1,0 +1,37 @@
+"""A template: what a sandbox can be created from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Template:
+    """A baked template. Sizes: ``memory_mb`` and ``disk_mb`` in MiB, ``size_bytes`` the image plus the baked memory."""
+
+    name: str
+    description: str
+    cpu: int
+    memory_mb: int
+    disk_mb: int
+    tools: tuple[str, ...]
+    aliases: tuple[str, ...]
+    category: str
+    base: str
+    env: dict[str, str]
+    version: str
+    """The key of the snapshot that sandboxes are restored from."""
+    image: str
+    size_bytes: int
+    built_at: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Template:
+        values: dict[str, Any] = json.loads(text)
+        values["tools"], values["aliases"] = tuple(values["tools"]), tuple(values["aliases"])
+        return cls(**{each.name: values[each.name] for each in fields(cls)})

@@ -1,0 +1,1 @@
+"""A machine's place in the network."""

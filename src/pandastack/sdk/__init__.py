@@ -1,0 +1,58 @@
+"""The client library: :class:`Sandbox` and :class:`Client`, and the same for asyncio.
+
+``_async`` is written by hand, ``_sync`` is generated from it by ``scripts/generate_sync.py``; everything that
+does not wait (types, retry rules, error mapping, the event-stream parser) is shared by both.
+"""
+
+from pandastack.errors import (
+    APIConnectionError,
+    AuthError,
+    BadRequestError,
+    CapacityError,
+    CommandFailed,
+    ConflictError,
+    ConnectionError,
+    CreateCancelled,
+    ExecInterrupted,
+    NotFoundError,
+    PandastackError,
+    SandboxTimeout,
+    ServerError,
+    TemplateBuildError,
+)
+from pandastack.sdk._async.client import AsyncClient
+from pandastack.sdk._async.defaults import get_default_async_client, set_default_async_client
+from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._sync.client import Client
+from pandastack.sdk._sync.defaults import get_default_client, set_default_client
+from pandastack.sdk._sync.sandbox import Sandbox
+from pandastack.sdk._types import CreateRetryEvent, ExecResult, FileInfo, Template
+
+__all__ = [
+    "APIConnectionError",
+    "AsyncClient",
+    "AsyncSandbox",
+    "AuthError",
+    "BadRequestError",
+    "CapacityError",
+    "Client",
+    "CommandFailed",
+    "ConflictError",
+    "ConnectionError",
+    "CreateCancelled",
+    "CreateRetryEvent",
+    "ExecInterrupted",
+    "ExecResult",
+    "FileInfo",
+    "NotFoundError",
+    "PandastackError",
+    "Sandbox",
+    "SandboxTimeout",
+    "ServerError",
+    "Template",
+    "TemplateBuildError",
+    "get_default_async_client",
+    "get_default_client",
+    "set_default_async_client",
+    "set_default_client",
+]

@@ -1,0 +1,122 @@
+"""The client: one server, one token, and the collections found there."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pandastack.config import resolve_client
+from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._async.transport import AsyncTransport
+from pandastack.sdk._call import Call, create_sandbox, segment
+from pandastack.sdk._retry import create_retry_budget
+from pandastack.sdk._runtime import AsyncCancelEvent
+from pandastack.sdk._types import CreateRetryEvent, Template
+
+
+class AsyncClient:
+    """Access to one server.
+
+    ``api_url`` and ``api_key`` default to the environment (``PANDASTACK_API``, ``PANDASTACK_API_KEY``), then
+    to ``~/.config/pandastack/config.json``; ``api_base`` is another name of ``api_url``. ``timeout`` is the
+    longest silence of the server in seconds. Creates refused for capacity are sent again for
+    ``max_create_retry_seconds`` (default 60, 0 for never), each time after telling ``on_create_retry``.
+
+    Raises ValueError for a bad ``max_create_retry_seconds``. A missing key is reported by the first call.
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        api_base: str | None = None,
+        max_create_retry_seconds: float | None = None,
+        on_create_retry: Callable[[CreateRetryEvent], None] | None = None,
+    ) -> None:
+        settings = resolve_client(api_url or api_base, api_key)
+        self.api_url = self.api_base = settings.api_url
+        self.api_key = settings.api_key
+        self.timeout = timeout
+        self.max_create_retry_seconds = create_retry_budget(max_create_retry_seconds)
+        self.on_create_retry = on_create_retry
+        self.transport = AsyncTransport(settings, timeout, self.max_create_retry_seconds, on_create_retry)
+        self.sandboxes = AsyncSandboxAPI(self)
+        self.templates = AsyncTemplatesAPI(self)
+
+    async def me(self) -> dict[str, Any]:
+        """Who the token belongs to: at least ``id`` and ``workspace``. Raises AuthError for a bad token."""
+        return await self.transport.object(Call("GET", "/me"))
+
+    async def close(self) -> None:
+        """Close the connections to the server. Sandboxes live on."""
+        await self.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncSandboxAPI:
+    """The sandboxes of the workspace."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def create(
+        self,
+        template: str = "code-interpreter",
+        cpu: int | None = None,
+        memory_mb: int | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        from_snapshot: str | None = None,
+        volumes: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        cancel: AsyncCancelEvent | None = None,
+    ) -> AsyncSandbox:
+        """Create a sandbox and return when commands can run in it.
+
+        ``ttl_seconds`` is an idle limit: the sandbox is deleted after that long without activity, unless it
+        is ``persistent``. A refusal for capacity is repeated within the client's budget; setting ``cancel``
+        ends that with CreateCancelled. Raises BadRequestError (unknown template, bad TTL) and ServerError.
+        """
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
+        return AsyncSandbox.from_dict(await self._client.transport.object(call, cancel), self._client, persistent)
+
+    async def list(self) -> builtins.list[AsyncSandbox]:
+        """All sandboxes of the workspace, newest first."""
+        found = await self._client.transport.list(Call("GET", "/sandboxes"))
+        return [AsyncSandbox.from_dict(each, self._client) for each in found]
+
+    async def get(self, sandbox_id: str) -> AsyncSandbox:
+        """One sandbox. Raises NotFoundError."""
+        call = Call("GET", f"/sandboxes/{segment(sandbox_id)}")
+        return AsyncSandbox.from_dict(await self._client.transport.object(call), self._client)
+
+    async def delete(self, sandbox_id: str) -> None:
+        """End a sandbox and delete its disk. Raises NotFoundError."""
+        await self._client.transport.run(Call("DELETE", f"/sandboxes/{segment(sandbox_id)}"))
+
+
+class AsyncTemplatesAPI:
+    """The templates that sandboxes can be created from."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def list(self) -> builtins.list[Template]:
+        """All templates the workspace may use."""
+        found = await self._client.transport.list(Call("GET", "/templates"))
+        return [Template.from_dict(each) for each in found]
+
+    async def get(self, name: str) -> Template:
+        """One template. Raises NotFoundError."""
+        return Template.from_dict(await self._client.transport.object(Call("GET", f"/templates/{segment(name)}")))

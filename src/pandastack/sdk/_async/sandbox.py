@@ -1,0 +1,190 @@
+"""A sandbox as an object: its record, and everything that can be done with it."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pandastack.errors import NotFoundError, PandastackError
+from pandastack.sdk._async.commands import AsyncCommandStream, AsyncSandboxCommands, run_command
+from pandastack.sdk._async.defaults import get_default_async_client
+from pandastack.sdk._async.filesystem import AsyncSandboxFilesystem
+from pandastack.sdk._call import Call, code_command, create_sandbox, segment
+from pandastack.sdk._runtime import AsyncCancelEvent
+from pandastack.sdk._types import ExecResult
+
+if TYPE_CHECKING:
+    from pandastack.sdk._async.client import AsyncClient
+
+
+@dataclass
+class AsyncSandbox:
+    """One microVM. As a context manager it is deleted at the end of the block, unless it is persistent.
+
+    The fields are as the server last reported them; :meth:`refresh` asks again.
+    """
+
+    id: str
+    template: str
+    cpu: int
+    memory_mb: int
+    status: str
+    guest_ip: str | None = None
+    created_at: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    from_snapshot: str | None = None
+    boot_ms: int | None = None
+    boot_mode: str | None = None
+    persistent: bool = False
+    _client: AsyncClient | None = field(default=None, repr=False, compare=False)
+
+    default_template: ClassVar[str] = "code-interpreter"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], client: AsyncClient, persistent: bool = False) -> Self:
+        """Build from the server's record; ``persistent`` counts when the record does not say."""
+        return cls(
+            id=str(data["id"]),
+            template=data.get("template") or cls.default_template,
+            cpu=int(data.get("cpu") or 1),
+            memory_mb=int(data.get("memory_mb") or 512),
+            status=data.get("status") or "unknown",
+            guest_ip=data.get("guest_ip"),
+            created_at=data.get("created_at"),
+            metadata=dict(data.get("metadata") or {}),
+            from_snapshot=data.get("from_snapshot"),
+            boot_ms=data.get("boot_ms"),
+            boot_mode=data.get("boot_mode"),
+            persistent=bool(data.get("persistent", persistent)),
+            _client=client,
+        )
+
+    @classmethod
+    async def create(
+        cls,
+        template: str = "code-interpreter",
+        cpu: int | None = None,
+        memory_mb: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
+        from_snapshot: str | None = None,
+        volumes: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        cancel: AsyncCancelEvent | None = None,
+    ) -> Self:
+        """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
+        client = get_default_async_client()
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
+        return cls.from_dict(await client.transport.object(call, cancel), client, persistent)
+
+    @classmethod
+    async def list(cls) -> builtins.list[Self]:
+        """All sandboxes of the workspace, newest first, through the default client."""
+        client = get_default_async_client()
+        return [cls.from_dict(each, client) for each in await client.transport.list(Call("GET", "/sandboxes"))]
+
+    @classmethod
+    async def get(cls, sandbox_id: str) -> Self:
+        """One sandbox, through the default client. Raises NotFoundError."""
+        client = get_default_async_client()
+        return cls.from_dict(await client.transport.object(Call("GET", f"/sandboxes/{segment(sandbox_id)}")), client)
+
+    @property
+    def client(self) -> AsyncClient:
+        """The client this sandbox talks through."""
+        return self._client or get_default_async_client()
+
+    @property
+    def filesystem(self) -> AsyncSandboxFilesystem:
+        """The sandbox's files."""
+        return AsyncSandboxFilesystem(self)
+
+    @property
+    def commands(self) -> AsyncSandboxCommands:
+        """Another way to spell :meth:`exec`."""
+        return AsyncSandboxCommands(self)
+
+    async def exec(self, cmd: str, timeout_seconds: float | None = None, check: bool = False) -> ExecResult:
+        """Run a shell command as root and return its output when it ended.
+
+        Without ``timeout_seconds`` the command has no limit of its own, but this call gives up after the
+        client's ``timeout``. Raises SandboxTimeout when the limit was reached (the command was killed),
+        CommandFailed if ``check`` and the exit code is not 0, NotFoundError.
+        """
+        return await run_command(self.client, self.id, cmd, timeout_seconds, check)
+
+    async def exec_stream(
+        self,
+        cmd: str,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> int:
+        """Run a shell command, hand its output to the callbacks as it appears, and return its exit code.
+
+        An exception from a callback cancels the command. Raises SandboxTimeout, and ExecInterrupted with the
+        last 1 Mi characters of output when the stream ends without an outcome.
+        """
+        return await AsyncCommandStream(on_stdout, on_stderr).run(self.client, self.id, cmd, timeout_seconds)
+
+    async def run_code(self, code: str, language: str = "python") -> ExecResult:
+        """Run a piece of code with a fresh interpreter (``python`` or ``bash``). Raises ValueError for
+        others.
+        """
+        return await self.exec(code_command(code, language))
+
+    async def kill(self) -> None:
+        """End the sandbox and delete its disk. Raises NotFoundError when it is gone already."""
+        await self.client.transport.run(Call("DELETE", self._path()))
+        self.status = "deleted"
+
+    async def refresh(self) -> Self:
+        """Ask the server for the present record, update this object in place and return it."""
+        data = await self.client.transport.object(Call("GET", self._path()))
+        current = type(self).from_dict(data, self.client, self.persistent)
+        for each in fields(self):
+            setattr(self, each.name, getattr(current, each.name))
+        return self
+
+    async def set_ttl(self, seconds: int) -> dict[str, Any]:
+        """Set the idle limit and return the lifecycle. Raises BadRequestError when negative."""
+        return await self.client.transport.object(
+            Call("PATCH", self._path("/lifecycle"), json={"ttl_seconds": seconds})
+        )
+
+    async def set_persistent(self, persistent: bool) -> dict[str, Any]:
+        """Exempt the sandbox from the idle limit, or not, and return the lifecycle."""
+        answer = await self.client.transport.object(
+            Call("PATCH", self._path("/lifecycle"), json={"persistent": persistent})
+        )
+        self.persistent = persistent
+        return answer
+
+    async def lifecycle(self) -> dict[str, Any]:
+        """``{"ttl_seconds", "persistent", "idle_seconds"}``."""
+        return await self.client.transport.object(Call("GET", self._path("/lifecycle")))
+
+    def _path(self, below: str = "") -> str:
+        return f"/sandboxes/{segment(self.id)}{below}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self.persistent:
+            return
+        try:
+            await self.kill()
+        except NotFoundError:
+            return  # its idle limit, or somebody else, was faster
+        except PandastackError as failure:
+            if exc is None:
+                raise
+            # The block's own error matters more; the sandbox is left to its idle limit.
+            exc.add_note(f"sandbox {self.id} could not be deleted: {failure}")

@@ -1,0 +1,127 @@
+"""Requests as data: what each method of the client library sends, and the rules under which it may be sent
+again.
+"""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from pandastack.errors import BadRequestError
+from pandastack.sdk._retry import Capacity, NotFoundOnce, Rule, WarmUp, warm_up_budget
+
+STREAM_SILENCE_SECONDS = 900.0
+"""How long a stream of output may say nothing at all, keep-alives included, before it counts as broken."""
+
+_EXEC_GRACE_SECONDS = 15.0
+# Linux allows one argument 128 KiB, and quoting makes code longer.
+_MAX_INLINE_COMMAND_BYTES = 120 * 1024
+_INTERPRETERS = {"python": "python3", "bash": "bash", "sh": "bash"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. ``silence`` is the longest wait in seconds between two bytes (None: the client's default).
+
+    ``into_guest`` marks a call that needs the guest to answer, ``creates`` one whose refusal for capacity
+    means that nothing was created. ``path`` starts below ``/v1``.
+    """
+
+    method: str
+    path: str
+    json: Mapping[str, Any] | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    silence: float | None = None
+    streamed: bool = False
+    into_guest: bool = False
+    creates: bool = False
+
+    def rules(self, create_budget: float) -> Sequence[Rule]:
+        """Fresh retry rules for one run of this call."""
+        rules: list[Rule] = []
+        if self.method in ("GET", "HEAD", "DELETE"):
+            rules.append(NotFoundOnce())
+        if self.into_guest:
+            rules.append(WarmUp(warm_up_budget()))
+        if self.creates:
+            rules.append(Capacity(create_budget))
+        return rules
+
+
+def segment(value: str) -> str:
+    """``value`` as one segment of a path. An empty one is refused: it would name the whole collection."""
+    if not value:
+        raise BadRequestError("the id or name is empty")
+    return quote(value, safe="")
+
+
+def create_sandbox(
+    template: str,
+    cpu: int | None,
+    memory_mb: int | None,
+    ttl_seconds: int | None,
+    persistent: bool,
+    metadata: Mapping[str, str] | None,
+    from_snapshot: str | None,
+    volumes: Sequence[Mapping[str, Any]] | None,
+) -> Call:
+    """``POST /sandboxes``. Sizes are baked into the template, so ``cpu`` and ``memory_mb`` are warned about
+    and left out.
+    """
+    if cpu is not None or memory_mb is not None:
+        warnings.warn("cpu and memory_mb have no effect: the template decides them", DeprecationWarning, stacklevel=3)
+    optional = {
+        "ttl_seconds": ttl_seconds,
+        "persistent": persistent or None,
+        "metadata": metadata,
+        "from_snapshot": from_snapshot,
+        "volumes": volumes,
+    }
+    present = {key: value for key, value in optional.items() if value is not None}
+    return Call("POST", "/sandboxes", json={"template": template, **present}, creates=True)
+
+
+def exec_command(sandbox_id: str, cmd: str, timeout_seconds: float | None, streamed: bool, default: float) -> Call:
+    """``exec`` or ``exec/stream``; the client waits longer than the command may take, whatever its default
+    is.
+    """
+    body: dict[str, Any] = {"cmd": cmd}
+    if timeout_seconds is not None:
+        body["timeout_seconds"] = timeout_seconds
+    patience = (timeout_seconds or 0.0) + _EXEC_GRACE_SECONDS
+    return Call(
+        "POST",
+        f"/sandboxes/{segment(sandbox_id)}/exec" + ("/stream" if streamed else ""),
+        json=body,
+        silence=max(STREAM_SILENCE_SECONDS if streamed else default, patience),
+        streamed=streamed,
+        into_guest=True,
+    )
+
+
+def code_command(code: str, language: str) -> str:
+    """The shell command that runs ``code``. Raises ValueError for a language without an interpreter in every
+    template.
+
+    Raises BadRequestError when the code is too long for a command line.
+    """
+    interpreter = _INTERPRETERS.get(language)
+    if interpreter is None:
+        raise ValueError(f"Unsupported language: {language} (use {', '.join(_INTERPRETERS)})")
+    command = f"{interpreter} -c {shlex.quote(code)}"
+    if len(command.encode()) > _MAX_INLINE_COMMAND_BYTES:
+        raise BadRequestError(
+            "the code is too long for a command line", hint="write it with filesystem.write and exec the file"
+        )
+    return command
+
+
+def file_call(method: str, sandbox_id: str, path: str, what: str = "", content: bytes | None = None) -> Call:
+    """A call on a path inside a sandbox; ``what`` is ``/dir``, ``/stat`` or nothing for the file itself."""
+    where = f"/sandboxes/{segment(sandbox_id)}/fs{what}"
+    return Call(method, where, params={"path": path}, content=content, into_guest=True)

@@ -1,0 +1,135 @@
+"""When a refused request is sent again: rules as small state machines without any waiting or I/O.
+
+A rule lives as long as one call. It answers each refusal with the seconds to wait, or None for "this one is
+final".
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from pandastack.sdk._wire import Refusal
+
+DEFAULT_BUDGET_SECONDS = 60.0
+_JITTER_CAPS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
+_STORAGE_FLOOR_SECONDS = 0.5
+_WARM_UP_SECONDS = 20.0
+# A host that cannot reach the guest yet says one of these, and only before anything ran in it.
+_WARM_UP_SIGNS = ("connect: connection refused", "no route to host", "i/o timeout")
+
+_log = logging.getLogger("pandastack.sdk")
+
+
+class Rule(Protocol):
+    """One reason to send a request again."""
+
+    def delay(self, refusal: Refusal, elapsed: float) -> float | None:
+        """Seconds to wait before the next attempt, None not to try again; ``elapsed`` since the first one."""
+
+
+class NotFoundOnce:
+    """A 404 may come from a replica that lags behind: ask once more."""
+
+    def __init__(self) -> None:
+        self._asked_again = False
+
+    def delay(self, refusal: Refusal, elapsed: float) -> float | None:
+        if refusal.status != 404 or self._asked_again:
+            return None
+        self._asked_again = True
+        return 0.2
+
+
+class WarmUp:
+    """The guest is not reachable yet; nothing ran, so the request may be repeated for ``budget`` seconds."""
+
+    def __init__(self, budget: float) -> None:
+        self._budget = budget
+        self._next = 0.5
+
+    def delay(self, refusal: Refusal, elapsed: float) -> float | None:
+        warming_up = refusal.status >= 500 and any(sign in refusal.error.message for sign in _WARM_UP_SIGNS)
+        if not warming_up or elapsed + self._next > self._budget:
+            return None
+        wait, self._next = self._next, min(self._next * 1.5, 2.0)
+        return wait
+
+
+class Capacity:
+    """The platform has no room *and promises that nothing was created*: 503 or 429 with ``Retry-After``, or
+    507.
+
+    Waits are the server's hint plus growing jitter, so that clients refused together do not come back
+    together. The last attempt starts within ``budget`` seconds; a hint that does not fit into the rest ends
+    it.
+    """
+
+    def __init__(self, budget: float, jitter: Callable[[float, float], float] = random.uniform) -> None:
+        self._budget = budget
+        self._jitter = jitter
+        self._attempts = 0
+
+    def delay(self, refusal: Refusal, elapsed: float) -> float | None:
+        floor = _capacity_floor(refusal)
+        rest = self._budget - elapsed
+        if floor is None or rest <= 0 or floor > rest:
+            return None
+        cap = _JITTER_CAPS_SECONDS[min(self._attempts, len(_JITTER_CAPS_SECONDS) - 1)]
+        self._attempts += 1
+        return min(floor + self._jitter(0.0, cap), rest)
+
+
+def _capacity_floor(refusal: Refusal) -> float | None:
+    if refusal.status == 507:
+        return max(_STORAGE_FLOOR_SECONDS, refusal.retry_after or 0.0)
+    if refusal.status == 429 or (refusal.status == 503 and refusal.enveloped):
+        return refusal.retry_after
+    return None
+
+
+def first_delay(rules: Iterable[Rule], refusal: Refusal, elapsed: float) -> float | None:
+    """The wait of the first rule that wants another attempt."""
+    delays = (rule.delay(refusal, elapsed) for rule in rules)
+    return next((delay for delay in delays if delay is not None), None)
+
+
+def create_retry_budget(explicit: float | None, environ: Mapping[str, str] = os.environ) -> float:
+    """Seconds that refused creates may be repeated for: the argument,
+    ``PANDASTACK_MAX_CREATE_RETRY_SECONDS``, 60.
+
+    Raises ValueError for an argument that is negative or not finite. A bad environment variable is only
+    warned about: a typo there must not break every program.
+    """
+    if explicit is None:
+        return _seconds(environ, "PANDASTACK_MAX_CREATE_RETRY_SECONDS", DEFAULT_BUDGET_SECONDS)
+    if not _usable(explicit):
+        raise ValueError(f"max_create_retry_seconds must be a finite number of at least 0, not {explicit!r}")
+    return float(explicit)
+
+
+def warm_up_budget(environ: Mapping[str, str] = os.environ) -> float:
+    """Seconds that a call into a guest may be repeated for: ``PANDASTACK_EXEC_READY_TIMEOUT``, 20."""
+    return _seconds(environ, "PANDASTACK_EXEC_READY_TIMEOUT", _WARM_UP_SECONDS)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if _usable(value):
+        return value
+    _log.warning("ignoring %s=%r: it must be a finite number of at least 0", name, text)
+    return default
+
+
+def _usable(value: float) -> bool:
+    return math.isfinite(value) and value >= 0

@@ -1,0 +1,106 @@
+"""The few things that waiting code and blocking code do differently, each in both flavours under matching
+names.
+
+The generator turns ``async_pause`` into ``pause`` and so on; nothing else in this package knows which flavour
+it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class CancelEvent(Protocol):
+    """What ``cancel=`` accepts: :class:`threading.Event` and everything that blocks like it."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float | None = None) -> Any: ...
+
+
+class AsyncCancelEvent(Protocol):
+    """What ``cancel=`` accepts in the asyncio client: :class:`asyncio.Event` and everything that waits like
+    it.
+    """
+
+    def is_set(self) -> bool: ...
+
+    async def wait(self) -> Any: ...
+
+
+def check_cancel(event: CancelEvent | None) -> None:
+    """Raise TypeError, before anything is sent, for an event that cannot be waited for by blocking."""
+    _check(event, awaitable=False)
+
+
+def async_check_cancel(event: AsyncCancelEvent | None) -> None:
+    """Raise TypeError, before anything is sent, for an event that would block the event loop."""
+    _check(event, awaitable=True)
+
+
+def _check(event: object, *, awaitable: bool) -> None:
+    if event is None:
+        return
+    wait = getattr(event, "wait", None)
+    if not callable(getattr(event, "is_set", None)) or not callable(wait):
+        raise TypeError("cancel must be an event with is_set() and wait()")
+    if inspect.iscoroutinefunction(wait) != awaitable:
+        wanted = "asyncio.Event" if awaitable else "threading.Event"
+        raise TypeError(f"cancel must be an event like {wanted} for this client")
+
+
+def pause(seconds: float, cancel: CancelEvent | None = None) -> None:
+    """Wait for ``seconds`` or until ``cancel`` is set."""
+    if cancel is None:
+        time.sleep(seconds)
+    else:
+        cancel.wait(seconds)
+
+
+async def async_pause(seconds: float, cancel: AsyncCancelEvent | None = None) -> None:
+    """Wait for ``seconds`` or until ``cancel`` is set."""
+    if cancel is None:
+        await asyncio.sleep(seconds)
+        return
+    try:
+        await asyncio.wait_for(cancel.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """All bytes of a local file. Raises OSError."""
+    return Path(path).read_bytes()
+
+
+async def async_read_file(path: str | os.PathLike[str]) -> bytes:
+    """All bytes of a local file, read outside the event loop. Raises OSError."""
+    return await asyncio.to_thread(read_file, path)
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Create or replace a local file. Raises OSError."""
+    Path(path).write_bytes(content)
+
+
+async def async_write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Create or replace a local file outside the event loop. Raises OSError."""
+    await asyncio.to_thread(write_file, path, content)
+
+
+def scope() -> object | None:
+    """What an open connection is bound to: nothing, in blocking code."""
+    return None
+
+
+def async_scope() -> object | None:
+    """What an open connection is bound to: the running event loop, if there is one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

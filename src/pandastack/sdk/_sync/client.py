@@ -1,0 +1,129 @@
+# Generated from ../_async/client.py by scripts/generate_sync.py: change that file, not this one.
+"""The client: one server, one token, and the collections found there."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pandastack.config import resolve_client
+from pandastack.sdk._call import Call, create_sandbox, segment
+from pandastack.sdk._retry import create_retry_budget
+from pandastack.sdk._runtime import CancelEvent
+from pandastack.sdk._sync.sandbox import Sandbox
+from pandastack.sdk._sync.transport import Transport
+from pandastack.sdk._types import CreateRetryEvent, Template
+
+
+class Client:
+    """Access to one server.
+
+    ``api_url`` and ``api_key`` default to the environment (``PANDASTACK_API``, ``PANDASTACK_API_KEY``), then
+    to ``~/.config/pandastack/config.json``; ``api_base`` is another name of ``api_url``. ``timeout`` is the
+    longest silence of the server in seconds. Creates refused for capacity are sent again for
+    ``max_create_retry_seconds`` (default 60, 0 for never), each time after telling ``on_create_retry``.
+
+    Raises ValueError for a bad ``max_create_retry_seconds``. A missing key is reported by the first call.
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        api_base: str | None = None,
+        max_create_retry_seconds: float | None = None,
+        on_create_retry: Callable[[CreateRetryEvent], None] | None = None,
+    ) -> None:
+        settings = resolve_client(api_url or api_base, api_key)
+        self.api_url = self.api_base = settings.api_url
+        self.api_key = settings.api_key
+        self.timeout = timeout
+        self.max_create_retry_seconds = create_retry_budget(max_create_retry_seconds)
+        self.on_create_retry = on_create_retry
+        self.transport = Transport(settings, timeout, self.max_create_retry_seconds, on_create_retry)
+        self.sandboxes = SandboxAPI(self)
+        self.templates = TemplatesAPI(self)
+
+    def me(self) -> dict[str, Any]:
+        """Who the token belongs to: at least ``id`` and ``workspace``. Raises AuthError for a bad token."""
+        return self.transport.object(Call("GET", "/me"))
+
+    def close(self) -> None:
+        """Close the connections to the server. Sandboxes live on."""
+        self.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SandboxAPI:
+    """The sandboxes of the workspace."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(
+        self,
+        template: str = "code-interpreter",
+        cpu: int | None = None,
+        memory_mb: int | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        from_snapshot: str | None = None,
+        volumes: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        cancel: CancelEvent | None = None,
+    ) -> Sandbox:
+        """Create a sandbox and return when commands can run in it.
+
+        ``ttl_seconds`` is an idle limit: the sandbox is deleted after that long without activity, unless it
+        is ``persistent``. A refusal for capacity is repeated within the client's budget; setting ``cancel``
+        ends that with CreateCancelled. Raises BadRequestError (unknown template, bad TTL) and ServerError.
+        """
+        call = create_sandbox(
+            template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes
+        )
+        return Sandbox.from_dict(
+            self._client.transport.object(call, cancel), self._client, persistent
+        )
+
+    def list(self) -> builtins.list[Sandbox]:
+        """All sandboxes of the workspace, newest first."""
+        found = self._client.transport.list(Call("GET", "/sandboxes"))
+        return [Sandbox.from_dict(each, self._client) for each in found]
+
+    def get(self, sandbox_id: str) -> Sandbox:
+        """One sandbox. Raises NotFoundError."""
+        call = Call("GET", f"/sandboxes/{segment(sandbox_id)}")
+        return Sandbox.from_dict(self._client.transport.object(call), self._client)
+
+    def delete(self, sandbox_id: str) -> None:
+        """End a sandbox and delete its disk. Raises NotFoundError."""
+        self._client.transport.run(Call("DELETE", f"/sandboxes/{segment(sandbox_id)}"))
+
+
+class TemplatesAPI:
+    """The templates that sandboxes can be created from."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self) -> builtins.list[Template]:
+        """All templates the workspace may use."""
+        found = self._client.transport.list(Call("GET", "/templates"))
+        return [Template.from_dict(each) for each in found]
+
+    def get(self, name: str) -> Template:
+        """One template. Raises NotFoundError."""
+        return Template.from_dict(
+            self._client.transport.object(Call("GET", f"/templates/{segment(name)}"))
+        )

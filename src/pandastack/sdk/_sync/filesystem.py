@@ -1,0 +1,79 @@
+# Generated from ../_async/filesystem.py by scripts/generate_sync.py: change that file, not this one.
+"""Files inside a sandbox. Paths are absolute; a path that does not exist raises NotFoundError."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pandastack.errors import NotFoundError
+from pandastack.sdk._call import Call, file_call
+from pandastack.sdk._runtime import read_file, write_file
+from pandastack.sdk._types import FileInfo
+from pandastack.sdk._wire import json_object
+
+if TYPE_CHECKING:
+    import httpx
+
+    from pandastack.sdk._sync.sandbox import Sandbox
+
+
+class SandboxFilesystem:
+    """The files of one sandbox; whole files are held in memory."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def read(self, path: str) -> bytes:
+        """The content of a file. Raises NotFoundError, and BadRequestError for a directory."""
+        return (self._run(file_call("GET", self._sandbox.id, path))).content
+
+    def write(self, path: str, content: bytes | str) -> dict[str, Any]:
+        """Create or replace a file, with its parent directories; text is written as UTF-8.
+
+        Returns ``{"path", "bytes"}``. Raises TooLargeError above the server's limit (32 MiB),
+        StorageFullError.
+        """
+        data = content.encode() if isinstance(content, str) else bytes(content)
+        return json_object(self._run(file_call("PUT", self._sandbox.id, path, content=data)))
+
+    def upload(self, local_path: str | os.PathLike[str], remote_path: str) -> dict[str, Any]:
+        """Copy a local file into the sandbox. Raises OSError for the local side, else as :meth:`write`."""
+        return self.write(remote_path, read_file(local_path))
+
+    def download(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
+        """Copy a file out of the sandbox. Raises OSError for the local side, else as :meth:`read`."""
+        write_file(local_path, self.read(remote_path))
+
+    def listdir(self, path: str = "/") -> list[FileInfo]:
+        """The entries of a directory. Symbolic links to directories count as files."""
+        answer = json_object(self._run(file_call("GET", self._sandbox.id, path, "/dir")))
+        return [FileInfo.from_dict(each, path) for each in answer.get("entries") or []]
+
+    def stat(self, path: str) -> FileInfo:
+        """One file or directory; symbolic links are followed."""
+        answer = json_object(self._run(file_call("GET", self._sandbox.id, path, "/stat")))
+        return FileInfo.from_dict({"name": posixpath.basename(path), "path": path} | answer)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at ``path``."""
+        try:
+            self.stat(path)
+        except NotFoundError:
+            return False
+        return True
+
+    def walk(self, path: str = "/") -> Iterator[tuple[str, list[FileInfo], list[FileInfo]]]:
+        """Every directory from ``path`` down: ``(directory, directories in it, other entries in it)``."""
+        waiting = [path]
+        while waiting:
+            here = waiting.pop()
+            entries = self.listdir(here)
+            directories = [each for each in entries if each.is_dir]
+            yield here, directories, [each for each in entries if not each.is_dir]
+            waiting.extend(each.path for each in reversed(directories))
+
+    def _run(self, call: Call) -> httpx.Response:
+        return self._sandbox.client.transport.run(call)

@@ -1,0 +1,142 @@
+# Generated from ../_async/transport.py by scripts/generate_sync.py: change that file, not this one.
+"""Sends calls, again where their rules allow it, and raises this package's errors for everything that goes
+wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import httpx
+
+from pandastack.config import ClientSettings
+from pandastack.errors import AuthError, CreateCancelled, PandastackError
+from pandastack.sdk._call import Call
+from pandastack.sdk._retry import first_delay
+from pandastack.sdk._runtime import CancelEvent, check_cancel, pause
+from pandastack.sdk._types import CreateRetryEvent
+from pandastack.sdk._wire import Refusal, json_list, json_object, mapped_transport_errors, refusal_from
+
+_log = logging.getLogger("pandastack.sdk")
+
+
+class Transport:
+    """The connections to one server, with one token."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        timeout: float,
+        create_budget: float,
+        on_create_retry: Callable[[CreateRetryEvent], None] | None,
+    ) -> None:
+        self.settings = settings
+        self.timeout = timeout
+        self._create_budget = create_budget
+        self._on_create_retry = on_create_retry
+        self._http = httpx.Client(headers={"User-Agent": _user_agent(), "Accept": "application/json"})
+
+    def close(self) -> None:
+        """Close the connections; the transport cannot be used afterwards."""
+        self._http.close()
+
+    def object(self, call: Call, cancel: CancelEvent | None = None) -> dict[str, Any]:
+        """Run ``call`` and return the JSON object of its answer, ``{}`` when the answer is empty."""
+        return json_object(self.run(call, cancel))
+
+    def list(self, call: Call) -> list[dict[str, Any]]:
+        """Run ``call`` and return the JSON objects of its answer."""
+        return json_list(self.run(call))
+
+    def run(self, call: Call, cancel: CancelEvent | None = None) -> httpx.Response:
+        """Send ``call`` until it succeeds or none of its rules allows another attempt, which raises the last
+        refusal.
+
+        ``cancel`` ends it between attempts with CreateCancelled; an attempt under way is not interrupted.
+        """
+        check_cancel(cancel)
+        rules = call.rules(self._create_budget)
+        started = time.monotonic()
+        refusal: Refusal | None = None
+        attempt = 0
+        while True:
+            if cancel is not None and cancel.is_set():
+                raise _cancelled(attempt) from (refusal.error if refusal else None)
+            response = self._send(call)
+            if response.is_success:
+                return response
+            attempt += 1
+            refusal = refusal_from(response.status_code, response.headers, response.content)
+            elapsed = time.monotonic() - started
+            delay = first_delay(rules, refusal, elapsed)
+            if delay is None:
+                raise refusal.error
+            if call.creates:
+                self._announce(call, refusal, attempt, delay, elapsed)
+            pause(delay, cancel)
+
+    def _send(self, call: Call) -> httpx.Response:
+        """One attempt. The body of an error is always read; that of a success only when the call is not
+        streamed.
+        """
+        with mapped_transport_errors(self.settings.api_url):
+            response = self._http.send(self._request(call), stream=True)
+            if not (call.streamed and response.is_success):
+                try:
+                    response.read()
+                finally:
+                    response.close()
+            return response
+
+    def _request(self, call: Call) -> httpx.Request:
+        if not self.settings.api_key:
+            raise AuthError(
+                "no API key",
+                hint="set PANDASTACK_API_KEY; `pandastack up` also writes ~/.config/pandastack/config.json",
+            )
+        return self._http.build_request(
+            call.method,
+            f"{self.settings.api_url}/v1{call.path}",
+            headers={"Authorization": f"Bearer {self.settings.api_key}"},
+            json=call.json,
+            params=call.params or None,
+            content=call.content,
+            timeout=httpx.Timeout(self.timeout, read=call.silence or self.timeout),
+        )
+
+    def _announce(self, call: Call, refusal: Refusal, attempt: int, delay: float, elapsed: float) -> None:
+        event = CreateRetryEvent(
+            method=call.method,
+            path=call.path,
+            attempt=attempt,
+            status_code=refusal.status,
+            error=refusal.error.message,
+            delay_seconds=delay,
+            elapsed_seconds=elapsed,
+            retry_after_seconds=refusal.retry_after,
+        )
+        _log.info("create refused (HTTP %s: %s), again in %.1f s", event.status_code, event.error, delay)
+        if self._on_create_retry is not None:
+            self._on_create_retry(event)
+
+
+def _cancelled(attempts: int) -> PandastackError:
+    after = (
+        f" after {attempts} refused attempt{'s' if attempts > 1 else ''}"
+        if attempts
+        else " before the first attempt"
+    )
+    return CreateCancelled("the create was cancelled" + after)
+
+
+def _user_agent() -> str:
+    try:
+        version = metadata.version("pandastack")
+    except metadata.PackageNotFoundError:
+        version = "0"
+    return f"pandastack-py/{version} python/{platform.python_version()}"

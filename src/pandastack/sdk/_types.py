@@ -1,0 +1,100 @@
+"""The values that the client library returns, built from the JSON of the HTTP API by ``from_dict``."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pandastack.errors import ServerError
+
+
+@dataclass(frozen=True)
+class CreateRetryEvent:
+    """One refused create that is about to be sent again; ``delay_seconds`` is the wait that follows."""
+
+    method: str
+    path: str
+    attempt: int
+    status_code: int
+    error: str
+    delay_seconds: float
+    elapsed_seconds: float
+    retry_after_seconds: float | None = None
+
+
+@dataclass
+class ExecResult:
+    """What a command printed and how it ended; ``duration_ms`` is measured inside the sandbox."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
+    duration_ms: int = 0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ExecResult:
+        """Build from the answer of ``exec``; an older spelling of the exit code, ``exit``, is understood too.
+
+        Raises ServerError when there is no exit code: none is ever made up.
+        """
+        exit_code = data.get("exit_code", data.get("exit"))
+        if exit_code is None:
+            raise ServerError("the server's answer to exec has no exit code")
+        return cls(
+            stdout=data.get("stdout") or "",
+            stderr=data.get("stderr") or "",
+            exit_code=int(exit_code),
+            duration_ms=int(data.get("duration_ms") or 0),
+        )
+
+
+@dataclass
+class FileInfo:
+    """A file or directory inside a sandbox; ``size`` in bytes, ``mtime`` in seconds since the epoch."""
+
+    name: str
+    path: str
+    is_dir: bool
+    size: int = 0
+    mode: str = ""
+    mtime: int = 0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], parent: str = "") -> FileInfo:
+        """Build from one entry; when the server left ``path`` out, it is the name below ``parent``."""
+        name = str(data["name"])
+        return cls(
+            name=name,
+            path=data.get("path") or posixpath.join(parent, name),
+            is_dir=bool(data.get("is_dir")),
+            size=int(data.get("size") or 0),
+            mode=str(data.get("mode") or ""),
+            mtime=int(data.get("mtime") or 0),
+        )
+
+
+@dataclass
+class Template:
+    """What a sandbox can be created from."""
+
+    name: str
+    rootfs_path: str | None = None
+    size_bytes: int | None = None
+    cpu: int | None = None
+    memory_mb: int | None = None
+    is_global: bool | None = None
+    workspace: str | None = None
+    label: str | None = None
+    description: str | None = None
+    category: str | None = None
+    base: str | None = None
+    tools: list[str] | None = None
+    meta: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Template:
+        """Build from the server's record; keys that this version does not know are left out."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})

@@ -1,0 +1,105 @@
+"""The control plane, put together: its parts and the tasks that run as long as it is open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from pandastack.cluster import EngineClient
+from pandastack.errors import PandastackError
+from pandastack.services.access import Access
+from pandastack.services.activity import Activity
+from pandastack.services.alarm import Alarm
+from pandastack.services.commands import Commands
+from pandastack.services.events import EventLog
+from pandastack.services.files import Consoles, Files
+from pandastack.services.reaper import Reaper
+from pandastack.services.recovery import Recovery
+from pandastack.services.registry import Registry
+from pandastack.services.sandboxes import Sandboxes
+from pandastack.services.settings import Settings
+from pandastack.services.templates import Templates
+from pandastack.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """Everything a face needs. ``host`` is what the engine said of itself: accelerator, isolation, vmm."""
+
+    settings: Settings
+    store: Store
+    engine: EngineClient
+    access: Access
+    registry: Registry
+    sandboxes: Sandboxes
+    commands: Commands
+    files: Files
+    consoles: Consoles
+    templates: Templates
+    events: EventLog
+    host: dict[str, Any]
+
+    async def health(self) -> dict[str, Any]:
+        """``{"status": "ok" | "unhealthy", "checks": {part: what it says}}``."""
+        checks: dict[str, Any] = {}
+        healthy = True
+        try:
+            engine = await self.engine.health()
+            self.host.update({key: engine[key] for key in ("accelerator", "isolation", "vmm") if key in engine})
+            checks["engine"] = engine
+            healthy = engine.get("status") == "ok"
+        except PandastackError as error:
+            checks["engine"], healthy = {"status": "unhealthy", "error": error.message}, False
+        try:
+            await self.store.check()
+            checks["store"] = {"status": "ok"}
+        except PandastackError as error:
+            checks["store"], healthy = {"status": "unhealthy", "error": error.message}, False
+        return {"status": "ok" if healthy else "unhealthy", "checks": checks}
+
+
+@asynccontextmanager
+async def open_control_plane(
+    engine: EngineClient,
+    database_url: str,
+    settings: Settings,
+    on_first_token: Callable[[str], None] | None = None,
+) -> AsyncIterator[ControlPlane]:
+    """Open the store, settle what a former run left, and keep reaper and recovery running inside the block.
+
+    ``on_first_token`` receives the text of the API token that is made when there is none yet.
+    """
+    async with engine, open_store(database_url) as store:
+        events, activity, alarm = EventLog(store), Activity(), Alarm()
+        registry, access = Registry(store, events), Access(store)
+        sandboxes = Sandboxes(registry, engine, activity, alarm, settings)
+        recovery = Recovery(registry, sandboxes, engine, activity)
+        reaper = Reaper(registry, sandboxes, activity, alarm, settings)
+        plane = ControlPlane(
+            settings=settings,
+            store=store,
+            engine=engine,
+            access=access,
+            registry=registry,
+            sandboxes=sandboxes,
+            commands=Commands(sandboxes, engine, settings),
+            files=Files(sandboxes, engine),
+            consoles=Consoles(sandboxes, engine, settings),
+            templates=Templates(engine),
+            events=events,
+            host={},
+        )
+        await registry.load()
+        await recovery.start()
+        await plane.health()
+        if on_first_token is not None:
+            await access.first_token(on_first_token)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(recovery.follow)
+            tasks.start_soon(reaper.run)
+            yield plane
+            tasks.cancel_scope.cancel()

@@ -1,0 +1,89 @@
+"""Keeps the records true to what the engine has: after a restart, and when machines die."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import structlog
+
+from pandastack.cluster import EngineClient
+from pandastack.errors import PandastackError
+from pandastack.services.activity import Activity
+from pandastack.services.registry import Happening, Registry
+from pandastack.services.sandboxes import Sandboxes
+from pandastack.store.sandboxes import CREATING, FAILED, PAUSED, RUNNING, STOPPING
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Recovery:
+    """Compares the registry with the engine."""
+
+    def __init__(self, registry: Registry, sandboxes: Sandboxes, engine: EngineClient, activity: Activity) -> None:
+        self._registry = registry
+        self._sandboxes = sandboxes
+        self._engine = engine
+        self._activity = activity
+
+    async def start(self) -> None:
+        """Before the first request: settle what a former run left.
+
+        Half-created sandboxes and half-done deletions are finished, machines without a record are ended, and records
+        without a machine fail. With the engine away this is left to :meth:`follow` and the reaper.
+        """
+        for record in self._registry.all():
+            self._activity.start(record.id, record.last_active_at)
+            if record.status == CREATING:
+                await self._registry.change(record.id, status=STOPPING)
+        try:
+            await self._finish_deletions()
+            await self._end_unknown_machines()
+            await self.compare()
+        except PandastackError as error:
+            log.warning("recovery waits for the engine", cause=repr(error))
+
+    async def compare(self) -> None:
+        """Fail every record whose machine the engine does not have or knows to be dead."""
+        expected = [r for r in self._registry.all() if r.status in (RUNNING, PAUSED)]
+        machines = {machine["id"]: machine.get("state") for machine in await self._engine.sandboxes()}
+        for record in expected:
+            state = machines.get(record.id)
+            if state is None:
+                reason = "its machine did not survive a restart of the engine"
+                await self._sandboxes.fail(record.id, Happening("recover.orphaned", {"reason": reason}), reason)
+            elif state == FAILED:
+                await self._died(record.id, {"reason": "its machine died"})
+
+    async def follow(self) -> None:
+        """Until cancelled: watch the engine's events, comparing anew after every interruption."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async for event in self._engine.events():
+                    if event is None and pause:
+                        pause = 0.0  # connected: whatever happened before is in the engine's list
+                        await self.compare()
+                    elif event is not None and event.get("type") == "vm.died":
+                        await self._died(str(event.get("sandbox_id")), event.get("payload") or {})
+            except PandastackError as error:
+                log.warning("the engine's events are interrupted", cause=repr(error))
+            pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
+            await anyio.sleep(pause)
+
+    async def _died(self, sandbox_id: str, payload: dict[str, Any]) -> None:
+        reason = str(payload.get("reason") or "its machine died")
+        await self._sandboxes.fail(sandbox_id, Happening("vm.died", payload), reason)
+
+    async def _finish_deletions(self) -> None:
+        for record in self._registry.all():
+            if record.status == STOPPING:
+                await self._sandboxes.end(record.id)
+
+    async def _end_unknown_machines(self) -> None:
+        for machine in await self._engine.sandboxes():
+            if self._registry.get(machine["id"]) is None:
+                log.warning("ending a machine that has no record", sandbox_id=machine["id"])
+                await self._engine.delete(machine["id"])

@@ -1,0 +1,86 @@
+"""All sandbox records, in memory and in the store.
+
+Every request looks its sandbox up, so the look-up must not cost a query: the records live in memory, and every change
+goes to the store before it is reported. One control plane owns its store's sandboxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pandastack.services.events import EventLog
+from pandastack.store import Store
+from pandastack.store import sandboxes as table
+from pandastack.store.sandboxes import SandboxRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event that goes with a change, in the same transaction."""
+
+    type: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Registry:
+    """The records of all workspaces."""
+
+    def __init__(self, store: Store, events: EventLog) -> None:
+        self._store = store
+        self._events = events
+        self._records: dict[str, SandboxRecord] = {}
+
+    async def load(self) -> None:
+        """Read what a former run left."""
+        async with self._store.read() as connection:
+            self._records = {record.id: record for record in await table.load_all(connection)}
+
+    def get(self, sandbox_id: str) -> SandboxRecord | None:
+        """The record, or None."""
+        return self._records.get(sandbox_id)
+
+    def all(self) -> list[SandboxRecord]:
+        """Every record, newest first."""
+        return list(reversed(self._records.values()))
+
+    async def add(self, record: SandboxRecord) -> None:
+        """A new record."""
+        async with self._store.write() as connection:
+            await table.add(connection, record)
+        self._records[record.id] = record
+
+    async def change(self, sandbox_id: str, happening: Happening | None = None, **values: Any) -> SandboxRecord:
+        """Set fields of an existing record, and log why.
+
+        The change is visible in memory at once, so that no request slips in between; it is taken back when the
+        store refuses it.
+        """
+        before = self._records[sandbox_id]
+        after = self._records[sandbox_id] = replace(before, **values)
+        try:
+            async with self._store.write() as connection:
+                await table.change(connection, sandbox_id, values)
+                if happening is not None:
+                    await self._events.append(
+                        connection, after.workspace, sandbox_id, happening.type, happening.payload
+                    )
+        except BaseException:
+            if self._records.get(sandbox_id) is after:
+                self._records[sandbox_id] = before
+            raise
+        self._events.announce(sandbox_id)
+        return after
+
+    async def remove(self, sandbox_id: str) -> None:
+        """Delete the record and its events; a missing one is fine."""
+        async with self._store.write() as connection:
+            await table.remove(connection, sandbox_id)
+        self._records.pop(sandbox_id, None)
+        self._events.announce(sandbox_id)
+
+    async def save_activity(self, times: Mapping[str, float]) -> None:
+        """Write idle clocks: id → epoch seconds of the last activity."""
+        async with self._store.write() as connection:
+            await table.set_active(connection, times)

@@ -1,0 +1,50 @@
+"""What an operator may change about the control plane, by environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+from pandastack.errors import BadRequestError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each field ``name`` is read from ``PANDASTACK_NAME``. Times in seconds, sizes in bytes, all of them positive."""
+
+    default_ttl_seconds: int = 300
+    """Idle limit of a sandbox whose creator named none."""
+    max_ttl_seconds: int = 2**31 - 1
+    reaper_interval_seconds: float = 5.0
+    """A TTL of 0 means this; also the pause before a failed deletion is tried again."""
+    max_command_seconds: float = 7 * 24 * 3600.0
+    """The largest ``timeout_seconds`` of a command."""
+    max_output_bytes: int = 16 * MIB
+    """How much of each output stream a synchronous exec returns."""
+    max_json_bytes: int = 8 * MIB
+    max_file_bytes: int = 32 * MIB
+    keep_alive_seconds: float = 10.0
+    """Longest silence on a stream of events; clients give up after 15 s."""
+    log_poll_seconds: float = 1.0
+    """How often a followed console is read again."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
+        """Raises :class:`BadRequestError` that names the variable whose value makes no sense."""
+        kinds = get_type_hints(cls)
+        given = {field.name: f"PANDASTACK_{field.name.upper()}" for field in fields(cls)}
+        return cls(**{name: _number(key, env[key], kinds[name]) for name, key in given.items() if env.get(key)})
+
+
+def _number(key: str, text: str, kind: type[int] | type[float]) -> Any:
+    try:
+        value: int | float = kind(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < float("inf"):
+        raise BadRequestError(f"{key} must be a positive number, not {text!r}", field=key)
+    return value

@@ -1,0 +1,1 @@
+"""What a captured machine consists of on disk, and whether this host can run it."""

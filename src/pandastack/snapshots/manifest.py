@@ -1,0 +1,87 @@
+"""The manifest of a snapshot: what it was made with, and so where it can be restored.
+
+A snapshot is a directory: ``memory`` (the guest's RAM, one byte for one byte, sparse), ``devices`` (CPU and device
+state, without RAM, in QEMU's migration format), ``disk.img`` (the writable disk) and ``manifest.json``. It is named by
+the hash of what it was made from, so two builds of the same thing share one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pandastack.errors import ConflictError, ServerError
+
+FORMAT = 1
+"""Raised whenever a snapshot of the former kind can no longer be restored."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a restore must find again, and what the template was made from."""
+
+    key: str
+    format: int
+    accelerator: str
+    vmm: str
+    cpu_flags: str
+    cpus: int
+    memory_mb: int
+    disk_mb: int
+    image: str
+    kernel_release: str
+    kernel_version: str
+    kernel_sha256: str
+    quiet: bool
+    """Whether the guest stood at a frame border of its channel when it was captured."""
+    built_at: str
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=2, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Read a manifest; fields it does not have or know raise :class:`ServerError`."""
+        try:
+            values: dict[str, Any] = json.loads(data)
+            return cls(**{each.name: values[each.name] for each in fields(cls)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(f"a snapshot's manifest cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A complete snapshot on disk."""
+
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def memory(self) -> Path:
+        return self.directory / "memory"
+
+    @property
+    def devices(self) -> Path:
+        return self.directory / "devices"
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / "disk.img"
+
+    def check(self, *, vmm: str, cpu_flags: str) -> None:
+        """Raise :class:`ConflictError` naming the first difference when this host cannot restore it."""
+        wanted = {"format": FORMAT, "vmm": vmm, "cpu_flags": cpu_flags}
+        for name, here in wanted.items():
+            made = getattr(self.manifest, name)
+            if made != here:
+                raise ConflictError(
+                    f"snapshot {self.manifest.key[:12]} was made with {name} {made}, this host has {here}",
+                    hint="build the template again: `pandastack template build`",
+                )
+
+
+def load(directory: Path) -> Snapshot:
+    """The snapshot in ``directory``."""
+    return Snapshot(directory, Manifest.from_json((directory / "manifest.json").read_bytes()))

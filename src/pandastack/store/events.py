@@ -1,0 +1,55 @@
+"""The log of what happened to each sandbox, kept until the sandbox is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pandastack.store.schema import events
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One event. ``id`` grows with time; ``time`` is epoch seconds."""
+
+    id: int
+    workspace: str
+    sandbox_id: str
+    time: float
+    type: str
+    payload: Mapping[str, Any]
+
+
+_INSERT = insert(events).inline()
+
+
+async def add(
+    connection: AsyncConnection,
+    *,
+    workspace: str,
+    sandbox_id: str,
+    time: float,
+    type: str,
+    payload: Mapping[str, Any],
+) -> None:
+    """Append one event."""
+    row = {"workspace": workspace, "sandbox_id": sandbox_id, "time": time, "type": type, "payload": payload}
+    await connection.execute(_INSERT, row)
+
+
+async def latest(connection: AsyncConnection, sandbox_id: str, limit: int | None) -> list[EventRecord]:
+    """The newest ``limit`` events of a sandbox (None: all), oldest first."""
+    query = select(events).where(events.c.sandbox_id == sandbox_id).order_by(events.c.id.desc()).limit(limit)
+    rows = (await connection.execute(query)).mappings().all()
+    return [EventRecord(**row) for row in reversed(rows)]
+
+
+async def after(connection: AsyncConnection, sandbox_id: str, event_id: int) -> list[EventRecord]:
+    """The events of a sandbox that came after ``event_id``, oldest first."""
+    newer = (events.c.sandbox_id == sandbox_id) & (events.c.id > event_id)
+    rows = await connection.execute(select(events).where(newer).order_by(events.c.id))
+    return [EventRecord(**row) for row in rows.mappings()]

@@ -1,0 +1,70 @@
+"""Sandbox records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pandastack.store.schema import sandboxes
+
+CREATING, RUNNING, PAUSED, STOPPING, FAILED = "creating", "running", "paused", "stopping", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRecord:
+    """What the control plane remembers of one sandbox. ``reason`` says why it failed; times are epoch seconds."""
+
+    id: str
+    workspace: str
+    template: str
+    status: str
+    ttl_seconds: int
+    created_at: float
+    last_active_at: float
+    persistent: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    cpu: int = 0
+    memory_mb: int = 0
+    boot_ms: int | None = None
+    boot_mode: str | None = None
+    reason: str | None = None
+
+
+_INSERT = insert(sandboxes).inline()
+_ALL = select(sandboxes).order_by(sandboxes.c.created_at)
+_DELETE = delete(sandboxes).where(sandboxes.c.id == bindparam("sandbox_id"))
+_TOUCH = (
+    update(sandboxes).where(sandboxes.c.id == bindparam("sandbox_id")).values(last_active_at=bindparam("active_at"))
+)
+
+
+async def add(connection: AsyncConnection, record: SandboxRecord) -> None:
+    """Insert ``record``."""
+    await connection.execute(_INSERT, asdict(record))
+
+
+async def load_all(connection: AsyncConnection) -> list[SandboxRecord]:
+    """Every record of every workspace, oldest first."""
+    rows = await connection.execute(_ALL)
+    return [SandboxRecord(**row) for row in rows.mappings()]
+
+
+async def change(connection: AsyncConnection, sandbox_id: str, values: Mapping[str, Any]) -> None:
+    """Set the columns in ``values``."""
+    await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
+
+
+async def remove(connection: AsyncConnection, sandbox_id: str) -> None:
+    """Delete the record and, through the foreign key, its events."""
+    await connection.execute(_DELETE, {"sandbox_id": sandbox_id})
+
+
+async def set_active(connection: AsyncConnection, times: Mapping[str, float]) -> None:
+    """Note when sandboxes were last active: id → epoch seconds. Ids without a record are skipped."""
+    if times:
+        rows = [{"sandbox_id": key, "active_at": at} for key, at in times.items()]
+        await connection.execute(_TOUCH, rows)

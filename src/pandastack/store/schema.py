@@ -1,0 +1,82 @@
+"""The tables of the control plane.
+
+One schema for SQLite and PostgreSQL. Times are seconds since the epoch (UTC, float); every record carries the
+workspace that owns it. ``store/migrations`` builds exactly this, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+DEFAULT_WORKSPACE = "default"
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("created_at", Double, nullable=False),
+)
+
+sandboxes = Table(
+    "sandboxes",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("template", String(128), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text, nullable=True),
+    Column("cpu", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("boot_ms", Integer, nullable=True),
+    Column("boot_mode", String(32), nullable=True),
+    Column("metadata", JSON, nullable=False),
+    Column("persistent", Boolean, nullable=False),
+    Column("ttl_seconds", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("last_active_at", Double, nullable=False),
+    Index(None, "workspace", "created_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("sandbox_id", String(36), ForeignKey("sandboxes.id", ondelete="CASCADE"), nullable=False),
+    Column("time", Double, nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Index(None, "sandbox_id", "id"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("prefix", String(16), nullable=False, unique=True),
+    Column("label", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=True),
+)

@@ -1,0 +1,87 @@
+"""What a machine is to be, as data. A driver turns a plan into a process; nothing here touches the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Accelerator(StrEnum):
+    """How the guest's instructions are run."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+    @property
+    def isolation(self) -> str:
+        """What stands between the guest and the host, in honest words."""
+        if self is Accelerator.KVM:
+            return "hardware virtualization: the guest runs in its own VT-x/AMD-V context"
+        return "software emulation: an unprivileged, seccomp-confined process; not hardware isolation"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A raw disk image. The guest finds it by its place in the plan: ``/dev/vda``, ``/dev/vdb``, …"""
+
+    path: Path
+    readonly: bool = False
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Start from a kernel (PVH entry of an uncompressed ELF ``vmlinux``)."""
+
+    kernel: Path
+    initramfs: Path
+    cmdline: str = ""
+
+
+@dataclass(frozen=True)
+class UserNic:
+    """QEMU's user-mode network: build machines only. Addresses are those of its documentation (10.0.2.0/24)."""
+
+    mtu: int
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """Who the VMM's process is once it has opened its files: a user of its own, in a network namespace of its own.
+
+    ``netns`` is ``None`` for a machine with user-mode network, which talks to the world through the host's.
+    """
+
+    uid: int
+    gid: int
+    netns: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """Unix sockets the VMM listens on. The host binds them before it starts the VMM, so a connect never races."""
+
+    channel: Path
+    control: Path
+    console: Path
+
+
+@dataclass(frozen=True)
+class MachinePlan:
+    """One virtual machine.
+
+    ``memory`` is the file behind the guest's RAM: with ``memory_shared`` the guest writes into it (a bake), else it is
+    mapped privately and stays as it is. ``boot`` is ``None`` for a machine that will be given a captured state.
+    """
+
+    name: str
+    cpus: int
+    memory_mb: int
+    memory: Path
+    disks: tuple[Disk, ...]
+    sockets: Sockets
+    accelerator: Accelerator
+    boot: Boot | None = None
+    memory_shared: bool = False
+    nic: UserNic | None = None
+    confinement: Confinement | None = None

@@ -1,0 +1,1 @@
+"""The ``qemu`` driver: QEMU's ``microvm`` machine, with KVM where it works and software emulation everywhere."""

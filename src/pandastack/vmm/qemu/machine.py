@@ -1,0 +1,140 @@
+"""One QEMU process from start to end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process
+
+from pandastack.errors import ServerError
+from pandastack.host.process import CommandError, describe_status, spawn
+from pandastack.vmm.plan import MachinePlan, Sockets
+from pandastack.vmm.qemu.argv import Listeners, qemu_argv
+from pandastack.vmm.qemu.control import Control, ControlError, connect
+
+START_DEADLINE = 20.0
+"""Seconds a VMM may take until it answers on its control socket."""
+
+_LOG_TAIL = 4096
+
+
+class Machine:
+    """A running VMM. Made by :func:`launch`, whose block is its life."""
+
+    def __init__(self, plan: MachinePlan, process: Process, control: Control, log: Path) -> None:
+        self.plan = plan
+        self.pid = process.pid
+        self._process = process
+        self._control = control
+        self._log = log
+
+    async def load(self, state: Path) -> None:
+        """Give the machine a captured device state; it starts to run as soon as it has read it."""
+        fd = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            await self._control.execute("getfd", {"fdname": "state"}, fds=[fd])
+        finally:
+            os.close(fd)
+        await self._control.execute("migrate-incoming", {"uri": "fd:state"})
+
+    async def pause(self) -> None:
+        """Stop the virtual CPUs and drain the disks."""
+        await self._control.execute("stop")
+
+    async def resume(self) -> None:
+        await self._control.execute("cont")
+
+    async def save_devices(self, path: Path) -> None:
+        """Write the state of the CPUs and devices, without RAM, to ``path``. The machine must be paused."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            added = await self._control.execute("add-fd", {"fdset-id": 1}, fds=[fd])
+        finally:
+            os.close(fd)
+        arguments = {"filename": "/dev/fdset/1", "live": False}
+        await self._control.execute("xen-save-devices-state", arguments)
+        await self._control.execute("remove-fd", {"fdset-id": 1, "fd": added["fd"]})
+
+    async def wait(self) -> str:
+        """Wait for the process's end and say how it ended."""
+        status = await self._process.wait()
+        tail = _tail(self._log)
+        return f"{describe_status(status)}{': ' + tail if tail else ''}"
+
+
+@asynccontextmanager
+async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Machine]:
+    """Start QEMU for ``plan``; leaving the block kills it and removes its sockets.
+
+    Raises :class:`ServerError` with the last lines of ``log`` when it does not come up.
+    """
+    with _listen(plan.sockets) as sockets:
+        listeners = Listeners(*(each.fileno() for each in sockets))
+        argv = qemu_argv(binary, plan, listeners)
+        with log.open("wb") as output:
+            process = spawn(argv, pass_fds=[each.fileno() for each in sockets], log=output.fileno())
+            async with process as running:
+                # Only the child may hold them now: when it dies, whoever is connected must see it.
+                for each in sockets:
+                    each.close()
+                async with _controlled(plan, argv, running, log) as control:
+                    yield Machine(plan, running, control, log)
+
+
+@asynccontextmanager
+async def _controlled(plan: MachinePlan, argv: list[str], process: Process, log: Path) -> AsyncIterator[Control]:
+    session = connect(plan.sockets.control)
+    try:
+        with anyio.fail_after(START_DEADLINE):
+            control = await session.__aenter__()
+    except (ControlError, OSError, TimeoutError) as error:
+        if process.returncode is None:
+            process.kill()
+        status = describe_status(await process.wait())
+        raise CommandError(argv, f"the VMM did not start ({status})", _tail(log).encode()) from error
+    try:
+        yield control
+    finally:
+        with anyio.CancelScope(shield=True):
+            await session.__aexit__(None, None, None)
+
+
+@contextmanager
+def _listen(sockets: Sockets) -> Iterator[list[socket.socket]]:
+    """Bound, listening sockets in the order of :class:`Listeners`."""
+    paths = [sockets.channel, sockets.control, sockets.console]
+    opened: list[socket.socket] = []
+    try:
+        for path in paths:
+            each = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            opened.append(each)
+            _bind(each, path)
+        yield opened
+    finally:
+        for each in opened:
+            each.close()
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def _bind(each: socket.socket, path: Path) -> None:
+    try:
+        each.bind(str(path))
+    except OSError as error:
+        hint = "use a data directory with a shorter path" if "too long" in str(error) else None
+        raise ServerError(f"cannot listen at {path}: {error}", hint=hint) from error
+    path.chmod(0o600)
+    each.listen(4)
+
+
+def _tail(log: Path) -> str:
+    try:
+        data = log.read_bytes()[-_LOG_TAIL:]
+    except OSError:
+        return ""
+    return data.decode("utf-8", "replace").strip()

@@ -1,0 +1,317 @@
+"""Statuses, bodies and headers as the wire contract wants them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+from pandastack.errors import CapacityError, ServerError, StorageFullError, UnavailableError
+from tests.api.conftest import Api
+
+pytestmark = pytest.mark.anyio
+
+UNKNOWN = "/v1/sandboxes/00000000-0000-4000-8000-000000000000"
+ROUTES = {
+    ("GET", "/healthz"),
+    ("GET", "/version"),
+    ("GET", "/v1/version"),
+    ("GET", "/metrics"),
+    ("GET", "/v1/me"),
+    ("GET", "/v1/me/tokens"),
+    ("POST", "/v1/me/tokens"),
+    ("DELETE", "/v1/me/tokens/{prefix}"),
+    ("POST", "/v1/sandboxes"),
+    ("GET", "/v1/sandboxes"),
+    ("GET", "/v1/sandboxes/{sandbox_id}"),
+    ("DELETE", "/v1/sandboxes/{sandbox_id}"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/exec"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/exec/stream"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/fs"),
+    ("PUT", "/v1/sandboxes/{sandbox_id}/fs"),
+    ("DELETE", "/v1/sandboxes/{sandbox_id}/fs"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/fs/dir"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/fs/stat"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/logs"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/events"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/metrics"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/lifecycle"),
+    ("PATCH", "/v1/sandboxes/{sandbox_id}/lifecycle"),
+    ("GET", "/v1/templates"),
+    ("GET", "/v1/templates/{name}"),
+}
+
+
+def refusal(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The body of an error, after checking what holds for all of them."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body: dict[str, Any] = response.json()
+    assert isinstance(body["error"], str) and body["error"]
+    assert isinstance(body["code"], str)
+    return body
+
+
+async def test_the_documentation_lists_every_route(api: Api) -> None:
+    schema = (await api.http.get("/openapi.json", headers={"authorization": ""})).json()
+    found = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
+    assert found == ROUTES
+    assert schema["paths"]["/v1/sandboxes"]["post"]["security"] == [{"token": []}]
+    assert schema["paths"]["/healthz"]["get"]["security"] == []
+    assert (await api.http.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
+async def test_every_v1_route_needs_a_token(api: Api, method: str, path: str) -> None:
+    response = await api.http.request(method, path, headers={"authorization": "Bearer pds_wrong"})
+    if path.startswith("/v1/") and path != "/v1/version":
+        body = refusal(response, 401)
+        assert (body["error"], body["detail"]) == ("unauthorized", "invalid api token")
+    else:
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize("header", ["", "Basic abc", "Bearer", "Bearer  "])
+async def test_without_a_token_the_answer_says_that_it_is_missing(api: Api, header: str) -> None:
+    body = refusal(await api.http.get("/v1/me", headers={"authorization": header}), 401)
+    assert body["detail"] == "missing bearer token"
+
+
+async def test_the_token_may_come_in_the_query_or_in_x_api_key(api: Api) -> None:
+    none = {"authorization": ""}
+    assert (await api.http.get("/v1/me", params={"access_token": api.token}, headers=none)).status_code == 200
+    assert (await api.http.get("/v1/me", headers={**none, "x-api-key": api.token})).status_code == 200
+    path = await api.sandbox()
+    query = {"access_token": api.token, "path": "/etc/hostname"}
+    assert (await api.http.get(f"{path}/fs", params=query, headers=none)).content == b"guest\n"
+
+
+async def test_system_routes(api: Api) -> None:
+    health = (await api.http.get("/healthz")).json()
+    assert health["status"] == "ok"
+    assert set(health["checks"]) == {"engine", "store"}
+    version = (await api.http.get("/version")).json()
+    assert {"service", "semver", "commit", "build_time", "go", "os", "arch"} <= set(version)
+    assert version["semver"].startswith("0.1")
+    assert version["isolation"] == "A process."
+    await api.sandbox()
+    metrics = await api.http.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert 'pandastack_sandboxes{status="running"} 1.0' in metrics.text
+    assert 'pandastack_http_requests_total{method="POST",route="/v1/sandboxes",status="201"} 1.0' in metrics.text
+
+
+async def test_tokens(api: Api) -> None:
+    me = (await api.http.get("/v1/me")).json()
+    assert (me["workspace"], me["auth_method"]) == ("default", "token")
+    made = await api.http.post("/v1/me/tokens", json={"name": "ci", "expires_in_days": 7})
+    assert made.status_code == 201
+    token = made.json()
+    assert re.fullmatch(r"pds_[0-9a-f]{32}", token["token"])
+    assert token["name"] == token["label"] == "ci"
+    assert token["prefix"] == token["token"][:12]
+    listed = (await api.http.get("/v1/me/tokens")).json()
+    assert [entry["prefix"] for entry in listed] == [api.token[:12], token["prefix"]]
+    assert all("token" not in entry for entry in listed)
+    other = {"authorization": f"Bearer {token['token']}"}
+    assert (await api.http.get("/v1/me", headers=other)).status_code == 200
+    assert (await api.http.delete(f"/v1/me/tokens/{token['prefix']}")).status_code == 204
+    assert (await api.http.get("/v1/me", headers=other)).status_code == 401
+    refusal(await api.http.delete(f"/v1/me/tokens/{token['prefix']}"), 404)
+
+
+async def test_the_life_of_a_sandbox_record(api: Api) -> None:
+    wanted = {
+        "template": "ubuntu-24.04",
+        "ttl_seconds": 60,
+        "metadata": {"a.b": "c", "secret.key": "hidden", "workspace": "other"},
+        "cpu": 64,
+        "mode": "fast",
+    }
+    made = await api.http.post("/v1/sandboxes", json=wanted)
+    assert made.status_code == 201
+    sandbox = made.json()
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", sandbox["id"])
+    assert sandbox["metadata"] == {"a.b": "c", "workspace": "default"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", sandbox["created_at"])
+    facts = {"template": "base", "cpu": 2, "memory_mb": 512, "boot_ms": 37, "boot_mode": "snapshot"}
+    assert facts.items() <= sandbox.items()
+    assert (sandbox["status"], sandbox["persistent"], sandbox["ttl_seconds"]) == ("running", False, 60)
+    path = f"/v1/sandboxes/{sandbox['id']}"
+    second = await api.sandbox()
+    assert (await api.http.get(path)).json() == sandbox
+    assert [f"/v1/sandboxes/{s['id']}" for s in (await api.http.get("/v1/sandboxes")).json()] == [second, path]
+    deleted = await api.http.delete(path)
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    refusal(await api.http.get(path), 404)
+    refusal(await api.http.delete(path), 404)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "template"),
+        ({"template": ""}, "template"),
+        ({"template": "../x"}, "template"),
+        ({"template": 5}, "template"),
+        ({"template": "base", "ttl_seconds": -1}, "ttl_seconds"),
+        ({"template": "base", "ttl_seconds": 10**30}, "ttl_seconds"),
+        ({"template": "base", "ttl_seconds": True}, "ttl_seconds"),
+        ({"template": "base", "ttl_seconds": "soon"}, "ttl_seconds"),
+        ({"template": "base", "persistent": "yes"}, "persistent"),
+        ({"template": "base", "metadata": {"a": 1}}, "metadata.a"),
+        ({"template": "base", "metadata": []}, "metadata"),
+        ({"template": "base", "metadata": {"a": "x" * 65536}}, "metadata"),
+        ({"template": "base", "volumes": [{"name": "data"}]}, "volumes"),
+        ({"template": "nope/..", "from_snapshot": "s-1"}, "from_snapshot"),
+    ],
+)
+async def test_a_wrong_create_names_the_field_and_does_nothing(api: Api, body: Any, field: str) -> None:
+    answer = refusal(await api.http.post("/v1/sandboxes", json=body), 400)
+    assert answer["field"] == field
+    assert field.partition(".")[0].removesuffix("s").rpartition("_")[2] in answer["error"]
+    assert api.engine.calls == []
+
+
+async def test_a_ttl_over_the_maximum_says_the_words_that_clients_know(api: Api) -> None:
+    body = {"template": "base", "ttl_seconds": 2**31}
+    answer = refusal(await api.http.post("/v1/sandboxes", json=body), 400)
+    assert "ttl_seconds exceeds tier maximum" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (CapacityError("no compute capacity available"), 503, "5"),
+        (StorageFullError("insufficient host storage for sandbox"), 507, None),
+        (UnavailableError("the guest went away"), 503, None),
+        (ServerError("boot failed"), 500, None),
+    ],
+)
+async def test_only_a_refusal_for_capacity_asks_to_come_again(
+    api: Api, error: ServerError, status: int, retry_after: str | None
+) -> None:
+    api.engine.refusal = error
+    response = await api.http.post("/v1/sandboxes", json={"template": "base"})
+    assert refusal(response, status)["error"] == error.message
+    assert response.headers.get("retry-after") == retry_after
+    assert (await api.http.get("/v1/sandboxes")).json() == []
+
+
+async def test_files(api: Api) -> None:
+    fs = await api.sandbox() + "/fs"
+    data = bytes(range(256)) * 100
+    written = await api.http.put(fs, params={"path": "/workspace/ü b"}, content=data)
+    assert (written.status_code, written.json()) == (200, {"path": "/workspace/ü b", "bytes": len(data)})
+    read = await api.http.get(fs, params={"path": "/workspace/ü b"}, headers={"accept": "application/json"})
+    assert read.content == data
+    assert read.headers["content-type"] == "application/octet-stream"
+    assert read.headers["content-length"] == str(len(data))
+    assert (await api.http.put(fs, params={"path": "/empty"}, content=b"")).json()["bytes"] == 0
+    entry = (await api.http.get(f"{fs}/stat", params={"path": "/empty"})).json()
+    assert (entry["name"], entry["is_dir"], entry["size"]) == ("empty", False, 0)
+    assert (await api.http.get(f"{fs}/dir")).json() == {"path": "/", "entries": []}
+    deleted = await api.http.delete(fs, params={"path": "/empty"})
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    for route in (fs, f"{fs}/stat"):
+        refusal(await api.http.get(route, params={"path": "/empty"}), 404)
+
+
+@pytest.mark.parametrize("path", ["", "relative", "./x", "~/x", "/a\0b", "/" + "x" * 4096])
+@pytest.mark.parametrize(
+    ("method", "route"), [(m, "/fs") for m in ("GET", "PUT", "DELETE")] + [("GET", "/fs/dir"), ("GET", "/fs/stat")]
+)
+async def test_a_path_that_is_not_absolute_is_refused(api: Api, method: str, route: str, path: str) -> None:
+    response = await api.http.request(method, await api.sandbox() + route, params={"path": path})
+    assert refusal(response, 400)["field"] == "path"
+
+
+async def test_lifecycle(api: Api) -> None:
+    path = await api.sandbox()
+    state = (await api.http.get(f"{path}/lifecycle")).json()
+    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0}
+    patched = await api.http.patch(f"{path}/lifecycle", json={"ttl_seconds": 0, "persistent": True})
+    assert patched.json() == {"ttl_seconds": 0, "persistent": True, "idle_seconds": 0}
+    assert (await api.http.patch(f"{path}/lifecycle")).json() == patched.json()
+    assert (await api.http.get(path)).json()["persistent"] is True
+    refusal(await api.http.patch(f"{path}/lifecycle", json={"ttl_seconds": -1}), 400)
+    refusal(await api.http.patch(f"{UNKNOWN}/lifecycle", json={"ttl_seconds": 1}), 404)
+
+
+async def test_templates(api: Api) -> None:
+    (template,) = (await api.http.get("/v1/templates")).json()
+    assert (template["name"], template["is_global"], template["base"]) == ("base", True, "debian:bookworm")
+    assert template["meta"] == {"kernel": "6.1", "built_at": "2026-01-01T00:00:00Z"}
+    assert (await api.http.get("/v1/templates/ubuntu-24.04")).json() == template
+    for name in ("nope", "..", "%2e%2e", "a%2Fb", "%C3%BC"):
+        refusal(await api.http.get(f"/v1/templates/{name}"), 404)
+
+
+async def test_logs_and_usage_and_events(api: Api) -> None:
+    path = await api.sandbox()
+    api.engine.console = "one\ntwo\nthree ü\n"
+    logs = await api.http.get(f"{path}/logs", params={"stream": "both", "follow": "false"})
+    assert logs.text == "one\ntwo\nthree ü\n"
+    assert logs.headers["content-type"] == "text/plain; charset=utf-8"
+    assert (await api.http.get(f"{path}/logs", params={"tail": 1})).text == "three ü\n"
+    assert (await api.http.get(f"{path}/metrics")).json() == {"pid": 1, "uptime_seconds": 2, "threads": 3}
+    events = (await api.http.get(f"{path}/events")).json()["events"]
+    assert [(event["type"], event["payload"]["boot_ms"]) for event in events] == [("sandbox.running", 37)]
+
+
+@pytest.mark.parametrize(("method", "path"), [r for r in sorted(ROUTES) if "{sandbox_id}" in r[1]])
+async def test_an_unknown_sandbox_is_not_found(api: Api, method: str, path: str) -> None:
+    body = {"cmd": "true", "ttl_seconds": 1} if method in ("POST", "PATCH") else None
+    url = path.replace("/v1/sandboxes/{sandbox_id}", UNKNOWN)
+    for query in ({"path": "/x"}, {"path": "/x", "follow": "1"}):
+        answer = refusal(await api.http.request(method, url, params=query, json=body), 404)
+        assert "not found" in answer["error"]
+
+
+async def test_the_router_refuses_in_the_same_shape(api: Api) -> None:
+    assert refusal(await api.http.get("/v1/nothing/here"), 404)["code"] == "not_found"
+    response = await api.http.put("/v1/sandboxes", json={})
+    refusal(response, 405)
+    assert "POST" in response.headers["allow"] or "GET" in response.headers["allow"]
+    refusal(await api.http.get(await api.sandbox() + "/events", params={"tail": "x"}), 400)
+
+
+async def test_request_ids_and_cors(api: Api) -> None:
+    response = await api.http.get("/version", headers={"x-request-id": "mine-1"})
+    assert response.headers["x-request-id"] == "mine-1"
+    assert response.headers["access-control-allow-origin"] == "*"
+    for given in ("x" * 65, "two words"):
+        minted = (await api.http.get("/nothing", headers={"x-request-id": given})).headers["x-request-id"]
+        assert re.fullmatch(r"[0-9a-f]{32}", minted)
+    asked = {"access-control-request-headers": "content-type, X-PandaStack-Team, cookie", "authorization": ""}
+    preflight = await api.http.options("/v1/sandboxes", headers=asked)
+    assert (preflight.status_code, preflight.content) == (204, b"")
+    allowed = preflight.headers["access-control-allow-headers"].split(", ")
+    assert {"content-type", "authorization", "x-api-key", "x-pandastack-team"} == set(allowed)
+
+
+async def test_what_nobody_expected_is_a_flat_500_that_tells_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_args: object) -> None:
+        raise KeyError("the password is hunter2")
+
+    monkeypatch.setattr("pandastack.services.sandboxes.Sandboxes.list", broken)
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        response = await api.http.get("/v1/sandboxes", headers={"x-request-id": "find-me"})
+    answer = refusal(response, 500)
+    (failure,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert failure["request_id"] == "find-me"
+    assert isinstance(failure["exc_info"], KeyError)
+    assert answer["detail"] == {"request_id": "find-me"}
+    assert "hunter2" not in response.text and "KeyError" not in response.text
+
+
+async def test_the_store_does_not_hold_the_text_of_a_token(api: Api, tmp_path: Path) -> None:
+    assert (await api.http.get("/v1/me/tokens")).json()[0]["prefix"] == api.token[:12]
+    held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert api.token[:12].encode() in held
+    assert api.token.encode() not in held

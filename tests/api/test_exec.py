@@ -1,0 +1,261 @@
+"""Commands on the wire: what a caller is told, event by event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from pandastack.cluster.exec_records import STDERR, STDOUT
+from tests.api.conftest import SETTINGS, Api
+from tests.cluster.scripted_engine import Records, record, result
+
+pytestmark = pytest.mark.anyio
+
+
+def script(*pieces: bytes) -> Records:
+    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return records
+
+
+def parse(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """The events of a stream; every frame must look exactly as clients split it."""
+    assert text.endswith("\n\n")
+    events = []
+    for frame in text[:-2].split("\n\n"):
+        if not frame.startswith(":"):
+            name, data = frame.split("\n")
+            assert name.startswith("event: ") and data.startswith("data: ")
+            events.append((name[7:], json.loads(data[6:])))
+    return events
+
+
+async def stream(api: Api, **body: Any) -> list[tuple[str, dict[str, Any]]]:
+    response = await api.http.post(await api.sandbox() + "/exec/stream", json=body)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in response.headers
+    assert response.content.isascii()
+    return parse(response.text)
+
+
+async def test_the_outcome_of_a_command(api: Api) -> None:
+    api.engine.exec_records = script(record(STDOUT, b"a\xff"), record(STDERR, "ü".encode()), result(3))
+    response = await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x", "args": ["ignored"]})
+    assert response.status_code == 200
+    assert response.json() == {"stdout": "a�", "stderr": "ü", "exit_code": 3, "duration_ms": 2}
+
+
+async def test_the_command_reaches_the_engine(api: Api) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def records(command: dict[str, Any]) -> AsyncIterator[bytes]:
+        seen.append(command)
+        yield result()
+
+    api.engine.exec_records = records
+    path = await api.sandbox()
+    for limit in (None, 0, 2.5):
+        await api.http.post(f"{path}/exec", json={"cmd": "echo 'ü'", "timeout_seconds": limit})
+    assert seen == [{"cmd": "echo 'ü'"}] * 2 + [{"cmd": "echo 'ü'", "timeout_seconds": 2.5}]
+
+
+async def test_a_timeout_is_a_500_with_what_was_written_until_then(api: Api) -> None:
+    api.engine.exec_records = script(record(STDOUT, b"half"), result(137, timed_out=True))
+    response = await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x", "timeout_seconds": 10})
+    assert response.status_code == 500
+    body = response.json()
+    assert body["error"] == "command timeout after 10s"
+    assert (body["stdout"], body["stderr"], body["code"]) == ("half", "", "command_timeout")
+
+
+async def test_output_over_the_limit_is_cut_and_says_so(api: Api) -> None:
+    size = SETTINGS.max_output_bytes * 3
+    api.engine.exec_records = script(record(STDOUT, b"x" * size), record(STDERR, b"fine"), result(0))
+    body = (await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x"})).json()
+    dropped = size - SETTINGS.max_output_bytes
+    assert body["stdout"] == (
+        "x" * SETTINGS.max_output_bytes + f"\n[pandastack: output truncated, {dropped} of {size} bytes dropped]\n"
+    )
+    assert (body["stderr"], body["exit_code"], body["truncated"]) == ("fine", 0, {"stdout": size})
+
+
+@pytest.mark.parametrize("route", ["/exec", "/exec/stream"])
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"cmd": ""}', "cmd"),
+        ("{}", "cmd"),
+        ('{"cmd": 5}', "cmd"),
+        ('{"cmd": "a\\u0000b"}', "cmd"),
+        ('{"cmd": "x", "timeout_seconds": -1}', "timeout_seconds"),
+        ('{"cmd": "x", "timeout_seconds": NaN}', "timeout_seconds"),
+        ('{"cmd": "x", "timeout_seconds": Infinity}', "timeout_seconds"),
+        ('{"cmd": "x", "timeout_seconds": 1e400}', "timeout_seconds"),
+        ('{"cmd": "x", "timeout_seconds": 1e12}', "timeout_seconds"),
+        ('{"cmd": "x", "timeout_seconds": true}', "timeout_seconds"),
+        ('{"cmd": "x", "timeout_seconds": "soon"}', "timeout_seconds"),
+    ],
+)
+async def test_a_wrong_command_is_refused_before_it_runs(api: Api, route: str, body: str, field: str) -> None:
+    response = await api.http.post(await api.sandbox() + route, content=body)
+    assert response.status_code == 400
+    assert response.json()["field"] == field
+    assert not api.engine.exec_ended.is_set()
+
+
+async def test_a_failed_sandbox_says_why_with_409(api: Api) -> None:
+    path = await api.sandbox()
+    event = {"type": "vm.died", "sandbox_id": path.rpartition("/")[2], "payload": {"reason": "killed"}}
+    with anyio.fail_after(5):
+        async with api.http.stream("GET", f"{path}/events?follow=1") as following:
+            await api.engine.announce(event)
+            async for line in following.aiter_lines():
+                if "vm.died" in line:
+                    break
+    for route in ("/exec", "/exec/stream"):
+        response = await api.http.post(path + route, json={"cmd": "true"})
+        assert response.status_code == 409
+        assert "killed" in response.json()["error"]
+    assert (await api.http.get(path)).json()["reason"] == "killed"
+
+
+async def test_a_stream_of_output(api: Api) -> None:
+    umlaut = "ü".encode()
+    api.engine.exec_records = script(
+        record(STDOUT, b"a" + umlaut[:1]), record(STDERR, b"\xff"), record(STDOUT, umlaut[1:]), result(5)
+    )
+    assert await stream(api, cmd="x") == [
+        ("stdout", {"chunk": "a"}),
+        ("stderr", {"chunk": "�"}),
+        ("stdout", {"chunk": "ü"}),
+        ("exit", {"exit_code": 5, "duration_ms": 2}),
+    ]
+
+
+async def test_line_separators_that_cut_events_are_escaped(api: Api) -> None:
+    text = "a\u0085b\u2028c\u2029d\re\nf"
+    api.engine.exec_records = script(record(STDOUT, text.encode()), result())
+    assert (await stream(api, cmd="x"))[0] == ("stdout", {"chunk": text})
+
+
+async def test_an_unfinished_character_comes_before_the_exit(api: Api) -> None:
+    api.engine.exec_records = script(record(STDOUT, b"\xc3"), result())
+    assert [name for name, _ in await stream(api, cmd="x")] == ["stdout", "exit"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ((result(137, timed_out=True),), "timeout"),
+        ((result(0, error="the shell is gone"),), "the shell is gone"),
+        ((record(STDOUT, b"x"),), "unknown"),
+        ((b"\x09garbage......",), "malformed"),
+    ],
+)
+async def test_whatever_goes_wrong_the_stream_ends_with_an_error(
+    api: Api, pieces: tuple[bytes, ...], words: str
+) -> None:
+    api.engine.exec_records = script(*pieces)
+    events = await stream(api, cmd="x", timeout_seconds=10)
+    assert events[-1][0] == "error"
+    assert words in events[-1][1]["error"]
+    assert "exit" not in [name for name, _ in events]
+
+
+async def test_a_silent_command_keeps_the_connection_alive(api: Api) -> None:
+    pinged = anyio.Event()
+
+    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+        await pinged.wait()
+        yield result()
+
+    api.engine.exec_records = records
+    with anyio.fail_after(5):
+        async with api.http.stream("POST", await api.sandbox() + "/exec/stream", json={"cmd": "x"}) as response:
+            text = ""
+            async for chunk in response.aiter_text():
+                text += chunk
+                if ": ping\n\n" in text:
+                    pinged.set()
+    assert parse(text)[-1][0] == "exit"
+
+
+async def test_a_client_that_leaves_cancels_the_command(api: Api) -> None:
+    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+        yield record(STDOUT, b"x")
+        await anyio.sleep_forever()
+
+    api.engine.exec_records = records
+    path = await api.sandbox()
+    async with api.http.stream("POST", f"{path}/exec/stream", json={"cmd": "x"}) as response:
+        await anext(response.aiter_raw())
+    with anyio.fail_after(5):
+        await api.engine.exec_ended.wait()
+    assert (await api.http.get(f"{path}/lifecycle")).json()["idle_seconds"] == 0
+
+
+async def test_a_client_that_leaves_before_the_engine_answers_cancels_the_command(api: Api) -> None:
+    api.engine.exec_silent = True
+    path = await api.sandbox()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(api.http.post, f"{path}/exec/stream", json={"cmd": "x"}))
+            await api.engine.exec_begun.wait()
+            tasks.cancel_scope.cancel()
+        await api.engine.exec_ended.wait()
+
+
+async def test_a_running_command_holds_the_idle_clock(api: Api) -> None:
+    go_on = anyio.Event()
+
+    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+        yield record(STDOUT, b"x")
+        await go_on.wait()
+        yield result()
+
+    api.engine.exec_records = records
+    path = await api.sandbox()
+    activity = api.app.state.plane.sandboxes._activity
+    async with api.http.stream("POST", f"{path}/exec/stream", json={"cmd": "x"}) as response:
+        assert activity.busy(path.rpartition("/")[2])
+        go_on.set()
+        await response.aread()
+    await anyio.wait_all_tasks_blocked()
+    assert not activity.busy(path.rpartition("/")[2])
+
+
+@pytest.mark.parametrize("follow", ["1", "true"])
+async def test_a_followed_console_shows_whole_lines_as_they_come(api: Api, follow: str) -> None:
+    path = await api.sandbox()
+    api.engine.console = "old\npart"
+    with anyio.fail_after(5):
+        async with api.http.stream("GET", f"{path}/logs", params={"follow": follow, "stream": "both"}) as response:
+            lines = response.aiter_lines()
+            seen = ""
+            async for line in lines:
+                seen += line
+                if "old" in line:
+                    api.engine.console += "ial\nnew\n"
+                if "new" in line:
+                    break
+    assert '{"line": "old\\n"}' in seen
+    assert '{"line": "partial\\n"}' in seen
+
+
+async def test_a_followed_log_of_events_ends_with_the_sandbox(api: Api) -> None:
+    path = await api.sandbox()
+    with anyio.fail_after(5):
+        async with api.http.stream("GET", f"{path}/events?follow=true") as response:
+            assert (await api.http.delete(path)).status_code == 204
+            events = parse((await response.aread()).decode())
+    assert [(name, data["type"]) for name, data in events] in ([("event", "sandbox.running")], [])

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pandastack.cli.app import build_app
+from tests.sdk.wire_server import WireServer, serving
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WireServer]:
+    """A server that the command line finds through the environment; the working directory is empty."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with serving() as server:
+        monkeypatch.setenv("PANDASTACK_API", server.url)
+        monkeypatch.setenv("PANDASTACK_API_KEY", "pds_key")
+        yield server
+
+
+@pytest.fixture
+def cli() -> Cli:
+    runner = CliRunner()
+
+    def run(*arguments: str) -> Result:
+        return runner.invoke(build_app(), arguments, catch_exceptions=False)
+
+    return run

@@ -1,0 +1,193 @@
+"""A peer that speaks the engine's HTTP interface and says what a test scripts.
+
+For tests of what travels over the wire: streaming, cancellation, errors, what the control plane asks for and in which
+order. It has no machines and proves nothing about sandboxes; those tests run against the real engine.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from pandastack.cluster.exec_records import RESULT, STDOUT
+from pandastack.errors import NotFoundError, PandastackError, to_body
+
+Records = Callable[[dict[str, Any]], AsyncIterator[bytes]]
+
+
+def record(kind: int, payload: bytes) -> bytes:
+    return struct.pack("<BI", kind, len(payload)) + payload
+
+
+def result(exit_code: int = 0, **extra: Any) -> bytes:
+    return record(RESULT, json.dumps({"exit_code": exit_code, "duration_us": 1500, **extra}).encode())
+
+
+class ScriptedEngine:
+    def __init__(self) -> None:
+        self.machines: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, bytes] = {"/etc/hostname": b"guest\n"}
+        self.console = "booting\n"
+        self.calls: list[str] = []
+        self.refusal: Exception | None = None
+        self.delete_refusal: Exception | None = None
+        self.before_answer: Callable[[str], Awaitable[None]] | None = None
+        self.exec_records: Records = self._hello
+        self.exec_ended = anyio.Event()
+        self.exec_begun = anyio.Event()
+        self.exec_silent = False
+        self.received: list[bytes] = []
+        self._events, self._event_source = anyio.create_memory_object_stream[dict[str, Any]](100)
+        self.app = Starlette(
+            routes=[
+                Route("/health", self._health),
+                Route("/templates", self._templates),
+                Route("/templates/{name}", self._template),
+                Route("/sandboxes", self._create, methods=["POST"]),
+                Route("/sandboxes", self._list),
+                Route("/sandboxes/{id}", self._delete, methods=["DELETE"]),
+                Route("/sandboxes/{id}", self._get),
+                Route("/sandboxes/{id}/exec", self._exec, methods=["POST"]),
+                Route("/sandboxes/{id}/files", self._files, methods=["GET", "PUT", "DELETE"]),
+                Route("/sandboxes/{id}/directory", self._directory),
+                Route("/sandboxes/{id}/stat", self._stat),
+                Route("/sandboxes/{id}/console", self._console),
+                Route("/events", self._follow),
+            ],
+            exception_handlers={PandastackError: _error},
+        )
+
+    async def announce(self, event: dict[str, Any]) -> None:
+        await self._events.send(event)
+
+    async def _hello(self, _command: dict[str, Any]) -> AsyncIterator[bytes]:
+        yield record(STDOUT, b"hello\n") + result()
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok", "accelerator": "tcg", "isolation": "A process.", "vmm": "scripted"})
+
+    async def _templates(self, _request: Request) -> Response:
+        return JSONResponse([TEMPLATE])
+
+    async def _template(self, request: Request) -> Response:
+        if request.path_params["name"] not in ("base", "ubuntu-24.04"):
+            raise NotFoundError("no such template")
+        return JSONResponse(TEMPLATE)
+
+    async def _create(self, request: Request) -> Response:
+        body = await request.json()
+        self.calls.append(f"create {body['id']}")
+        if self.refusal is not None:
+            raise self.refusal
+        self.machines[body["id"]] = {"id": body["id"], "state": "running", "template": "base"}
+        if self.before_answer is not None:
+            await self.before_answer(body["id"])
+        facts = {"cpu": 2, "memory_mb": 512, "boot_ms": 37, "boot_mode": "snapshot", "phases": {"clone": 1}}
+        return JSONResponse({"id": body["id"], "template": "base", "pid": 1, **facts}, 201)
+
+    async def _list(self, _request: Request) -> Response:
+        return JSONResponse(list(self.machines.values()))
+
+    async def _get(self, request: Request) -> Response:
+        machine = self._machine(request)
+        return JSONResponse(machine | {"usage": {"pid": 1, "uptime_seconds": 2, "threads": 3}})
+
+    async def _delete(self, request: Request) -> Response:
+        self.calls.append(f"delete {request.path_params['id']}")
+        if self.delete_refusal is not None:
+            raise self.delete_refusal
+        self._machine(request)
+        del self.machines[request.path_params["id"]]
+        return Response(status_code=204)
+
+    async def _exec(self, request: Request) -> Response:
+        self._machine(request)
+        self.exec_begun.set()
+        if self.exec_silent:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.exec_ended.set()
+        return StreamingResponse(self._run(await request.json()), media_type="application/octet-stream")
+
+    async def _run(self, command: dict[str, Any]) -> AsyncIterator[bytes]:
+        try:
+            async for data in self.exec_records(command):
+                yield data
+        finally:
+            self.exec_ended.set()
+
+    async def _files(self, request: Request) -> Response:
+        self._machine(request)
+        path = request.query_params["path"]
+        if request.method == "PUT":
+            body = b""
+            async for chunk in request.stream():
+                self.received.append(chunk)
+                body += chunk
+            self.files[path] = body
+            return JSONResponse({"path": path, "bytes": len(body)})
+        if request.method == "DELETE":
+            self.files.pop(path, None)
+            return Response(status_code=204)
+        if path not in self.files:
+            raise NotFoundError(f"no such file: {path}")
+        return Response(self.files[path], media_type="application/octet-stream")
+
+    async def _directory(self, request: Request) -> Response:
+        return JSONResponse({"path": request.query_params["path"], "entries": []})
+
+    async def _stat(self, request: Request) -> Response:
+        path = request.query_params["path"]
+        if path not in self.files:
+            raise NotFoundError(f"no such file: {path}")
+        entry = {"name": path.rpartition("/")[2], "path": path, "is_dir": False, "mode": "-rw-r--r--"}
+        return JSONResponse({**entry, "size": len(self.files[path]), "mtime": 1})
+
+    async def _console(self, request: Request) -> Response:
+        self._machine(request)
+        return PlainTextResponse(self.console)
+
+    async def _follow(self, _request: Request) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            yield b"\n"
+            async for event in self._event_source.clone():
+                yield json.dumps(event).encode() + b"\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    def _machine(self, request: Request) -> dict[str, Any]:
+        machine = self.machines.get(request.path_params["id"])
+        if machine is None:
+            raise NotFoundError("no such sandbox")
+        return machine
+
+
+TEMPLATE = {
+    "name": "base",
+    "description": "Debian 12",
+    "cpu": 2,
+    "memory_mb": 512,
+    "disk_mb": 2048,
+    "tools": ["git"],
+    "size_bytes": 123,
+    "base": "debian:bookworm",
+    "built_at": "2026-01-01T00:00:00Z",
+    "aliases": ["ubuntu-24.04"],
+    "version": "abc",
+    "manifest": {"kernel": "6.1"},
+}
+
+
+async def _error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, PandastackError)
+    headers = {"Retry-After": str(error.retry_after)} if hasattr(error, "retry_after") else None
+    return JSONResponse(to_body(error), error.status_code, headers)

@@ -1,0 +1,53 @@
+"""The agent's parsers under sanitizers and a fuzzer, and the program itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pandastack.errors import BuildError
+from pandastack.guest.agent import binary
+
+ROOT = Path(__file__).resolve().parents[2] / "guest-agent"
+FUZZED = [ROOT / "fuzz/fuzz.c", *(ROOT / "src" / name for name in ("parser.c", "tlv.c", "request.c"))]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]
+
+
+def undefined() -> list[str]:
+    argv = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl", "-static"]
+    return [*argv, "-fsanitize=undefined", "-fsanitize-trap=undefined"]
+
+
+def addresses() -> list[str]:
+    if shutil.which("cc") is None:
+        pytest.skip("no system compiler, and the packaged one has no address sanitizer")
+    return ["cc", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+@pytest.mark.parametrize("compiler", [undefined, addresses])
+def test_the_parsers_survive_a_fuzzer(compiler, tmp_path: Path) -> None:
+    program = tmp_path / "fuzz"
+    built = subprocess.run([*compiler(), *FLAGS, "-o", program, *FUZZED], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    for seed in ("1", "2"):
+        done = subprocess.run([program, seed, "700"], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout.split()[0]) > 20
+
+
+@pytest.mark.parametrize(("arch", "machine"), [("x86_64", 62), ("aarch64", 183)])
+def test_the_program_is_static_and_small(arch: str, machine: int) -> None:
+    data = binary(arch).read_bytes()
+    assert data[:4] == b"\x7fELF"
+    assert int.from_bytes(data[18:20], "little") == machine
+    assert len(data) < 200_000
+    assert b"ld-musl" not in data
+
+
+def test_an_unknown_architecture_is_a_build_error() -> None:
+    with pytest.raises(BuildError):
+        binary("vax")

@@ -1,0 +1,202 @@
+"""Resynchronisation, quiescing, and guests that break the protocol."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import UNIXSocketStream
+
+from pandastack.errors import BadRequestError, GuestError
+from pandastack.guest import Channel, ExecRequest, Identity, frames
+from pandastack.guest.frames import FrameType, encode, encode_fields
+
+IDENTITY = Identity(hostname="again", machine_id="f" * 32, env={"WHO": "new"})
+
+
+@asynccontextmanager
+async def channel_over(ours: socket.socket) -> AsyncIterator[Channel]:
+    async with Channel(await UNIXSocketStream.from_socket(ours)) as channel:
+        yield channel
+
+
+async def says(channel: Channel, cmd: str) -> bytes:
+    async with channel.exec(ExecRequest(cmd=cmd)) as process:
+        return b"".join([chunk async for _, chunk in process.output()])
+
+
+def open_exec(stream: int, cmd: bytes) -> bytes:
+    return encode(FrameType.OPEN, stream, encode_fields([(1, b"exec"), (10, b""), (4, cmd)]))
+
+
+@pytest.mark.parametrize("missing", [1, 4, 5, 8, 9, 11, 20, 60])
+async def test_resume_in_the_middle_of_frames_of_both_sides(
+    raw_agent: socket.socket, missing: int, tmp_path: Path
+) -> None:
+    """The host's frame was cut after all but ``missing`` bytes, and the guest's output in the middle too."""
+    raw_agent.sendall(open_exec(7, b"exec yes"))
+    raw_agent.recv(4096)
+    whole = open_exec(8, b"touch " + bytes(tmp_path) + b"/" + b"x" * 40)
+    raw_agent.sendall(whole[:-missing])
+    async with channel_over(raw_agent) as channel:
+        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        assert await says(channel, "echo $WHO") == b"new\n"
+    assert not any(tmp_path.iterdir()), "a part of the cut command was run"
+
+
+@pytest.mark.parametrize("kept", range(10))
+async def test_resume_after_a_cut_header(raw_agent: socket.socket, kept: int) -> None:
+    raw_agent.sendall(encode(FrameType.DATA, 0x01020304, bytes(65536))[:kept])
+    async with channel_over(raw_agent) as channel:
+        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        await channel.ping()
+
+
+async def test_resume_after_garbage(raw_agent: socket.socket) -> None:
+    raw_agent.sendall(b"\xff" * 1000 + os.urandom(5000))
+    async with channel_over(raw_agent) as channel:
+        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        assert await says(channel, "echo on") == b"on\n"
+
+
+async def test_a_quiet_guest_resumes_without_padding(raw_agent: socket.socket) -> None:
+    raw_agent.sendall(open_exec(7, b"sleep 0.1; exec yes"))
+    raw_agent.sendall(encode(FrameType.QUIESCE))
+    seen = b""
+    while encode(FrameType.QUIET) not in seen:
+        seen += raw_agent.recv(4096)
+    async with channel_over(raw_agent) as channel:
+        await channel.resume(IDENTITY, quiet=True, timeout_s=10)
+        assert await says(channel, "echo on") == b"on\n"
+
+
+async def test_resume_detaches_what_ran_before(channel: Channel) -> None:
+    async with channel.exec(ExecRequest(cmd="echo $$; trap '' PIPE; while echo x; do sleep 0.01; done")) as process:
+        output = process.output()
+        pid = int((await anext(output))[1].split()[0])
+        await channel.resume(IDENTITY, quiet=True, timeout_s=5)
+        with pytest.raises(GuestError, match="resumed"):
+            async for _ in output:
+                pass
+    await anyio.sleep(0.2)
+    assert await says(channel, f"kill -0 {pid} && echo lives; kill -9 {pid}; echo $WHO") == b"lives\nnew\n"
+
+
+async def test_nothing_is_sent_inside_a_quiesced_block(channel: Channel) -> None:
+    async with channel.quiesced(5), anyio.create_task_group() as group:
+        done = anyio.Event()
+
+        async def ping() -> None:
+            await channel.ping()
+            done.set()
+
+        group.start_soon(ping)
+        with anyio.move_on_after(0.1):
+            await done.wait()
+        assert not done.is_set()
+        group.cancel_scope.cancel()
+    assert await says(channel, "echo on") == b"on\n"
+    await channel.quiesce(5)
+
+
+async def test_identity_that_cannot_be_taken_on_is_refused(agent_binary: os.PathLike[str]) -> None:
+    ours, theirs = socket.socketpair()
+    argv = [str(agent_binary), "--fd", str(theirs.fileno())]
+    # Neither root nor in our place: every privileged step has to fail.
+    async with await anyio.open_process(argv, pass_fds=[theirs.fileno()], user=65534 if os.getuid() == 0 else None):
+        theirs.close()
+        async with channel_over(ours) as channel:
+            await channel.hello(5)
+            with pytest.raises(GuestError, match="identity"):
+                await channel.resume(IDENTITY, quiet=True, timeout_s=5)
+
+
+async def test_impossible_variables_never_reach_the_guest(channel: Channel) -> None:
+    with pytest.raises(BadRequestError):
+        await channel.resume(Identity("h", "0" * 32, {"A=B": "x"}), quiet=True, timeout_s=5)
+    await channel.ping()
+
+
+@asynccontextmanager
+async def hostile() -> AsyncIterator[tuple[Channel, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        async with channel_over(ours) as channel:
+            yield channel, theirs
+
+
+OVERRUN = encode(FrameType.DATA, 1, bytes(65536)) * 5
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff" * 9,
+        OVERRUN,
+        encode(FrameType.DATA, 1),
+        encode(FrameType.DATA, 99, b"x"),
+        encode(FrameType.CREDIT, 1, frames.u32(2**31)),
+        encode(FrameType.CREDIT, 1, b"x"),
+        encode(FrameType.RESULT, 1, b"x" * 3),
+        encode(FrameType.RESULT, 1, encode_fields([(2, b"m" * 5000)])),
+        encode(FrameType.RESULT, 1) * 2,
+        encode(FrameType.PONG) * 2,
+        b"",
+    ],
+    ids=[
+        *("noise", "beyond credit", "empty data", "unknown stream", "credit for nothing", "short credit"),
+        *("malformed result", "long result", "two results", "unasked answer", "gone"),
+    ],
+)
+async def test_a_guest_that_breaks_the_protocol_ends_the_channel_for_everybody(data: bytes) -> None:
+    async with hostile() as (channel, theirs), anyio.create_task_group() as group:
+        failures: list[Exception] = []
+
+        async def command() -> None:
+            try:
+                async with channel.exec(ExecRequest(argv=["x"])) as process:
+                    await anyio.wait_all_tasks_blocked()
+                    theirs.send(data) if len(data) < 1000 else await anyio.to_thread.run_sync(theirs.sendall, data)
+                    theirs.shutdown(socket.SHUT_WR)
+                    await channel.wait_closed()
+                    async for _ in process.output():
+                        pass
+            except GuestError as error:
+                failures.append(error)
+
+        async def other() -> None:
+            with pytest.raises(GuestError):
+                await channel.hello(30)
+
+        group.start_soon(other)
+        with anyio.fail_after(10):
+            await command()
+            assert isinstance(await channel.wait_closed(), GuestError)
+        with pytest.raises(GuestError):
+            await channel.ping()
+        assert failures or data.startswith(encode(FrameType.RESULT, 1)[:9])
+
+
+async def test_a_silent_guest_meets_the_hosts_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pandastack.guest.exec.DEADLINE_GRACE_S", 0.1)
+    async with hostile() as (channel, _):
+        with pytest.raises(GuestError, match="HELLO"):
+            await channel.hello(0.05)
+        with pytest.raises(GuestError, match="RESUMED"):
+            await channel.resume(IDENTITY, quiet=True, timeout_s=0.05)
+        async with channel.exec(ExecRequest(cmd="true", timeout_s=0.05)) as process:
+            assert (await process.wait()).timed_out
+        with pytest.raises(GuestError):
+            await channel.sync(0.05)
+
+
+async def test_an_error_in_the_block_comes_out_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with hostile() as (channel, _):
+            channel.check()
+            raise ZeroDivisionError

@@ -1,0 +1,101 @@
+import multiprocessing
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pandastack.images.cache import Cache, content_key
+
+KEY = content_key("anything")
+
+
+async def make(cache: Cache, made: list[int], number: int, seconds: float = 0.0) -> None:
+    async with cache.entry("kind", KEY) as entry:
+        if not entry.ready:
+            (entry.work / "file").write_text(str(number))
+            await anyio.sleep(seconds)
+            made.append(number)
+            entry.commit()
+    assert (entry.path / "file").exists()
+
+
+async def test_many_tasks_make_it_once(tmp_path: Path) -> None:
+    cache, made = Cache(tmp_path), list[int]()
+    async with anyio.create_task_group() as tasks:
+        for number in range(8):
+            tasks.start_soon(make, cache, made, number, 0.01)
+    assert len(made) == 1
+    assert cache.find("kind", KEY) == tmp_path / "kind" / KEY
+
+
+def _in_process(root: Path, number: int, results: "multiprocessing.Queue[list[int]]") -> None:
+    made: list[int] = []
+    anyio.run(make, Cache(root), made, number, 0.05)
+    results.put(made)
+
+
+def test_many_processes_make_it_once(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("fork")
+    results = spawn.Queue()
+    workers = [spawn.Process(target=_in_process, args=(tmp_path, number, results)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    made = [number for _ in workers for number in results.get(timeout=30)]
+    for worker in workers:
+        worker.join(30)
+    assert len(made) == 1
+
+
+async def test_without_a_commit_nothing_stays(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with pytest.raises(RuntimeError, match="broken"):
+        async with cache.entry("kind", KEY) as entry:
+            (entry.work / "half").write_text("x")
+            raise RuntimeError("broken")
+    assert cache.find("kind", KEY) is None
+    assert not entry.work.exists()
+    async with cache.entry("kind", KEY) as entry:
+        assert not entry.ready
+        assert list(entry.work.iterdir()) == []
+
+
+async def test_what_a_killed_process_left_is_not_taken_over(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    left = tmp_path / "kind" / f".{KEY}.making"
+    left.mkdir(parents=True)
+    (left / "half").write_text("x")
+    async with cache.entry("kind", KEY) as entry:
+        assert not entry.ready
+        assert list(entry.work.iterdir()) == []
+
+
+async def test_a_cancelled_waiter_does_not_keep_the_lock(tmp_path: Path) -> None:
+    cache, made = Cache(tmp_path), list[int]()
+    async with cache.entry("kind", KEY):
+        with anyio.move_on_after(0.05) as waiting:
+            await make(cache, made, 1)
+        assert waiting.cancelled_caught
+    with anyio.fail_after(10):
+        await make(cache, made, 2)
+    assert made == [2]
+
+
+async def test_forget(tmp_path: Path) -> None:
+    cache, made = Cache(tmp_path), list[int]()
+    await cache.forget("kind", KEY)
+    await make(cache, made, 1)
+    await cache.forget("kind", KEY)
+    assert cache.find("kind", KEY) is None
+    await make(cache, made, 2)
+    assert made == [1, 2]
+
+
+def test_keys_depend_on_every_part() -> None:
+    keys = {
+        content_key("a", {"x": 1, "y": 2}),
+        content_key("a", {"x": 1}),
+        content_key("a"),
+        content_key(["a"], {}),
+    }
+    assert len(keys) == 4
+    assert content_key({"x": 1, "y": 2}) == content_key({"y": 2, "x": 1})

@@ -1,0 +1,317 @@
+"""What the control plane asks of the engine, and what it remembers: against a scripted peer and a real database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pandastack.cluster import EngineClient
+from pandastack.errors import (
+    AuthError,
+    BadRequestError,
+    CapacityError,
+    ConflictError,
+    NotFoundError,
+    ServerError,
+    UnavailableError,
+)
+from pandastack.services import ControlPlane, Settings, open_control_plane
+from pandastack.services.sandboxes import NewSandbox
+from pandastack.store import open_store, sandboxes
+from pandastack.store.sandboxes import SandboxRecord
+from tests.cluster.scripted_engine import ScriptedEngine
+from tests.store.migrated import migrated_database
+
+pytestmark = pytest.mark.anyio
+
+WORKSPACE = "default"
+BASE = NewSandbox("base")
+QUICK = Settings(reaper_interval_seconds=0.05)
+
+
+@pytest.fixture
+async def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return migrated_database(tmp_path)
+
+
+@asynccontextmanager
+async def running(engine: ScriptedEngine, url: str, settings: Settings = QUICK) -> AsyncIterator[ControlPlane]:
+    async with open_control_plane(EngineClient.in_process(engine.app), url, settings) as plane:
+        with anyio.fail_after(20):
+            yield plane
+
+
+@pytest.fixture
+async def plane(engine: ScriptedEngine, url: str) -> AsyncIterator[ControlPlane]:
+    async with running(engine, url) as opened:
+        yield opened
+
+
+async def stored(url: str) -> list[SandboxRecord]:
+    async with open_store(url) as store, store.read() as connection:
+        return await sandboxes.load_all(connection)
+
+
+async def put(url: str, **values: object) -> str:
+    record = SandboxRecord("a" * 36, WORKSPACE, "base", "running", 300, 1.0, 4e9)
+    async with open_store(url) as store, store.write() as connection:
+        await sandboxes.add(connection, replace(record, **values))  # type: ignore[arg-type]
+    return record.id
+
+
+async def event_types(plane: ControlPlane, sandbox_id: str) -> list[str]:
+    return [event.type for event in await plane.events.latest(sandbox_id, None)]
+
+
+async def until_removed(plane: ControlPlane, sandbox_id: str) -> None:
+    async for _ in plane.events.follow(sandbox_id, None, lambda: plane.registry.get(sandbox_id) is not None):
+        pass
+
+
+async def test_the_record_is_written_before_the_engine_acts(engine: ScriptedEngine, url: str) -> None:
+    seen: list[str] = []
+
+    async def look(_sandbox_id: str) -> None:
+        seen.extend(record.status for record in await stored(url))
+
+    engine.before_answer = look
+    async with running(engine, url) as plane:
+        record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 60, True, {"a": "b", "workspace": "evil"}))
+        assert seen == ["creating"]
+        assert await stored(url) == [record]
+        assert (record.status, record.cpu, record.boot_ms) == ("running", 2, 37)
+        assert record.metadata == {"a": "b", "workspace": WORKSPACE}
+        assert await event_types(plane, record.id) == ["sandbox.running"]
+
+
+@pytest.mark.parametrize("error", [CapacityError("no compute capacity available"), BadRequestError("no")])
+async def test_a_refusal_leaves_nothing(
+    plane: ControlPlane, engine: ScriptedEngine, url: str, error: ServerError
+) -> None:
+    engine.refusal = error
+    with pytest.raises(type(error), match=error.message):
+        await plane.sandboxes.create(WORKSPACE, BASE)
+    assert plane.sandboxes.list(WORKSPACE) == []
+    assert await stored(url) == []
+    assert [call.split()[0] for call in engine.calls] == ["create"]
+
+
+async def test_a_failure_of_unknown_extent_is_cleaned_up_on_the_engine(
+    plane: ControlPlane, engine: ScriptedEngine, url: str
+) -> None:
+    async def fail(_sandbox_id: str) -> None:
+        raise ServerError("boot failed")
+
+    engine.before_answer = fail
+    with pytest.raises(ServerError, match="boot failed"):
+        await plane.sandboxes.create(WORKSPACE, BASE)
+    assert engine.machines == {}
+    assert await stored(url) == []
+
+
+async def test_a_cancelled_create_is_cleaned_up(plane: ControlPlane, engine: ScriptedEngine, url: str) -> None:
+    arrived = anyio.Event()
+
+    async def hang(_sandbox_id: str) -> None:
+        arrived.set()
+        await anyio.sleep_forever()
+
+    engine.before_answer = hang
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(plane.sandboxes.create, WORKSPACE, BASE)
+        await arrived.wait()
+        tasks.cancel_scope.cancel()
+    assert engine.machines == {}
+    assert await stored(url) == []
+
+
+async def test_an_unknown_template_is_a_bad_request(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    engine.refusal = NotFoundError("no template nope")
+    with pytest.raises(BadRequestError, match="unknown template 'nope'") as caught:
+        await plane.sandboxes.create(WORKSPACE, NewSandbox("nope"))
+    assert caught.value.field == "template"
+
+
+@pytest.mark.parametrize("name", ["", "../etc", ".", "a b", "x" * 200, "ü"])
+async def test_a_template_name_that_cannot_be_one_never_reaches_the_engine(
+    plane: ControlPlane, engine: ScriptedEngine, name: str
+) -> None:
+    with pytest.raises(BadRequestError):
+        await plane.sandboxes.create(WORKSPACE, NewSandbox(name))
+    assert engine.calls == []
+
+
+async def test_other_workspaces_find_nothing(plane: ControlPlane) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    assert plane.sandboxes.list("other") == []
+    with pytest.raises(NotFoundError):
+        plane.sandboxes.get("other", record.id)
+    with pytest.raises(NotFoundError):
+        await plane.sandboxes.delete("other", record.id)
+
+
+async def test_after_a_delete_it_is_not_found(plane: ControlPlane, engine: ScriptedEngine, url: str) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    await plane.sandboxes.delete(WORKSPACE, record.id)
+    with pytest.raises(NotFoundError):
+        plane.sandboxes.get(WORKSPACE, record.id)
+    assert engine.machines == {}
+    assert await stored(url) == []
+
+
+async def test_a_delete_that_failed_is_tried_again(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", persistent=True))
+    engine.delete_refusal = ServerError("busy")
+    with pytest.raises(ServerError, match="busy"):
+        await plane.sandboxes.delete(WORKSPACE, record.id)
+    assert plane.sandboxes.get(WORKSPACE, record.id).status == "stopping"
+    with pytest.raises(ConflictError, match="being deleted"), plane.sandboxes.use(WORKSPACE, record.id):
+        pass
+    engine.delete_refusal = None
+    await until_removed(plane, record.id)
+    assert engine.machines == {}
+
+
+async def test_an_idle_sandbox_is_deleted_but_not_one_in_use_or_persistent(plane: ControlPlane) -> None:
+    kept = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 0, persistent=True))
+    used = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 0))
+    with plane.sandboxes.use(WORKSPACE, used.id):
+        idle = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 0))
+        await until_removed(plane, idle.id)
+        assert plane.sandboxes.get(WORKSPACE, used.id).status == "running"
+    await until_removed(plane, used.id)
+    assert plane.sandboxes.list(WORKSPACE) == [kept]
+
+
+async def test_a_shorter_limit_takes_effect_at_once(plane: ControlPlane) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 3600))
+    await anyio.wait_all_tasks_blocked()
+    changed = await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, 0, None)
+    assert (changed.ttl_seconds, changed.persistent) == (0, False)
+    await until_removed(plane, record.id)
+
+
+@pytest.mark.parametrize("ttl", [-1, 2**31])
+async def test_a_limit_out_of_range_is_refused(plane: ControlPlane, engine: ScriptedEngine, ttl: int) -> None:
+    with pytest.raises(BadRequestError, match="ttl_seconds"):
+        await plane.sandboxes.create(WORKSPACE, NewSandbox("base", ttl))
+    assert engine.calls == []
+
+
+async def test_a_dead_machine_fails_its_sandbox_with_the_reason(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    await engine.announce({"type": "vm.died", "sandbox_id": record.id, "payload": {"pid": 7, "reason": "killed"}})
+    followed = plane.events.follow(record.id, None, lambda: True)
+    assert (await anext(followed)).type == "sandbox.running"
+    died = await anext(followed)
+    assert (died.type, died.payload) == ("vm.died", {"pid": 7, "reason": "killed"})
+    with pytest.raises(ConflictError, match="failed: killed"), plane.sandboxes.use(WORKSPACE, record.id):
+        pass
+    await plane.sandboxes.delete(WORKSPACE, record.id)
+
+
+async def test_a_machine_that_dies_while_it_is_created_fails_the_create(
+    plane: ControlPlane, engine: ScriptedEngine, url: str
+) -> None:
+    async def die(sandbox_id: str) -> None:
+        await engine.announce({"type": "vm.died", "sandbox_id": sandbox_id, "payload": {"reason": "crash"}})
+        while (record := plane.registry.get(sandbox_id)) and record.reason is None:
+            await anyio.lowlevel.checkpoint()
+
+    engine.before_answer = die
+    with pytest.raises(ServerError, match="died as it started"):
+        await plane.sandboxes.create(WORKSPACE, BASE)
+    assert await stored(url) == []
+    assert engine.machines == {}
+
+
+async def test_a_start_fails_records_whose_machines_are_gone(engine: ScriptedEngine, url: str) -> None:
+    sandbox_id = await put(url)
+    async with running(engine, url) as plane:
+        assert plane.sandboxes.get(WORKSPACE, sandbox_id).status == "failed"
+        assert await event_types(plane, sandbox_id) == ["recover.orphaned"]
+
+
+async def test_a_start_keeps_records_whose_machines_live(engine: ScriptedEngine, url: str) -> None:
+    sandbox_id = await put(url, ttl_seconds=77, persistent=True)
+    engine.machines[sandbox_id] = {"id": sandbox_id, "state": "running"}
+    async with running(engine, url) as plane:
+        record = plane.sandboxes.get(WORKSPACE, sandbox_id)
+        assert (record.status, record.ttl_seconds, record.persistent) == ("running", 77, True)
+
+
+@pytest.mark.parametrize("status", ["creating", "stopping"])
+async def test_a_start_finishes_what_was_half_done(engine: ScriptedEngine, url: str, status: str) -> None:
+    sandbox_id = await put(url, status=status)
+    engine.machines[sandbox_id] = {"id": sandbox_id, "state": "running"}
+    async with running(engine, url) as plane:
+        assert plane.sandboxes.list(WORKSPACE) == []
+        assert engine.machines == {}
+
+
+async def test_a_start_ends_machines_that_nobody_can_reach(engine: ScriptedEngine, url: str) -> None:
+    engine.machines["stranger"] = {"id": "stranger", "state": "running"}
+    async with running(engine, url):
+        assert engine.machines == {}
+
+
+async def test_the_idle_clock_survives_a_restart(engine: ScriptedEngine, url: str) -> None:
+    sandbox_id = await put(url, last_active_at=1000.0, persistent=True)
+    engine.machines[sandbox_id] = {"id": sandbox_id, "state": "running"}
+    async with running(engine, url) as plane:
+        assert plane.sandboxes.idle_seconds(plane.sandboxes.get(WORKSPACE, sandbox_id)) > 1_000_000
+        with plane.sandboxes.use(WORKSPACE, sandbox_id):
+            pass
+    async with running(engine, url) as plane:
+        assert plane.sandboxes.idle_seconds(plane.sandboxes.get(WORKSPACE, sandbox_id)) < 100
+
+
+async def test_the_control_plane_starts_without_its_engine_and_says_so(url: str, tmp_path: Path) -> None:
+    absent = EngineClient.connect(f"unix:{tmp_path}/nothing.sock")
+    async with open_control_plane(absent, url, QUICK) as plane:
+        health = await plane.health()
+        assert health["status"] == "unhealthy"
+        assert health["checks"]["store"] == {"status": "ok"}
+        with pytest.raises(UnavailableError):
+            await plane.templates.list()
+
+
+async def test_tokens_live_until_revoked(plane: ControlPlane) -> None:
+    text, record = await plane.access.create(WORKSPACE, "laptop", None)
+    assert (await plane.access.identify(text)).workspace == WORKSPACE
+    assert text.startswith(record.prefix)
+    assert text not in record.token_hash
+    with pytest.raises(NotFoundError):
+        await plane.access.revoke("other", record.prefix)
+    await plane.access.revoke(WORKSPACE, record.prefix)
+    with pytest.raises(AuthError, match="invalid"):
+        await plane.access.identify(text)
+
+
+async def test_a_token_ends_when_it_expires(plane: ControlPlane) -> None:
+    text, _ = await plane.access.create(WORKSPACE, "old", -1)
+    with pytest.raises(AuthError, match="expired"):
+        await plane.access.identify(text)
+
+
+async def test_the_first_token_is_made_once_and_only_if_it_can_be_delivered(plane: ControlPlane) -> None:
+    def broken(_text: str) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        await plane.access.first_token(broken)
+    delivered: list[str] = []
+    await plane.access.first_token(delivered.append)
+    await plane.access.first_token(delivered.append)
+    assert len(delivered) == 1
+    await plane.access.identify(delivered[0])
