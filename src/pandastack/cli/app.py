@@ -15,12 +15,11 @@ from typer.core import TyperGroup
 from pandastack.cli.output import Json, json_was_asked_for, report, result
 from pandastack.errors import PandastackError, SandboxTimeout
 
-GROUPS = ("sandbox", "template")
+GROUPS = ("sandbox", "template", "bench")
 COMMANDS = {
     "run": ("run",),
     "serve": ("up", "down", "status"),
     "doctor": ("doctor",),
-    "bench": ("bench",),
 }
 
 TIMED_OUT = 124

@@ -18,16 +18,23 @@ def keep(data: Path, url: str, token: str) -> None:
     write_atomically(data / CLIENT_FILE, json.dumps({"api_url": url, "token": token}).encode())
 
 
+def first_token(data: Path) -> str | None:
+    """The token that was kept when the server was new."""
+    try:
+        return str(json.loads((data / CLIENT_FILE).read_bytes())["token"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def publish(data: Path, url: str) -> None:
     """Make the server at ``url`` the one that this user's clients speak to.
 
     A configuration that names another server stays as it is: two servers on one host must not take each other's
     clients.
     """
-    try:
-        token = str(json.loads((data / CLIENT_FILE).read_bytes())["token"])
-    except (OSError, ValueError, KeyError):
-        return  # its first token went to somebody else
+    token = first_token(data)
+    if token is None:
+        return  # it went to somebody else
     keep(data, url, token)
     try:
         known = config.read_config()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pandastack import config
-from pandastack.cli import credentials, daemon
+from pandastack.cli import credentials, daemon, logs
 from pandastack.cli.output import Json, print_json
 from pandastack.errors import PandastackError
 
@@ -101,6 +103,7 @@ async def _serve(data: Path, host: str, port: int) -> None:
     from pandastack.engine.layout import Layout
     from pandastack.services.settings import Settings
 
+    logs.configure("info")
     with _listen(host, port) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
         data.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -119,7 +122,9 @@ async def _serve(data: Path, host: str, port: int) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket, before anything else is started: a port that is taken costs nothing."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, the event loop turns Nagle's algorithm off for what it accepts: a response's head and body
+    # are two writes, and the second would wait 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -133,18 +138,33 @@ def _listen(host: str, port: int) -> socket.socket:
 
 async def _answer(app: ASGIApp, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT; ``on_ready`` is called once requests are answered."""
+    import anyio
     import uvicorn
 
-    class Announcing(uvicorn.Server):
+    from pandastack.host.tasks import beside
+
+    class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 on_ready()
 
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # uvicorn would end the process by the same signal afterwards, before the machines are ended
+
     configuration = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, ws_max_size=16 * 1024 * 1024
     )
-    await Announcing(configuration).serve([listener])
+    server = Server(configuration)
+
+    async def stop_on_signal() -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                server.should_exit = True
+
+    async with beside(stop_on_signal):
+        await server.serve([listener])
 
 
 def _ready(data: Path, url: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pandastack import config
+from pandastack.cli import logs
 from pandastack.cli.output import Json, note, print_json
 
 
@@ -51,6 +52,7 @@ async def _build(names: Iterable[str], data: Path) -> list[dict[str, object]]:
     from pandastack.engine.workshop import open_workshop
     from pandastack.images.template import load_template
 
+    logs.configure("warning")
     shipped, progress = shipped_recipes(), TerminalProgress()
     recipes = [load_template(folder) for folder in recipe_folders(names, shipped)]
     layout = Layout(data, config.cache_dir())

@@ -62,21 +62,26 @@ class Pool:
 
 @asynccontextmanager
 async def open_pool(directory: Path) -> AsyncIterator[Pool]:
-    """The pool under ``directory``, mounted if it needs to be; the last process that leaves it unmounts it."""
+    """The pool under ``directory``, mounted if it needs to be; the last process that leaves it unmounts it.
+
+    Processes that use the pool share one lock; whoever mounts or unmounts holds another, for that moment only.
+    """
     target = directory / "pool"
     target.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / "pool.lock") as lock:
-        await anyio.to_thread.run_sync(lock.exclusive)
-        await _mount_if_needed(directory / "pool.img", target)
-        lock.shared()
+    with FileLock(directory / "pool.users") as users:
+        with FileLock(directory / "pool.lock") as door:
+            await anyio.to_thread.run_sync(door.exclusive)
+            await _mount_if_needed(directory / "pool.img", target)
+            users.shared()
         try:
             pool = Pool(target, files.can_clone(target))
             for each in (pool.snapshots, pool.images, pool.machines):
                 each.mkdir(exist_ok=True)
             yield pool
         finally:
-            if mount.is_mounted(target) and lock.try_exclusive():
-                with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), FileLock(directory / "pool.lock") as door:
+                await anyio.to_thread.run_sync(door.exclusive)
+                if mount.is_mounted(target) and users.try_exclusive():
                     await _unmount(target)
 
 

@@ -27,8 +27,10 @@ TRIAL_DEADLINE = 6.0
 
 
 def cpu_identity(accelerator: Accelerator) -> str:
-    """The guest's CPU as far as a captured state depends on it: QEMU's own model, or that of the host."""
-    return "max" if accelerator is Accelerator.TCG else f"host:{facts.cpu_fingerprint()}"
+    """The guest's CPU as far as a captured state depends on it: QEMU's own model or the host's, and the host's counter
+    in both, whose rate the guest's clock was told."""
+    model = "max" if accelerator is Accelerator.TCG else "host"
+    return f"{model}:{facts.cpu_fingerprint()}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pandastack.engine.progress import Progress, Steps
 from pandastack.engine.sweep import machine_name
 from pandastack.guest.agent import binary as agent_binary
 from pandastack.host import facts
+from pandastack.host.tsc import tsc_khz
 from pandastack.images import bootstrap
 from pandastack.images.cache import Cache
 from pandastack.images.initramfs import build_initramfs
@@ -85,12 +86,18 @@ class Workshop:
 
     @property
     def boot(self) -> Boot:
-        return Boot(self.kernel.vmlinux, self.initramfs)
+        return Boot(self.kernel.vmlinux, self.initramfs, clock_rate(self.accelerator))
 
     @property
     def confinement(self) -> Confinement | None:
         """Build machines have a user of their own too; they share one, since one recipe's author trusts himself."""
         return Confinement(self.layout.build_uid, self.layout.build_uid) if facts.is_root() else None
+
+
+def clock_rate(accelerator: Accelerator) -> str:
+    """What the guest's kernel has to be told of its clock; with KVM it asks the hypervisor."""
+    khz = tsc_khz() if accelerator is Accelerator.TCG else None
+    return f"tsc_early_khz={khz}" if khz else ""
 
 
 def _made(path: Path) -> Path:

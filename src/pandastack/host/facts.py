@@ -51,3 +51,8 @@ def default_route_mtu(fallback: int = 1500) -> int:
         if destination == "00000000":
             return int(Path(f"/sys/class/net/{name}/mtu").read_text())
     return fallback
+
+
+def cores() -> int:
+    """How many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0))

@@ -26,12 +26,13 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``truncated`` maps a stream's name to the bytes the command really wrote, when they were not all kept."""
+    """``duration_us`` is the guest's own time. ``truncated`` maps a stream's name to the bytes the command really
+    wrote, when they were not all kept."""
 
     stdout: str
     stderr: str
     exit_code: int
-    duration_ms: int
+    duration_us: int
     truncated: dict[str, int]
 
 
@@ -79,7 +80,7 @@ class Commands:
             raise failure
         totals = {"stdout": stdout, "stderr": stderr}
         truncated = {name: stream.total for name, stream in totals.items() if stream.dropped}
-        return Outcome(stdout.text(), stderr.text(), result.exit_code, round(result.duration_us / 1000), truncated)
+        return Outcome(stdout.text(), stderr.text(), result.exit_code, result.duration_us, truncated)
 
     @asynccontextmanager
     async def stream(self, workspace: str, sandbox_id: str, command: Command) -> AsyncIterator[AsyncIterator[Record]]:

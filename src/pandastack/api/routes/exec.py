@@ -36,7 +36,8 @@ async def execute(request: Request, sandbox_id: str) -> Response:
         "stdout": outcome.stdout,
         "stderr": outcome.stderr,
         "exit_code": outcome.exit_code,
-        "duration_ms": outcome.duration_ms,
+        "duration_ms": round(outcome.duration_us / 1000),
+        "guest_us": outcome.duration_us,
     }
     return json_response(answer | ({"truncated": outcome.truncated} if outcome.truncated else {}))
 

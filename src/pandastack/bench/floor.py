@@ -1,0 +1,63 @@
+"""The floor: what this host takes to restore the bare VMM with the same argv, with nothing of ours around it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pandastack.host.files import clone
+from pandastack.vmm.plan import MachinePlan
+from pandastack.vmm.qemu.argv import Listeners, qemu_argv
+
+DEADLINE = 20.0
+"""Seconds after which a restore counts as failed."""
+
+PING = b"\0\0\0\0\x06\0\0\0\0"
+"""An empty PING frame of the guest channel: the least that the agent answers."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a bare restore needs. ``plan`` names the files; ``disk`` is the snapshot's, ``work`` a place for a copy."""
+
+    qemu: Path
+    plan: MachinePlan
+    devices: Path
+    disk: Path
+    work: Path
+
+    def measure(self) -> float:
+        """Milliseconds from the spawn to the agent's first byte."""
+        clone(self.disk, self.plan.disks[1].path)
+        with (
+            socket.socket(socket.AF_UNIX) as channel,
+            self.devices.open("rb") as state,
+            Path(os.devnull).open() as nothing,
+        ):
+            path = self.work / "floor.sock"
+            path.unlink(missing_ok=True)
+            channel.bind(str(path))
+            channel.listen()
+            argv = self._argv(channel.fileno(), state.fileno())
+            started = time.perf_counter()
+            process = subprocess.Popen(argv, pass_fds=[channel.fileno(), state.fileno()], stdin=subprocess.DEVNULL)
+            with socket.socket(socket.AF_UNIX) as guest:
+                guest.settimeout(5)
+                guest.connect(str(path))
+                guest.send(PING)
+                guest.recv(1)
+                elapsed = (time.perf_counter() - started) * 1000
+            process.kill()
+            process.wait()
+        return elapsed
+
+    def _argv(self, channel: int, state: int) -> list[str]:
+        """The engine's own argv, but the state is given at once and nobody listens to the two other sockets."""
+        argv = qemu_argv(self.qemu, self.plan, Listeners(channel=channel, control=-1, console=-2))
+        swaps = {"defer": f"fd:{state}"}
+        nulls = {"socket,id=control,fd=-1,server=on,wait=off": "null,id=control"}
+        nulls |= {"socket,id=console,fd=-2,server=on,wait=off": "null,id=console"}
+        return [swaps.get(word, nulls.get(word, word)) for word in argv]

@@ -1,0 +1,53 @@
+"""What the platform is held against: the same snapshot, restored and booted without the platform."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pandastack.bench.floor import Floor
+from pandastack.bench.report import machine_facts
+from pandastack.disks.ext4 import make_ext4
+from pandastack.disks.pool import open_pool
+from pandastack.engine.boot import boot
+from pandastack.engine.layout import SLOTS, Layout
+from pandastack.engine.plans import Berth, restore_plan
+from pandastack.engine.templates import Templates
+from pandastack.engine.workshop import Workshop
+from pandastack.host import facts
+from pandastack.network.namespace import empty_namespace
+from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
+
+NAME = "bench-floor"
+
+
+@asynccontextmanager
+async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor, dict[str, object]]]:
+    """The floor for ``template`` on the engine's own storage, and the facts of this machine."""
+    async with open_pool(layout.engine) as pool:
+        installed = Templates(layout.templates, pool).get(template)
+        # Not in the engine's own directory of machines: it would take this for something to sweep.
+        with TemporaryDirectory(dir=pool.directory, prefix="bench-") as name:
+            work = Path(name)
+            netns = await empty_namespace()
+            berth = Berth(NAME, SLOTS - 2, work, work, netns, facts.is_root())
+            plan = restore_plan(layout, berth, installed.image, installed.snapshot)
+            floor = Floor(qemu_binary(), plan, installed.snapshot.devices, installed.snapshot.disk, work)
+            yield floor, machine_facts(await qemu_version(), plan.accelerator.value)
+
+
+async def cold_boots(workshop: Workshop, image: Path, memory_mb: int, n: int) -> list[float]:
+    """Milliseconds from the VMM's start to an agent that knows who it is, for ``n`` boots of ``image``."""
+    samples: list[float] = []
+    with TemporaryDirectory(dir=workshop.scratch, prefix="bench-") as name:
+        work = Path(name)
+        for _ in range(n):
+            await make_ext4(work / "disk.img", 1024)
+            spec = workshop.machine("bench", work, image, work / "disk.img", cpus=1, memory_mb=memory_mb, network=False)
+            started = time.perf_counter()
+            async with boot(workshop.qemu, spec, work):
+                samples.append((time.perf_counter() - started) * 1000)
+    return samples
