@@ -35,7 +35,6 @@ class Floor:
         with (
             socket.socket(socket.AF_UNIX) as channel,
             self.devices.open("rb") as state,
-            Path(os.devnull).open() as nothing,
         ):
             path = self.work / "floor.sock"
             path.unlink(missing_ok=True)

@@ -122,8 +122,8 @@ async def _serve(data: Path, host: str, port: int) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket, before anything else is started: a port that is taken costs nothing."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, the event loop turns Nagle's algorithm off for what it accepts: a response's head and body
-    # are two writes, and the second would wait 40 ms for the client's delayed acknowledgement.
+    # With the protocol named, the event loop turns Nagle's algorithm off for what it accepts: a response's head and
+    # body are two writes, and the second would wait 40 ms for the client's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
