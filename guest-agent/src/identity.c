@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,14 +19,58 @@
 
 enum { ENTROPY_MIN = 32, ENTROPY_MAX = 512, HOSTNAME_MAX = 64, MACHINE_ID_SIZE = 32 };
 
-static int random_device = -1, machine_id = -1, hostname_file = -1, hosts = -1;
+/*
+ * A small file on a tmpfs that is also mapped. Writing to the mapping runs no kernel code, and under emulation code that
+ * runs for the first time after a restore costs milliseconds.
+ */
+struct mapped {
+	int fd;
+	char *bytes;
+};
+
+enum { MAPPED_SIZE = 4096 };
+
+static struct mapped machine_id = { -1, NULL }, hostname_file = { -1, NULL }, hosts = { -1, NULL };
+static int random_device = -1;
+
+static void map(struct mapped *file, const char *path)
+{
+	void *bytes;
+
+	file->fd = open(path, O_RDWR | O_CLOEXEC);
+	bytes = mmap(NULL, MAPPED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
+	if (bytes != MAP_FAILED)
+		file->bytes = bytes;
+}
+
+/* The file's size while it can be reached through its mapping, else -1: root in the guest may have cut it. */
+static off_t mapped_size(const struct mapped *file)
+{
+	struct stat status;
+
+	if (!file->bytes || fstat(file->fd, &status) || status.st_size > MAPPED_SIZE)
+		return -1;
+	return status.st_size;
+}
+
+/* Make `content` all that is in the file. */
+static int replace(const struct mapped *file, const char *content, size_t length)
+{
+	if (mapped_size(file) == (off_t)length) {
+		memcpy(file->bytes, content, length);
+		return 0;
+	}
+	if (pwrite(file->fd, content, length, 0) != (ssize_t)length || ftruncate(file->fd, (off_t)length))
+		return errno;
+	return 0;
+}
 
 void identity_prepare(void)
 {
 	random_device = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-	machine_id = open("/run/machine-id", O_RDWR | O_CLOEXEC);
-	hostname_file = open("/run/hostname", O_RDWR | O_CLOEXEC);
-	hosts = open("/run/hosts", O_RDWR | O_CLOEXEC);
+	map(&machine_id, "/run/machine-id");
+	map(&hostname_file, "/run/hostname");
+	map(&hosts, "/run/hosts");
 }
 
 static int set_clock(const struct tlv_item *item)
@@ -60,19 +106,18 @@ static int add_entropy(const struct tlv_item *item)
 static void set_hosts(const struct tlv_item *name)
 {
 	static const char address[] = "127.0.1.1 ";
-	char line[sizeof address - 1 + HOSTNAME_MAX], old[sizeof address - 1];
+	char *line = hosts.bytes;
 
-	if (pread(hosts, old, sizeof old, 0) != (ssize_t)sizeof old || memcmp(old, address, sizeof old))
+	if (mapped_size(&hosts) < (off_t)(sizeof address - 1 + HOSTNAME_MAX) || memcmp(line, address, sizeof address - 1))
 		return;
-	memset(line, ' ', sizeof line);
-	memcpy(line, address, sizeof address - 1);
+	memset(line + sizeof address - 1, ' ', HOSTNAME_MAX);
 	memcpy(line + sizeof address - 1, name->value, name->length);
-	(void)!pwrite(hosts, line, sizeof line, 0);
 }
 
 static int set_hostname(const struct tlv_item *item)
 {
 	char line[HOSTNAME_MAX + 1];
+	int error;
 
 	if (!item->length || item->length > HOSTNAME_MAX)
 		return EINVAL;
@@ -80,10 +125,10 @@ static int set_hostname(const struct tlv_item *item)
 		return errno;
 	memcpy(line, item->value, item->length);
 	line[item->length] = '\n';
-	if (pwrite(hostname_file, line, item->length + 1, 0) < 0 || ftruncate(hostname_file, item->length + 1))
-		return errno;
-	set_hosts(item);
-	return 0;
+	error = replace(&hostname_file, line, item->length + 1);
+	if (!error)
+		set_hosts(item);
+	return error;
 }
 
 static int set_machine_id(const struct tlv_item *item)
@@ -94,7 +139,7 @@ static int set_machine_id(const struct tlv_item *item)
 		return EINVAL;
 	memcpy(line, item->value, MACHINE_ID_SIZE);
 	line[MACHINE_ID_SIZE] = '\n';
-	return pwrite(machine_id, line, sizeof line, 0) == (ssize_t)sizeof line ? 0 : errno;
+	return replace(&machine_id, line, sizeof line);
 }
 
 static int apply(const struct tlv_item *item, const char **what)

@@ -85,11 +85,15 @@ def note(text: str) -> None:
 
 
 def report(error: PandastackError, as_json: bool) -> None:
-    """Print an error: one line for it, one for its hint, or the same JSON object as the server sends."""
+    """Print an error: one line for it, one for its hint, or the same JSON object as the server sends.
+
+    What a failed program printed last is part of some messages, a line each, indented by two spaces.
+    """
     if as_json:
         typer.echo(json_codec.dumps(to_body(error)), err=True)
         return
-    typer.echo(f"error: {_one_line(error.message) or error.code}", err=True)
+    what, *printed = error.message.split("\n  ")
+    typer.echo("\n  ".join([f"error: {_one_line(what) or error.code}", *printed]), err=True)
     if error.hint:
         typer.echo(f"hint: {_one_line(error.hint)}", err=True)
 

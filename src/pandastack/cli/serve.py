@@ -42,7 +42,7 @@ def up(
     else:
         import anyio
 
-        anyio.run(_serve, data, host, port)
+        anyio.run(_serve, data, host, port, backend_options={"use_uvloop": True})
 
 
 def down(data_dir: DataDir = None, json: Json = False) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,21 +39,29 @@ async def boot(qemu: Path, spec: BootSpec, work: Path, *, deadline: float = BOOT
 
     Raises :class:`GuestError` with the end of the console when the guest does not come up.
     """
-    plan = boot_plan(spec)
-    spec.sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
-    console = Console(work / "console.log")
-    async with (
-        launch(qemu, plan, work / "vmm.log") as machine,
-        console.following(plan.sockets.console),
-        await anyio.connect_unix(plan.sockets.channel) as stream,
-        Channel(stream) as channel,
-    ):
-        try:
-            await channel.hello(timeout_s=deadline)
-            await channel.resume(build_identity(spec.name), quiet=True, timeout_s=deadline)
-        except PandastackError as error:
-            raise _explain(error, console) from error
-        yield Booted(machine, channel)
+    plan, console = boot_plan(spec), Console(work / "console.log")
+    with _sockets(spec.sockets):
+        async with (
+            launch(qemu, plan, work / "vmm.log") as machine,
+            console.following(plan.sockets.console),
+            await anyio.connect_unix(plan.sockets.channel) as stream,
+            Channel(stream) as channel,
+        ):
+            try:
+                await channel.hello(timeout_s=deadline)
+                await channel.resume(build_identity(), quiet=True, timeout_s=deadline)
+            except PandastackError as error:
+                raise _explain(error, console) from error
+            yield Booted(machine, channel)
+
+
+@contextmanager
+def _sockets(directory: Path) -> Iterator[None]:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        yield
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def run_in_guest(
@@ -100,10 +109,13 @@ class _Lines:
         return [*self._last, *([self._rest.decode("utf-8", "replace")] if self._rest else [])]
 
 
-def build_identity(hostname: str) -> Identity:
-    """Who a guest is while nobody's code runs in it; every sandbox gets an identity of its own later."""
+def build_identity() -> Identity:
+    """Who a guest is while nobody's code runs in it; every sandbox gets an identity of its own later.
+
+    The hostname is as long as most sandboxes' are: a restored guest then changes its files without resizing them.
+    """
     return Identity(
-        hostname=hostname[:63],
+        hostname="template",
         machine_id=secrets.token_hex(16),
         entropy=secrets.token_bytes(64),
         generation=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anyio.abc import TaskGroup
@@ -71,7 +71,7 @@ class Engine:
         accelerator = Accelerator(template.snapshot.manifest.accelerator)
         template.snapshot.check(vmm=self.vmm, cpu_flags=cpu_identity(accelerator))
         prepared = await self.ready.take(template)
-        sandbox = await prepared.claim(order)
+        sandbox = await prepared.claim(replace(order, env={**template.template.env, **order.env}))
         self._sandboxes[sandbox.id] = sandbox
         self.ready.replenish(template)
         return sandbox

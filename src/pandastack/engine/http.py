@@ -9,7 +9,6 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,7 +20,7 @@ from pandastack.engine.engine import Engine
 from pandastack.engine.http_exec import execute
 from pandastack.engine.http_files import file_routes
 from pandastack.engine.sandbox import Sandbox
-from pandastack.engine.streaming import Write, WrittenResponse
+from pandastack.engine.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.templates import Installed
 from pandastack.errors import CapacityError, PandastackError, to_body
 from pandastack.host.usage import process_usage
@@ -151,11 +150,7 @@ async def follow_events(request: Request) -> Response:
     async def body(write: Write) -> None:
         async with events.subscribe() as subscription:
             await write(b"\n")
-            while True:
-                with anyio.move_on_after(EVENT_KEEP_ALIVE):
-                    async for event in subscription:
-                        await write(json.dumps(asdict(event)).encode() + b"\n")
-                    return
-                await write(b"\n")
+            async for event in subscription:
+                await write(json.dumps(asdict(event)).encode() + b"\n")
 
-    return WrittenResponse(body, "application/x-ndjson")
+    return WrittenResponse(body, "application/x-ndjson", KeepAlive(b"\n", EVENT_KEEP_ALIVE))

@@ -10,13 +10,12 @@ import json
 import struct
 from functools import partial
 
-import anyio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pandastack.engine.bodies import exec_request, json_body
 from pandastack.engine.sandbox import Sandbox
-from pandastack.engine.streaming import Write, WrittenResponse
+from pandastack.engine.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.errors import PandastackError
 from pandastack.guest import ExecRequest, ExecResult, Process
 from pandastack.host.tasks import beside
@@ -39,37 +38,34 @@ async def execute(request: Request) -> Response:
     sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
 
     async def body(write: Write) -> None:
-        await _run(sandbox, command, stdin, write)
+        await write(b"")  # the head of the response goes out before a silent command's first byte
+        await write(record(RESULT, await _outcome(sandbox, command, stdin, write)))
 
-    return WrittenResponse(body, "application/octet-stream")
+    return WrittenResponse(body, "application/octet-stream", KeepAlive(record(KEEP_ALIVE), KEEP_ALIVE_SECONDS))
 
 
-async def _run(sandbox: Sandbox, command: ExecRequest, stdin: bytes | None, write: Write) -> None:
-    await write(record(KEEP_ALIVE))  # the head of the response goes out before a silent command's first byte
+async def _outcome(sandbox: Sandbox, command: ExecRequest, stdin: bytes | None, write: Write) -> bytes:
+    """Pass the output on and return the result. The response has begun, so what goes wrong is a result too."""
     try:
-        async with (
-            sandbox.channel.exec(command) as process,
-            beside(partial(_keep_alive, write), partial(_feed, process, stdin)),
-        ):
-            async for kind, chunk in process.output():
-                await write(record(kind, chunk))
-            await write(record(RESULT, result_json(process.result)))
-    except PandastackError as error:  # the response has begun: the outcome of the command is its last record
-        failure = {"exit_code": -1, "timed_out": False, "duration_us": 0, "error": str(error)}
-        await write(record(RESULT, json.dumps(failure).encode()))
+        async with sandbox.channel.exec(command) as process:
+            if stdin is None:
+                await _pass_on(process, write)
+            else:
+                async with beside(partial(_feed, process, stdin)):
+                    await _pass_on(process, write)
+            return result_json(process.result)
+    except PandastackError as error:
+        return json.dumps({"exit_code": -1, "timed_out": False, "duration_us": 0, "error": str(error)}).encode()
 
 
-async def _feed(process: Process, data: bytes | None) -> None:
-    if data is None:
-        return
+async def _pass_on(process: Process, write: Write) -> None:
+    async for kind, chunk in process.output():
+        await write(record(kind, chunk))
+
+
+async def _feed(process: Process, data: bytes) -> None:
     await process.send_stdin(data)
     await process.close_stdin()
-
-
-async def _keep_alive(write: Write) -> None:
-    while True:
-        await anyio.sleep(KEEP_ALIVE_SECONDS)
-        await write(record(KEEP_ALIVE))
 
 
 def result_json(result: ExecResult) -> bytes:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,9 @@ from pandastack.vmm.qemu.machine import Machine, launch
 
 HANDSHAKE_DEADLINE = 20.0
 """Seconds a restored guest may take to say that it knows who it is."""
+
+EXIT_DEADLINE = 0.3
+"""Seconds from the end of a VMM's channel to that of its process, if the VMM is ending at all."""
 
 
 class Resources(Protocol):
@@ -141,8 +145,16 @@ async def _awake(
         clock.lap("load")
         await channel.resume(identity_of(order), quiet=template.snapshot.manifest.quiet, timeout_s=HANDSHAKE_DEADLINE)
         clock.lap("handshake")
-        async with _watched(channel.wait_closed, death):
+        async with _watched(partial(_why_closed, channel, machine), death):
             yield channel
+
+
+async def _why_closed(channel: Channel, machine: Machine) -> str:
+    """Why the channel closed. A VMM that ends takes it along, and then says more than the channel's end."""
+    reason = await channel.wait_closed()
+    with anyio.move_on_after(EXIT_DEADLINE):
+        return await machine.wait()
+    return str(reason)
 
 
 def identity_of(order: Order) -> Identity:

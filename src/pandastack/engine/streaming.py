@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -12,17 +14,28 @@ from pandastack.host.tasks import beside
 Write = Callable[[bytes], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class KeepAlive:
+    """Bytes that say nothing, sent every ``seconds`` so that nobody takes a silent stream for a broken one."""
+
+    data: bytes
+    seconds: float
+
+
 class WrittenResponse(Response):
     """Calls ``body`` with a function that sends bytes.
 
-    The status line goes out with the first bytes, so an error raised before that is an ordinary error response; one
-    raised after it breaks the connection, never ends it cleanly.
+    The status line goes out with the first bytes, even if they are none, so an error raised before that is an ordinary
+    error response; one raised after it breaks the connection, never ends it cleanly.
     """
 
-    def __init__(self, body: Callable[[Write], Awaitable[None]], media_type: str) -> None:
+    def __init__(
+        self, body: Callable[[Write], Awaitable[None]], media_type: str, keep_alive: KeepAlive | None = None
+    ) -> None:
         super().__init__(media_type=media_type)
         del self.headers["content-length"]
         self._write_body = body
+        self._keep_alive = keep_alive
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,14 +46,25 @@ class WrittenResponse(Response):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
         async def leave_with_the_client() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await self._attend(receive, write)
             tasks.cancel_scope.cancel()
 
         finished = False
         async with beside(leave_with_the_client) as tasks:
             await self._write_body(write)
-            await write(b"")
+            if not self._started:
+                await write(b"")
             finished = True
         if finished:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _attend(self, receive: Receive, write: Write) -> None:
+        """Wait until the client is gone, and tell it now and then that we are not."""
+        silence = self._keep_alive.seconds if self._keep_alive else None
+        while True:
+            with anyio.move_on_after(silence):
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                return
+            if self._keep_alive and self._started:
+                await write(self._keep_alive.data)

@@ -1,0 +1,119 @@
+"""What the documentation says without running it is still held against the thing itself."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.core import TyperCommand, TyperGroup
+
+from pandastack.cli.app import build_app
+from tests.docs.blocks import ROOT, RUNNABLE, SHOWN, blocks, pages
+
+PAGES = pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_SPAN = re.compile(r"`([^`\n]+)`")
+_COMMAND = re.compile(r"(?:^|\$\(|\| )(?:\.venv/bin/)?pandastack (.+?)\)?$")
+_VARIABLE = re.compile(r"\bPANDASTACK_[A-Z_]+[A-Z]\b")
+
+
+@PAGES
+def test_each_block_is_run_or_says_that_it_is_not_meant_to_be(page: Path) -> None:
+    for block in blocks(page):
+        assert block.runs if block.language in RUNNABLE else block.info in SHOWN, f"{block}: {block.info!r}"
+
+
+@PAGES
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(page.read_text()):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a page's headings can be linked by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@PAGES
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for words in mentioned_commands(page):
+        command, rest = resolve(words)
+        if isinstance(command, TyperGroup):
+            continue  # a page that names a noun only
+        known = {"--help"}.union(*(parameter.opts for parameter in command.params))
+        if command.name == "exec":  # what follows the sandbox's id belongs to the command inside
+            rest = list(itertools.takewhile(lambda word: word.startswith("-"), rest))
+        used = {word for word in rest if re.match(r"--?[a-z]", word)}
+        assert used <= known, f"{words}: {sorted(used - known)}"
+
+
+def mentioned_commands(page: Path) -> Iterator[list[str]]:
+    """The words after ``pandastack`` of each command line on the page that is not run anyway."""
+    lines = [line for block in blocks(page) if not block.runs for line in block.text.splitlines()]
+    for text in [*_SPAN.findall(page.read_text()), *lines]:
+        found = _COMMAND.search(text.partition("  #")[0].strip())
+        if found:
+            yield found[1].split()
+
+
+def resolve(words: list[str]) -> tuple[TyperCommand | TyperGroup, list[str]]:
+    """The command that ``words`` call and what is left of them. Raises AssertionError when there is none."""
+    command = typer.main.get_command(build_app())
+    rest = list(words)
+    while isinstance(command, TyperGroup) and rest and not rest[0].startswith(("-", "…")):
+        chosen = command.commands.get(rest.pop(0))
+        assert chosen is not None, f"pandastack has no command {' '.join(words)!r}"
+        command = chosen
+    assert isinstance(command, (TyperCommand, TyperGroup))
+    return command, rest
+
+
+def test_a_command_that_does_not_exist_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="no command"):
+        resolve(["sandbox", "explode"])
+    assert resolve(["sandbox", "list"])[0].name == "list"
+
+
+@PAGES
+def test_environment_variables_are_read_by_something(page: Path) -> None:
+    sources = [path.read_text() for path in (ROOT / "src").rglob("*.py")]
+    settings = {
+        f"PANDASTACK_{name.upper()}" for name in re.findall(r"^    (\w+): (?:int|float) =", _SETTINGS, re.MULTILINE)
+    }
+    for name in set(_VARIABLE.findall(page.read_text())) - settings:
+        assert any(name in source for source in sources), name
+
+
+_SETTINGS = (ROOT / "src/pandastack/services/settings.py").read_text()
+
+
+@PAGES
+def test_make_targets_and_extras_exist(page: Path) -> None:
+    text = page.read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in re.findall(r"(?:pandastack|\.)\[(\w+)\]", text):
+        assert extra in extras
+    for target in re.findall(r"`make (\w+)`|^make (\w+)", text, re.MULTILINE):
+        done = subprocess.run(["make", "--dry-run", "".join(target)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+@PAGES
+def test_files_that_are_named_exist(page: Path) -> None:
+    """Files and folders of the source tree, by their paths from its root."""
+    for name in _SPAN.findall(page.read_text()):
+        if re.fullmatch(r"(?:src|tests|scripts|examples|templates|guest-agent)/[\w./-]+", name):
+            assert (ROOT / name).exists(), name

@@ -1,0 +1,147 @@
+"""A whole installation for tests: its own home, its own data directory, and the real command line on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pandastack import config
+from pandastack.engine.layout import Layout
+
+COMMAND = (sys.executable, "-m", "pandastack.cli")
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server and the token that it made for its owner."""
+
+    installation: Installation
+    process: subprocess.Popen[str]
+    url: str
+    token: str
+
+    def http(self) -> httpx.Client:
+        """A bare HTTP client with the owner's token."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=120)
+
+    def kill(self) -> None:
+        """What a crash of the host's memory would do to it: no time to clean up."""
+        self.process.kill()
+        self.process.wait(30)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """``data`` is the data directory, ``home`` the owner's; the cache of downloads and templates is the user's own."""
+
+    data: Path
+    home: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.data, config.cache_dir())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("PANDASTACK_")}
+        own = {"HOME": str(self.home), "PANDASTACK_CACHE_DIR": str(config.cache_dir()), "PYTHONUNBUFFERED": "1"}
+        return {**inherited, **own, "PANDASTACK_DATA_DIR": str(self.data), **self.settings}
+
+    def cli(self, *arguments: str, timeout: float = 120, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the command line to its end."""
+        argv = [*COMMAND, *arguments]
+        return subprocess.run(
+            argv, env=self.environment, capture_output=True, text=True, timeout=timeout, cwd=cwd or self.home
+        )
+
+    def json(self, *arguments: str, cwd: Path | None = None) -> Any:
+        """What a command prints as JSON; the command must succeed."""
+        done = self.cli(*arguments, "--json", cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def build(self, *templates: str) -> None:
+        """Install templates; without a warm cache this takes minutes, so its progress is shown."""
+        subprocess.run([*COMMAND, "template", "build", *templates], env=self.environment, stdout=sys.stderr, check=True)
+
+    @contextmanager
+    def serving(self, *, prefix: tuple[str, ...] = ()) -> Iterator[Server]:
+        """A server in the foreground, for as long as the block runs. ``prefix`` is put before its command line."""
+        argv = [*prefix, *COMMAND, "up", "--port", "0"]
+        log = (self.home / "server.log").open("w")
+        process = subprocess.Popen(
+            argv, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.home
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert "answers at" in line, (self.home / "server.log").read_text()
+            token = json.loads((self.data / "client.json").read_bytes())["token"]
+            yield Server(self, process, line.split()[-1], token)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(60)
+            log.close()
+        assert status in (0, -signal.SIGKILL), (self.home / "server.log").read_text()
+
+    def machines(self) -> list[int]:
+        """The VMM processes of this installation, waiting ones and those of a build included."""
+        return [pid for pid, name in machine_processes().items() if self.layout.tag in name]
+
+    def left_behind(self) -> list[str]:
+        """Everything on the host that only a running server or build may have."""
+        layout = self.layout
+        runtime = (layout.sockets.with_name(f"{layout.tag}{suffix}") for suffix in ("", "-build", "-trial"))
+        sockets = [path for each in runtime if each.exists() for path in each.rglob("*")]
+        machines = layout.engine / "pool" / "machines"
+        disks = list(machines.iterdir()) if machines.exists() else []
+        mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.data) in line]
+        processes = [f"process {pid}" for pid in self.machines()]
+        return [*processes, *map(str, sockets), *map(str, disks), *mounts, *loop_devices(self.data)]
+
+
+def machine_processes() -> dict[int, str]:
+    """All of this host's VMM processes that this product started: pid → the machine's name."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        if "-name" in words and (name := words[words.index("-name") + 1]).startswith("pandastack-"):
+            found[int(process.name)] = name
+    return found
+
+
+def loop_devices(directory: Path) -> list[str]:
+    """Loop devices whose files lie below ``directory``."""
+    backing = Path("/sys/block").glob("loop*/loop/backing_file")
+    return [
+        f"loop device of {text}" for each in backing if (text := each.read_text().strip()).startswith(f"{directory}/")
+    ]
+
+
+def eventually(holds: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Wait for something that announces itself to nobody; returns the first true value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := holds():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds:g} s: {what}")

@@ -1,0 +1,167 @@
+"""When a machine or its guest goes wrong, its sandbox fails and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pandastack import BadRequestError, ExecInterrupted, NotFoundError, Sandbox, ServerError
+from tests.system.conftest import Create
+from tests.system.installation import Server, eventually, machine_processes
+
+WRITE_TO_THE_CHANNEL = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+pidfd = libc.syscall(434, 1, 0)
+number = next(int(n) for n in os.listdir("/proc/1/fd") if "vport" in os.readlink(f"/proc/1/fd/{n}"))
+port = libc.syscall(438, pidfd, number, 0)
+assert port >= 0, os.strerror(ctypes.get_errno())
+while True:
+    os.write(port, GARBAGE)
+"""
+"""Root in the guest takes the agent's own port, pidfd_getfd(2): only one process can open it."""
+
+
+def pid_of(http: httpx.Client, sandbox: Sandbox) -> int:
+    return int(http.get(f"/sandboxes/{sandbox.id}/metrics").json()["pid"])
+
+
+def machine_of(server: Server, pid: int) -> tuple[Path, Path]:
+    """The machine's directory and that of its sockets."""
+    layout = server.installation.layout
+    name = machine_processes()[pid].rpartition("-")[2]
+    return layout.engine / "pool" / "machines" / name, layout.sockets / name
+
+
+def status(http: httpx.Client, sandbox: Sandbox) -> str:
+    return str(http.get(f"/sandboxes/{sandbox.id}").json()["status"])
+
+
+def events(http: httpx.Client, sandbox: Sandbox) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = http.get(f"/sandboxes/{sandbox.id}/events").json()["events"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["b'\\xff' * 4096", "os.urandom(4096)", "b'\\0' * 4096", "b'\\x01\\0\\0\\0\\x16\\x01\\0\\0\\0\\x99'"],
+    ids=["too long", "random", "endless padding", "a wrong result"],
+)
+def test_garbage_on_the_channel_is_the_guests_own_problem(
+    server: Server, http: httpx.Client, create: Create, sandbox: Sandbox, garbage: str
+) -> None:
+    hostile = create()
+    hostile.filesystem.write("/root/hostile.py", WRITE_TO_THE_CHANNEL.replace("GARBAGE", garbage))
+    answer: list[httpx.Response] = []
+
+    def attack() -> None:
+        body = {"cmd": "exec python3 /root/hostile.py", "timeout_seconds": 5}
+        answer.append(http.post(f"/sandboxes/{hostile.id}/exec", json=body))
+
+    thread = threading.Thread(target=attack)
+    thread.start()
+    assert sandbox.exec("echo a neighbour", timeout_seconds=20).stdout == "a neighbour\n"
+    thread.join(60)
+    assert answer[0].status_code >= 500
+    assert server.process.poll() is None
+    if "0' * 4096" not in garbage:  # padding is no offence: such a guest only wastes its own time
+        eventually(lambda: status(http, hostile) == "failed", 5, "the sandbox has failed")
+    assert http.delete(f"/sandboxes/{hostile.id}").status_code == 204
+    assert create().exec("echo the next", check=True).stdout == "the next\n"
+
+
+def test_a_killed_machine_fails_its_sandbox_within_a_second(server: Server, http: httpx.Client, create: Create) -> None:
+    victim = create()
+    pid = pid_of(http, victim)
+    directories = machine_of(server, pid)
+    assert all(each.exists() for each in directories)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: status(http, victim) == "failed", 1, "the sandbox has failed")
+    eventually(lambda: not any(each.exists() for each in directories), 5, "disk and sockets are gone")
+    died = events(http, victim)[-1]
+    assert died["type"] == "vm.died"
+    assert (died["payload"]["pid"], died["payload"]["reason"]) == (pid, "killed by SIGKILL")
+    with pytest.raises(BadRequestError, match="has failed: killed by SIGKILL"):
+        victim.exec("true")
+    victim.kill()
+    with pytest.raises(NotFoundError):
+        victim.refresh()
+
+
+def test_a_command_whose_machine_is_killed_does_not_hang(http: httpx.Client, create: Create) -> None:
+    victim = create()
+    pid = pid_of(http, victim)
+    killer = threading.Timer(1.0, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    with pytest.raises((ServerError, ExecInterrupted)):
+        victim.exec("sleep 60")
+    killer.join()
+    other = create()
+    killer = threading.Timer(1.0, os.kill, (pid_of(http, other), signal.SIGKILL))
+    killer.start()
+    with pytest.raises((ServerError, ExecInterrupted)):
+        other.exec_stream("echo begun; sleep 60")
+    killer.join()
+
+
+def test_a_guest_that_powers_off_has_failed(http: httpx.Client, create: Create) -> None:
+    victim = create()
+    with pytest.raises((ServerError, ExecInterrupted)):
+        victim.exec("echo o > /proc/sysrq-trigger; echo b > /proc/sysrq-trigger; sleep 30")
+    eventually(lambda: status(http, victim) == "failed", 5, "the sandbox has failed")
+
+
+def test_a_machine_that_hangs_can_be_deleted(http: httpx.Client, create: Create) -> None:
+    victim = create()
+    pid = pid_of(http, victim)
+    os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    assert http.delete(f"/sandboxes/{victim.id}").status_code == 204
+    assert time.monotonic() - started < 10
+    assert pid not in machine_processes()
+
+
+def test_a_ready_machine_that_dies_is_not_handed_out(server: Server, http: httpx.Client, create: Create) -> None:
+    """Those that wait for a guest: all of them are killed, and the next creates do not notice."""
+    used = {pid_of(http, Sandbox.from_dict(each, None)) for each in http.get("/sandboxes").json()}  # type: ignore[arg-type]
+    for pid in set(server.installation.machines()) - used:
+        os.kill(pid, signal.SIGKILL)
+    assert [create().exec("echo ok", check=True).stdout for _ in range(3)] == ["ok\n"] * 3
+
+
+def test_deleting_ends_everything(server: Server, http: httpx.Client, create: Create) -> None:
+    sandbox = create()
+    pid = pid_of(http, sandbox)
+    directories = machine_of(server, pid)
+    sandbox.kill()
+    assert pid not in machine_processes()
+    assert not any(each.exists() for each in directories)
+
+
+def test_a_delete_ends_a_running_command(create: Create) -> None:
+    sandbox = create()
+    deletion = threading.Timer(1.0, sandbox.kill)
+    deletion.start()
+    with pytest.raises((ServerError, ExecInterrupted, NotFoundError, BadRequestError)):
+        sandbox.exec("sleep 60")
+    deletion.join()
+
+
+def test_machines_run_as_users_of_their_own(server: Server, http: httpx.Client, create: Create) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("machines share this user, for it is not root")
+    processes = [Path(f"/proc/{pid_of(http, create())}") for _ in range(2)]
+    owners = [each.stat().st_uid for each in processes]
+    assert len({*owners, 0}) == 3
+    for each in processes:
+        fields = dict(line.split(":\t", 1) for line in (each / "status").read_text().splitlines() if ":\t" in line)
+        assert int(fields["CapEff"], 16) == 0
+        assert fields["Seccomp"] == "2"
+        assert (each / "ns" / "net").readlink() != Path("/proc/self/ns/net").readlink()

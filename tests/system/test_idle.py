@@ -1,0 +1,42 @@
+"""The idle limit: who does nothing for so long is deleted, who works is not."""
+
+from __future__ import annotations
+
+import threading
+
+import httpx
+
+from pandastack import Client
+from tests.system.conftest import Create
+from tests.system.installation import eventually
+
+
+def exists(http: httpx.Client, sandbox_id: str) -> bool:
+    return http.get(f"/sandboxes/{sandbox_id}").status_code == 200
+
+
+def test_idle_sandboxes_are_deleted(http: httpx.Client, client: Client, create: Create) -> None:
+    idle, kept = create(ttl_seconds=1), create(ttl_seconds=1, persistent=True)
+    assert idle.lifecycle() == {"ttl_seconds": 1, "persistent": False, "idle_seconds": 0}
+    eventually(lambda: not exists(http, idle.id), 10, "the idle sandbox is deleted")
+    assert exists(http, kept.id)
+    kept.set_persistent(False)
+    eventually(lambda: not exists(http, kept.id), 10, "the other one, too, once it may be")
+
+
+def test_a_running_command_counts_as_activity(http: httpx.Client, create: Create) -> None:
+    busy, idle = create(ttl_seconds=1), create(ttl_seconds=2)
+    results: list[str] = []
+    thread = threading.Thread(target=lambda: results.append(busy.exec("sleep 4; echo finished").stdout))
+    thread.start()
+    eventually(lambda: not exists(http, idle.id), 10, "the idle sandbox is deleted")
+    assert exists(http, busy.id)
+    thread.join()
+    assert results == ["finished\n"]
+    eventually(lambda: not exists(http, busy.id), 10, "the other one, too, once it is idle")
+
+
+def test_the_limit_can_be_changed(http: httpx.Client, create: Create) -> None:
+    sandbox = create(ttl_seconds=3600)
+    assert sandbox.set_ttl(1)["ttl_seconds"] == 1
+    eventually(lambda: not exists(http, sandbox.id), 10, "the sandbox is deleted by its new limit")

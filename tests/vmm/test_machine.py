@@ -1,0 +1,148 @@
+"""A real QEMU without a guest: its life, its control socket, and how its failures are told."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pandastack.errors import ServerError
+from pandastack.host.identity import identify, kill
+from pandastack.host.process import CommandError
+from pandastack.vmm.plan import Accelerator, Disk, MachinePlan, Sockets
+from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
+from pandastack.vmm.qemu.control import Control, ControlError, connect
+from pandastack.vmm.qemu.machine import Machine, launch
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed"),
+]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> MachinePlan:
+    for name in ("memory", "disk"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(64 * 1024**2)
+    sockets = tmp_path / "s"
+    sockets.mkdir()
+    return MachinePlan(
+        name="pandastack-test",
+        cpus=1,
+        memory_mb=64,
+        memory=tmp_path / "memory",
+        disks=(Disk(tmp_path / "disk"),),
+        sockets=Sockets(sockets / "channel", sockets / "control", sockets / "console"),
+        accelerator=Accelerator.TCG,
+    )
+
+
+async def test_its_life_is_the_block(plan: MachinePlan, tmp_path: Path) -> None:
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        assert identify(machine.pid)
+        assert {path.name for path in plan.sockets.channel.parent.iterdir()} == {"channel", "control", "console"}
+    assert identify(machine.pid) is None
+    assert list(plan.sockets.channel.parent.iterdir()) == []
+
+
+async def test_it_ends_with_the_block_even_when_cancelled(plan: MachinePlan, tmp_path: Path) -> None:
+    started: list[Machine] = []
+    with anyio.CancelScope() as scope:
+        async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+            started.append(machine)
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert identify(started[0].pid) is None
+
+
+async def test_how_it_ended_is_said(plan: MachinePlan, tmp_path: Path) -> None:
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        (tmp_path / "log").write_text("a last word\n")
+        identity = identify(machine.pid)
+        assert identity
+        assert kill(identity)
+        with anyio.fail_after(5):
+            assert await machine.wait() == "killed by SIGKILL: a last word"
+        with pytest.raises(ControlError, match="ended during stop"):
+            await machine.pause()
+
+
+async def test_a_plan_that_cannot_work_fails_with_the_vmms_words(plan: MachinePlan, tmp_path: Path) -> None:
+    missing = replace(plan, disks=(Disk(tmp_path / "no-such-disk"),))
+    with pytest.raises(CommandError) as failed:
+        async with launch(qemu_binary(), missing, tmp_path / "log"):
+            raise AssertionError("it cannot start")
+    assert "the VMM did not start (exit status 1)" in str(failed.value)
+    assert "no-such-disk" in str(failed.value).splitlines()[-1]
+    assert list(plan.sockets.channel.parent.iterdir()) == []
+
+
+async def test_a_binary_that_is_no_vmm(plan: MachinePlan, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="did not start"):
+        async with launch(Path("/bin/true"), plan, tmp_path / "log"):
+            raise AssertionError("it cannot start")
+
+
+async def test_a_socket_path_that_is_too_long(plan: MachinePlan, tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    sockets = Sockets(deep / "channel", deep / "control", deep / "console")
+    with pytest.raises(ServerError) as failed:
+        async with launch(qemu_binary(), replace(plan, sockets=sockets), tmp_path / "log"):
+            raise AssertionError("it cannot start")
+    assert failed.value.hint == "use a data directory with a shorter path"
+
+
+async def test_a_refused_command_is_an_error_and_the_session_goes_on(plan: MachinePlan, tmp_path: Path) -> None:
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        with pytest.raises(ControlError, match="save"):
+            await machine.save_devices(Path("/dev/full"))
+        await machine.pause()
+
+
+async def test_a_state_that_is_none_ends_the_machine(plan: MachinePlan, tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"no state at all" * 100)
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        await machine.load(tmp_path / "state")
+        with anyio.fail_after(10):
+            assert "exit status 1" in await machine.wait()
+
+
+async def test_a_peer_that_never_ends_its_line(tmp_path: Path) -> None:
+    """Not QEMU, but what a QEMU that its guest has taken over could send."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, _talk_for_ever, theirs)
+        async with await anyio.abc.UNIXSocketStream.from_socket(ours) as stream:
+            with pytest.raises(ControlError, match="endless line"):
+                await Control(stream).greet()
+
+
+def _talk_for_ever(peer: socket.socket) -> None:
+    with peer:
+        try:
+            while True:
+                peer.sendall(b"x" * 65536)
+        except OSError:
+            return
+
+
+async def test_nobody_listens(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        async with connect(tmp_path / "nothing"):
+            raise AssertionError("nobody is there")
+
+
+async def test_the_version_is_that_of_the_binary() -> None:
+    assert (await qemu_version()).startswith("qemu ")
