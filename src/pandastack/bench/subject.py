@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pandastack.bench.floor import Floor
 from pandastack.bench.report import machine_facts
@@ -14,6 +13,7 @@ from pandastack.disks.ext4 import make_ext4
 from pandastack.disks.pool import open_pool
 from pandastack.engine.boot import boot
 from pandastack.engine.layout import SLOTS, Layout
+from pandastack.engine.orphans import work_directory
 from pandastack.engine.plans import Berth, restore_plan
 from pandastack.engine.templates import Templates
 from pandastack.engine.workshop import Workshop
@@ -30,8 +30,7 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
     async with open_pool(layout.engine) as pool:
         installed = Templates(layout.templates, pool).get(template)
         # Not in the engine's own directory of machines: it would take this for something to sweep.
-        with TemporaryDirectory(dir=pool.directory, prefix="bench-") as name:
-            work = Path(name)
+        with work_directory(pool.directory, "floor") as work:
             netns = await empty_namespace()
             berth = Berth(NAME, SLOTS - 2, work, work, netns, facts.is_root())
             plan = restore_plan(layout, berth, installed.image, installed.snapshot)
@@ -42,8 +41,7 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
 async def cold_boots(workshop: Workshop, image: Path, memory_mb: int, n: int) -> list[float]:
     """Milliseconds from the VMM's start to an agent that knows who it is, for ``n`` boots of ``image``."""
     samples: list[float] = []
-    with TemporaryDirectory(dir=workshop.scratch, prefix="bench-") as name:
-        work = Path(name)
+    with work_directory(workshop.scratch, "boot") as work:
         for _ in range(n):
             await make_ext4(work / "disk.img", 1024)
             spec = workshop.machine("bench", work, image, work / "disk.img", cpus=1, memory_mb=memory_mb, network=False)

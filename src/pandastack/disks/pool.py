@@ -8,8 +8,8 @@ slower.
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,16 +48,6 @@ class Pool:
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.directory).free
-
-    @contextmanager
-    def machine_directory(self, name: str) -> Iterator[Path]:
-        """A directory for one machine's files, gone with the block."""
-        directory = self.machines / name
-        directory.mkdir(mode=0o700)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 @asynccontextmanager

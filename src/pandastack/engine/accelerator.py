@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.boot import boot
+from pandastack.engine.orphans import work_name
 from pandastack.engine.plans import BootSpec
 from pandastack.errors import PandastackError
 from pandastack.host import facts
@@ -87,13 +88,13 @@ async def _boot_with_kvm(trial: Trial) -> None:
         with (work / "memory").open("wb") as file:
             file.truncate(trial.memory_mb * 1024 * 1024)
         spec = BootSpec(
-            name="pandastack-kvm-trial",
+            name=work_name("trial"),
             boot=trial.boot,
             cpus=1,
             memory_mb=trial.memory_mb,
             memory=work / "memory",
             disks=(Disk(trial.image, readonly=True), Disk(work / "disk.img")),
-            sockets=trial.sockets / "kvm-trial",
+            sockets=trial.sockets / str(os.getpid()),
             accelerator=Accelerator.KVM,
         )
         async with boot(trial.qemu, spec, work, deadline=TRIAL_DEADLINE):

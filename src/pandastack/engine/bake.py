@@ -11,6 +11,7 @@ import anyio
 
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.boot import Booted, boot, run_in_guest
+from pandastack.engine.orphans import work_name
 from pandastack.engine.plans import BootSpec
 from pandastack.engine.progress import Steps, megabytes
 from pandastack.engine.workshop import Workshop
@@ -98,7 +99,7 @@ async def _capture(booted: Booted, snapshot: Snapshot) -> None:
 
 def _spec(workshop: Workshop, dough: Dough, snapshot: Snapshot, key: str) -> BootSpec:
     return BootSpec(
-        name=f"pandastack-bake-{key[:12]}",
+        name=work_name("bake"),
         boot=workshop.boot,
         cpus=dough.cpus,
         memory_mb=dough.memory_mb,

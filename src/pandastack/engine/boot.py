@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from pandastack.engine.plans import BootSpec, boot_plan
 from pandastack.engine.progress import Progress
 from pandastack.errors import BuildError, GuestError, PandastackError
 from pandastack.guest import Channel, ExecRequest, Identity, Process
+from pandastack.host.files import directory_for_now
 from pandastack.host.tasks import beside
 from pandastack.vmm.qemu.machine import Machine, launch
 
@@ -40,7 +40,7 @@ async def boot(qemu: Path, spec: BootSpec, work: Path, *, deadline: float = BOOT
     Raises :class:`GuestError` with the end of the console when the guest does not come up.
     """
     plan, console = boot_plan(spec), Console(work / "console.log")
-    with _sockets(spec.sockets):
+    with directory_for_now(spec.sockets):
         async with (
             launch(qemu, plan, work / "vmm.log") as machine,
             console.following(plan.sockets.console),
@@ -53,15 +53,6 @@ async def boot(qemu: Path, spec: BootSpec, work: Path, *, deadline: float = BOOT
             except PandastackError as error:
                 raise _explain(error, console) from error
             yield Booted(machine, channel)
-
-
-@contextmanager
-def _sockets(directory: Path) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        yield
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def run_in_guest(

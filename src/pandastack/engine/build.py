@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.boot import boot
 from pandastack.engine.build_machine import BuildMachine, prepare
 from pandastack.engine.flatten import flatten
+from pandastack.engine.orphans import work_directory
 from pandastack.engine.progress import Steps, megabytes
 from pandastack.engine.workshop import Workshop
 from pandastack.errors import BadRequestError
@@ -76,22 +76,20 @@ async def _build(workshop: Workshop, recipe: TemplateRecipe, parent: Root, steps
 async def _make(
     workshop: Workshop, recipe: TemplateRecipe, wanted: BuildPlan, parent: Root, into: Path, steps: Steps
 ) -> None:
-    with TemporaryDirectory(dir=workshop.scratch, prefix="build-") as name:
-        work = Path(name)
+    with work_directory(workshop.scratch, "build") as work:
         done = await _last_kept(workshop, wanted.actions, work / "disk.img")
-        remaining = wanted.actions[done:]
-        if remaining:
-            steps.next(f"boot a build machine for {recipe.name}")
-            async with _machine(workshop, parent.image, work, steps) as machine:
-                for action in remaining:
-                    steps.next(action.text)
-                    await machine.act(action)
-                    if isinstance(action, RunAction):
-                        await _keep(workshop, action, machine, work / "disk.img")
-                await machine.hold_still()
+        steps.next(f"boot a build machine for {recipe.name}")
+        async with _machine(workshop, parent.image, work, steps) as machine:
+            for action in wanted.actions[done:]:
+                steps.next(action.text)
+                await machine.act(action)
+                if isinstance(action, RunAction):
+                    await _keep(workshop, action, machine, work / "disk.img")
+            packages = await machine.packages()
+            await machine.hold_still()
         steps.next(f"pack the root of {recipe.name}")
         await flatten(workshop, parent.image, work / "disk.img", into / DISK, wanted.key, work)
-        write_manifest(into, parent.image.packages, {"base": wanted.base, "config": asdict(wanted.config)})
+        write_manifest(into, packages, {"base": wanted.base, "config": asdict(wanted.config)})
         steps.note(megabytes((into / DISK).stat().st_size))
 
 

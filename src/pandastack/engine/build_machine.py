@@ -15,9 +15,10 @@ from typing import IO
 
 from pandastack.engine.boot import Booted, run_in_guest
 from pandastack.engine.progress import Progress
-from pandastack.errors import BuildError
+from pandastack.errors import BuildError, NotFoundError
 from pandastack.guest import ExecRequest
 from pandastack.host.process import run
+from pandastack.images.bootstrap import installed
 from pandastack.images.copying import EXTRACT
 from pandastack.images.plan import Action, CopyAction, DirectoryAction, RunAction
 
@@ -44,6 +45,9 @@ _PASSED_ON = (
     "NO_PROXY",
     "PIP_INDEX_URL",
 )
+
+STATUS_LIMIT = 64 * 1024 * 1024
+"""Bytes of a dpkg status file that are read: ten times what all of a desktop's packages need."""
 
 _CHUNK = 256 * 1024
 
@@ -91,6 +95,18 @@ class BuildMachine:
 
     async def _shell(self, command: str, what: str) -> None:
         await run_in_guest(self._channel, ExecRequest(cmd=command), what, self._progress)
+
+    async def packages(self) -> Mapping[str, str]:
+        """The Debian packages that are installed, and their versions; empty where there is no dpkg."""
+        status = bytearray()
+        try:
+            async for chunk in self._channel.read_file("/var/lib/dpkg/status"):
+                status += chunk
+                if len(status) > STATUS_LIMIT:
+                    raise BuildError("the list of installed packages is too long to be true")
+        except NotFoundError:
+            return {}
+        return installed(status.decode("utf-8", "replace"))
 
     async def hold_still(self) -> None:
         """Write everything to the disk and stop, so that the disk can be copied."""

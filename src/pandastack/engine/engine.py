@@ -13,6 +13,7 @@ from pandastack.disks.pool import RESERVE, Pool, open_pool
 from pandastack.engine.accelerator import cpu_identity
 from pandastack.engine.events import Events
 from pandastack.engine.layout import SLOTS, Layout
+from pandastack.engine.orphans import sweep_orphans
 from pandastack.engine.ready import Ready
 from pandastack.engine.sandbox import Order, Sandbox
 from pandastack.engine.slots import Slots
@@ -139,6 +140,7 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
             )
         async with open_pool(layout.engine) as pool:
             sweep(layout.tag, pool.machines, layout.sockets)
+            sweep_orphans(pool.directory)
             async with _running(layout, pool, settings or Settings()) as engine:
                 yield engine
 

@@ -9,7 +9,6 @@ path.
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -120,19 +119,10 @@ def _berth(resources: Resources) -> Iterator[Berth]:
     name = secrets.token_hex(6)
     with (
         resources.slots.take() as slot,
-        _directory(resources.machines / name) as directory,
-        _directory(resources.layout.sockets / name) as sockets,
+        files.directory_for_now(resources.machines / name) as directory,
+        files.directory_for_now(resources.layout.sockets / name) as sockets,
     ):
         yield Berth(name, slot, directory, sockets, resources.netns, resources.confinable)
-
-
-@contextmanager
-def _directory(path: Path) -> Iterator[Path]:
-    path.mkdir(mode=0o700, parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @asynccontextmanager

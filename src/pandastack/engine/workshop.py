@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pandastack.engine.accelerator import Choice, Trial, choose, cpu_identity
 from pandastack.engine.layout import Layout
+from pandastack.engine.orphans import sweep_orphans, work_name
 from pandastack.engine.plans import BootSpec
 from pandastack.engine.progress import Progress, Steps
-from pandastack.engine.sweep import machine_name
 from pandastack.guest.agent import binary as agent_binary
 from pandastack.host import facts
 from pandastack.host.tsc import tsc_khz
@@ -67,18 +66,18 @@ class Workshop:
         self, purpose: str, work: Path, image: Path, disk: Path, *, cpus: int, memory_mb: int, network: bool
     ) -> BootSpec:
         """A machine that boots ``image`` with ``disk`` on top of it and keeps its files in ``work``."""
-        name = secrets.token_hex(6)
+        name = work_name(purpose)
         memory = work / f"{purpose}-memory"
         with memory.open("wb") as file:
             file.truncate(memory_mb * 1024 * 1024)
         return BootSpec(
-            name=machine_name(f"{purpose}-{self.layout.tag}", name),
+            name=name,
             boot=self.boot,
             cpus=cpus,
             memory_mb=memory_mb,
             memory=memory,
             disks=(Disk(image, readonly=True), Disk(disk)),
-            sockets=self.sockets / name,
+            sockets=self.sockets / name.rpartition("-")[2],
             accelerator=self.accelerator,
             nic=UserNic(facts.default_route_mtu()) if network else None,
             confinement=self.confinement,
@@ -113,6 +112,7 @@ def with_disks(spec: BootSpec, *, readonly: tuple[Path, ...] = (), writable: tup
 
 async def open_workshop(layout: Layout, recipes: Mapping[str, Path], progress: Progress) -> Workshop:
     """The workshop of this host: fetches the guest's kernel and tries the accelerator where that was not done yet."""
+    sweep_orphans(layout.cache / "work")
     cache, qemu, vmm = Cache(layout.cache), qemu_binary(), await qemu_version()
     with Steps(progress) as steps:
         steps.next("fetch the guest kernel")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pandastack.errors import ServerError, StorageFullError
@@ -26,6 +29,19 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise map_error(error, path) from error
+
+
+@contextmanager
+def directory_for_now(path: Path) -> Iterator[Path]:
+    """A new directory that only its owner can enter, gone with the block."""
+    try:
+        path.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise map_error(error, path) from error
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def can_clone(directory: Path) -> bool:
