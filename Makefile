@@ -21,13 +21,14 @@ test: setup      ## run every test, real machines included
 	$(BIN)/pytest
 
 check: setup     ## formatting, lint, types and layers
-	$(BIN)/ruff format --check src tests bench scripts examples
-	$(BIN)/ruff check src tests bench scripts examples
+	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 bench: setup     ## measure create, exec and delete against the bare restore floor
 	$(BIN)/pandastack template build
+	$(BIN)/pandastack up --detach
 	$(BIN)/pandastack bench create --json bench-create.json
 
 docs: setup      ## run every command and snippet of the documentation

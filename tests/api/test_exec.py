@@ -52,7 +52,7 @@ async def test_the_outcome_of_a_command(api: Api) -> None:
     api.engine.exec_records = script(record(STDOUT, b"a\xff"), record(STDERR, "ü".encode()), result(3))
     response = await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x", "args": ["ignored"]})
     assert response.status_code == 200
-    assert response.json() == {"stdout": "a�", "stderr": "ü", "exit_code": 3, "duration_ms": 2}
+    assert response.json() == {"stdout": "a�", "stderr": "ü", "exit_code": 3, "duration_ms": 2, "guest_us": 1500}
 
 
 async def test_the_command_reaches_the_engine(api: Api) -> None:

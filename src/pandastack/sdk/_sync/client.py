@@ -89,12 +89,8 @@ class SandboxAPI:
         is ``persistent``. A refusal for capacity is repeated within the client's budget; setting ``cancel``
         ends that with CreateCancelled. Raises BadRequestError (unknown template, bad TTL) and ServerError.
         """
-        call = create_sandbox(
-            template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes
-        )
-        return Sandbox.from_dict(
-            self._client.transport.object(call, cancel), self._client, persistent
-        )
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
+        return Sandbox.from_dict(self._client.transport.object(call, cancel), self._client, persistent)
 
     def list(self) -> builtins.list[Sandbox]:
         """All sandboxes of the workspace, newest first."""
@@ -124,6 +120,4 @@ class TemplatesAPI:
 
     def get(self, name: str) -> Template:
         """One template. Raises NotFoundError."""
-        return Template.from_dict(
-            self._client.transport.object(Call("GET", f"/templates/{segment(name)}"))
-        )
+        return Template.from_dict(self._client.transport.object(Call("GET", f"/templates/{segment(name)}")))

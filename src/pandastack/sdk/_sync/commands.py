@@ -72,9 +72,7 @@ class _Tail:
 class CommandStream:
     """One streamed command: hands out chunks, and keeps the last of them in case the stream breaks."""
 
-    def __init__(
-        self, on_stdout: Callable[[str], object] | None, on_stderr: Callable[[str], object] | None
-    ) -> None:
+    def __init__(self, on_stdout: Callable[[str], object] | None, on_stderr: Callable[[str], object] | None) -> None:
         self._listeners = {"stdout": on_stdout, "stderr": on_stderr}
         self._tails = {"stdout": _Tail(), "stderr": _Tail()}
 

@@ -79,26 +79,20 @@ class Sandbox:
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = get_default_client()
-        call = create_sandbox(
-            template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes
-        )
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
         return cls.from_dict(client.transport.object(call, cancel), client, persistent)
 
     @classmethod
     def list(cls) -> builtins.list[Self]:
         """All sandboxes of the workspace, newest first, through the default client."""
         client = get_default_client()
-        return [
-            cls.from_dict(each, client) for each in client.transport.list(Call("GET", "/sandboxes"))
-        ]
+        return [cls.from_dict(each, client) for each in client.transport.list(Call("GET", "/sandboxes"))]
 
     @classmethod
     def get(cls, sandbox_id: str) -> Self:
         """One sandbox, through the default client. Raises NotFoundError."""
         client = get_default_client()
-        return cls.from_dict(
-            client.transport.object(Call("GET", f"/sandboxes/{segment(sandbox_id)}")), client
-        )
+        return cls.from_dict(client.transport.object(Call("GET", f"/sandboxes/{segment(sandbox_id)}")), client)
 
     @property
     def client(self) -> Client:

@@ -127,9 +127,7 @@ class Transport:
 
 def _cancelled(attempts: int) -> PandastackError:
     after = (
-        f" after {attempts} refused attempt{'s' if attempts > 1 else ''}"
-        if attempts
-        else " before the first attempt"
+        f" after {attempts} refused attempt{'s' if attempts > 1 else ''}" if attempts else " before the first attempt"
     )
     return CreateCancelled("the create was cancelled" + after)
 

@@ -1,0 +1,220 @@
+"""What the engine writes down and reads back: journal, templates, the accelerator's answer, events, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pandastack.disks.pool import Pool
+from pandastack.engine import accelerator, events
+from pandastack.engine.accelerator import Choice, Trial, choose, cpu_identity
+from pandastack.engine.events import Events
+from pandastack.engine.journal import FILE, Entry, Journal
+from pandastack.engine.progress import Steps, megabytes
+from pandastack.engine.stopwatch import Stopwatch
+from pandastack.engine.templates import Templates
+from pandastack.errors import NotFoundError
+from pandastack.host.identity import identify
+from pandastack.model.template import Template
+from pandastack.vmm.plan import Accelerator, Boot
+from tests.snapshots.test_manifest import MANIFEST
+
+TEMPLATE = Template(
+    name="base",
+    description="",
+    cpu=1,
+    memory_mb=256,
+    disk_mb=512,
+    tools=(),
+    aliases=("ubuntu-24.04",),
+    category="",
+    base="debian:bookworm",
+    env={"LANG": "C"},
+    version="v1",
+    image="i1",
+    size_bytes=1,
+    built_at="2026-01-01T00:00:00+00:00",
+)
+
+
+def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, Entry("beef", 3, "base", "0123", "planned"))
+    written = json.loads((tmp_path / FILE).read_text())
+    assert written == {
+        "machine": "beef",
+        "slot": 3,
+        "template": "base",
+        "snapshot": "0123",
+        "state": "planned",
+        "sandbox": "",
+        "process": None,
+    }
+    journal.advance("prepared", process=identify(os.getpid()))
+    journal.advance("claimed", sandbox="sandbox-id")
+    journal.advance("running")
+    last = json.loads((tmp_path / FILE).read_text())
+    assert (last["state"], last["sandbox"], last["process"]["pid"]) == ("running", "sandbox-id", os.getpid())
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    pool = Pool(tmp_path / "pool", reflink=False)
+    for each in (pool.snapshots, pool.images, pool.machines):
+        each.mkdir(parents=True)
+    return pool
+
+
+def bake(tmp_path: Path, key: str) -> Path:
+    baked = tmp_path / f"baked-{key}"
+    baked.mkdir()
+    for name in ("memory", "devices", "disk.img"):
+        (baked / name).write_bytes(key.encode())
+    (baked / "manifest.json").write_bytes(replace(MANIFEST, key=key).to_json())
+    return baked
+
+
+def test_a_template_is_found_by_name_and_alias(tmp_path: Path, pool: Pool) -> None:
+    templates, image = Templates(tmp_path / "records", pool), tmp_path / "image"
+    image.write_bytes(b"erofs")
+    with pytest.raises(NotFoundError) as unknown:
+        templates.get("base")
+    assert "template build" in (unknown.value.hint or "")
+    installed = templates.install(TEMPLATE, bake(tmp_path, "v1"), image)
+    assert installed.template == TEMPLATE
+    assert templates.get("ubuntu-24.04") == installed == templates.list()[0]
+    assert installed.snapshot.memory.read_bytes() == b"v1"
+    assert installed.image.read_bytes() == b"erofs"
+    with pytest.raises(NotFoundError) as other:
+        templates.get("../records/base")
+    assert other.value.hint == "templates here: base"
+
+
+def test_another_process_may_install_a_newer_one(tmp_path: Path, pool: Pool) -> None:
+    reader, writer = (Templates(tmp_path / "records", pool) for _ in range(2))
+    (tmp_path / "image").write_bytes(b"erofs")
+    writer.install(TEMPLATE, bake(tmp_path, "v1"), tmp_path / "image")
+    assert reader.get("base").key == "v1"
+    writer.install(replace(TEMPLATE, version="v2"), bake(tmp_path, "v2"), tmp_path / "image")
+    assert reader.get("base").key == "v2"
+    assert reader.get("base").snapshot.manifest.key == "v2"
+
+
+def test_a_template_whose_files_are_gone_is_not_offered(tmp_path: Path, pool: Pool) -> None:
+    (tmp_path / "image").write_bytes(b"erofs")
+    installed = Templates(tmp_path / "records", pool).install(TEMPLATE, bake(tmp_path, "v1"), tmp_path / "image")
+    installed.image.unlink()
+    assert Templates(tmp_path / "records", pool).list() == []
+
+
+def test_installing_again_is_no_error(tmp_path: Path, pool: Pool) -> None:
+    (tmp_path / "image").write_bytes(b"erofs")
+    baked = bake(tmp_path, "v1")
+    for _ in range(2):
+        Templates(tmp_path / "records", pool).install(TEMPLATE, baked, tmp_path / "image")
+    assert sorted(path.name for path in pool.snapshots.iterdir()) == ["v1"]
+    assert [path.name for path in pool.images.iterdir()] == ["i1.erofs"]
+
+
+def trial(tmp_path: Path, vmm: str = "qemu 7") -> Trial:
+    return Trial(Path("/no/qemu"), vmm, Boot(Path("/no/kernel"), Path("/no/initramfs")), tmp_path / "i", tmp_path / "s")
+
+
+@pytest.mark.anyio
+async def test_the_accelerator_is_asked_for_once(tmp_path: Path) -> None:
+    """Here no machine can boot, so the first answer is emulation; later ones come from the file."""
+    first = await choose(tmp_path / "answers", trial(tmp_path))
+    assert first.accelerator is Accelerator.TCG and first.reason
+    (answer,) = (tmp_path / "answers").iterdir()
+    answer.write_text(json.dumps({"accelerator": "kvm", "reason": "kept"}))
+    assert await choose(tmp_path / "answers", trial(tmp_path)) == Choice(Accelerator.KVM, "kept")
+    answer.write_text("damaged")
+    assert await choose(tmp_path / "answers", trial(tmp_path)) == first
+
+
+@pytest.mark.anyio
+async def test_another_vmm_or_another_boot_of_the_host_is_asked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await choose(tmp_path / "answers", trial(tmp_path))
+    await choose(tmp_path / "answers", trial(tmp_path, vmm="qemu 8"))
+    monkeypatch.setattr(accelerator, "boot_id", lambda: "another boot")
+    await choose(tmp_path / "answers", trial(tmp_path))
+    assert len(list((tmp_path / "answers").iterdir())) == 3
+
+
+def test_what_a_snapshot_needs_of_the_cpu() -> None:
+    assert cpu_identity(Accelerator.TCG).startswith("max")
+    assert cpu_identity(Accelerator.KVM).startswith("host:")
+
+
+@pytest.mark.anyio
+async def test_every_listener_hears_every_event() -> None:
+    source = Events()
+    source.publish("nobody.listens", "a", {})
+    async with source.subscribe() as one, source.subscribe() as other:
+        source.publish("vm.died", "a", {"pid": 1})
+        for listener in (one, other):
+            event = await listener.receive()
+            assert (event.type, event.sandbox_id, event.payload) == ("vm.died", "a", {"pid": 1})
+
+
+@pytest.mark.anyio
+async def test_a_listener_that_is_too_slow_is_told_by_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "BACKLOG", 2)
+    source = Events()
+    async with source.subscribe() as slow:
+        for number in range(5):
+            source.publish("e", str(number), {})
+        assert [(await slow.receive()).sandbox_id for _ in range(2)] == ["0", "1"]
+        with pytest.raises(anyio.EndOfStream):
+            await slow.receive()
+
+
+class Recorded:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, ...]] = []
+
+    def begin(self, title: str) -> None:
+        self.seen.append(("begin", title))
+
+    def line(self, text: str) -> None:
+        self.seen.append(("line", text))
+
+    def end(self, title: str, seconds: float, note: str) -> None:
+        assert 0 <= seconds < 5
+        self.seen.append(("end", title, note))
+
+
+def test_steps_never_overlap() -> None:
+    progress = Recorded()
+    with Steps(progress) as steps:
+        steps.next("one")
+        steps.note("3 MB")
+        steps.next("two")
+    assert progress.seen == [("begin", "one"), ("end", "one", "3 MB"), ("begin", "two"), ("end", "two", "")]
+
+
+def test_a_step_that_failed_did_not_end_well() -> None:
+    progress = Recorded()
+    with pytest.raises(KeyError), Steps(progress) as steps:
+        steps.next("one")
+        raise KeyError
+    assert progress.seen == [("begin", "one")]
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0.0 MB"), (1_500_000, "1.5 MB"), (256_400_000, "256 MB")])
+def test_sizes(size: int, text: str) -> None:
+    assert megabytes(size) == text
+
+
+def test_laps_add_up() -> None:
+    clock = Stopwatch()
+    clock.lap("one")
+    clock.lap("two")
+    assert list(clock.laps) == ["one", "two"] and all(each >= 0 for each in clock.laps.values())

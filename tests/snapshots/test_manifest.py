@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pandastack.errors import ConflictError, ServerError
+from pandastack.snapshots.manifest import FORMAT, Manifest, Snapshot, load
+
+MANIFEST = Manifest(
+    key="0123456789abcdef",
+    format=FORMAT,
+    accelerator="tcg",
+    vmm="qemu 7.2.22 (Debian)",
+    cpu_flags="max:0011",
+    cpus=2,
+    memory_mb=512,
+    disk_mb=1024,
+    image="fedc",
+    kernel_release="6.1.0-56-cloud-amd64",
+    kernel_version="6.1.192-2",
+    kernel_sha256="00",
+    quiet=True,
+    built_at="2026-01-01T00:00:00+00:00",
+)
+
+
+def test_it_survives_its_json(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(MANIFEST.to_json())
+    snapshot = load(tmp_path)
+    assert snapshot == Snapshot(tmp_path, MANIFEST)
+    parts = (snapshot.memory, snapshot.devices, snapshot.disk)
+    assert [path.relative_to(tmp_path).name for path in parts] == ["memory", "devices", "disk.img"]
+
+
+def test_a_later_versions_field_is_no_error() -> None:
+    assert Manifest.from_json(json.dumps(json.loads(MANIFEST.to_json()) | {"later": 1}).encode()) == MANIFEST
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", MANIFEST.to_json()[:50]])
+def test_one_that_cannot_be_read(data: bytes) -> None:
+    with pytest.raises(ServerError, match="manifest"):
+        Manifest.from_json(data)
+
+
+def test_every_field_is_needed() -> None:
+    whole = json.loads(MANIFEST.to_json())
+    for name in whole:
+        with pytest.raises(ServerError, match=name):
+            Manifest.from_json(json.dumps({key: value for key, value in whole.items() if key != name}).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vmm": "qemu 9.0"}, "was made with vmm qemu 9.0, this host has qemu 7.2.22"),
+        ({"cpu_flags": "max:ffff"}, "was made with cpu_flags max:ffff, this host has max:0011"),
+        ({"format": FORMAT + 1}, f"was made with format {FORMAT + 1}, this host has {FORMAT}"),
+    ],
+)
+def test_it_is_restored_only_where_it_fits(change: dict[str, object], said: str) -> None:
+    here = {"vmm": MANIFEST.vmm, "cpu_flags": MANIFEST.cpu_flags}
+    Snapshot(Path("/s"), MANIFEST).check(**here)
+    with pytest.raises(ConflictError) as refused:
+        Snapshot(Path("/s"), replace(MANIFEST, **change)).check(**here)  # type: ignore[arg-type]
+    assert str(refused.value).startswith(f"snapshot {MANIFEST.key[:12]} {said}")
+    assert "template build" in (refused.value.hint or "")
