@@ -33,6 +33,12 @@ class Server:
     process: ProcessIdentity
 
 
+def own(data: Path) -> None:
+    """Make the data directory, and make it nobody else's: it holds the store and every machine's memory."""
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data.chmod(0o700)
+
+
 def record(data: Path, url: str) -> None:
     """Write down that this process is the server of ``data``."""
     identity = identify(os.getpid())
@@ -59,7 +65,7 @@ def start_detached(data: Path, arguments: list[str], deadline: float) -> str:
 
     Raises :class:`ServerError` with the end of its log when it does not.
     """
-    data.mkdir(parents=True, exist_ok=True)
+    own(data)
     log = data / LOG_FILE
     receive, send = os.pipe()
     argv = [sys.executable, "-m", "pandastack.cli", "up", *arguments]

@@ -106,7 +106,7 @@ async def _serve(data: Path, host: str, port: int) -> None:
     logs.configure("info")
     with _listen(host, port) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
-        data.mkdir(parents=True, exist_ok=True, mode=0o711)
+        daemon.own(data)
         async with open_engine(Layout(data, config.cache_dir())) as engine:
             client = EngineClient(StreamingASGITransport(create_engine_app(engine)))
             app = create_app(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pandastack import config
-from pandastack.cli import logs
+from pandastack.cli import daemon, logs
 from pandastack.cli.output import Json, note, print_json
 
 
@@ -55,6 +55,7 @@ async def _build(names: Iterable[str], data: Path) -> list[dict[str, object]]:
     logs.configure("warning")
     shipped, progress = shipped_recipes(), TerminalProgress()
     recipes = [load_template(folder) for folder in recipe_folders(names, shipped)]
+    daemon.own(data)
     layout = Layout(data, config.cache_dir())
     built: list[dict[str, object]] = []
     try:

@@ -17,7 +17,7 @@ from pandastack.engine.plans import BootSpec, boot_plan
 from pandastack.engine.progress import Progress
 from pandastack.errors import BuildError, GuestError, PandastackError
 from pandastack.guest import Channel, ExecRequest, Identity, Process
-from pandastack.host.files import directory_for_now
+from pandastack.host.files import directory_for_now, remove_when_empty
 from pandastack.host.tasks import beside
 from pandastack.vmm.qemu.machine import Machine, launch
 
@@ -40,7 +40,7 @@ async def boot(qemu: Path, spec: BootSpec, work: Path, *, deadline: float = BOOT
     Raises :class:`GuestError` with the end of the console when the guest does not come up.
     """
     plan, console = boot_plan(spec), Console(work / "console.log")
-    with directory_for_now(spec.sockets):
+    with remove_when_empty(spec.sockets.parent), directory_for_now(spec.sockets):
         async with (
             launch(qemu, plan, work / "vmm.log") as machine,
             console.following(plan.sockets.console),

@@ -27,6 +27,7 @@ from pandastack.errors import (
     StorageFullError,
 )
 from pandastack.host import facts
+from pandastack.host.files import remove_when_empty
 from pandastack.host.lock import FileLock
 from pandastack.host.tasks import beside
 from pandastack.network.namespace import empty_namespace
@@ -148,9 +149,10 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
 @asynccontextmanager
 async def _running(layout: Layout, pool: Pool, settings: Settings) -> AsyncIterator[Engine]:
     netns, vmm = await empty_namespace(), await qemu_version()
-    async with beside() as lives:
-        engine = Engine(layout, pool, netns, vmm, lives, settings)
-        lives.start_soon(engine.ready.keep)
-        for template in engine.templates.list():
-            engine.ready.replenish(template)
-        yield engine
+    with remove_when_empty(layout.sockets):
+        async with beside() as lives:
+            engine = Engine(layout, pool, netns, vmm, lives, settings)
+            lives.start_soon(engine.ready.keep)
+            for template in engine.templates.list():
+                engine.ready.replenish(template)
+            yield engine

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pandastack.errors import ServerError, StorageFullError
@@ -42,6 +42,16 @@ def directory_for_now(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def remove_when_empty(path: Path) -> Iterator[None]:
+    """Remove the directory ``path`` after the block unless somebody still has something in it."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def can_clone(directory: Path) -> bool:

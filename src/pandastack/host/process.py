@@ -23,6 +23,9 @@ from pandastack.errors import ServerError
 TAIL_LINES = 20
 """How many of the last lines of output an error shows."""
 
+OUTPUT_LIMIT = 64 * 1024 * 1024
+"""Bytes of each output that :func:`run` keeps; a tool that prints more is ended."""
+
 LINE_LIMIT = 64 * 1024
 """A line is handed over in pieces of at most this many bytes."""
 
@@ -74,8 +77,8 @@ async def run(
         with anyio.fail_after(timeout):
             async with await _open(words, input=input, cwd=cwd, env=env) as process:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_collect, process.stdout, out, on_line)
-                    tasks.start_soon(_collect, process.stderr, err, on_line)
+                    tasks.start_soon(_collect, process, process.stdout, out, on_line)
+                    tasks.start_soon(_collect, process, process.stderr, err, on_line)
                     if process.stdin is not None:
                         await _feed(process, input or b"")
                 await process.wait()
@@ -83,6 +86,8 @@ async def run(
         raise CommandError(words, f"timeout after {timeout:g} s", bytes(err or out)) from error
     status = process.returncode
     assert status is not None
+    if max(len(out), len(err)) > OUTPUT_LIMIT:
+        raise CommandError(words, f"printed more than {OUTPUT_LIMIT // 2**20} MiB and was ended")
     if check and status != 0:
         raise CommandError(words, describe_status(status), bytes(err.strip() or out))
     return Completed(tuple(words), status, bytes(out), bytes(err))
@@ -110,11 +115,16 @@ async def _feed(process: Process, data: bytes) -> None:
         await process.stdin.aclose()
 
 
-async def _collect(stream: ByteReceiveStream | None, into: bytearray, on_line: Callable[[str], None] | None) -> None:
+async def _collect(
+    process: Process, stream: ByteReceiveStream | None, into: bytearray, on_line: Callable[[str], None] | None
+) -> None:
     assert stream is not None
     line = bytearray()
     async for chunk in stream:
         into += chunk
+        if len(into) > OUTPUT_LIMIT:
+            _signal(process, signal.SIGKILL)
+            return
         if on_line is None:
             continue
         line += chunk
