@@ -14,6 +14,7 @@ from pandastack.disks import pool as pools
 from pandastack.disks.ext4 import make_ext4
 from pandastack.disks.pool import Pool, open_pool
 from pandastack.host import facts, files, mount
+from pandastack.host.process import run
 from tests.system.installation import loop_devices
 
 pytestmark = pytest.mark.anyio
@@ -61,12 +62,10 @@ def without_image(monkeypatch: pytest.MonkeyPatch) -> None:
 async def _use(pool: Pool) -> None:
     source = pool.snapshots / "disk"
     await make_ext4(source, 64)
-    with pool.machine_directory("one") as directory:
-        clone = directory / "disk.img"
-        assert files.clone(source, clone) == pool.reflink
-        assert clone.read_bytes() == source.read_bytes()
-        assert files.allocated_bytes(clone) < 8 * MIB
-    assert list(pool.machines.iterdir()) == []
+    clone = pool.machines / "disk.img"
+    assert files.clone(source, clone) == pool.reflink
+    assert clone.read_bytes() == source.read_bytes()
+    assert files.allocated_bytes(clone) < 8 * MIB
     assert pool.free_bytes() > 0
 
 
@@ -85,25 +84,22 @@ async def test_an_image_is_mounted_and_unmounted(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("mountable")
 async def test_the_last_process_unmounts(tmp_path: Path) -> None:
-    argv = [sys.executable, "-c", USE, str(tmp_path)]
-    async with open_pool(tmp_path) as pool:
-        other = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert other.stdout
-        assert await anyio.to_thread.run_sync(other.stdout.readline) == b"open\n"
-        assert (pool.machines / "theirs").exists()
-    assert mount.is_mounted(tmp_path / "pool")
-    await anyio.to_thread.run_sync(other.communicate)
-    assert other.returncode == 0
+    async with await anyio.open_process([sys.executable, "-c", USE, str(tmp_path)]) as other:
+        assert other.stdin and other.stdout
+        async with open_pool(tmp_path) as pool:
+            assert await other.stdout.receive() == b"open\n"
+            assert (pool.machines / "theirs").exists()
+        assert mount.is_mounted(tmp_path / "pool")
+        await other.stdin.aclose()
+        assert await other.wait() == 0
     assert not mount.is_mounted(tmp_path / "pool")
 
 
 @pytest.mark.usefixtures("mountable")
 async def test_a_mount_that_a_killed_process_left_is_used_and_undone(tmp_path: Path) -> None:
-    other = subprocess.Popen([sys.executable, "-c", USE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert other.stdout
-    assert await anyio.to_thread.run_sync(other.stdout.readline) == b"open\n"
-    other.kill()
-    other.communicate()
+    async with await anyio.open_process([sys.executable, "-c", USE, str(tmp_path)]) as other:
+        assert other.stdout and await other.stdout.receive() == b"open\n"
+        other.kill()
     assert mount.is_mounted(tmp_path / "pool")
     async with open_pool(tmp_path) as pool:
         assert (pool.machines / "theirs").exists()
@@ -148,8 +144,7 @@ async def test_an_ext4_costs_little_and_is_sound(tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
     await make_ext4(disk, 10240)
     assert disk.stat().st_size == 10240 * MIB
-    assert files.allocated_bytes(disk) < 4 * MIB
-    checked = subprocess.run([facts.program("e2fsck") or "e2fsck", "-fn", disk], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout
-    described = subprocess.run([facts.program("dumpe2fs") or "dumpe2fs", "-h", disk], capture_output=True, text=True)
-    assert "has_journal" not in described.stdout
+    assert files.allocated_bytes(disk) < 8 * MIB
+    await run([facts.program("e2fsck") or "e2fsck", "-fn", disk])
+    described = await run([facts.program("dumpe2fs") or "dumpe2fs", "-h", disk])
+    assert "has_journal" not in described.text

@@ -72,15 +72,11 @@ async def _create(data: Path, template: str, n: int) -> tuple[dict[str, object],
 
 
 def _measure(data: Path, floor: Floor, template: str, n: int) -> Samples:
-    import httpx
-
     from pandastack.bench.create import Api, measure
     from pandastack.cli import credentials, daemon
 
-    server = daemon.find(data)
-    if server is None:
+    server, token = daemon.find(data), credentials.first_token(data)
+    if server is None or token is None:
         raise PandastackError(f"no server runs for {data}", hint="start one: pandastack up --detach")
-    headers = {"Authorization": f"Bearer {credentials.first_token(data)}"}
-    with httpx.Client(base_url=server.url, headers=headers, timeout=60) as http:
-        note(f"{n} bare restores and {n} creates in turn, then commands, throughput and memory")
-        return measure(Api(http, template), floor, n)
+    note(f"{n} bare restores and {n} creates in turn, then commands, throughput and memory")
+    return measure(Api(server.url, token, template), floor, n)

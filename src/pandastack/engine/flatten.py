@@ -59,7 +59,7 @@ def image_size(path: Path) -> int:
     """The size in bytes that an EROFS image says it has. Raises :class:`BuildError` when it is none, or larger."""
     with path.open("rb") as file:
         file.seek(1024)
-        fields = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size))
+        fields = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size).ljust(_SUPERBLOCK.size, b"\0"))
     magic, block_bits, blocks = fields[0], fields[3], fields[9]
     size = blocks << block_bits if 9 <= block_bits <= 16 else 0
     if magic != _MAGIC or not 0 < size <= path.stat().st_size:

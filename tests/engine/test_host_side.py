@@ -1,0 +1,132 @@
+"""Sweep, console and checks against this host's own processes, sockets and files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pandastack.engine import checks
+from pandastack.engine.checks import TOOLS, Verdict, examine
+from pandastack.engine.console import KEEP_BYTES, Console
+from pandastack.engine.layout import Layout
+from pandastack.engine.sweep import machine_name, sweep
+from pandastack.host import facts
+from tests.system.installation import eventually
+
+
+def process_named(*words: str) -> subprocess.Popen[bytes]:
+    """A process that, from outside, looks as if it were called with ``words``."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
+
+
+@pytest.fixture
+def processes() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    started = {
+        "ours": process_named("-name", machine_name("feed0001", "beef"), "-M", "microvm"),
+        "another engine's": process_named("-name", machine_name("feed0002", "beef")),
+        "no machine": process_named(machine_name("feed0001", "beef")),
+        "a strange one": process_named("-name"),
+    }
+    yield started
+    for each in started.values():
+        each.kill()
+        each.wait()
+
+
+def test_a_sweep_ends_what_is_its_own(processes: dict[str, subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    machines, sockets = tmp_path / "machines", tmp_path / "sockets"
+    for each in (machines / "beef", sockets / "beef"):
+        each.mkdir(parents=True)
+        (each / "file").touch()
+    assert sweep("feed0001", machines, sockets) == 1
+    assert processes["ours"].wait(5) == -9
+    assert [name for name, each in processes.items() if each.poll() is not None] == ["ours"]
+    assert list(machines.iterdir()) == list(sockets.iterdir()) == []
+
+
+def test_a_sweep_of_nothing(tmp_path: Path) -> None:
+    assert sweep("feed0003", tmp_path / "none", tmp_path / "none") == 0
+
+
+@pytest.mark.anyio
+async def test_the_console_keeps_the_end_and_stays_bounded(tmp_path: Path) -> None:
+    console = Console(tmp_path / "console.log")
+    assert console.tail() == b""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+    printed = b"".join(b"line %07d\n" % number for number in range(100_000))
+    async with console.following(tmp_path / "socket"):
+        peer = await anyio.to_thread.run_sync(listener.accept)
+        for start in range(0, len(printed), 50_000):
+            await anyio.to_thread.run_sync(peer[0].sendall, printed[start : start + 50_000])
+            await anyio.lowlevel.checkpoint()
+            if (tmp_path / "console.log").exists():
+                assert (tmp_path / "console.log").stat().st_size <= 2 * KEEP_BYTES + 65536
+        peer[0].close()
+        await anyio.to_thread.run_sync(
+            eventually, lambda: console.tail().endswith(printed[-14:]), 10, "everything is written"
+        )
+    listener.close()
+    assert console.tail() == printed[-KEEP_BYTES:]
+    assert console.tail(14) == printed[-14:]
+
+
+@pytest.mark.anyio
+async def test_a_console_that_nobody_offers_is_no_error(tmp_path: Path) -> None:
+    console = Console(tmp_path / "console.log")
+    async with console.following(tmp_path / "nothing"):
+        await anyio.lowlevel.checkpoint()
+    assert console.tail() == b""
+
+
+def found(layout: Layout) -> dict[str, checks.Check]:
+    return {each.name: each for each in examine(layout)}
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "data", tmp_path / "cache")
+
+
+def test_everything_is_examined_and_nothing_is_made(layout: Layout, tmp_path: Path) -> None:
+    names = set(found(layout))
+    assert {tool.program for tool in TOOLS} < names
+    assert {"python", "architecture", "privileges", "kvm", "memory", "data directory", "reflink"} < names
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_well_has_a_fix(layout: Layout) -> None:
+    assert [each.name for each in examine(layout) if each.verdict is not Verdict.OK and not each.fix] == []
+
+
+def test_a_tool_that_is_missing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "program", lambda name: None)
+    checked = found(layout)
+    for tool in TOOLS:
+        assert checked[tool.program].verdict is (Verdict.FAIL if tool.needed else Verdict.WARN)
+        assert checked[tool.program].fix == f"apt-get install {tool.package}"
+
+
+def test_the_makefile_installs_every_package() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    packages = next(line for line in makefile.splitlines() if line.startswith("PACKAGES")).split()
+    essential = {"dpkg"}
+    assert set(checks.SYSTEM_PACKAGES) - essential <= set(packages)
+
+
+def test_a_directory_that_cannot_be_written(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert found(layout)["data directory"].verdict is Verdict.FAIL
+
+
+def test_without_root_it_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "is_root", lambda: False)
+    assert found(layout)["privileges"].verdict is Verdict.WARN

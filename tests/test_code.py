@@ -1,0 +1,61 @@
+"""The code as a whole: layers, types, style, size."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for path in (ROOT / "src").rglob("*.py") if "_sync" not in path.parts]
+CHECKED = [name for name in ("src", "tests", "bench", "scripts", "examples") if (ROOT / name).exists()]
+
+
+def tool(*argv: str) -> None:
+    """Run a tool of the virtual environment; what it finds is the test's failure."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name(argv[0]), *argv[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_package_imports_only_from_layers_below() -> None:
+    tool("lint-imports", "--no-cache")
+
+
+def test_types() -> None:
+    tool("mypy")
+
+
+def test_style() -> None:
+    tool("ruff", "check", *CHECKED)
+
+
+def test_formatting() -> None:
+    tool("ruff", "format", "--check", *CHECKED)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+def test_modules_are_small_and_say_what_they_are(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert not text or text.startswith(('"""', "from __future__"))
+    assert path.stem not in ("utils", "util", "common", "helpers", "misc")
+
+
+def test_no_machine_of_a_developer_is_named() -> None:
+    """Files that are shipped or read by others hold no paths of the place where they were written."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("this is no git checkout")
+    words = [f"{ROOT}/", "/" + "work/", "/" + "Users/"]
+    found = [
+        f"{name}: {word}"
+        for name in listed.stdout.split("\0")
+        if name and (ROOT / name).is_file() and name != "tests/test_code.py"
+        for word in words
+        if word.encode() in (ROOT / name).read_bytes()
+    ]
+    assert found == []
