@@ -75,7 +75,7 @@ class Installation:
         return json.loads(done.stdout)
 
     def build(self, *templates: str) -> None:
-        """Install templates; without a warm cache this takes minutes, so its progress is shown."""
+        """Install templates, and show the progress of it."""
         subprocess.run([*COMMAND, "template", "build", *templates], env=self.environment, stdout=sys.stderr, check=True)
 
     @contextmanager

@@ -58,7 +58,7 @@ def test_a_body_that_is_too_large(untouched: httpx.Client) -> None:
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer pds_" + "0" * 32, "Basic dTpw", "Bearer ü"])
 def test_a_wrong_token(untouched: httpx.Client, authorization: str) -> None:
-    headers = {"Authorization": authorization.encode()}
+    headers = {b"Authorization": authorization.encode()}
     for method, path in (("POST", CREATE), ("GET", CREATE), ("GET", "/templates"), ("GET", "/me")):
         answer = untouched.request(method, path, headers=headers, json={"template": "base"})
         assert (path, answer.status_code) == (path, 401)

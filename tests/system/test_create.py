@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -72,6 +73,13 @@ def test_what_a_sandbox_writes_is_its_own(create: Create) -> None:
     one, other = create(), create()
     one.exec("echo mine > /root/mark; rm -rf /usr/bin/git", check=True)
     assert other.exec("ls /root /usr/bin/git", check=True).stdout == "/usr/bin/git\n\n/root:\n"
+
+
+def test_more_at_once_than_machines_are_ready(client: Client, create: Create) -> None:
+    with ThreadPoolExecutor(10) as threads:
+        sandboxes = list(threads.map(lambda _: create(), range(10)))
+        said = list(threads.map(lambda each: each.exec("cat /etc/machine-id", check=True).stdout, sandboxes))
+    assert len({each.id for each in sandboxes}) == len(set(said)) == 10
 
 
 def test_there_is_no_network(sandbox: Sandbox) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,25 @@ def test_a_machine_that_hangs_can_be_deleted(http: httpx.Client, create: Create)
 def test_a_ready_machine_that_dies_is_not_handed_out(server: Server, http: httpx.Client, create: Create) -> None:
     """Those that wait for a guest: all of them are killed, and the next creates do not notice."""
     used = {pid_of(http, Sandbox.from_dict(each, None)) for each in http.get("/sandboxes").json()}  # type: ignore[arg-type]
-    for pid in set(server.installation.machines()) - used:
+    waiting = set(server.installation.machines()) - used
+    directories = [directory for pid in waiting for directory in machine_of(server, pid)]
+    for pid in waiting:
         os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not any(each.exists() for each in directories), 5, "the server has noticed")
     assert [create().exec("echo ok", check=True).stdout for _ in range(3)] == ["ok\n"] * 3
+
+
+def test_machines_that_die_while_they_are_made(server: Server, http: httpx.Client, create: Create) -> None:
+    """At whatever moment of it: every machine that waits for a guest is killed as soon as it is seen."""
+    used = {pid_of(http, Sandbox.from_dict(each, None)) for each in http.get("/sandboxes").json()}  # type: ignore[arg-type]
+    create().kill()  # so that there is one to make
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        for pid in set(server.installation.machines()) - used:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert server.process.poll() is None
+    assert create().exec("echo ok", check=True).stdout == "ok\n"
 
 
 def test_deleting_ends_everything(server: Server, http: httpx.Client, create: Create) -> None:

@@ -154,7 +154,13 @@ async def _answer(app: ASGIApp, listener: socket.socket, on_ready: Callable[[], 
             yield  # uvicorn would end the process by the same signal afterwards, before the machines are ended
 
     configuration = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, ws_max_size=16 * 1024 * 1024
+        app,
+        log_level="warning",
+        access_log=False,
+        # Longer than clients keep an idle connection, so that it is they who close it: no request meets a closed one.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+        ws_max_size=16 * 1024 * 1024,
     )
     server = Server(configuration)
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
 from anyio.abc import TaskGroup
 
 from pandastack.disks.pool import RESERVE, Pool, open_pool
@@ -17,6 +18,7 @@ from pandastack.engine.orphans import sweep_orphans
 from pandastack.engine.ready import Ready
 from pandastack.engine.sandbox import Order, Sandbox
 from pandastack.engine.slots import Slots
+from pandastack.engine.stopwatch import Stopwatch
 from pandastack.engine.sweep import sweep
 from pandastack.engine.templates import Templates
 from pandastack.errors import (
@@ -72,9 +74,16 @@ class Engine:
         self._admit()
         accelerator = Accelerator(template.snapshot.manifest.accelerator)
         template.snapshot.check(vmm=self.vmm, cpu_flags=cpu_identity(accelerator))
-        prepared = await self.ready.take(template)
-        sandbox = await prepared.claim(replace(order, env={**template.template.env, **order.env}))
-        self._sandboxes[sandbox.id] = sandbox
+        order = replace(order, env={**template.template.env, **order.env})
+        clock = Stopwatch()
+        # Shielded: a caller that leaves now must not leave a machine behind that nobody knows.
+        with self.ready.claiming(), anyio.CancelScope(shield=True):
+            prepared = await self.ready.take(template)
+            clock.lap("machine")
+            sandbox = await prepared.claim(order)
+            clock.lap("identity")
+            sandbox.phases = clock.laps
+            self._sandboxes[sandbox.id] = sandbox
         self.ready.replenish(template)
         return sandbox
 

@@ -1,9 +1,8 @@
-"""The life of one machine, from an empty VMM to the end of the sandbox in it: one block, owned by one task.
+"""The life of one machine, from a VMM that loads a snapshot to the end of the sandbox in it: one block, one task.
 
-A machine is *prepared* without a guest: its disk is cloned, its VMM runs and waits. Later it is *claimed* by a sandbox:
-the snapshot's device state is loaded, the guest is told who it is, and only then is it handed out. What prepares
-machines ahead of need is :mod:`pandastack.engine.ready`; a create that finds none starts a life of its own, by the same
-path.
+A machine may be made *ahead* of need: it is restored, rehearses what every sandbox does first, and then its CPUs are
+stopped. When a sandbox claims it they go on, the guest is told who it is, and only then is it handed out. What makes
+machines ahead is :mod:`pandastack.engine.ready`; a create that finds none starts a life of its own, by the same path.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from pandastack.engine.layout import Layout
 from pandastack.engine.plans import Berth, restore_plan
 from pandastack.engine.sandbox import Order, Prepared, Sandbox
 from pandastack.engine.slots import Slots
-from pandastack.engine.stopwatch import Stopwatch
 from pandastack.engine.templates import Installed
 from pandastack.errors import GuestError, PandastackError
 from pandastack.guest import Channel, Identity
@@ -55,29 +53,36 @@ class Resources(Protocol):
         """Called when nothing is left of a sandbox's machine."""
 
 
-async def live(resources: Resources, template: Installed, *, task_status: TaskStatus[Prepared]) -> None:
-    """One machine's whole life. Reports a :class:`Prepared` as soon as its VMM waits for a guest.
+async def live(resources: Resources, template: Installed, ahead: bool, *, task_status: TaskStatus[Prepared]) -> None:
+    """One machine's whole life. Reports a :class:`Prepared` as soon as it can be claimed.
 
     Raises only before that; afterwards whoever claims the machine is told what went wrong.
     """
     prepared, death = Prepared(template), _Death()
     sandbox: Sandbox | None = None
     try:
-        async with _prepare(resources, template, death) as (machine, console, journal):
+        async with (
+            _machine(resources, template, death) as (machine, console, journal),
+            _restored(machine, template, death) as channel,
+        ):
+            if ahead:
+                await _rehearse(machine, channel, template)
             prepared.offered = True
             task_status.started(prepared)
             order = await prepared.ordered()
             if order is None:
                 return
             journal.advance("claimed", sandbox=order.sandbox)
-            clock = Stopwatch()
-            async with _awake(machine, template, order, death, clock) as channel:
-                sandbox = Sandbox(order, template, machine, channel, console)
-                sandbox.phases = clock.laps
-                journal.advance("running")
-                prepared.succeed(sandbox)
-                await sandbox.ended()
-                journal.advance("ending")
+            if ahead:
+                await machine.resume()
+            await _introduce(channel, order, template, quiet=ahead)
+            sandbox = Sandbox(order, template, machine, channel, console)
+            journal.advance("running")
+            prepared.succeed(sandbox)
+            await sandbox.ended()
+            journal.advance("ending")
+        if not prepared.offered:  # a watch has ended the block
+            raise GuestError(f"the machine ended before it was ready: {death.reason}")
     except PandastackError as error:
         if not prepared.offered:
             raise
@@ -98,7 +103,7 @@ class _Death:
 
 
 @asynccontextmanager
-async def _prepare(
+async def _machine(
     resources: Resources, template: Installed, death: _Death
 ) -> AsyncIterator[tuple[Machine, Console, Journal]]:
     """A VMM with everything but a guest."""
@@ -126,17 +131,30 @@ def _berth(resources: Resources) -> Iterator[Berth]:
 
 
 @asynccontextmanager
-async def _awake(
-    machine: Machine, template: Installed, order: Order, death: _Death, clock: Stopwatch
-) -> AsyncIterator[Channel]:
-    """The guest, restored and told who it is."""
+async def _restored(machine: Machine, template: Installed, death: _Death) -> AsyncIterator[Channel]:
+    """The guest as the snapshot has it, and the channel to it. It does not know yet that it is another."""
     async with await anyio.connect_unix(machine.plan.sockets.channel) as stream, Channel(stream) as channel:
         await machine.load(template.snapshot.devices)
-        clock.lap("load")
-        await channel.resume(identity_of(order), quiet=template.snapshot.manifest.quiet, timeout_s=HANDSHAKE_DEADLINE)
-        clock.lap("handshake")
         async with _watched(partial(_why_closed, channel, machine), death):
             yield channel
+
+
+async def _introduce(channel: Channel, order: Order, template: Installed, *, quiet: bool) -> None:
+    """Tell the guest who it is. ``quiet``: the channel was used since the restore, so it stands at a frame border."""
+    quiet = quiet or template.snapshot.manifest.quiet
+    await channel.resume(identity_of(order), quiet=quiet, timeout_s=HANDSHAKE_DEADLINE)
+
+
+async def _rehearse(machine: Machine, channel: Channel, template: Installed) -> None:
+    """Let the guest take on an identity once, then stop its CPUs.
+
+    Memory that is touched for the first time is mapped, and under software emulation code that runs for the first time
+    is translated: that is most of what a create costs. Nothing of the rehearsal remains: the identity is given anew,
+    random numbers included, when the machine is claimed. A first command is not rehearsed: it would cost every machine
+    ten megabytes for as long as it waits.
+    """
+    await _introduce(channel, Order(sandbox="", hostname="template"), template, quiet=False)
+    await machine.pause()
 
 
 async def _why_closed(channel: Channel, machine: Machine) -> str:

@@ -1,8 +1,10 @@
-"""Machines prepared before they are needed: a create then has no process to start and no disk to clone."""
+"""Machines made before they are needed: a create then has no process to start and no state to load."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 import structlog
@@ -17,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class Ready:
-    """``depth`` prepared machines for each template that is in use."""
+    """``depth`` machines made ahead for each template that is in use."""
 
     def __init__(self, resources: Resources, lives: TaskGroup, depth: int) -> None:
         self._resources = resources
@@ -26,18 +28,34 @@ class Ready:
         self._waiting: dict[str, deque[Prepared]] = {}
         self._wanted: dict[str, Installed] = {}
         self._short = anyio.Event()
+        self._claims = 0
+        self._calm = anyio.Event()
+        self._calm.set()
+
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """While a create is under way nothing is made ahead: it would take the CPUs from it."""
+        self._claims += 1
+        if self._claims == 1:
+            self._calm = anyio.Event()
+        try:
+            yield
+        finally:
+            self._claims -= 1
+            if self._claims == 0:
+                self._calm.set()
 
     async def take(self, template: Installed) -> Prepared:
-        """A machine for ``template``: a prepared one, else a new one, by the same path."""
+        """A machine for ``template``: one made ahead, else a new one, by the same path."""
         waiting = self._waiting.setdefault(template.key, deque())
         while waiting:
             prepared = waiting.popleft()
             if prepared.usable:
                 return prepared
-        return await self._start(template)
+        return await self._start(template, ahead=False)
 
     def replenish(self, template: Installed) -> None:
-        """Say that ``template`` is in use; what is missing is prepared in the background."""
+        """Say that ``template`` is in use; what is missing is made in the background."""
         former = self._wanted.get(template.name)
         if former is not None and former.key != template.key:
             for outdated in self._waiting.pop(former.key, ()):
@@ -46,7 +64,7 @@ class Ready:
         self._short.set()
 
     async def keep(self) -> None:
-        """Prepare what is missing, one at a time so that it never crowds out a create. Runs until cancelled."""
+        """Make what is missing, one at a time and only while nobody waits for a create. Runs until cancelled."""
         while True:
             await self._short.wait()
             self._short = anyio.Event()
@@ -56,12 +74,13 @@ class Ready:
     async def _fill(self, template: Installed) -> None:
         waiting = self._waiting.setdefault(template.key, deque())
         while sum(each.usable for each in waiting) < self._depth:
+            await self._calm.wait()
             try:
-                waiting.append(await self._start(template))
+                waiting.append(await self._start(template, ahead=True))
             except PandastackError as error:
-                log.warning("cannot prepare a machine", template=template.name, reason=str(error))
+                log.warning("cannot make a machine ahead", template=template.name, reason=str(error))
                 return
 
-    async def _start(self, template: Installed) -> Prepared:
-        prepared: Prepared = await self._lives.start(live, self._resources, template)
+    async def _start(self, template: Installed, *, ahead: bool) -> Prepared:
+        prepared: Prepared = await self._lives.start(live, self._resources, template, ahead)
         return prepared
