@@ -201,10 +201,15 @@ def test_a_fork_bomb_in_the_background_harms_nobody_else(create: Create) -> None
 
 
 def test_a_guest_without_memory_harms_nobody_else(create: Create) -> None:
-    sandbox = create()
-    hog = sandbox.exec("python3 -c 'x = [b\"x\" * 2**20 for _ in range(4096)]'", timeout_seconds=60)
-    assert hog.exit_code in (1, 137)
-    assert sandbox.exec("echo still here", check=True).stdout == "still here\n"
+    """Its kernel kills the command sooner or later; a guest that is busy with that may need the time limit's help."""
+    sandbox, neighbour = create(), create()
+    try:
+        hog = sandbox.exec("python3 -c 'x = [b\"x\" * 2**20 for _ in range(4096)]'", timeout_seconds=20)
+        assert hog.exit_code in (1, 137)
+    except SandboxTimeout:
+        pass
+    assert neighbour.exec("echo unharmed", check=True).stdout == "unharmed\n"
+    assert sandbox.exec("echo still here", timeout_seconds=60, check=True).stdout == "still here\n"
 
 
 def test_a_full_disk_is_an_error_where_it_happens(create: Create, http: httpx.Client) -> None:

@@ -140,17 +140,20 @@ def test_a_ready_machine_that_dies_is_not_handed_out(server: Server, http: httpx
     assert [create().exec("echo ok", check=True).stdout for _ in range(3)] == ["ok\n"] * 3
 
 
-def test_machines_that_die_while_they_are_made(server: Server, http: httpx.Client, create: Create) -> None:
-    """At whatever moment of it: every machine that waits for a guest is killed as soon as it is seen."""
-    used = {pid_of(http, Sandbox.from_dict(each, None)) for each in http.get("/sandboxes").json()}  # type: ignore[arg-type]
-    create().kill()  # so that there is one to make
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
-        for pid in set(server.installation.machines()) - used:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    assert server.process.poll() is None
+@pytest.mark.parametrize("milliseconds", [0, 10, 20, 30, 40, 60, 80])
+def test_a_machine_that_dies_while_it_is_made(
+    server: Server, http: httpx.Client, create: Create, milliseconds: int
+) -> None:
+    """At whatever moment of it; each create makes the server prepare another one."""
+    before = set(server.installation.machines())
+    create().kill()
+    made = eventually(lambda: set(server.installation.machines()) - before, 10, "another machine is made")
+    time.sleep(milliseconds / 1000)  # the moment is what the test varies
+    for pid in made:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     assert create().exec("echo ok", check=True).stdout == "ok\n"
+    assert server.process.poll() is None
 
 
 def test_deleting_ends_everything(server: Server, http: httpx.Client, create: Create) -> None:

@@ -8,7 +8,7 @@ from pandastack.host.process import run
 
 
 async def make_ext4(path: Path, size_mb: int) -> None:
-    """An empty ext4 of ``size_mb`` MiB that takes a few hundred KiB on the host. No journal: a sandbox's disk does not
+    """An empty ext4 of ``size_mb`` MiB that takes about 4 MiB on the host. No journal: a sandbox's disk does not
     outlive a crash of its host, and a clone is always taken while nothing writes."""
     with path.open("wb") as file:
         file.truncate(size_mb * 1024 * 1024)
