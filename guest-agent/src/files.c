@@ -18,7 +18,7 @@ static int not_regular(mode_t mode)
 }
 
 /* Looked at before the open too: opening a device can already do something. */
-static int open_regular(const char *path, int flags, mode_t mode, int *fd)
+int open_regular(const char *path, int flags, mode_t mode, int *fd)
 {
 	struct stat st;
 	int error = 0;
@@ -64,45 +64,6 @@ int make_parents(const char *path)
 		part[i] = '/';
 	}
 	return 0;
-}
-
-void write_open(struct stream *s, const struct request *r)
-{
-	int error = r->path ? make_parents(r->path) : EINVAL;
-	mode_t mode = r->has_mode ? (mode_t)r->mode & 07777 : 0644;
-
-	s->kind = S_WRITE;
-	if (!error)
-		error = open_regular(r->path, O_WRONLY | O_CREAT | O_TRUNC, mode, &s->file);
-	if (!error && r->has_mode && fchmod(s->file, mode))
-		error = errno;
-	if (error)
-		stream_finish(s, error, "write");
-}
-
-void write_data(struct stream *s, const uint8_t *data, uint32_t length)
-{
-	if (s->finished)
-		return;
-	for (uint32_t done = 0; done < length;) {
-		ssize_t n = write(s->file, data + done, length - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return stream_finish(s, n < 0 ? errno : ENOSPC, "write");
-		done += (uint32_t)n;
-		s->bytes += (uint64_t)n;
-	}
-	stream_consumed(s, length);
-}
-
-void write_end(struct stream *s)
-{
-	int failed = close(s->file);
-
-	s->file = -1;
-	stream_finish(s, failed ? errno : 0, "write");
 }
 
 static bool pump_read(struct stream *s)

@@ -2,6 +2,8 @@
 #ifndef FILES_H
 #define FILES_H
 
+#include <sys/types.h>
+
 #include "request.h"
 #include "stream.h"
 
@@ -23,6 +25,7 @@ bool files_pump(struct stream *stream);
 /* 0 or an errno. */
 int delete_tree(const char *path);
 int make_parents(const char *path);
+int open_regular(const char *path, int flags, mode_t mode, int *fd);
 
 struct stat;
 void put_entry(struct tlv_writer *writer, const char *name, const struct stat *st);

@@ -49,8 +49,13 @@ void stream_forget(struct stream *s)
 	pipes_detach(s);
 	if (s->file >= 0)
 		close(s->file);
+	if (s->temporary)
+		unlink(s->temporary);
+	free(s->temporary);
+	free(s->target);
 	free(s->input);
 	free(s->request);
+	s->temporary = s->target = NULL;
 	s->input = s->request = NULL;
 	s->kind = S_FREE;
 }

@@ -46,6 +46,7 @@ struct stream {
 	uint64_t deadline_ns; /* 0: none */
 	struct rusage usage;
 	int file; /* -1 when closed */
+	char *target, *temporary; /* of a write: what to replace, and with what; the latter goes with the stream */
 	uint64_t bytes; /* moved so far */
 	uint64_t remaining; /* of a read */
 	uint8_t *request; /* of an S_SCRIPT: the OPEN, kept until the command is complete */

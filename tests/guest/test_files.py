@@ -13,6 +13,9 @@ import pytest
 from pandastack.errors import BadRequestError, NotFoundError, StorageFullError
 from pandastack.guest import Channel
 
+SMALL = ("-t", "tmpfs", "-o", "size=64k", "none")
+"""A file system of 64 KiB."""
+
 
 async def pieces(*data: bytes) -> AsyncIterator[bytes]:
     for piece in data:
@@ -20,9 +23,9 @@ async def pieces(*data: bytes) -> AsyncIterator[bytes]:
 
 
 @contextmanager
-def small_mount(path: Path) -> Iterator[None]:
-    """A file system of 64 KiB at ``path``, where this machine lets us mount one."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", path], capture_output=True, check=False)
+def mounted_at(path: Path, *words: str | Path) -> Iterator[None]:
+    """What ``mount WORDS PATH`` mounts, where this machine lets us."""
+    mounted = subprocess.run(["mount", *words, path], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"cannot mount a file system here: {mounted.stderr.decode().strip()}")
     try:
@@ -70,7 +73,7 @@ async def test_what_is_no_regular_file_is_refused(channel: Channel, tmp_path: Pa
 
 
 async def test_a_full_disk_is_said_so(channel: Channel, tmp_path: Path) -> None:
-    with small_mount(tmp_path), pytest.raises(StorageFullError):
+    with mounted_at(tmp_path, *SMALL), pytest.raises(StorageFullError):
         await channel.write_file(str(tmp_path / "big"), pieces(bytes(1_000_000)))
 
 
@@ -125,7 +128,7 @@ async def test_delete_refuses_the_root(channel: Channel) -> None:
 async def test_delete_stops_at_a_mount(channel: Channel, tmp_path: Path) -> None:
     inner = tmp_path / "tree/mount"
     inner.mkdir(parents=True)
-    with small_mount(inner):
+    with mounted_at(inner, *SMALL):
         (inner / "file").touch()
         with pytest.raises(BadRequestError):
             await channel.delete(str(tmp_path / "tree"))
@@ -146,3 +149,65 @@ async def test_a_read_left_early_stops(channel: Channel, tmp_path: Path) -> None
     assert await anext(stream)
     await stream.aclose()  # type: ignore[attr-defined]
     assert await channel.ping() < 5
+
+
+async def broken_off(*data: bytes) -> AsyncIterator[bytes]:
+    for piece in data:
+        yield piece
+    raise BadRequestError("too large")
+
+
+async def test_a_transfer_that_is_broken_off_changes_nothing(channel: Channel, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(BadRequestError, match="too large"):
+        await channel.write_file(str(path), broken_off(b"new", b"x" * 100_000))
+    await channel.stat(str(path))  # the agent has seen the end of the transfer by now
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+async def test_a_replaced_file_keeps_its_mode_and_the_way_to_it(channel: Channel, tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"old")
+    path.chmod(0o750)
+    link.symlink_to("file")
+    assert await channel.write_file(str(link), pieces(b"new")) == 3
+    assert link.is_symlink()
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o7777 == 0o750
+    assert {each.name for each in tmp_path.iterdir()} == {"file", "link"}
+
+
+async def test_a_link_to_nowhere_makes_its_target(channel: Channel, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("target")
+    await channel.write_file(str(tmp_path / "link"), pieces(b"new"))
+    assert (tmp_path / "target").read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink()
+
+
+async def test_a_file_with_several_links_stays_one_file(channel: Channel, tmp_path: Path) -> None:
+    path, other = tmp_path / "file", tmp_path / "other"
+    path.write_bytes(b"old")
+    other.hardlink_to(path)
+    await channel.write_file(str(path), pieces(b"new"))
+    assert other.read_bytes() == b"new"
+
+
+async def test_a_full_disk_leaves_the_old_content(channel: Channel, tmp_path: Path) -> None:
+    with mounted_at(tmp_path, *SMALL):
+        path = tmp_path / "file"
+        path.write_bytes(b"old")
+        with pytest.raises(StorageFullError):
+            await channel.write_file(str(path), pieces(b"x" * 200_000))
+        assert path.read_bytes() == b"old"
+        assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+async def test_a_mount_point_is_written_in_place(channel: Channel, tmp_path: Path) -> None:
+    path, source = tmp_path / "file", tmp_path / "source"
+    path.write_bytes(b"")
+    source.write_bytes(b"old and long")
+    with mounted_at(path, "--bind", source):
+        await channel.write_file(str(path), pieces(b"new"))
+        assert source.read_bytes() == b"new"

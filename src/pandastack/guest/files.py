@@ -80,7 +80,8 @@ async def read(
 async def write(connection: Connection, path: str, data: AsyncIterable[bytes], *, mode: int | None = None) -> int:
     """Replace a file's content, making its directories; returns the bytes written.
 
-    Raises StorageFullError when the guest's disk is full; what was written until then stays.
+    The content changes at once and whole, unless the file is a mount point or has several links. Raises
+    StorageFullError when the guest's disk is full.
     """
     extra = [] if mode is None else [(13, frames.u32(mode))]
     with connection.open(_request("write", path, *extra)) as stream:
