@@ -78,11 +78,8 @@ class Engine:
         clock = Stopwatch()
         # Shielded: a caller that leaves now must not leave a machine behind that nobody knows.
         with self.ready.claiming(), anyio.CancelScope(shield=True):
-            prepared = await self.ready.take(template)
-            clock.lap("machine")
-            sandbox = await prepared.claim(order)
-            clock.lap("identity")
-            sandbox.phases = clock.laps
+            sandbox = await self.ready.claim(template, order)
+            sandbox.phases["machine"] = clock.elapsed() - sum(sandbox.phases.values())
             self._sandboxes[sandbox.id] = sandbox
         self.ready.replenish(template)
         return sandbox

@@ -24,6 +24,7 @@ from pandastack.engine.layout import Layout
 from pandastack.engine.plans import Berth, restore_plan
 from pandastack.engine.sandbox import Order, Prepared, Sandbox
 from pandastack.engine.slots import Slots
+from pandastack.engine.stopwatch import Stopwatch
 from pandastack.engine.templates import Installed
 from pandastack.errors import GuestError, PandastackError
 from pandastack.guest import Channel, Identity
@@ -72,11 +73,14 @@ async def live(resources: Resources, template: Installed, ahead: bool, *, task_s
             order = await prepared.ordered()
             if order is None:
                 return
+            clock = Stopwatch()
             journal.advance("claimed", sandbox=order.sandbox)
             if ahead:
                 await machine.resume()
+                clock.lap("resume")
             await _introduce(channel, order, template, quiet=ahead)
-            sandbox = Sandbox(order, template, machine, channel, console)
+            clock.lap("identity")
+            sandbox = Sandbox(order, template, machine, channel, console, clock.laps)
             journal.advance("running")
             prepared.succeed(sandbox)
             await sandbox.ended()

@@ -11,7 +11,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from pandastack.engine.life import Resources, live
-from pandastack.engine.sandbox import Prepared
+from pandastack.engine.sandbox import Order, Prepared, Sandbox
 from pandastack.engine.templates import Installed
 from pandastack.errors import PandastackError
 
@@ -45,14 +45,20 @@ class Ready:
             if self._claims == 0:
                 self._calm.set()
 
-    async def take(self, template: Installed) -> Prepared:
-        """A machine for ``template``: one made ahead, else a new one, by the same path."""
+    async def claim(self, template: Installed, order: Order) -> Sandbox:
+        """A sandbox in a machine made ahead, else in a new one, by the same path.
+
+        A waiting machine may have died, or die now, for reasons of its own: that is no reason to refuse the order.
+        """
         waiting = self._waiting.setdefault(template.key, deque())
         while waiting:
             prepared = waiting.popleft()
             if prepared.usable:
-                return prepared
-        return await self._start(template, ahead=False)
+                try:
+                    return await prepared.claim(order)
+                except PandastackError as error:
+                    log.warning("a machine made ahead failed", template=template.name, reason=str(error))
+        return await (await self._start(template, ahead=False)).claim(order)
 
     def replenish(self, template: Installed) -> None:
         """Say that ``template`` is in use; what is missing is made in the background."""

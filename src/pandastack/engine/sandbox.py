@@ -26,15 +26,23 @@ class Order:
 class Sandbox:
     """A guest that knows who it is, and the ways to reach it."""
 
-    def __init__(self, order: Order, template: Installed, machine: Machine, channel: Channel, console: Console) -> None:
+    def __init__(
+        self,
+        order: Order,
+        template: Installed,
+        machine: Machine,
+        channel: Channel,
+        console: Console,
+        phases: dict[str, float],
+    ) -> None:
         self.id = order.sandbox
         self.template = template
         self.machine = machine
         self.channel = channel
         self.console = console
         self.started_at = time.time()
-        self.phases: dict[str, float] = {}
-        """Milliseconds that each part of the start took."""
+        self.phases = phases
+        """Milliseconds that each part of the create took."""
         self.failure: str | None = None
         """Why the machine ended by itself, if it did."""
         self.gone = anyio.Event()

@@ -6,14 +6,18 @@ import time
 
 
 class Stopwatch:
-    """Laps in milliseconds, by name."""
+    """Milliseconds, to the hundredth: laps by name, and the whole."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._started = self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         """Close the lap that began with the last one."""
         now = time.perf_counter()
         self.laps[name] = round((now - self._last) * 1000, 2)
         self._last = now
+
+    def elapsed(self) -> float:
+        """Since the start."""
+        return round((time.perf_counter() - self._started) * 1000, 2)

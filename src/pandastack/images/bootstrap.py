@@ -128,6 +128,7 @@ printf '127.0.0.1 localhost\\n::1 localhost ip6-localhost\\n' >etc/hosts
 echo 'APT::Keep-Downloaded-Packages "false";' >etc/apt/apt.conf.d/90-keep-no-archives
 mkdir -p mnt
 find . -xdev -newermt "$2" -exec touch -h -d EPOCH {} +
+find var/cache/apt -exec touch -h -d EPOCH {} +
 """.replace("EPOCH", _EPOCH)
 """Over the finished tree $1: nothing of the host stays inside, and no file tells when it was made.
 
