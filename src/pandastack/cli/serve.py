@@ -98,6 +98,7 @@ def _status_text(facts: dict[str, object]) -> str:
 async def _serve(data: Path, host: str, port: int) -> None:
     from pandastack.api.app import create_app
     from pandastack.cluster import EngineClient, StreamingASGITransport
+    from pandastack.engine.engine import Settings as EngineSettings
     from pandastack.engine.engine import open_engine
     from pandastack.engine.http import create_engine_app
     from pandastack.engine.layout import Layout
@@ -107,7 +108,7 @@ async def _serve(data: Path, host: str, port: int) -> None:
     with _listen(host, port) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
         daemon.own(data)
-        async with open_engine(Layout(data, config.cache_dir())) as engine:
+        async with open_engine(Layout(data, config.cache_dir()), EngineSettings.from_env()) as engine:
             client = EngineClient(StreamingASGITransport(create_engine_app(engine)))
             app = create_app(
                 client,

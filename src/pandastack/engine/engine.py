@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from pandastack.engine.stopwatch import Stopwatch
 from pandastack.engine.sweep import sweep
 from pandastack.engine.templates import Templates
 from pandastack.errors import (
+    BadRequestError,
     CapacityError,
     ConflictError,
     NotFoundError,
@@ -36,15 +38,28 @@ from pandastack.network.namespace import empty_namespace
 from pandastack.vmm.plan import Accelerator
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 
+READY_MAXIMUM = 1024
+"""More machines than this per template are a slip of the pen."""
+
 MEMORY_RESERVE = 512 * 1024**2
 """Bytes of the host's memory that no sandbox is started into."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``ready`` prepared machines are kept for each template in use."""
+    """What an operator may change about the engine: each field ``name`` is read from ``PANDASTACK_NAME``."""
 
-    ready: int = 4
+    ready_machines: int = 4
+    """How many machines are made ahead for each template; each takes about 20 MB. 0: every create makes its own."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
+        """Raises :class:`BadRequestError` that names the variable whose value makes no sense."""
+        text = env.get("PANDASTACK_READY_MACHINES") or str(cls.ready_machines)
+        if not text.isdecimal() or int(text) > READY_MAXIMUM:
+            message = f"PANDASTACK_READY_MACHINES must be a whole number up to {READY_MAXIMUM}, not {text!r}"
+            raise BadRequestError(message, field="PANDASTACK_READY_MACHINES")
+        return cls(ready_machines=int(text))
 
 
 class Engine:
@@ -63,7 +78,7 @@ class Engine:
         self.vmm = vmm
         self.templates = Templates(layout.templates, pool)
         self.events = Events()
-        self.ready = Ready(self, lives, settings.ready)
+        self.ready = Ready(self, lives, settings.ready_machines)
         self._sandboxes: dict[str, Sandbox] = {}
 
     async def create(self, order: Order, template_name: str) -> Sandbox:

@@ -1,0 +1,22 @@
+"""What an operator may change about the engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from pandastack.engine.engine import Settings
+from pandastack.errors import BadRequestError
+
+
+def test_the_number_of_machines_made_ahead() -> None:
+    assert Settings.from_env({}).ready_machines == 4
+    assert Settings.from_env({"PANDASTACK_READY_MACHINES": ""}).ready_machines == 4
+    assert Settings.from_env({"PANDASTACK_READY_MACHINES": "0"}).ready_machines == 0
+    assert Settings.from_env({"PANDASTACK_READY_MACHINES": "12"}).ready_machines == 12
+
+
+@pytest.mark.parametrize("text", ["-1", "four", "1.5", "100000"])
+def test_nonsense_is_refused_by_name(text: str) -> None:
+    with pytest.raises(BadRequestError, match="PANDASTACK_READY_MACHINES") as refused:
+        Settings.from_env({"PANDASTACK_READY_MACHINES": text})
+    assert refused.value.field == "PANDASTACK_READY_MACHINES"
