@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
+import structlog
 from anyio.abc import TaskStatus
 
 from pandastack.engine.console import Console
@@ -26,12 +27,14 @@ from pandastack.engine.sandbox import Order, Prepared, Sandbox
 from pandastack.engine.slots import Slots
 from pandastack.engine.stopwatch import Stopwatch
 from pandastack.engine.templates import Installed
-from pandastack.errors import GuestError, PandastackError
+from pandastack.errors import GuestError, PandastackError, ServerError
 from pandastack.guest import Channel, Identity
 from pandastack.host import files
 from pandastack.host.identity import identify
 from pandastack.host.tasks import beside
 from pandastack.vmm.qemu.machine import Machine, launch
+
+log = structlog.get_logger(__name__)
 
 HANDSHAKE_DEADLINE = 20.0
 """Seconds a restored guest may take to say that it knows who it is."""
@@ -87,16 +90,27 @@ async def live(resources: Resources, template: Installed, ahead: bool, *, task_s
             journal.advance("ending")
         if not prepared.offered:  # a watch has ended the block
             raise GuestError(f"the machine ended before it was ready: {death.reason}")
-    except PandastackError as error:
+    except Exception as error:  # faults end here: one machine's never becomes another's, or the server's
+        failure = as_ours(error, resources.machines)
         if not prepared.offered:
-            raise
-        death.reason = death.reason or str(error)
+            raise failure from (None if failure is error else error)
+        death.reason = death.reason or str(failure)
     finally:
         prepared.fail(GuestError(f"the machine ended before its guest was ready: {death.reason or 'engine stops'}"))
         if sandbox is not None:
             sandbox.failure = death.reason
             resources.ended(sandbox)
             sandbox.gone.set()
+
+
+def as_ours(error: Exception, directory: Path) -> PandastackError:
+    """What went wrong in a life, in the words of this package. ``directory`` is where the machine's files are."""
+    if isinstance(error, PandastackError):
+        return error
+    if isinstance(error, OSError):
+        return files.map_error(error, directory)
+    log.error("a machine's life failed", exc_info=error)
+    return ServerError(f"internal error: {type(error).__name__}")
 
 
 @dataclass
