@@ -6,10 +6,6 @@ import time
 from types import TracebackType
 from typing import Protocol
 
-import structlog
-
-log = structlog.get_logger(__name__)
-
 
 class Progress(Protocol):
     """Steps begin and end, in order and never nested; lines belong to the step that runs."""
@@ -19,19 +15,6 @@ class Progress(Protocol):
     def line(self, text: str) -> None: ...
 
     def end(self, title: str, seconds: float, note: str) -> None: ...
-
-
-class LoggedProgress:
-    """Progress as log records, for a server."""
-
-    def begin(self, title: str) -> None:
-        log.info("build step", step=title)
-
-    def line(self, text: str) -> None:
-        log.debug("build output", line=text)
-
-    def end(self, title: str, seconds: float, note: str) -> None:
-        log.info("build step done", step=title, seconds=round(seconds, 1), note=note)
 
 
 class Steps:
