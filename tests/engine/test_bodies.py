@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from pandastack.engine.bodies import create_order, exec_request
+from pandastack.engine.bodies import create_order, create_source, exec_request, fork_orders
 from pandastack.errors import BadRequestError
 
 ID = str(uuid.uuid4())
 
 
 def test_an_order() -> None:
-    order, template = create_order({"id": ID.upper(), "template": "base"})
-    assert (order.sandbox, order.hostname, order.env, template) == (ID, ID[:8], {}, "base")
-    order, _ = create_order({"id": ID, "template": "base", "hostname": "box", "env": {"A": "1"}, "later": 1})
+    order = create_order({"id": ID.upper(), "template": "base"})
+    assert (order.sandbox, order.hostname, order.env) == (ID, ID[:8], {})
+    order = create_order({"id": ID, "template": "base", "hostname": "box", "env": {"A": "1"}, "later": 1})
     assert (order.hostname, order.env) == ("box", {"A": "1"})
 
 
@@ -26,8 +26,6 @@ def test_an_order() -> None:
         ({}, "id"),
         ({"id": "../../etc", "template": "base"}, "id"),
         ({"id": 7, "template": "base"}, "id"),
-        ({"id": ID}, "template"),
-        ({"id": ID, "template": None}, "template"),
         ({"id": ID, "template": "base", "env": ["A=1"]}, "env"),
         ({"id": ID, "template": "base", "env": {"A": 1}}, "env"),
     ],
@@ -36,6 +34,31 @@ def test_an_order_that_is_none(body: dict[str, Any], field: str) -> None:
     with pytest.raises(BadRequestError, match=field) as refused:
         create_order(body)
     assert refused.value.field == field
+
+
+def test_what_a_sandbox_is_made_of() -> None:
+    assert create_source({"template": "base"}) == ("base", None)
+    assert create_source({"template": "ignored", "snapshot": ID.upper()}) == (None, ID)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"), [({}, "template"), ({"template": None}, "template"), ({"snapshot": "../x"}, "snapshot")]
+)
+def test_a_source_that_is_none(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(BadRequestError, match=field):
+        create_source(body)
+
+
+def test_children_begin_with_their_parents_environment() -> None:
+    other = str(uuid.uuid4())
+    orders = fork_orders({"children": [{"id": ID}, {"id": other, "env": {"B": "2"}}]}, {"A": "1", "B": "1"})
+    assert [(each.sandbox, each.env) for each in orders] == [(ID, {"A": "1", "B": "1"}), (other, {"A": "1", "B": "2"})]
+
+
+@pytest.mark.parametrize("children", [None, [], "x", [1], [{"id": "x"}], [{"id": ID}, {"id": ID}]])
+def test_children_that_are_none(children: object) -> None:
+    with pytest.raises(BadRequestError):
+        fork_orders({"children": children}, {})
 
 
 def test_a_command() -> None:

@@ -13,8 +13,9 @@ import pytest
 from pandastack.disks.pool import Pool
 from pandastack.engine import accelerator, events
 from pandastack.engine.accelerator import Choice, Trial, choose, cpu_identity
+from pandastack.engine.adoption import goes_on
 from pandastack.engine.events import Events
-from pandastack.engine.journal import FILE, Entry, Journal
+from pandastack.engine.journal import FILE, Entry, Journal, read
 from pandastack.engine.progress import Steps, megabytes
 from pandastack.engine.stopwatch import Stopwatch
 from pandastack.engine.templates import Templates
@@ -52,6 +53,8 @@ def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
         "snapshot": "0123",
         "state": "planned",
         "sandbox": "",
+        "hostname": "",
+        "env": {},
         "process": None,
     }
     journal.advance("prepared", process=identify(os.getpid()))
@@ -60,6 +63,32 @@ def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
     last = json.loads((tmp_path / FILE).read_text())
     assert (last["state"], last["sandbox"], last["process"]["pid"]) == ("running", "sandbox-id", os.getpid())
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert read(tmp_path) == journal.entry
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"process": 1}', b"\xff"])
+def test_a_journal_that_makes_no_sense_is_none(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / FILE).write_bytes(data)
+    assert read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "asleep", "goes"),
+    [
+        ("planned", False, False),
+        ("prepared", False, False),
+        ("claimed", False, False),
+        ("running", False, True),
+        ("running", True, True),
+        ("paused", False, True),
+        ("hibernating", False, True),
+        ("hibernating", True, False),
+        ("ending", False, False),
+    ],
+)
+def test_which_machines_go_on(state: str, asleep: bool, goes: bool) -> None:
+    entry = Entry("beef", 3, "base", "0123", state, sandbox="s")
+    assert goes_on(entry, {"s"} if asleep else set()) is goes
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_one_that_cannot_be_read(data: bytes) -> None:
 
 def test_every_field_is_needed() -> None:
     whole = json.loads(MANIFEST.to_json())
-    for name in whole:
+    for name in whole.keys() - {"parent"}:
         with pytest.raises(ServerError, match=name):
             Manifest.from_json(json.dumps({key: value for key, value in whole.items() if key != name}).encode())
 

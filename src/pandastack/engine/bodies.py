@@ -6,6 +6,8 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -27,17 +29,40 @@ async def json_body(request: Request) -> dict[str, Any]:
     return body
 
 
-def create_order(body: dict[str, Any]) -> tuple[Order, str]:
-    """The sandbox to create and the name of its template."""
-    try:
-        sandbox_id = str(UUID(str(body["id"])))
-    except (KeyError, ValueError) as error:
-        raise BadRequestError("id must be a UUID", field="id") from error
+def create_order(body: dict[str, Any]) -> Order:
+    """The sandbox to create."""
+    sandbox_id = identifier(body, "id")
+    hostname = str(body.get("hostname") or sandbox_id[:8])
+    return Order(sandbox_id, hostname, _strings(body.get("env"), "env"))
+
+
+def create_source(body: dict[str, Any]) -> tuple[str | None, str | None]:
+    """What to create it from: the name of a template or the id of a snapshot, and ``None`` for the other."""
+    if body.get("snapshot") is not None:
+        return None, identifier(body, "snapshot")
     template = body.get("template")
     if not isinstance(template, str):
         raise BadRequestError("template must be a name", field="template")
-    hostname = str(body.get("hostname") or sandbox_id[:8])
-    return Order(sandbox_id, hostname, _strings(body.get("env"), "env")), template
+    return template, None
+
+
+def fork_orders(body: dict[str, Any], env: dict[str, str]) -> list[Order]:
+    """The children to make; they begin with the environment of their parent."""
+    children = body.get("children")
+    if not isinstance(children, list) or not children or not all(isinstance(each, dict) for each in children):
+        raise BadRequestError("children must be a list of objects", field="children")
+    orders = [create_order(each) for each in children]
+    if len({each.sandbox for each in orders}) < len(orders):
+        raise BadRequestError("children must have different ids", field="children")
+    return [replace(each, env={**env, **each.env}) for each in orders]
+
+
+def identifier(values: Mapping[str, Any], field: str) -> str:
+    """The UUID under ``field``, in its canonical form."""
+    try:
+        return str(UUID(str(values[field])))
+    except (KeyError, ValueError) as error:
+        raise BadRequestError(f"{field} must be a UUID", field=field) from error
 
 
 def exec_request(body: dict[str, Any]) -> tuple[ExecRequest, bytes | None]:

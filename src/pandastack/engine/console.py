@@ -35,14 +35,14 @@ class Console:
                 await self._keep(stream)
 
     async def _keep(self, stream: UNIXSocketStream) -> None:
-        size = 0
-        with self._path.open("wb", buffering=0) as file:
+        # Appending: a machine may have printed under a former run of the server.
+        with self._path.open("ab", buffering=0) as file:
+            size = file.tell()
             async for chunk in stream:
                 file.write(chunk)
                 size += len(chunk)
                 if size > 2 * KEEP_BYTES:
                     size = self._shorten()
-                    file.seek(size)
 
     def _shorten(self) -> int:
         kept = self.tail()

@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from pandastack.engine.bodies import create_order, json_body
+from pandastack.engine.bodies import create_order, create_source, json_body
 from pandastack.engine.engine import Engine
 from pandastack.engine.http_exec import execute
 from pandastack.engine.http_files import file_routes
-from pandastack.engine.sandbox import Sandbox
+from pandastack.engine.http_lifecycle import lifecycle_routes, machine_json
+from pandastack.engine.sandbox import Hibernated, Sandbox
 from pandastack.engine.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.templates import Installed
 from pandastack.errors import CapacityError, PandastackError, to_body
@@ -44,6 +45,7 @@ def create_engine_app(engine: Engine) -> Starlette:
             Route(f"{sandbox}/console", console),
             Route(f"{sandbox}/exec", execute, methods=["POST"]),
             *file_routes(sandbox),
+            *lifecycle_routes(sandbox),
         ],
         exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},
     )
@@ -93,34 +95,24 @@ async def get_template(request: Request) -> Response:
     return JSONResponse(_template_json(_engine(request).templates.get(request.path_params["name"])))
 
 
-def _sandbox_json(sandbox: Sandbox) -> dict[str, Any]:
-    return {
-        "id": sandbox.id,
-        "template": sandbox.template.name,
-        "state": sandbox.state,
-        "pid": sandbox.machine.pid,
-        "started_at": sandbox.started_at,
-        "failure": sandbox.failure,
-    }
+def _sandbox_json(sandbox: Sandbox | Hibernated) -> dict[str, Any]:
+    known = {"id": sandbox.id, "template": sandbox.template.name, "state": sandbox.state}
+    if isinstance(sandbox, Hibernated):
+        return known
+    machine = {"pid": sandbox.machine.pid, "started_at": sandbox.started_at, "failure": sandbox.failure}
+    return known | machine
 
 
 async def create_sandbox(request: Request) -> Response:
-    order, template = create_order(await json_body(request))
-    sandbox = await _engine(request).create(order, template)
-    size = sandbox.template.template
-    return JSONResponse(
-        {
-            "id": sandbox.id,
-            "template": size.name,
-            "cpu": size.cpu,
-            "memory_mb": size.memory_mb,
-            "boot_ms": round(sum(sandbox.phases.values())),
-            "boot_mode": "snapshot",
-            "phases": sandbox.phases,
-            "pid": sandbox.machine.pid,
-        },
-        201,
-    )
+    engine, body = _engine(request), await json_body(request)
+    order = create_order(body)
+    template, snapshot = create_source(body)
+    if snapshot is not None:
+        sandbox = await engine.create_from(order, snapshot)
+    else:
+        assert template is not None  # one of the two, says create_source
+        sandbox = await engine.create(order, template)
+    return JSONResponse(machine_json(sandbox, "snapshot"), 201)
 
 
 async def list_sandboxes(request: Request) -> Response:
@@ -129,7 +121,7 @@ async def list_sandboxes(request: Request) -> Response:
 
 async def get_sandbox(request: Request) -> Response:
     sandbox = _engine(request).get(request.path_params["id"])
-    usage = process_usage(sandbox.machine.pid)
+    usage = process_usage(sandbox.machine.pid) if isinstance(sandbox, Sandbox) else None
     return JSONResponse(_sandbox_json(sandbox) | {"usage": asdict(usage) if usage else None})
 
 
@@ -139,7 +131,7 @@ async def delete_sandbox(request: Request) -> Response:
 
 
 async def console(request: Request) -> Response:
-    text = _engine(request).get(request.path_params["id"]).console.tail().decode("utf-8", "replace")
+    text = _engine(request).reach(request.path_params["id"]).console.tail().decode("utf-8", "replace")
     return PlainTextResponse(text)
 
 

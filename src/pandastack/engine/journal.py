@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+import os
+import signal
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pandastack.host.files import write_atomically
 from pandastack.host.identity import ProcessIdentity
@@ -21,8 +24,10 @@ class Entry:
     template: str
     snapshot: str
     state: str
-    """``planned`` → ``prepared`` → ``claimed`` → ``running`` (→ ``ending``)."""
+    """``planned`` → ``prepared`` → ``claimed`` → ``running`` ⇄ ``paused``, ``hibernating`` (→ ``ending``)."""
     sandbox: str = ""
+    hostname: str = ""
+    env: dict[str, str] = field(default_factory=dict)
     process: ProcessIdentity | None = None
 
 
@@ -34,15 +39,27 @@ class Journal:
         self.entry = entry
         self._write()
 
-    def advance(self, state: str, *, sandbox: str | None = None, process: ProcessIdentity | None = None) -> None:
-        """Record that the machine has reached ``state``."""
-        self.entry = replace(
-            self.entry,
-            state=state,
-            sandbox=self.entry.sandbox if sandbox is None else sandbox,
-            process=process or self.entry.process,
-        )
+    def advance(self, state: str, **changes: Any) -> None:
+        """Record that the machine has reached ``state``, and other fields of the entry that are known by now."""
+        self.entry = replace(self.entry, state=state, **changes)
         self._write()
 
     def _write(self) -> None:
         write_atomically(self._path, json.dumps(asdict(self.entry)).encode())
+        crash_at(self.entry.state)
+
+
+def read(directory: Path) -> Entry | None:
+    """The entry that is kept in ``directory``; ``None`` when there is none that can be read."""
+    try:
+        values = json.loads((directory / FILE).read_bytes())
+        process = values.pop("process")
+        return Entry(**values, process=ProcessIdentity(**process) if process else None)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def crash_at(point: str) -> None:
+    """Die like a process that is killed, if that was asked for: how tests meet every moment of a life."""
+    if os.environ.get("PANDASTACK_CRASH_AT") == point:
+        os.kill(os.getpid(), signal.SIGKILL)

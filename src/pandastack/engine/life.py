@@ -7,9 +7,10 @@ machines ahead is :mod:`pandastack.engine.ready`; a create that finds none start
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,12 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
+from pandastack.engine import origins
 from pandastack.engine.console import Console
 from pandastack.engine.journal import Entry, Journal
 from pandastack.engine.layout import Layout
 from pandastack.engine.plans import Berth, restore_plan
-from pandastack.engine.sandbox import Order, Prepared, Sandbox
+from pandastack.engine.sandbox import Held, Order, Prepared, Sandbox
 from pandastack.engine.slots import Slots
 from pandastack.engine.stopwatch import Stopwatch
 from pandastack.engine.templates import Installed
@@ -32,7 +34,7 @@ from pandastack.guest import Channel, Identity
 from pandastack.host import files
 from pandastack.host.identity import identify
 from pandastack.host.tasks import beside
-from pandastack.vmm.qemu.machine import Machine, launch
+from pandastack.vmm.qemu.machine import Machine, launch, reattach
 
 log = structlog.get_logger(__name__)
 
@@ -57,37 +59,55 @@ class Resources(Protocol):
         """Called when nothing is left of a sandbox's machine."""
 
 
-async def live(resources: Resources, template: Installed, ahead: bool, *, task_status: TaskStatus[Prepared]) -> None:
-    """One machine's whole life. Reports a :class:`Prepared` as soon as it can be claimed.
+async def live(
+    resources: Resources, origin: Installed, *, ahead: bool = False, task_status: TaskStatus[Prepared]
+) -> None:
+    """The whole life of a machine that is restored from ``origin``. Reports a :class:`Prepared` as soon as it can be
+    claimed.
 
     Raises only before that; afterwards whoever claims the machine is told what went wrong.
     """
-    prepared, death = Prepared(template), _Death()
+    death = _Death()
+    await _live(resources, origin, death, _new(resources, origin, death, ahead=ahead), ahead, task_status)
+
+
+async def live_on(resources: Resources, entry: Entry, origin: Installed, *, task_status: TaskStatus[Prepared]) -> None:
+    """The rest of the life of a machine that a former engine has left running, as :func:`live`."""
+    death = _Death()
+    await _live(resources, origin, death, _left(resources, entry, origin, death), False, task_status)
+
+
+async def _live(
+    resources: Resources,
+    origin: Installed,
+    death: _Death,
+    opening: AbstractAsyncContextManager[Held],
+    ahead: bool,
+    task_status: TaskStatus[Prepared],
+) -> None:
+    prepared = Prepared(origin)
     sandbox: Sandbox | None = None
     try:
-        async with (
-            _machine(resources, template, death) as (machine, console, journal),
-            _restored(machine, template, death) as channel,
-        ):
-            if ahead:
-                await _rehearse(machine, channel, template)
+        async with opening as held:
             prepared.offered = True
             task_status.started(prepared)
             order = await prepared.ordered()
             if order is None:
                 return
             clock = Stopwatch()
-            journal.advance("claimed", sandbox=order.sandbox)
+            if held.journal.entry.state == "prepared":
+                held.journal.advance("claimed", sandbox=order.sandbox, hostname=order.hostname, env=order.env)
             if ahead:
-                await machine.resume()
+                await held.machine.resume()
                 clock.lap("resume")
-            await _introduce(channel, order, template, quiet=ahead)
+            await _introduce(held, order, quiet=ahead)
             clock.lap("identity")
-            sandbox = Sandbox(order, template, machine, channel, console, clock.laps)
-            journal.advance("running")
+            sandbox = Sandbox(order, held, clock.laps)
+            if held.journal.entry.state != "paused":
+                held.journal.advance("running")
             prepared.succeed(sandbox)
             await sandbox.ended()
-            journal.advance("ending")
+            held.journal.advance("ending")
         if not prepared.offered:  # a watch has ended the block
             raise GuestError(f"the machine ended before it was ready: {death.reason}")
     except Exception as error:  # faults end here: one machine's never becomes another's, or the server's
@@ -121,49 +141,74 @@ class _Death:
 
 
 @asynccontextmanager
-async def _machine(
-    resources: Resources, template: Installed, death: _Death
-) -> AsyncIterator[tuple[Machine, Console, Journal]]:
-    """A VMM with everything but a guest."""
+async def _new(resources: Resources, origin: Installed, death: _Death, *, ahead: bool) -> AsyncIterator[Held]:
+    """A new machine with the guest as ``origin`` has it. It does not know yet that it is another."""
     with _berth(resources) as berth:
-        entry = Entry(berth.name, berth.slot, template.name, template.key, "planned")
-        journal = Journal(berth.directory, entry)
-        files.clone(template.snapshot.disk, berth.directory / "disk.img")
-        plan = restore_plan(resources.layout, berth, template.image, template.snapshot)
-        console = Console(berth.directory / "console.log")
-        async with launch(resources.qemu, plan, berth.directory / "vmm.log") as machine:
+        journal = Journal(berth.directory, Entry(berth.name, berth.slot, origin.name, origin.key, "planned"))
+        own = origins.moor(origin, berth.directory)
+        plan = restore_plan(resources.layout, berth, own.image, own.snapshot)
+        async with (
+            launch(resources.qemu, plan, berth.directory / "vmm.log") as machine,
+            _attended(machine, own, journal, death) as held,
+        ):
             journal.advance("prepared", process=identify(machine.pid))
-            async with _watched(machine.wait, death), console.following(plan.sockets.console):
-                yield machine, console, journal
+            await machine.load(origin.snapshot.devices)
+            if ahead:
+                await _rehearse(held)
+            yield held
+
+
+@asynccontextmanager
+async def _left(resources: Resources, entry: Entry, origin: Installed, death: _Death) -> AsyncIterator[Held]:
+    """A machine that a former engine has left, with its guest running."""
+    assert entry.process is not None
+    with _berth(resources, entry) as berth:
+        plan = restore_plan(resources.layout, berth, origin.image, origin.snapshot)
+        journal = Journal(berth.directory, entry)
+        async with (
+            reattach(entry.process, plan, berth.directory / "vmm.log") as machine,
+            _attended(machine, origin, journal, death) as held,
+        ):
+            await machine.resume()  # a capture, or its owner, may have stopped it
+            yield held
 
 
 @contextmanager
-def _berth(resources: Resources) -> Iterator[Berth]:
-    name = secrets.token_hex(6)
+def _berth(resources: Resources, entry: Entry | None = None) -> Iterator[Berth]:
+    """A place for a machine; with ``entry`` the one that it has already."""
+    name = entry.machine if entry else secrets.token_hex(6)
+    existing = entry is not None
     with (
-        resources.slots.take() as slot,
-        files.directory_for_now(resources.machines / name) as directory,
-        files.directory_for_now(resources.layout.sockets / name) as sockets,
+        resources.slots.take(entry.slot if entry else None) as slot,
+        files.directory_for_now(resources.machines / name, existing=existing) as directory,
+        files.directory_for_now(resources.layout.sockets / name, existing=existing) as sockets,
     ):
         yield Berth(name, slot, directory, sockets, resources.netns, resources.confinable)
 
 
 @asynccontextmanager
-async def _restored(machine: Machine, template: Installed, death: _Death) -> AsyncIterator[Channel]:
-    """The guest as the snapshot has it, and the channel to it. It does not know yet that it is another."""
-    async with await anyio.connect_unix(machine.plan.sockets.channel) as stream, Channel(stream) as channel:
-        await machine.load(template.snapshot.devices)
-        async with _watched(partial(_why_closed, channel, machine), death):
-            yield channel
+async def _attended(machine: Machine, origin: Installed, journal: Journal, death: _Death) -> AsyncIterator[Held]:
+    """The machine with its channel and console, and with watches that end the block when it ends by itself."""
+    console = Console(origin.snapshot.directory / "console.log")
+    sockets = machine.plan.sockets
+    async with (
+        _watched(machine.wait, death),
+        console.following(sockets.console),
+        await anyio.connect_unix(sockets.channel) as stream,
+        Channel(stream) as channel,
+        _watched(partial(_why_closed, channel, machine), death),
+    ):
+        yield Held(origin, machine, channel, console, journal)
 
 
-async def _introduce(channel: Channel, order: Order, template: Installed, *, quiet: bool) -> None:
+async def _introduce(held: Held, order: Order, *, quiet: bool) -> None:
     """Tell the guest who it is. ``quiet``: the channel was used since the restore, so it stands at a frame border."""
-    quiet = quiet or template.snapshot.manifest.quiet
-    await channel.resume(identity_of(order), quiet=quiet, timeout_s=HANDSHAKE_DEADLINE)
+    restored = held.journal.entry.state in ("prepared", "claimed")
+    quiet = quiet or (restored and held.origin.snapshot.manifest.quiet)
+    await held.channel.resume(identity_of(order), quiet=quiet, timeout_s=HANDSHAKE_DEADLINE)
 
 
-async def _rehearse(machine: Machine, channel: Channel, template: Installed) -> None:
+async def _rehearse(held: Held) -> None:
     """Let the guest take on an identity once, then stop its CPUs.
 
     Memory that is touched for the first time is mapped, and under software emulation code that runs for the first time
@@ -171,8 +216,8 @@ async def _rehearse(machine: Machine, channel: Channel, template: Installed) -> 
     random numbers included, when the machine is claimed. A first command is not rehearsed: it would cost every machine
     ten megabytes for as long as it waits.
     """
-    await _introduce(channel, Order(sandbox="", hostname="template"), template, quiet=False)
-    await machine.pause()
+    await _introduce(held, Order(sandbox="", hostname="template"), quiet=False)
+    await held.machine.pause()
 
 
 async def _why_closed(channel: Channel, machine: Machine) -> str:
@@ -184,10 +229,11 @@ async def _why_closed(channel: Channel, machine: Machine) -> str:
 
 
 def identity_of(order: Order) -> Identity:
-    """Who a guest is from now on: nothing in it is ever used twice."""
+    """Who a guest is from now on. Name and machine-id are the sandbox's for as long as it exists, through every sleep;
+    nothing else in it is ever used twice."""
     return Identity(
         hostname=order.hostname,
-        machine_id=secrets.token_hex(16),
+        machine_id=hashlib.sha256(f"machine-id:{order.sandbox}".encode()).hexdigest()[:32],
         entropy=secrets.token_bytes(64),
         generation=secrets.randbits(63),
         env=order.env,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import anyio
 import structlog
@@ -50,7 +51,7 @@ class Ready:
 
         A waiting machine may have died, or die now, for reasons of its own: that is no reason to refuse the order.
         """
-        waiting = self._waiting.setdefault(template.key, deque())
+        waiting = self._waiting.get(template.key)
         while waiting:
             prepared = waiting.popleft()
             if prepared.usable:
@@ -88,5 +89,5 @@ class Ready:
                 return
 
     async def _start(self, template: Installed, *, ahead: bool) -> Prepared:
-        prepared: Prepared = await self._lives.start(live, self._resources, template, ahead)
+        prepared: Prepared = await self._lives.start(partial(live, self._resources, template, ahead=ahead))
         return prepared

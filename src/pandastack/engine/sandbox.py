@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from pandastack.engine.console import Console
+from pandastack.engine.journal import Journal
 from pandastack.engine.templates import Installed
 from pandastack.errors import PandastackError, ServerError
 from pandastack.guest import Channel
@@ -23,23 +24,31 @@ class Order:
     env: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A machine with all that its life holds of it. ``origin`` is what it was restored from, in its own directory."""
+
+    origin: Installed
+    machine: Machine
+    channel: Channel
+    console: Console
+    journal: Journal
+
+
 class Sandbox:
     """A guest that knows who it is, and the ways to reach it."""
 
-    def __init__(
-        self,
-        order: Order,
-        template: Installed,
-        machine: Machine,
-        channel: Channel,
-        console: Console,
-        phases: dict[str, float],
-    ) -> None:
+    def __init__(self, order: Order, held: Held, phases: dict[str, float]) -> None:
         self.id = order.sandbox
-        self.template = template
-        self.machine = machine
-        self.channel = channel
-        self.console = console
+        self.order = order
+        self.template = held.origin
+        self.machine = held.machine
+        self.channel = held.channel
+        self.console = held.console
+        self.journal = held.journal
+        self.turn = anyio.Lock()
+        """Held by whatever stops, captures or ends the machine."""
+        self.paused = False
         self.started_at = time.time()
         self.phases = phases
         """Milliseconds that each part of the create took."""
@@ -51,7 +60,7 @@ class Sandbox:
 
     @property
     def state(self) -> str:
-        return "failed" if self.failure else "running"
+        return "failed" if self.failure else "paused" if self.paused else "running"
 
     async def ended(self) -> None:
         """Wait until somebody asks for the end."""
@@ -61,6 +70,21 @@ class Sandbox:
         """Ask for the end and wait until nothing is left."""
         self._end.set()
         await self.gone.wait()
+
+
+@dataclass(frozen=True)
+class Hibernated:
+    """A sandbox that is on the disk only."""
+
+    order: Order
+    template: Installed
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+
+    @property
+    def id(self) -> str:
+        return self.order.sandbox
+
+    state = "hibernated"
 
 
 class Prepared:

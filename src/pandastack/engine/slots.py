@@ -16,11 +16,19 @@ class Slots:
         self._free = list(range(count))
 
     @contextmanager
-    def take(self) -> Iterator[int]:
-        """A number for as long as the block runs. Raises :class:`CapacityError` when all are taken."""
-        if not self._free:
+    def take(self, wanted: int | None = None) -> Iterator[int]:
+        """A number for as long as the block runs: ``wanted``, else the lowest.
+
+        Raises :class:`CapacityError` when all are taken, or the wanted one is.
+        """
+        if not self._free or (wanted is not None and wanted not in self._free):
             raise CapacityError("no compute capacity available: every slot of this host is taken")
-        slot = heapq.heappop(self._free)
+        if wanted is None:
+            slot = heapq.heappop(self._free)
+        else:
+            slot = wanted
+            self._free.remove(slot)
+            heapq.heapify(self._free)
         try:
             yield slot
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Container
 from pathlib import Path
 
 import structlog
@@ -18,16 +19,20 @@ def machine_name(tag: str, machine: str) -> str:
     return f"pandastack-{tag}-{machine}"
 
 
-def sweep(tag: str, machines: Path, sockets: Path) -> int:
-    """End every machine process of the engine ``tag`` and delete what it had. Returns how many processes were ended.
+def sweep(tag: str, machines: Path, sockets: Path, keep: Container[str] = ()) -> int:
+    """End every machine process of the engine ``tag`` and delete what it had, but for the machines called ``keep``.
+    Returns how many processes were ended.
 
     Only the engine that holds the data directory's lock may call this. Processes are found by their name rather than by
     the journal alone: an engine can be killed between starting one and writing down its pid.
     """
-    ended = sum(kill(process) for process, _ in named_processes(machine_name(tag, "")))
+    prefix = machine_name(tag, "")
+    found = named_processes(prefix)
+    ended = sum(kill(process) for process, name in found if name.removeprefix(prefix) not in keep)
     for each in (machines, sockets):
         for left in each.iterdir() if each.exists() else ():
-            shutil.rmtree(left, ignore_errors=True)
+            if left.name not in keep:
+                shutil.rmtree(left, ignore_errors=True)
     if ended:
         log.warning("swept machines of a former run", machines=ended)
     return ended

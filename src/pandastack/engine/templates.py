@@ -32,7 +32,7 @@ class Installed:
 
     @property
     def key(self) -> str:
-        return self.template.version
+        return self.snapshot.manifest.key
 
 
 class Templates:

@@ -32,10 +32,10 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 @contextmanager
-def directory_for_now(path: Path) -> Iterator[Path]:
-    """A new directory that only its owner can enter, gone with the block."""
+def directory_for_now(path: Path, *, existing: bool = False) -> Iterator[Path]:
+    """A new directory that only its owner can enter, gone with the block; ``existing``: it may be there already."""
     try:
-        path.mkdir(mode=0o700, parents=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=existing)
     except OSError as error:
         raise map_error(error, path) from error
     try:

@@ -8,7 +8,7 @@ the hash of what it was made from, so two builds of the same thing share one.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,19 @@ class Manifest:
     quiet: bool
     """Whether the guest stood at a frame border of its channel when it was captured."""
     built_at: str
+    parent: str = ""
+    """The snapshot that the captured machine was restored from; empty for a template's."""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=2, sort_keys=True).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Read a manifest; fields it does not have or know raise :class:`ServerError`."""
+        """Read a manifest. Raises :class:`ServerError` when a field is missing."""
         try:
             values: dict[str, Any] = json.loads(data)
-            return cls(**{each.name: values[each.name] for each in fields(cls)})
+            known = [each.name for each in fields(cls) if each.name in values or each.default is MISSING]
+            return cls(**{name: values[name] for name in known})
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"a snapshot's manifest cannot be read: {error}") from error
 

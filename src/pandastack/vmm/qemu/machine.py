@@ -7,11 +7,13 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import anyio
-from anyio.abc import Process
 
 from pandastack.errors import ServerError
+from pandastack.host.foreign import adopted
+from pandastack.host.identity import ProcessIdentity
 from pandastack.host.process import CommandError, describe_status, spawn
 from pandastack.vmm.plan import MachinePlan, Sockets
 from pandastack.vmm.qemu.argv import Listeners, qemu_argv
@@ -23,8 +25,22 @@ START_DEADLINE = 20.0
 _LOG_TAIL = 4096
 
 
+class Process(Protocol):
+    """The VMM's process, whoever started it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def kill(self) -> None: ...
+
+    async def wait(self) -> int | None: ...
+
+
 class Machine:
-    """A running VMM. Made by :func:`launch`, whose block is its life."""
+    """A running VMM. Made by :func:`launch` or :func:`reattach`, whose block is its life."""
 
     def __init__(self, plan: MachinePlan, process: Process, control: Control, log: Path) -> None:
         self.plan = plan
@@ -56,7 +72,8 @@ class Machine:
             added = await self._control.execute("add-fd", {"fdset-id": 1}, fds=[fd])
         finally:
             os.close(fd)
-        arguments = {"filename": "/dev/fdset/1", "live": False}
+        # "live" leaves the disks active: the machine may go on afterwards, and they were flushed when it was paused.
+        arguments = {"filename": "/dev/fdset/1", "live": True}
         await self._control.execute("xen-save-devices-state", arguments)
         await self._control.execute("remove-fd", {"fdset-id": 1, "fd": added["fd"]})
 
@@ -64,7 +81,8 @@ class Machine:
         """Wait for the process's end and say how it ended."""
         status = await self._process.wait()
         tail = _tail(self._log)
-        return f"{describe_status(status)}{': ' + tail if tail else ''}"
+        ended = "its process ended" if status is None else describe_status(status)
+        return f"{ended}{': ' + tail if tail else ''}"
 
 
 @asynccontextmanager
@@ -87,6 +105,16 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
 
 
 @asynccontextmanager
+async def reattach(identity: ProcessIdentity, plan: MachinePlan, log: Path) -> AsyncIterator[Machine]:
+    """The machine of a VMM that a former run started for ``plan``; leaving the block kills it.
+
+    Raises :class:`NotFoundError` when the process is gone, :class:`ServerError` when it does not answer.
+    """
+    async with adopted(identity) as process, _controlled(plan, ["adopted", plan.name], process, log) as control:
+        yield Machine(plan, process, control, log)
+
+
+@asynccontextmanager
 async def _controlled(plan: MachinePlan, argv: list[str], process: Process, log: Path) -> AsyncIterator[Control]:
     session = connect(plan.sockets.control)
     try:
@@ -95,7 +123,8 @@ async def _controlled(plan: MachinePlan, argv: list[str], process: Process, log:
     except (ControlError, OSError, TimeoutError) as error:
         if process.returncode is None:
             process.kill()
-        status = describe_status(await process.wait())
+        ended = await process.wait()
+        status = "ended" if ended is None else describe_status(ended)
         raise CommandError(argv, f"the VMM did not start ({status})", _tail(log).encode()) from error
     try:
         yield control

@@ -1,0 +1,197 @@
+"""Pausing, hibernating, waking, capturing, forking and rewinding sandboxes.
+
+All of it is two operations on different data: :func:`~pandastack.engine.capture.capture` makes an origin of a machine,
+and :meth:`Beginnings.begin` makes a machine of an origin.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+
+from pandastack.disks.pool import Pool
+from pandastack.engine import origins
+from pandastack.engine.capture import Captured, capture
+from pandastack.engine.journal import crash_at
+from pandastack.engine.origins import Shelf
+from pandastack.engine.sandbox import Hibernated, Order, Sandbox
+from pandastack.engine.templates import Installed
+from pandastack.errors import ConflictError, PandastackError
+from pandastack.host import facts, files
+
+_UNFINISHED = ".new-"
+
+
+class Beginnings(Protocol):
+    """What this module needs of the engine."""
+
+    pool: Pool
+    saved: Shelf
+    asleep: Shelf
+
+    def get(self, sandbox_id: str) -> Sandbox | Hibernated: ...
+
+    def reach(self, sandbox_id: str) -> Sandbox: ...
+
+    def admit(self, count: int = 1) -> None: ...
+
+    async def begin(self, origin: Installed, order: Order) -> Sandbox: ...
+
+    def keep(self, sandbox: Sandbox | Hibernated) -> None: ...
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The children in the order of the request, or why there is none."""
+
+    captured: Captured
+    children: list[Sandbox | PandastackError]
+
+
+class Lifecycle:
+    """The operations. Each is shielded: a caller that leaves does not leave half of it behind."""
+
+    def __init__(self, engine: Beginnings) -> None:
+        self._engine = engine
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Stop the guest's CPUs; what is paused already stays so."""
+        sandbox = self._awake(sandbox_id)
+        with anyio.CancelScope(shield=True):
+            async with sandbox.turn:
+                if not sandbox.paused:
+                    await sandbox.machine.pause()
+                    sandbox.paused = True
+                    sandbox.journal.advance("paused")
+
+    async def resume(self, sandbox_id: str) -> None:
+        """Let the guest go on; what runs already goes on."""
+        sandbox = self._awake(sandbox_id)
+        with anyio.CancelScope(shield=True):
+            async with sandbox.turn:
+                if sandbox.paused:
+                    await sandbox.machine.resume()
+                    sandbox.paused = False
+                    sandbox.journal.advance("running")
+
+    async def hibernate(self, sandbox_id: str) -> Captured | None:
+        """Put the sandbox on the disk and end its machine. ``None`` when it is there already.
+
+        On failure, a full disk above all, it runs as before.
+        """
+        if isinstance(self._engine.get(sandbox_id), Hibernated):
+            return None
+        sandbox = self._awake(sandbox_id)
+        with anyio.CancelScope(shield=True):
+            async with sandbox.turn:
+                captured = await self._put_to_sleep(sandbox)
+                await sandbox.end()
+                self._engine.keep(Hibernated(sandbox.order, self._engine.asleep.get(sandbox.id)))
+        return captured
+
+    async def _put_to_sleep(self, sandbox: Sandbox) -> Captured:
+        state = sandbox.journal.entry.state
+        sandbox.journal.advance("hibernating")
+        try:
+            with self._engine.asleep.adding(sandbox.id) as directory:
+                captured = await capture(sandbox, directory, end=True)
+                origins.keep_order(directory, sandbox.order)
+                crash_at("captured")
+        except BaseException:
+            sandbox.journal.advance(state)
+            if not sandbox.paused:
+                await sandbox.machine.resume()
+            raise
+        crash_at("asleep")
+        return captured
+
+    async def wake(self, sandbox_id: str) -> Sandbox:
+        """The sandbox, running: as it was put to sleep, with a clock that is right."""
+        found = self._engine.get(sandbox_id)
+        if isinstance(found, Sandbox):
+            await self.resume(sandbox_id)
+            return self._engine.reach(sandbox_id)
+        with anyio.CancelScope(shield=True):
+            async with found.turn:
+                sandbox = await self._wake(found)
+        return sandbox
+
+    async def _wake(self, found: Hibernated) -> Sandbox:
+        current = self._engine.get(found.id)
+        if isinstance(current, Sandbox):  # another request has woken it
+            return current
+        self._engine.admit()
+        sandbox = await self._engine.begin(found.template, found.order)
+        crash_at("awake")
+        self._engine.asleep.remove(found.id)
+        return sandbox
+
+    async def snapshot(self, sandbox_id: str, snapshot_id: str) -> Captured:
+        """Keep the sandbox's state under ``snapshot_id``; it goes on running."""
+        sandbox = self._engine.reach(sandbox_id)
+        if self._engine.saved.has(snapshot_id):
+            raise ConflictError(f"snapshot {snapshot_id} exists already", field="id")
+        self._engine.admit(0)
+        with anyio.CancelScope(shield=True):
+            async with sandbox.turn:
+                with self._engine.saved.adding(snapshot_id) as directory:
+                    captured = await capture(sandbox, directory)
+                    crash_at("captured")
+        return captured
+
+    async def fork(self, sandbox_id: str, orders: Sequence[Order]) -> Forked:
+        """Copies of the sandbox, all of one capture; it goes on running."""
+        sandbox = self._engine.reach(sandbox_id)
+        self._engine.admit(len(orders))
+        # Not on a shelf: the children link what they need, so this is gone when they are there.
+        work = self._engine.pool.directory / "saved" / f"{_UNFINISHED}{secrets.token_hex(6)}"
+        children: list[Sandbox | PandastackError] = [ConflictError("not started")] * len(orders)
+        with anyio.CancelScope(shield=True), files.directory_for_now(work) as directory:
+            async with sandbox.turn:
+                captured = await capture(sandbox, directory)
+            crash_at("captured")
+            origin = origins.load(directory)
+            limit = anyio.CapacityLimiter(facts.cores())
+
+            async def begin(index: int, order: Order) -> None:
+                async with limit:
+                    try:
+                        children[index] = await self._engine.begin(origin, order)
+                    except PandastackError as error:
+                        children[index] = error
+
+            async with anyio.create_task_group() as tasks:
+                for index, order in enumerate(orders):
+                    tasks.start_soon(begin, index, order)
+        return Forked(captured, children)
+
+    async def rewind(self, sandbox_id: str, snapshot_id: str) -> Sandbox:
+        """The sandbox as it was in the snapshot, under the same id. What it has become since is gone."""
+        origin = self._engine.saved.get(snapshot_id)
+        sandbox = self._engine.get(sandbox_id)
+        self._engine.admit()
+        with anyio.CancelScope(shield=True):
+            async with sandbox.turn:
+                rewound = await self._rewind(sandbox, origin)
+        return rewound
+
+    async def _rewind(self, sandbox: Sandbox | Hibernated, origin: Installed) -> Sandbox:
+        if isinstance(sandbox, Sandbox):
+            await sandbox.end()
+            sandbox.failure = "it was being rewound"  # until it is back, and if it never is
+        rewound = await self._engine.begin(origin, sandbox.order)
+        if isinstance(sandbox, Hibernated):
+            self._engine.asleep.remove(sandbox.id)
+        return rewound
+
+    def _awake(self, sandbox_id: str) -> Sandbox:
+        sandbox = self._engine.get(sandbox_id)
+        if isinstance(sandbox, Hibernated):
+            raise ConflictError(f"sandbox {sandbox_id} is hibernated", hint="wake it first")
+        if sandbox.failure:
+            raise ConflictError(f"sandbox {sandbox_id} has failed: {sandbox.failure}", hint="create a new one")
+        return sandbox

@@ -1,0 +1,199 @@
+"""Pausing, capturing, restoring, forking and adopting real machines, through the engine itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pandastack.engine.engine import Engine, Settings, open_engine
+from pandastack.engine.sandbox import Hibernated, Order, Sandbox
+from pandastack.errors import ConflictError, NotFoundError
+from pandastack.guest import ExecRequest
+from tests.system.conftest import Install
+from tests.system.conftest import install as install
+from tests.system.conftest import installed as installed
+from tests.system.installation import Installation
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def place(install: Install) -> Iterator[Installation]:
+    yield install("base")
+
+
+@asynccontextmanager
+async def opened(place: Installation) -> AsyncIterator[Engine]:
+    async with open_engine(place.layout, Settings(ready_machines=0)) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def engine(place: Installation) -> AsyncIterator[Engine]:
+    async with opened(place) as engine:
+        yield engine
+
+
+def order() -> Order:
+    name = str(uuid.uuid4())
+    return Order(name, name[:8])
+
+
+async def run(sandbox: Sandbox, cmd: str) -> str:
+    text = b""
+    async with sandbox.channel.exec(ExecRequest(cmd=cmd, timeout_s=60)) as process:
+        async for _, chunk in process.output():
+            text += chunk
+    assert process.result.exit_code == 0, text
+    return text.decode().strip()
+
+
+COUNTER = (
+    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/counter; sleep 0.05; done' </dev/null >/dev/null 2>&1 &"
+)
+
+
+async def test_a_hibernated_sandbox_wakes_with_its_processes_and_files(engine: Engine) -> None:
+    sandbox = await engine.create(order(), "base")
+    await run(sandbox, f"echo kept > /root/file; {COUNTER}")
+    machine_id = await run(sandbox, "cat /etc/machine-id; hostname")
+    for turn in range(3):
+        captured = await engine.lifecycle.hibernate(sandbox.id)
+        assert captured and 0 < captured.dirty_bytes < 64 * 2**20
+        assert isinstance(engine.get(sandbox.id), Hibernated)
+        assert await engine.lifecycle.hibernate(sandbox.id) is None
+        with pytest.raises(ConflictError, match="hibernated"):
+            engine.reach(sandbox.id)
+        sandbox = await engine.lifecycle.wake(sandbox.id)
+        assert await run(sandbox, "cat /etc/machine-id; hostname") == machine_id
+        assert await run(sandbox, "cat /root/file") == "\n".join(["kept", *map(str, range(turn))])
+        await run(sandbox, f"echo {turn} >> /root/file")
+        before = int(await run(sandbox, "cat /run/counter"))
+        assert int(await run(sandbox, "sleep 0.5; cat /run/counter")) > before
+    await engine.delete(sandbox.id)
+    assert not engine.asleep.names()
+
+
+async def test_a_paused_sandbox_stands_still(engine: Engine) -> None:
+    sandbox = await engine.create(order(), "base")
+    await engine.lifecycle.pause(sandbox.id)
+    await engine.lifecycle.pause(sandbox.id)
+    assert sandbox.state == "paused"
+    with pytest.raises(ConflictError, match="paused"):
+        engine.reach(sandbox.id)
+    await engine.lifecycle.resume(sandbox.id)
+    assert await run(sandbox, "echo on") == "on"
+    await engine.lifecycle.pause(sandbox.id)
+    await engine.lifecycle.hibernate(sandbox.id)
+    woken = await engine.lifecycle.wake(sandbox.id)
+    assert await run(woken, "echo awake") == "awake"
+    await engine.delete(sandbox.id)
+
+
+async def test_a_snapshot_outlives_its_source(engine: Engine) -> None:
+    sandbox, name = await engine.create(order(), "base"), str(uuid.uuid4())
+    await run(sandbox, "echo then > /root/file; sync")
+    await engine.lifecycle.snapshot(sandbox.id, name)
+    await run(sandbox, "echo later > /root/file")
+    await engine.delete(sandbox.id)
+    first = await engine.create_from(order(), name)
+    second = await engine.create_from(order(), name)
+    assert [await run(each, "cat /root/file") for each in (first, second)] == ["then", "then"]
+    engine.saved.remove(name)
+    assert await run(first, "cat /root/file; ls /usr/bin | wc -l")  # what it was restored from is still its own
+    with pytest.raises(NotFoundError):
+        await engine.create_from(order(), name)
+    for each in (first, second):
+        await engine.delete(each.id)
+
+
+async def test_a_fork_of_a_fork_of_a_fork(engine: Engine) -> None:
+    sandbox = await engine.create(order(), "base")
+    await run(sandbox, COUNTER)
+    family = [sandbox]
+    for generation in range(3):
+        await run(family[-1], f"echo {generation} >> /root/line")
+        forked = await engine.lifecycle.fork(family[-1].id, [order()])
+        (child,) = forked.children
+        assert isinstance(child, Sandbox), child
+        family.append(child)
+    for depth, each in enumerate(family):
+        expected = [str(n) for n in range(min(depth, 2) + 1)]
+        assert (await run(each, "cat /root/line")).split() == expected
+        before = int(await run(each, "cat /run/counter"))
+        assert int(await run(each, "sleep 0.5; cat /run/counter")) > before
+    seen = {await run(each, "head -c 16 /dev/urandom | base64; cat /etc/machine-id; hostname") for each in family}
+    assert len(seen) == len(family)
+    for each in family:
+        await engine.delete(each.id)
+
+
+async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
+    sandbox, name = await engine.create(order(), "base"), str(uuid.uuid4())
+    await run(sandbox, "echo good > /root/file; echo good > /run/in-memory")
+    await engine.lifecycle.snapshot(sandbox.id, name)
+    await run(sandbox, "rm /root/file; echo bad > /run/in-memory")
+    rewound = await engine.lifecycle.rewind(sandbox.id, name)
+    assert rewound.id == sandbox.id
+    assert await run(rewound, "cat /root/file /run/in-memory") == "good\ngood"
+    await engine.delete(rewound.id)
+    engine.saved.remove(name)
+
+
+async def test_a_restored_clock_is_right_however_long_it_slept(engine: Engine) -> None:
+    sandbox = await engine.create(order(), "base")
+    await run(sandbox, "date -s '2001-01-01' >/dev/null; true")
+    await engine.lifecycle.hibernate(sandbox.id)
+    woken = await engine.lifecycle.wake(sandbox.id)
+    import time
+
+    before = time.time()
+    guest = float(await run(woken, "date +%s.%N"))
+    assert before - 0.1 <= guest <= time.time() + 0.1
+    await engine.delete(sandbox.id)
+
+
+async def test_sleepers_are_found_by_the_next_engine(place: Installation) -> None:
+    name = order()
+    async with opened(place) as engine:
+        sandbox = await engine.create(name, "base")
+        await run(sandbox, "echo still here > /root/file")
+        await engine.lifecycle.hibernate(sandbox.id)
+    async with opened(place) as engine:
+        assert [each.id for each in engine.list()] == [name.sandbox]
+        woken = await engine.lifecycle.wake(name.sandbox)
+        assert await run(woken, "cat /root/file") == "still here"
+        await engine.delete(name.sandbox)
+        assert not list(Path(engine.machines).iterdir())
+
+
+async def test_a_capture_that_finds_no_room_leaves_the_sandbox_running(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is really full, for the one file that is written last: a limit on the size of files."""
+    import resource
+
+    from pandastack.errors import PandastackError
+
+    sandbox = await engine.create(order(), "base")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 2**20, hard))
+        with pytest.raises((PandastackError, OSError)):
+            await engine.lifecycle.hibernate(sandbox.id)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert await run(sandbox, "echo still running") == "still running"
+    assert engine.asleep.names() == []
+    with anyio.fail_after(30):
+        await engine.lifecycle.hibernate(sandbox.id)
+    await engine.delete(sandbox.id)
