@@ -17,19 +17,24 @@ import unasync
 SDK = Path(__file__).resolve().parent.parent / "src" / "pandastack" / "sdk"
 HEADER = "# Generated from ../_async/{name} by scripts/generate_sync.py: change that file, not this one.\n"
 _CLASSES = (
+    "Branches",
     "CancelEvent",
     "Client",
     "CommandStream",
+    "Experiment",
+    "Lifecycle",
     "Sandbox",
     "SandboxAPI",
     "SandboxCommands",
     "SandboxFilesystem",
+    "SnapshotsAPI",
     "TemplatesAPI",
     "Transport",
 )
+_FUNCTIONS = ("check_cancel", "explore", "pause", "read_file", "run_all", "scope", "settled", "write_file")
 REPLACEMENTS = {
     **{f"Async{name}": name for name in _CLASSES},
-    **{f"async_{name}": name for name in ("check_cancel", "pause", "read_file", "scope", "write_file")},
+    **{f"async_{name}": name for name in _FUNCTIONS},
     "get_default_async_client": "get_default_client",
     "set_default_async_client": "set_default_client",
     "aclose": "close",

@@ -42,6 +42,24 @@ ROUTES = {
     ("GET", "/v1/sandboxes/{sandbox_id}/metrics"),
     ("GET", "/v1/sandboxes/{sandbox_id}/lifecycle"),
     ("PATCH", "/v1/sandboxes/{sandbox_id}/lifecycle"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/pause"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/resume"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/hibernate"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/stop"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/wake"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/start"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/snapshots"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/fork"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/fork-tree"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/promote"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/checkpoints"),
+    ("DELETE", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/rewind"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/fork"),
+    ("GET", "/v1/snapshots"),
+    ("GET", "/v1/snapshots/{snapshot_id}"),
+    ("DELETE", "/v1/snapshots/{snapshot_id}"),
     ("GET", "/v1/templates"),
     ("GET", "/v1/templates/{name}"),
 }
@@ -168,7 +186,9 @@ async def test_the_life_of_a_sandbox_record(api: Api) -> None:
         ({"template": "base", "metadata": []}, "metadata"),
         ({"template": "base", "metadata": {"a": "x" * 65536}}, "metadata"),
         ({"template": "base", "volumes": [{"name": "data"}]}, "volumes"),
-        ({"template": "nope/..", "from_snapshot": "s-1"}, "from_snapshot"),
+        ({"from_snapshot": "s-1", "volumes": [{"name": "v"}]}, "volumes"),
+        ({"template": "base", "on_expire": "explode"}, "on_expire"),
+        ({"template": "base", "checkpoint_every": 0.5}, "checkpoint_every"),
     ],
 )
 async def test_a_wrong_create_names_the_field_and_does_nothing(api: Api, body: Any, field: str) -> None:
@@ -234,9 +254,11 @@ async def test_a_path_that_is_not_absolute_is_refused(api: Api, method: str, rou
 async def test_lifecycle(api: Api) -> None:
     path = await api.sandbox()
     state = (await api.http.get(f"{path}/lifecycle")).json()
-    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0}
-    patched = await api.http.patch(f"{path}/lifecycle", json={"ttl_seconds": 0, "persistent": True})
-    assert patched.json() == {"ttl_seconds": 0, "persistent": True, "idle_seconds": 0}
+    assert state.pop("expires_at").endswith("Z")
+    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0, "on_expire": "delete"}
+    wanted = {"ttl_seconds": 0, "persistent": True, "on_expire": "hibernate"}
+    patched = await api.http.patch(f"{path}/lifecycle", json=wanted)
+    assert patched.json() == {**wanted, "idle_seconds": 0, "expires_at": None}
     assert (await api.http.patch(f"{path}/lifecycle")).json() == patched.json()
     assert (await api.http.get(path)).json()["persistent"] is True
     refusal(await api.http.patch(f"{path}/lifecycle", json={"ttl_seconds": -1}), 400)

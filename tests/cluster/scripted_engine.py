@@ -36,6 +36,10 @@ class ScriptedEngine:
         self.machines: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {"/etc/hostname": b"guest\n"}
         self.console = "booting\n"
+        self.snapshots: dict[str, dict[str, Any]] = {}
+        self.refusals: dict[str, Exception] = {}
+        self.child_failures: dict[int, Exception] = {}
+        self.before: Callable[[str, str], Awaitable[None]] | None = None
         self.calls: list[str] = []
         self.refusal: Exception | None = None
         self.delete_refusal: Exception | None = None
@@ -61,6 +65,11 @@ class ScriptedEngine:
                 Route("/sandboxes/{id}/stat", self._stat),
                 Route("/sandboxes/{id}/console", self._console),
                 Route("/events", self._follow),
+                Route("/sandboxes/{id}/snapshots", self._snapshot, methods=["POST"]),
+                Route("/sandboxes/{id}/fork", self._fork, methods=["POST"]),
+                Route("/sandboxes/{id}/{action}", self._act, methods=["POST"]),
+                Route("/snapshots", self._list_snapshots),
+                Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
             ],
             exception_handlers={PandastackError: _error},
         )
@@ -87,11 +96,65 @@ class ScriptedEngine:
         self.calls.append(f"create {body['id']}")
         if self.refusal is not None:
             raise self.refusal
-        self.machines[body["id"]] = {"id": body["id"], "state": "running", "template": "base"}
+        assert ("template" in body) != ("snapshot" in body)
+        if "snapshot" in body and body["snapshot"] not in self.snapshots:
+            raise NotFoundError("no such snapshot", field="snapshot")
+        machine = self._start(body["id"])
         if self.before_answer is not None:
             await self.before_answer(body["id"])
+        return JSONResponse(machine, 201)
+
+    def _start(self, sandbox_id: str) -> dict[str, Any]:
+        self.machines[sandbox_id] = {"id": sandbox_id, "state": "running", "template": "base"}
         facts = {"cpu": 2, "memory_mb": 512, "boot_ms": 37, "boot_mode": "snapshot", "phases": {"clone": 1}}
-        return JSONResponse({"id": body["id"], "template": "base", "pid": 1, **facts}, 201)
+        return {"id": sandbox_id, "template": "base", "pid": 1, **facts}
+
+    async def _enter(self, action: str, request: Request) -> dict[str, Any]:
+        machine = self._machine(request)
+        self.calls.append(f"{action} {machine['id']}")
+        if self.before is not None:
+            await self.before(action, machine["id"])
+        if action in self.refusals:
+            raise self.refusals[action]
+        return machine
+
+    async def _act(self, request: Request) -> Response:
+        action = request.path_params["action"]
+        machine = await self._enter(action, request)
+        if action == "rewind" and (await request.json())["snapshot"] not in self.snapshots:
+            raise NotFoundError("no such snapshot", field="snapshot")
+        states = {"pause": "paused", "hibernate": "hibernated"}
+        machine["state"] = states.get(action, "running")
+        if action in ("pause", "resume"):
+            return Response(status_code=204)
+        return JSONResponse(COST if action == "hibernate" else self._start(machine["id"]))
+
+    async def _snapshot(self, request: Request) -> Response:
+        machine = await self._enter("snapshot", request)
+        snapshot = {"id": (await request.json())["id"], "template": "base", **COST}
+        assert machine["state"] == "running"
+        self.snapshots[snapshot["id"]] = snapshot
+        return JSONResponse(snapshot, 201)
+
+    async def _fork(self, request: Request) -> Response:
+        await self._enter("fork", request)
+        children = []
+        for index, child in enumerate((await request.json())["children"]):
+            if failure := self.child_failures.get(index):
+                assert isinstance(failure, PandastackError)
+                children.append({"id": child["id"], **to_body(failure), "status": failure.status_code})
+            else:
+                children.append(self._start(child["id"]))
+        return JSONResponse({"pause_ms": 3, "dirty_bytes": 4096, "children": children}, 201)
+
+    async def _list_snapshots(self, _request: Request) -> Response:
+        return JSONResponse(list(self.snapshots.values()))
+
+    async def _delete_snapshot(self, request: Request) -> Response:
+        self.calls.append(f"delete_snapshot {request.path_params['id']}")
+        if self.snapshots.pop(request.path_params["id"], None) is None:
+            raise NotFoundError("no such snapshot")
+        return Response(status_code=204)
 
     async def _list(self, _request: Request) -> Response:
         return JSONResponse(list(self.machines.values()))
@@ -171,6 +234,7 @@ class ScriptedEngine:
         return machine
 
 
+COST = {"size_bytes": 8192, "dirty_bytes": 4096, "pause_ms": 3}
 TEMPLATE = {
     "name": "base",
     "description": "Debian 12",

@@ -13,20 +13,24 @@ from typing import Any
 import pytest
 
 import pandastack
-from pandastack import AsyncClient, AsyncSandbox, Client, Sandbox
+from pandastack import AsyncClient, AsyncSandbox, Candidate, Client, ExploreResult, Sandbox
 from pandastack.sdk._sync.client import SandboxAPI, TemplatesAPI
 from pandastack.sdk._sync.commands import SandboxCommands
 from pandastack.sdk._sync.filesystem import SandboxFilesystem
+from pandastack.sdk._sync.snapshots import SnapshotsAPI
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFICIAL = json.loads((Path(__file__).parent / "data" / "official_signatures.json").read_text("utf-8"))
 CLASSES = {
     "Client": Client,
     "Client.sandboxes": SandboxAPI,
+    "Client.snapshots": SnapshotsAPI,
     "Client.templates": TemplatesAPI,
     "Sandbox": Sandbox,
     "Sandbox.filesystem": SandboxFilesystem,
     "Sandbox.commands": SandboxCommands,
+    "Candidate": Candidate,
+    "ExploreResult": ExploreResult,
 }
 METHODS = [(owner, name) for owner, methods in OFFICIAL["methods"].items() for name in methods]
 

@@ -21,7 +21,7 @@ from pandastack.errors import (
     UnavailableError,
 )
 from pandastack.services import ControlPlane, Settings, open_control_plane
-from pandastack.services.sandboxes import NewSandbox
+from pandastack.services.plans import NewSandbox
 from pandastack.store import open_store, sandboxes
 from pandastack.store.sandboxes import SandboxRecord
 from tests.cluster.scripted_engine import ScriptedEngine
@@ -71,6 +71,11 @@ async def put(url: str, **values: object) -> str:
 
 async def event_types(plane: ControlPlane, sandbox_id: str) -> list[str]:
     return [event.type for event in await plane.events.latest(sandbox_id, None)]
+
+
+async def used(plane: ControlPlane, sandbox_id: str) -> None:
+    async with plane.sandboxes.use(WORKSPACE, sandbox_id):
+        pass
 
 
 async def until_removed(plane: ControlPlane, sandbox_id: str) -> None:
@@ -175,8 +180,8 @@ async def test_a_delete_that_failed_is_tried_again(plane: ControlPlane, engine: 
     with pytest.raises(ServerError, match="busy"):
         await plane.sandboxes.delete(WORKSPACE, record.id)
     assert plane.sandboxes.get(WORKSPACE, record.id).status == "stopping"
-    with pytest.raises(ConflictError, match="being deleted"), plane.sandboxes.use(WORKSPACE, record.id):
-        pass
+    with pytest.raises(ConflictError, match="being deleted"):
+        await used(plane, record.id)
     engine.delete_refusal = None
     await until_removed(plane, record.id)
     assert engine.machines == {}
@@ -185,7 +190,7 @@ async def test_a_delete_that_failed_is_tried_again(plane: ControlPlane, engine: 
 async def test_an_idle_sandbox_is_deleted_but_not_one_in_use_or_persistent(plane: ControlPlane) -> None:
     kept = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 0, persistent=True))
     used = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 0))
-    with plane.sandboxes.use(WORKSPACE, used.id):
+    async with plane.sandboxes.use(WORKSPACE, used.id):
         idle = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 0))
         await until_removed(plane, idle.id)
         assert plane.sandboxes.get(WORKSPACE, used.id).status == "running"
@@ -215,8 +220,8 @@ async def test_a_dead_machine_fails_its_sandbox_with_the_reason(plane: ControlPl
     assert (await anext(followed)).type == "sandbox.running"
     died = await anext(followed)
     assert (died.type, died.payload) == ("vm.died", {"pid": 7, "reason": "killed"})
-    with pytest.raises(ConflictError, match="failed: killed"), plane.sandboxes.use(WORKSPACE, record.id):
-        pass
+    with pytest.raises(ConflictError, match="failed: killed"):
+        await used(plane, record.id)
     await plane.sandboxes.delete(WORKSPACE, record.id)
 
 
@@ -270,7 +275,7 @@ async def test_the_idle_clock_survives_a_restart(engine: ScriptedEngine, url: st
     engine.machines[sandbox_id] = {"id": sandbox_id, "state": "running"}
     async with running(engine, url) as plane:
         assert plane.sandboxes.idle_seconds(plane.sandboxes.get(WORKSPACE, sandbox_id)) > 1_000_000
-        with plane.sandboxes.use(WORKSPACE, sandbox_id):
+        async with plane.sandboxes.use(WORKSPACE, sandbox_id):
             pass
     async with running(engine, url) as plane:
         assert plane.sandboxes.idle_seconds(plane.sandboxes.get(WORKSPACE, sandbox_id)) < 100

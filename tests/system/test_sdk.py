@@ -53,6 +53,40 @@ def test_the_official_sdk_runs_the_example_unchanged(server: Server, official_py
     assert chart.startswith(PNG) and len(chart) > 5000
 
 
+LIFE = """
+from pandastack import Client, Sandbox
+client = Client()
+with Sandbox.create(template="base", ttl_seconds=300) as sandbox:
+    sandbox.exec("mkdir -p /work; echo start > /work/file", check=True)
+    sandbox.pause(); sandbox.resume()
+    sandbox.hibernate(); sandbox.wake()
+    assert sandbox.exec("cat /work/file").stdout == "start\\n"
+    snapshot = sandbox.snapshot()
+    assert snapshot in [each["id"] for each in client.snapshots.list()]
+    with Sandbox.create(from_snapshot=snapshot) as restored:
+        assert restored.exec("cat /work/file").stdout == "start\\n"
+    client.snapshots.delete(snapshot)
+    child = sandbox.fork(metadata={"role": "child"})
+    assert child.metadata["role"] == "child" and child.template == "base"
+    child.kill()
+    tree = sandbox.fork_tree(3)
+    assert [each.metadata["fork_index"] for each in tree] == ["0", "1", "2"]
+    tree[1].exec("echo won > /work/file", check=True)
+    promoted = tree[1].promote(cleanup_siblings=True)
+    alive = {each.id for each in Sandbox.list()}
+    assert tree[1].id in alive and tree[0].id not in alive and tree[2].id not in alive, promoted
+    tree[1].kill()
+    assert sandbox.set_ttl(120)["ttl_seconds"] == 120
+    print("ok")
+"""
+
+
+def test_the_official_sdk_lives_a_whole_life(server: Server, official_python: Path) -> None:
+    environment = server.installation.environment
+    ran = subprocess.run([official_python, "-c", LIFE], env=environment, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "ok\n"), ran.stderr
+
+
 def test_our_sdk_runs_the_same_example(server: Server, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, EXAMPLE],

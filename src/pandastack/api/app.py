@@ -11,8 +11,19 @@ from fastapi import FastAPI
 from pandastack.api import errors, models
 from pandastack.api.metrics import Metrics
 from pandastack.api.middleware import Authentication, Edge
+from pandastack.api.routes import (
+    checkpoints,
+    files,
+    forks,
+    lifecycle,
+    me,
+    observe,
+    sandboxes,
+    snapshots,
+    system,
+    templates,
+)
 from pandastack.api.routes import exec as exec_routes
-from pandastack.api.routes import files, lifecycle, me, observe, sandboxes, system, templates
 from pandastack.api.version import SEMVER
 from pandastack.cluster import EngineClient
 from pandastack.services import Settings, open_control_plane
@@ -26,6 +37,9 @@ _ROUTERS = (
     files.router,
     observe.router,
     lifecycle.router,
+    snapshots.router,
+    forks.router,
+    checkpoints.router,
 )
 
 

@@ -33,6 +33,8 @@ class CreateSandbox(_Request):
     persistent: StrictBool | None = Field(None, description="Exempt from the idle limit")
     metadata: dict[str, str] | None = Field(None, description="Free text; `secret.*` keys are never returned")
     volumes: list[VolumeMount] | None = None
+    on_expire: str | None = Field(None, description="At the idle limit: `delete` (default) or `hibernate`")
+    checkpoint_every: Number | None = Field(None, description="Seconds between automatic checkpoints, at least 1")
 
 
 class ExecCommand(_Request):
@@ -43,6 +45,21 @@ class ExecCommand(_Request):
 class PatchLifecycle(_Request):
     ttl_seconds: WholeNumber | None = Field(None, description="Idle limit in seconds")
     persistent: StrictBool | None = None
+    on_expire: str | None = Field(None, description="At the idle limit: `delete` or `hibernate`")
+
+
+class Capture(_Request):
+    label: str | None = Field(None, description="Free text, at most 200 characters are kept")
+
+
+class Fork(_Request):
+    metadata: dict[str, str] | None = Field(None, description="Merged into the metadata of the children")
+    count: WholeNumber | None = Field(None, description="How many children, 1 to 16")
+
+
+class Promote(_Request):
+    cleanup_siblings: StrictBool | None = Field(None, description="Delete the other children of the tree")
+    tree_id: str | None = Field(None, description="Absent: the tree that the sandbox is part of")
 
 
 class CreateToken(_Request):
@@ -65,6 +82,9 @@ class Sandbox(BaseModel):
     boot_mode: str | None
     accelerator: str | None = Field(None, description="What runs the guest's code: `kvm` or `tcg`")
     isolation: str | None = Field(None, description="What stands between the guest and the host, in a sentence")
+    from_snapshot: str | None
+    on_expire: str = Field(description="What happens at the idle limit: `delete` or `hibernate`")
+    expires_at: str | None = Field(description="When the idle limit is over unless it is used; null: never")
     reason: str | None = Field(None, description="Why it failed")
 
 
@@ -99,6 +119,70 @@ class Lifecycle(BaseModel):
     ttl_seconds: int
     persistent: bool
     idle_seconds: int
+    on_expire: str
+    expires_at: str | None
+
+
+class Status(BaseModel):
+    status: str
+
+
+class Snapshot(BaseModel):
+    id: str
+    sandbox_id: str
+    workspace: str
+    template: str
+    label: str
+    cpu: int
+    memory_mb: int
+    size_bytes: int
+    dirty_bytes: int = Field(description="What was written anew for it")
+    created_at: str
+
+
+class Snapshots(BaseModel):
+    snapshots: list[Snapshot]
+
+
+class Checkpoint(BaseModel):
+    id: str
+    created_at: str
+    label: str
+    size_bytes: int
+    dirty_bytes: int
+
+
+class Checkpoints(BaseModel):
+    checkpoints: list[Checkpoint]
+
+
+class Forked(BaseModel):
+    sandbox: Sandbox
+    children: list[str]
+    parent_id: str
+    snapshot_id: str
+    at: str
+
+
+class ForkError(BaseModel):
+    index: int
+    error: str
+
+
+class ForkTree(BaseModel):
+    tree_id: str
+    parent_id: str
+    snapshot_id: str
+    at: str
+    children: list[Sandbox]
+    errors: list[ForkError] | None = None
+
+
+class Promoted(BaseModel):
+    winner: str
+    tree_id: str
+    deleted: list[str]
+    failures: dict[str, str]
 
 
 class Template(BaseModel):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from pandastack.services import ControlPlane
+from pandastack.services.forks import Forked
+from pandastack.services.plans import DELETE
 from pandastack.store.events import EventRecord
 from pandastack.store.sandboxes import SandboxRecord
+from pandastack.store.snapshots import SnapshotRecord
 from pandastack.store.tokens import TokenRecord
 
 
@@ -16,7 +21,17 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def sandbox(record: SandboxRecord, host: Mapping[str, Any]) -> dict[str, Any]:
+def optional(seconds: float | None) -> str | None:
+    """The same for a time that may not exist, or lies further ahead than dates go."""
+    if seconds is None:
+        return None
+    try:
+        return timestamp(seconds)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def sandbox(record: SandboxRecord, plane: ControlPlane) -> dict[str, Any]:
     """A sandbox; metadata under ``secret.`` stays here."""
     shown = {
         "id": record.id,
@@ -30,10 +45,69 @@ def sandbox(record: SandboxRecord, host: Mapping[str, Any]) -> dict[str, Any]:
         "created_at": timestamp(record.created_at),
         "boot_ms": record.boot_ms or 0,
         "boot_mode": record.boot_mode or "",
-        "accelerator": host.get("accelerator"),
-        "isolation": host.get("isolation"),
+        "from_snapshot": record.from_snapshot,
+        "on_expire": record.on_expire or DELETE,
+        "expires_at": optional(plane.sandboxes.expires_at(record)),
+        "accelerator": plane.host.get("accelerator"),
+        "isolation": plane.host.get("isolation"),
     }
     return shown if record.reason is None else shown | {"reason": record.reason}
+
+
+def lifecycle(record: SandboxRecord, plane: ControlPlane) -> dict[str, Any]:
+    """What ends a sandbox that is not used."""
+    return {
+        "ttl_seconds": record.ttl_seconds,
+        "persistent": record.persistent,
+        "idle_seconds": plane.sandboxes.idle_seconds(record),
+        "on_expire": record.on_expire or DELETE,
+        "expires_at": optional(plane.sandboxes.expires_at(record)),
+    }
+
+
+def snapshot(record: SnapshotRecord) -> dict[str, Any]:
+    """A snapshot."""
+    return {**asdict(record), "created_at": timestamp(record.created_at)}
+
+
+def checkpoint(record: SnapshotRecord) -> dict[str, Any]:
+    """A checkpoint of a sandbox."""
+    return {
+        "id": record.id,
+        "created_at": timestamp(record.created_at),
+        "label": record.label,
+        "size_bytes": record.size_bytes,
+        "dirty_bytes": record.dirty_bytes,
+    }
+
+
+def forked(done: Forked, plane: ControlPlane) -> dict[str, Any]:
+    """What a fork made; clients read `sandbox`, the first of `children`, or both."""
+    return {
+        "sandbox": sandbox(done.children[0], plane),
+        "children": [child.id for child in done.children],
+        "parent_id": done.parent.id,
+        "snapshot_id": done.id,
+        "at": timestamp(done.at),
+        **_errors(done),
+    }
+
+
+def fork_tree(done: Forked, plane: ControlPlane) -> dict[str, Any]:
+    """A tree of forks; `children` are in the order of their index."""
+    return {
+        "tree_id": done.id,
+        "parent_id": done.parent.id,
+        "snapshot_id": done.id,
+        "at": timestamp(done.at),
+        "children": [sandbox(child, plane) for child in done.children],
+        **_errors(done),
+    }
+
+
+def _errors(done: Forked) -> dict[str, Any]:
+    errors = [{"index": index, "error": error.message} for index, error in done.errors.items()]
+    return {"errors": errors} if errors else {}
 
 
 def template(source: Mapping[str, Any]) -> dict[str, Any]:

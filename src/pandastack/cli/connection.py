@@ -1,9 +1,9 @@
-"""The command line's way to the server, and the output of a command as it appears."""
+"""The command line's way to the server and to a sandbox there, and the output of a command as it appears."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from pandastack.cli.output import note
 
 if TYPE_CHECKING:
     from pandastack import Client, CreateRetryEvent, Sandbox
+
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The sandbox's id.")]
+"""The argument of every command that is about one sandbox."""
 
 
 def connect() -> Client:
@@ -22,6 +26,12 @@ def connect() -> Client:
 
 def _tell(event: CreateRetryEvent) -> None:
     note(f"{event.error}; trying again in {event.delay_seconds:.0f} s")
+
+
+def record_of(sandbox: Sandbox) -> dict[str, object]:
+    """A sandbox as the object that ``--json`` prints."""
+    names = (each.name for each in fields(sandbox))
+    return {name: getattr(sandbox, name) for name in names if not name.startswith("_")}
 
 
 @dataclass(frozen=True)

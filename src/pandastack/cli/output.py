@@ -79,6 +79,11 @@ def text_of(value: object) -> str:
     return str(value)
 
 
+def size_of(size_bytes: int | None) -> str | None:
+    """A number of bytes for people, in whole megabytes."""
+    return None if size_bytes is None else f"{size_bytes / 2**20:.0f} MB"
+
+
 def note(text: str) -> None:
     """Tell the user something that is not the result."""
     typer.echo(text, err=True)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pandastack.cli.connection import connect, follow
+from pandastack.cli import lifecycle
+from pandastack.cli.connection import Id, connect, follow, record_of
 from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
 from pandastack.errors import PandastackError
 
-if TYPE_CHECKING:
-    from pandastack import Sandbox
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="The sandbox's id.")]
 group = typer.Typer(no_args_is_help=True, help="Create, use and delete sandboxes.", rich_markup_mode=None)
 
 
@@ -25,6 +21,9 @@ group = typer.Typer(no_args_is_help=True, help="Create, use and delete sandboxes
 def create(
     template: Annotated[str, typer.Option("--template", "-t", help="What to create it from.")] = "code-interpreter",
     ttl: Annotated[int | None, typer.Option("--ttl", min=0, help="Idle limit in seconds.")] = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--from-snapshot", metavar="ID", help="A snapshot, instead of a template.")
+    ] = None,
     persistent: Annotated[bool, typer.Option("--persistent", help="Exempt it from the idle limit.")] = False,
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A label (repeatable).")
@@ -34,8 +33,10 @@ def create(
     """Create a sandbox and print its id."""
     labels = _labels(metadata or [])
     with connect() as client:
-        sandbox = client.sandboxes.create(template, ttl_seconds=ttl, persistent=persistent, metadata=labels or None)
-    result(_record(sandbox), sandbox.id, as_json=json)
+        sandbox = client.sandboxes.create(
+            template, ttl_seconds=ttl, persistent=persistent, metadata=labels or None, from_snapshot=snapshot
+        )
+    result(record_of(sandbox), sandbox.id, as_json=json)
 
 
 @group.command("list")
@@ -44,7 +45,7 @@ def list_(json: Json = False) -> None:
     with connect() as client:
         found = client.sandboxes.list()
     if json:
-        print_json([_record(each) for each in found])
+        print_json([record_of(each) for each in found])
         return
     rows = [(s.id, s.template, s.status, s.cpu, f"{s.memory_mb} MB", s.created_at) for s in found]
     print_table(("ID", "TEMPLATE", "STATUS", "CPU", "MEMORY", "CREATED"), rows)
@@ -54,7 +55,7 @@ def list_(json: Json = False) -> None:
 def get(sandbox_id: Id, json: Json = False) -> None:
     """Show one sandbox."""
     with connect() as client:
-        record = _record(client.sandboxes.get(sandbox_id))
+        record = record_of(client.sandboxes.get(sandbox_id))
     if json:
         print_json(record)
     else:
@@ -119,9 +120,8 @@ def delete(
     raise typer.Exit(int(len(deleted) < len(sandbox_ids)))
 
 
-def _record(sandbox: Sandbox) -> dict[str, object]:
-    names = (each.name for each in fields(sandbox))
-    return {name: getattr(sandbox, name) for name in names if not name.startswith("_")}
+for _name, _function in lifecycle.COMMANDS.items():
+    group.command(_name)(_function)
 
 
 def _command(words: list[str]) -> str:

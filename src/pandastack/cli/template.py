@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pandastack.cli.connection import connect
-from pandastack.cli.output import Json, print_fields, print_json, print_table
+from pandastack.cli.output import Json, print_fields, print_json, print_table, size_of
 from pandastack.cli.template_build import build, pin
 
 group = typer.Typer(no_args_is_help=True, help="List, show and build templates.", rich_markup_mode=None)
@@ -22,7 +22,7 @@ def list_(json: Json = False) -> None:
     if json:
         print_json([asdict(each) for each in found])
         return
-    rows = [(t.name, t.cpu, _mega(t.memory_mb), _mebibytes(t.size_bytes), t.description) for t in found]
+    rows = [(t.name, t.cpu, _mega(t.memory_mb), size_of(t.size_bytes), t.description) for t in found]
     print_table(("NAME", "CPU", "MEMORY", "SIZE", "DESCRIPTION"), rows)
 
 
@@ -46,7 +46,3 @@ group.command("pin")(pin)
 
 def _mega(memory_mb: int | None) -> str | None:
     return None if memory_mb is None else f"{memory_mb} MB"
-
-
-def _mebibytes(size: int | None) -> str | None:
-    return None if size is None else f"{size / 2**20:.0f} MB"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,7 @@ from pandastack.errors import CapacityError, PandastackError, ServerError, Unava
 _ANSWER_SECONDS = 60.0
 _EVENTS_SILENCE_SECONDS = 45.0  # the engine sends an empty line every 15 s
 _LIMIT = httpx.Timeout(_ANSWER_SECONDS)
+_LONG = httpx.Timeout(_ANSWER_SECONDS, read=170.0)  # clients wait 180 s for a snapshot
 _NO_LIMIT = httpx.Timeout(_ANSWER_SECONDS, read=None)
 _JSON = {"content-type": "application/json"}
 
@@ -75,9 +76,13 @@ class EngineClient:
         """One template by name or alias."""
         return _object(await self._call("GET", "/templates/" + quote(name, safe="")))
 
-    async def create(self, sandbox_id: str, template: str) -> dict[str, Any]:
-        """Restore a machine; returns when its guest executes commands. A refusal for capacity created nothing."""
-        return _object(await self._call("POST", "/sandboxes", {"id": sandbox_id, "template": template}))
+    async def create(self, sandbox_id: str, template: str, snapshot: str | None = None) -> dict[str, Any]:
+        """Restore a machine of ``template``, or of ``snapshot`` when it is given.
+
+        Returns when its guest executes commands. A refusal for capacity created nothing.
+        """
+        source = {"template": template} if snapshot is None else {"snapshot": snapshot}
+        return _object(await self._call("POST", "/sandboxes", {"id": sandbox_id, **source}))
 
     async def sandboxes(self) -> list[dict[str, Any]]:
         """Every machine of the engine with its state."""
@@ -90,6 +95,48 @@ class EngineClient:
     async def delete(self, sandbox_id: str) -> None:
         """End a machine and free all it has."""
         await self._call("DELETE", f"/sandboxes/{sandbox_id}")
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Stop the machine's CPUs; its memory stays."""
+        await self._call("POST", f"/sandboxes/{sandbox_id}/pause")
+
+    async def resume(self, sandbox_id: str) -> None:
+        """Let the CPUs of a paused machine go on."""
+        await self._call("POST", f"/sandboxes/{sandbox_id}/resume")
+
+    async def hibernate(self, sandbox_id: str) -> dict[str, Any]:
+        """Put the machine on disk and end it: what that took; empty when it was there already."""
+        return _object(await self._call("POST", f"/sandboxes/{sandbox_id}/hibernate"))
+
+    async def wake(self, sandbox_id: str) -> dict[str, Any]:
+        """Bring a hibernated machine back; empty when it was running already."""
+        return _object(await self._call("POST", f"/sandboxes/{sandbox_id}/wake"))
+
+    async def snapshot(self, sandbox_id: str, snapshot_id: str) -> dict[str, Any]:
+        """Capture the machine under a new id; it goes on running."""
+        path = f"/sandboxes/{sandbox_id}/snapshots"
+        return _object(await self._call("POST", path, {"id": snapshot_id}, limit=_LONG))
+
+    async def snapshots(self) -> list[dict[str, Any]]:
+        """Every snapshot that was taken of a sandbox and not deleted."""
+        return _array(await self._call("GET", "/snapshots"))
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """Free what a snapshot has."""
+        await self._call("DELETE", f"/snapshots/{snapshot_id}")
+
+    async def fork(self, sandbox_id: str, children: Sequence[str]) -> dict[str, Any]:
+        """Copies of the running machine under new ids.
+
+        ``children`` of the answer has for each its machine, or ``error``, ``code`` and ``status``. When none could be
+        made the first failure is raised, and nothing was created.
+        """
+        body = {"children": [{"id": child} for child in children]}
+        return _object(await self._call("POST", f"/sandboxes/{sandbox_id}/fork", body))
+
+    async def rewind(self, sandbox_id: str, snapshot_id: str) -> dict[str, Any]:
+        """The same sandbox, continued from a snapshot. After a failure its machine may be gone."""
+        return _object(await self._call("POST", f"/sandboxes/{sandbox_id}/rewind", {"snapshot": snapshot_id}))
 
     @asynccontextmanager
     async def exec(self, sandbox_id: str, command: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Record]]:
@@ -144,9 +191,10 @@ class EngineClient:
         path: str,
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
+        limit: httpx.Timeout = _LIMIT,
     ) -> Any:
         content = None if body is None else to_json(body)
-        async with self._stream(method, path, content=content, params=params, timeout=_LIMIT) as response:
+        async with self._stream(method, path, content=content, params=params, timeout=limit) as response:
             text = await response.aread()
         return _decoded(text) if text else None
 

@@ -22,11 +22,14 @@ from pandastack.errors import (
 )
 from pandastack.sdk._async.client import AsyncClient
 from pandastack.sdk._async.defaults import get_default_async_client, set_default_async_client
+from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._experiment import BranchOutcome, Candidate, ExploreError, ExploreResult
 from pandastack.sdk._sync.client import Client
 from pandastack.sdk._sync.defaults import get_default_client, set_default_client
+from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.sandbox import Sandbox
-from pandastack.sdk._types import CreateRetryEvent, ExecResult, FileInfo, Template
+from pandastack.sdk._types import Checkpoint, CreateRetryEvent, ExecResult, FileInfo, Snapshot, Template
 
 __all__ = [
     "APIConnectionError",
@@ -34,7 +37,10 @@ __all__ = [
     "AsyncSandbox",
     "AuthError",
     "BadRequestError",
+    "BranchOutcome",
+    "Candidate",
     "CapacityError",
+    "Checkpoint",
     "Client",
     "CommandFailed",
     "ConflictError",
@@ -43,14 +49,19 @@ __all__ = [
     "CreateRetryEvent",
     "ExecInterrupted",
     "ExecResult",
+    "ExploreError",
+    "ExploreResult",
     "FileInfo",
     "NotFoundError",
     "PandastackError",
     "Sandbox",
     "SandboxTimeout",
     "ServerError",
+    "Snapshot",
     "Template",
     "TemplateBuildError",
+    "async_explore",
+    "explore",
     "get_default_async_client",
     "get_default_client",
     "set_default_async_client",

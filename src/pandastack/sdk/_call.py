@@ -17,6 +17,9 @@ from pandastack.sdk._retry import Capacity, NotFoundOnce, Rule, WarmUp, warm_up_
 STREAM_SILENCE_SECONDS = 900.0
 """How long a stream of output may say nothing at all, keep-alives included, before it counts as broken."""
 
+CAPTURE_SILENCE_SECONDS = 180.0
+"""How long the server may say nothing while it writes or reads the memory of a whole machine."""
+
 _EXEC_GRACE_SECONDS = 15.0
 # Linux allows one argument 128 KiB, and quoting makes code longer.
 _MAX_INLINE_COMMAND_BYTES = 120 * 1024

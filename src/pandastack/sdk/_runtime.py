@@ -11,8 +11,13 @@ import asyncio
 import inspect
 import os
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class CancelEvent(Protocol):
@@ -91,6 +96,35 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 async def async_write_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Create or replace a local file outside the event loop. Raises OSError."""
     await asyncio.to_thread(write_file, path, content)
+
+
+def run_all(function: Callable[[T], R], items: Sequence[T], limit: int) -> list[R]:
+    """``function`` of every item, in threads, at most ``limit`` at a time; the results in the items' order."""
+    with ThreadPoolExecutor(max_workers=limit) as pool:
+        return list(pool.map(function, items))
+
+
+async def async_run_all(function: Callable[[T], Awaitable[R]], items: Sequence[T], limit: int) -> list[R]:
+    """``function`` of every item, at most ``limit`` at a time; the results in the items' order."""
+    room = asyncio.Semaphore(limit)
+
+    async def run(item: T) -> R:
+        async with room:
+            return await function(item)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(each)) for each in items]
+    return [each.result() for each in tasks]
+
+
+def settled(value: Any) -> Any:
+    """What a function of the program returned."""
+    return value
+
+
+async def async_settled(value: Any) -> Any:
+    """What a function of the program returned, waited for if it has to be."""
+    return await value if inspect.isawaitable(value) else value
 
 
 def scope() -> object | None:

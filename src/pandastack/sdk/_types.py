@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from pandastack.errors import ServerError
 
@@ -98,3 +98,35 @@ class Template:
         """Build from the server's record; keys that this version does not know are left out."""
         known = {each.name for each in fields(cls)}
         return cls(**{key: value for key, value in data.items() if key in known})
+
+
+class Snapshot(TypedDict, total=False):
+    """A captured sandbox that others can be created from: a dictionary, with ``size_bytes`` in bytes."""
+
+    id: Required[str]
+    sandbox_id: str
+    template: str
+    size_bytes: int
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state in the timeline of a sandbox; ``dirty_bytes`` is what was written anew for it."""
+
+    id: str
+    created_at: str | None = None
+    label: str | None = None
+    size_bytes: int = 0
+    dirty_bytes: int = 0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Checkpoint:
+        """Build from the server's record."""
+        return cls(
+            id=str(data["id"]),
+            created_at=data.get("created_at"),
+            label=data.get("label"),
+            size_bytes=int(data.get("size_bytes") or 0),
+            dirty_bytes=int(data.get("dirty_bytes") or 0),
+        )

@@ -104,7 +104,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
     """The JSON object of a successful response, ``{}`` for an empty one. Raises ServerError for anything
     else.
     """
-    value = _decoded(response)
+    value = json_value(response)
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -112,18 +112,19 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
     return value
 
 
-def json_list(response: httpx.Response) -> list[dict[str, Any]]:
-    """The objects of a list response: a bare array, or ``{"items": […]}``. Raises ServerError for anything
+def json_list(response: httpx.Response, key: str = "items") -> list[dict[str, Any]]:
+    """The objects of a list response: a bare array, or one under ``key``. Raises ServerError for anything
     else.
     """
-    value = _decoded(response)
-    items = value.get("items") if isinstance(value, dict) else value
+    value = json_value(response)
+    items = value.get(key) if isinstance(value, dict) else value
     if not isinstance(items, list):
         raise ServerError(f"{response.url.path} did not answer with a JSON array")
     return items
 
 
-def _decoded(response: httpx.Response) -> Any:
+def json_value(response: httpx.Response) -> Any:
+    """The JSON of a successful response, None for an empty one. Raises ServerError for anything else."""
     try:
         return json.loads(response.content) if response.content else None
     except ValueError as cause:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_MAX_COMMAND = 200  # characters
+
 
 class Activity:
     """``clock`` gives epoch seconds."""
@@ -18,6 +20,7 @@ class Activity:
         self._last: dict[str, float] = {}
         self._running: dict[str, int] = {}
         self._unsaved: set[str] = set()
+        self._commands: dict[str, str] = {}
 
     def start(self, sandbox_id: str, at: float | None = None) -> None:
         """Begin to watch a sandbox that was last active ``at`` (epoch seconds; None: now)."""
@@ -27,6 +30,16 @@ class Activity:
         """The sandbox is gone."""
         self._last.pop(sandbox_id, None)
         self._unsaved.discard(sandbox_id)
+        self._commands.pop(sandbox_id, None)
+
+    def ran(self, sandbox_id: str, command: str) -> None:
+        """A command begins; the last one names checkpoints."""
+        if sandbox_id in self._last:
+            self._commands[sandbox_id] = command[:_MAX_COMMAND]
+
+    def last_command(self, sandbox_id: str) -> str:
+        """The beginning of the last command that ran since the start of the server; may be empty."""
+        return self._commands.get(sandbox_id, "")
 
     @contextmanager
     def hold(self, sandbox_id: str) -> Iterator[None]:

@@ -12,6 +12,7 @@ from typing import Any
 from pandastack.cluster import EngineClient
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
 from pandastack.errors import BadRequestError, CommandTimeoutError, ServerError
+from pandastack.services.activity import Activity
 from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
 
@@ -39,9 +40,10 @@ class Outcome:
 class Commands:
     """Runs commands in the sandboxes of a workspace."""
 
-    def __init__(self, sandboxes: Sandboxes, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, sandboxes: Sandboxes, engine: EngineClient, activity: Activity, settings: Settings) -> None:
         self._sandboxes = sandboxes
         self._engine = engine
+        self._activity = activity
         self._settings = settings
 
     def plan(self, cmd: str, timeout_seconds: float | None) -> Command:
@@ -85,7 +87,8 @@ class Commands:
     @asynccontextmanager
     async def stream(self, workspace: str, sandbox_id: str, command: Command) -> AsyncIterator[AsyncIterator[Record]]:
         """The command's records as they come. Leaving the block early kills the command."""
-        with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            self._activity.ran(sandbox.id, command.cmd)
             request: dict[str, Any] = {"cmd": command.cmd}
             if command.timeout_seconds:
                 request["timeout_seconds"] = command.timeout_seconds

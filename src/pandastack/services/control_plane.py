@@ -15,14 +15,19 @@ from pandastack.services.access import Access
 from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.commands import Commands
+from pandastack.services.deadlines import Deadlines
 from pandastack.services.events import EventLog
 from pandastack.services.files import Consoles, Files
+from pandastack.services.forks import Forks
+from pandastack.services.lifecycle import Lifecycle
 from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
-from pandastack.services.sandboxes import Sandboxes
+from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.services.settings import Settings
+from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
+from pandastack.services.timeline import Timeline
 from pandastack.store import Store, open_store
 
 
@@ -36,6 +41,10 @@ class ControlPlane:
     access: Access
     registry: Registry
     sandboxes: Sandboxes
+    lifecycle: Lifecycle
+    snapshots: Snapshots
+    timeline: Timeline
+    forks: Forks
     commands: Commands
     files: Files
     consoles: Consoles
@@ -69,16 +78,21 @@ async def open_control_plane(
     settings: Settings,
     on_first_token: Callable[[str], None] | None = None,
 ) -> AsyncIterator[ControlPlane]:
-    """Open the store, settle what a former run left, and keep reaper and recovery running inside the block.
+    """Open the store, settle what a former run left, and keep reaper, recovery and timeline running inside the block.
 
     ``on_first_token`` receives the text of the API token that is made when there is none yet.
     """
     async with engine, open_store(database_url) as store:
         events, activity, alarm = EventLog(store), Activity(), Alarm()
         registry, access = Registry(store, events), Access(store)
-        sandboxes = Sandboxes(registry, engine, activity, alarm, settings)
-        recovery = Recovery(registry, sandboxes, engine, activity)
-        reaper = Reaper(registry, sandboxes, activity, alarm, settings)
+        deadlines = Deadlines(activity, alarm, settings)
+        lifecycle = Lifecycle(registry, engine, activity, deadlines)
+        snapshots = Snapshots(store, engine, events)
+        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, settings)
+        sandboxes = Sandboxes(parts)
+        timeline = Timeline(parts, sandboxes)
+        recovery = Recovery(parts, sandboxes)
+        reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
         plane = ControlPlane(
             settings=settings,
             store=store,
@@ -86,7 +100,11 @@ async def open_control_plane(
             access=access,
             registry=registry,
             sandboxes=sandboxes,
-            commands=Commands(sandboxes, engine, settings),
+            lifecycle=lifecycle,
+            snapshots=snapshots,
+            timeline=timeline,
+            forks=Forks(parts, sandboxes),
+            commands=Commands(sandboxes, engine, activity, settings),
             files=Files(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),
@@ -101,5 +119,6 @@ async def open_control_plane(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(recovery.follow)
             tasks.start_soon(reaper.run)
+            tasks.start_soon(timeline.run)
             yield plane
             tasks.cancel_scope.cancel()

@@ -12,6 +12,7 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError
 from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
+from pandastack.store.sandboxes import RUNNING
 
 _MAX_PATH = 4096  # bytes; Linux PATH_MAX
 _REPLAY = 4096  # characters of the console that a follower is shown first
@@ -30,28 +31,30 @@ class Files:
         self, workspace: str, sandbox_id: str, path: str
     ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
         """Length in bytes, if known, and content of a file."""
-        with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            async with self._engine.read_file(sandbox.id, _checked(path)) as opened:
-                yield opened
+        async with (
+            self._sandboxes.use(workspace, sandbox_id) as sandbox,
+            self._engine.read_file(sandbox.id, _checked(path)) as opened,
+        ):
+            yield opened
 
     async def write(self, workspace: str, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> dict[str, Any]:
         """Make or replace a file, and its parent directories."""
-        with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             return await self._engine.write_file(sandbox.id, _checked(path), content)
 
     async def delete(self, workspace: str, sandbox_id: str, path: str) -> None:
         """Delete with all that is inside; a missing path is fine."""
-        with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._engine.delete_file(sandbox.id, _checked(path))
 
     async def directory(self, workspace: str, sandbox_id: str, path: str) -> dict[str, Any]:
         """The entries of a directory."""
-        with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             return await self._engine.directory(sandbox.id, _checked(path))
 
     async def stat(self, workspace: str, sandbox_id: str, path: str) -> dict[str, Any]:
         """One entry."""
-        with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             return await self._engine.stat(sandbox.id, _checked(path))
 
 
@@ -65,7 +68,7 @@ class Consoles:
 
     async def read(self, workspace: str, sandbox_id: str, tail: int | None) -> str:
         """The console's text, or its last ``tail`` lines."""
-        with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             text = await self._engine.console(sandbox.id)
         if tail is None or tail <= 0:
             return text
@@ -74,7 +77,7 @@ class Consoles:
     @asynccontextmanager
     async def follow(self, workspace: str, sandbox_id: str, tail: int | None) -> AsyncIterator[AsyncIterator[str]]:
         """Whole lines: first those of the last 4 KiB (or ``tail``), then new ones until the sandbox ends."""
-        with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             text = await self._engine.console(sandbox.id)
             yield self._lines(workspace, sandbox.id, text, tail)
 
@@ -90,7 +93,9 @@ class Consoles:
             # The engine announces nothing here: the console is a file that the machine writes.
             await anyio.sleep(self._poll_seconds)
             try:
-                with self._sandboxes.use(workspace, sandbox_id):
+                if self._sandboxes.get(workspace, sandbox_id).status != RUNNING:
+                    break  # following must not wake it
+                async with self._sandboxes.use(workspace, sandbox_id):
                     newer = await self._engine.console(sandbox_id)
             except (NotFoundError, ConflictError):
                 break

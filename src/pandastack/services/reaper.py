@@ -1,4 +1,4 @@
-"""Deletes sandboxes whose idle time is over, finishes deletions that failed, saves the idle clocks."""
+"""Deletes or hibernates sandboxes whose idle time is over, finishes deletions that failed, saves the idle clocks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import structlog
 from pandastack.errors import PandastackError
 from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
+from pandastack.services.deadlines import Deadlines
 from pandastack.services.registry import Registry
 from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
@@ -25,11 +26,18 @@ class Reaper:
     """One task; sleeps until the next sandbox is due, or until the alarm says that one is due earlier."""
 
     def __init__(
-        self, registry: Registry, sandboxes: Sandboxes, activity: Activity, alarm: Alarm, settings: Settings
+        self,
+        registry: Registry,
+        sandboxes: Sandboxes,
+        activity: Activity,
+        deadlines: Deadlines,
+        alarm: Alarm,
+        settings: Settings,
     ) -> None:
         self._registry = registry
         self._sandboxes = sandboxes
         self._activity = activity
+        self._deadlines = deadlines
         self._alarm = alarm
         self._interval = settings.reaper_interval_seconds
         self._retry_at: dict[str, float] = {}
@@ -46,32 +54,31 @@ class Reaper:
                 await self._save()
 
     async def _sweep(self) -> None:
-        for sandbox_id, at in self._deadlines().items():
+        for sandbox_id, at in self._due().items():
             if at > time.time() or self._activity.busy(sandbox_id) or self._registry.get(sandbox_id) is None:
                 continue
             self._retry_at[sandbox_id] = time.time() + self._interval
             try:
                 with anyio.move_on_after(_DELETE_SECONDS):
-                    await self._sandboxes.end(sandbox_id)
-                    log.info("sandbox deleted", sandbox_id=sandbox_id, cause="idle")
+                    await self._sandboxes.expire(sandbox_id)
             except PandastackError as error:
-                log.warning("deleting a sandbox failed, trying again", sandbox_id=sandbox_id, cause=repr(error))
+                log.warning("ending an idle sandbox failed, trying again", sandbox_id=sandbox_id, cause=repr(error))
 
     def _next(self) -> float:
-        return min([time.time() + _SAVE_SECONDS, *self._deadlines().values()])
+        return min([time.time() + _SAVE_SECONDS, *self._due().values()])
 
-    def _deadlines(self) -> dict[str, float]:
-        """When each sandbox is due; one that is stopping, when its deletion is tried (again)."""
+    def _due(self) -> dict[str, float]:
+        """When each sandbox is due; one whose end failed, when it is tried again."""
         records = self._registry.all()
-        stopping = {record.id for record in records if record.status == STOPPING}
-        self._retry_at = {key: at for key, at in self._retry_at.items() if key in stopping}
-        deadlines = {}
+        existing = {record.id for record in records}
+        self._retry_at = {key: at for key, at in self._retry_at.items() if key in existing}
+        due = {}
         for record in records:
-            if record.id in stopping:
-                deadlines[record.id] = self._retry_at.setdefault(record.id, time.time() + self._interval)
-            elif (at := self._sandboxes.deadline(record)) is not None:
-                deadlines[record.id] = at
-        return deadlines
+            if record.status == STOPPING:
+                due[record.id] = self._retry_at.setdefault(record.id, time.time() + self._interval)
+            elif (at := self._deadlines.of(record)) is not None:
+                due[record.id] = max(at, self._retry_at.get(record.id, at))
+        return due
 
     async def _save(self) -> None:
         if not (times := self._activity.take_unsaved()):

@@ -7,13 +7,12 @@ from typing import Any
 import anyio
 import structlog
 
-from pandastack.cluster import EngineClient
 from pandastack.errors import PandastackError
-from pandastack.services.activity import Activity
-from pandastack.services.registry import Happening, Registry
-from pandastack.services.sandboxes import Sandboxes
-from pandastack.store.sandboxes import CREATING, FAILED, PAUSED, RUNNING, STOPPING
+from pandastack.services.registry import Happening
+from pandastack.services.sandboxes import Parts, Sandboxes
+from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 
+_ALIVE = (RUNNING, PAUSED, HIBERNATED)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 log = structlog.get_logger(__name__)
@@ -22,17 +21,19 @@ log = structlog.get_logger(__name__)
 class Recovery:
     """Compares the registry with the engine."""
 
-    def __init__(self, registry: Registry, sandboxes: Sandboxes, engine: EngineClient, activity: Activity) -> None:
-        self._registry = registry
+    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+        self._registry = parts.registry
         self._sandboxes = sandboxes
-        self._engine = engine
-        self._activity = activity
+        self._engine = parts.engine
+        self._activity = parts.activity
+        self._lifecycle = parts.lifecycle
+        self._snapshots = parts.snapshots
 
     async def start(self) -> None:
         """Before the first request: settle what a former run left.
 
-        Half-created sandboxes and half-done deletions are finished, machines without a record are ended, and records
-        without a machine fail. With the engine away this is left to :meth:`follow` and the reaper.
+        Half-created sandboxes and half-done deletions are finished, machines and snapshots without a record are
+        ended, and records without a machine fail. With the engine away this is left to :meth:`follow` and the reaper.
         """
         for record in self._registry.all():
             self._activity.start(record.id, record.last_active_at)
@@ -42,20 +43,17 @@ class Recovery:
             await self._finish_deletions()
             await self._end_unknown_machines()
             await self.compare()
+            await self._snapshots.settle({record.id for record in self._registry.all()})
         except PandastackError as error:
             log.warning("recovery waits for the engine", cause=repr(error))
 
     async def compare(self) -> None:
-        """Fail every record whose machine the engine does not have or knows to be dead."""
-        expected = [r for r in self._registry.all() if r.status in (RUNNING, PAUSED)]
+        """Bring every record to the state of its machine; fail those whose machine is gone or dead."""
+        expected = [record for record in self._registry.all() if self._can_be_compared(record)]
         machines = {machine["id"]: machine.get("state") for machine in await self._engine.sandboxes()}
         for record in expected:
-            state = machines.get(record.id)
-            if state is None:
-                reason = "its machine did not survive a restart of the engine"
-                await self._sandboxes.fail(record.id, Happening("recover.orphaned", {"reason": reason}), reason)
-            elif state == FAILED:
-                await self._died(record.id, {"reason": "its machine died"})
+            if self._registry.get(record.id) is record and self._can_be_compared(record):
+                await self._correct(record, machines.get(record.id))
 
     async def follow(self) -> None:
         """Until cancelled: watch the engine's events, comparing anew after every interruption."""
@@ -72,6 +70,19 @@ class Recovery:
                 log.warning("the engine's events are interrupted", cause=repr(error))
             pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
             await anyio.sleep(pause)
+
+    def _can_be_compared(self, record: SandboxRecord) -> bool:
+        return record.status in _ALIVE and not self._lifecycle.is_moving(record.id)
+
+    async def _correct(self, record: SandboxRecord, state: str | None) -> None:
+        if state is None:
+            reason = "its machine did not survive a restart of the engine"
+            await self._sandboxes.fail(record.id, Happening("recover.orphaned", {"reason": reason}), reason)
+        elif state == FAILED:
+            await self._died(record.id, {"reason": "its machine died"})
+        elif state in _ALIVE and state != record.status:
+            happening = Happening("recover.hibernated") if state == HIBERNATED else None
+            await self._registry.change(record.id, happening, status=state)
 
     async def _died(self, sandbox_id: str, payload: dict[str, Any]) -> None:
         reason = str(payload.get("reason") or "its machine died")

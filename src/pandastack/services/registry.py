@@ -6,10 +6,11 @@ goes to the store before it is reported. One control plane owns its store's sand
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pandastack.errors import NotFoundError
 from pandastack.services.events import EventLog
 from pandastack.store import Store
 from pandastack.store import sandboxes as table
@@ -41,15 +42,41 @@ class Registry:
         """The record, or None."""
         return self._records.get(sandbox_id)
 
+    def of(self, sandbox_id: str) -> SandboxRecord:
+        """The record of whatever workspace; raises :class:`NotFoundError`."""
+        record = self._records.get(sandbox_id)
+        if record is None:
+            raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
+        return record
+
+    def find(self, workspace: str, sandbox_id: str) -> SandboxRecord:
+        """The workspace's record; raises :class:`NotFoundError`."""
+        record = self.of(sandbox_id)
+        if record.workspace != workspace:
+            raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
+        return record
+
     def all(self) -> list[SandboxRecord]:
         """Every record, newest first."""
         return list(reversed(self._records.values()))
 
     async def add(self, record: SandboxRecord) -> None:
         """A new record."""
+        await self.add_all([record])
+
+    async def add_all(self, records: Sequence[SandboxRecord]) -> None:
+        """New records: all or none."""
         async with self._store.write() as connection:
-            await table.add(connection, record)
-        self._records[record.id] = record
+            await table.add_all(connection, records)
+        self._records.update((record.id, record) for record in records)
+
+    async def note(self, sandbox_id: str, *happenings: Happening) -> None:
+        """Log what happened to a sandbox without changing its record."""
+        record = self.of(sandbox_id)
+        async with self._store.write() as connection:
+            for event in happenings:
+                await self._events.append(connection, record.workspace, sandbox_id, event.type, event.payload)
+        self._events.announce(sandbox_id)
 
     async def change(self, sandbox_id: str, happening: Happening | None = None, **values: Any) -> SandboxRecord:
         """Set fields of an existing record, and log why.

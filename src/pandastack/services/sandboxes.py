@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -17,19 +15,21 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import (
     BadRequestError,
     CapacityError,
-    ConflictError,
     NotFoundError,
     PandastackError,
     ServerError,
 )
 from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
+from pandastack.services.deadlines import Deadlines
+from pandastack.services.lifecycle import Lifecycle, unusable
+from pandastack.services.plans import NewSandbox, checked_on_expire, checked_ttl, planned, unknown_template
 from pandastack.services.registry import Happening, Registry
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import CREATING, FAILED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.services.snapshots import Snapshots, unknown_snapshot
+from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
 
-_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_MAX_METADATA = 64 * 1024  # characters; every record is held in memory
 _UNDO_SECONDS = 20.0
 _NOTHING_CREATED = (CapacityError, BadRequestError, NotFoundError)
 """Answers of the engine's create that promise that it created nothing."""
@@ -38,42 +38,47 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class NewSandbox:
-    """What a caller wants. ``ttl_seconds`` None: the configured default."""
+class Parts:
+    """What sandboxes are made with."""
 
-    template: str
-    ttl_seconds: int | None = None
-    persistent: bool = False
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    registry: Registry
+    engine: EngineClient
+    activity: Activity
+    alarm: Alarm
+    deadlines: Deadlines
+    lifecycle: Lifecycle
+    snapshots: Snapshots
+    settings: Settings
 
 
 class Sandboxes:
     """Sandboxes of all workspaces; every look-up names the caller's, and objects of others are not found."""
 
-    def __init__(
-        self, registry: Registry, engine: EngineClient, activity: Activity, alarm: Alarm, settings: Settings
-    ) -> None:
-        self._registry = registry
-        self._engine = engine
-        self._activity = activity
-        self._alarm = alarm
-        self._settings = settings
+    def __init__(self, parts: Parts) -> None:
+        self._registry = parts.registry
+        self._engine = parts.engine
+        self._activity = parts.activity
+        self._alarm = parts.alarm
+        self._deadlines = parts.deadlines
+        self._lifecycle = parts.lifecycle
+        self._snapshots = parts.snapshots
+        self._settings = parts.settings
 
     async def create(self, workspace: str, wanted: NewSandbox) -> SandboxRecord:
         """Returns when the sandbox executes commands. The record is written before the engine acts.
 
         A failure leaves neither record nor machine; a :class:`CapacityError` is a promise of that.
         """
-        record = self._plan(workspace, wanted)
+        record = await self._plan(workspace, wanted)
         await self._registry.add(record)
         try:
-            machine = await self._engine.create(record.id, record.template)
-            return await self._running(record.id, machine)
+            machine = await self._engine.create(record.id, record.template, record.from_snapshot)
+            return await self.started(record.id, machine)
         except NotFoundError as error:
-            await self._undo(record.id, error)
-            raise _unknown_template(record.template) from error
+            await self.undo(record.id, error)
+            raise _unknown(record) from error
         except BaseException as error:
-            await self._undo(record.id, error)
+            await self.undo(record.id, error)
             raise
 
     def list(self, workspace: str) -> list[SandboxRecord]:
@@ -82,73 +87,92 @@ class Sandboxes:
 
     def get(self, workspace: str, sandbox_id: str) -> SandboxRecord:
         """One sandbox; raises :class:`NotFoundError`."""
-        record = self._registry.get(sandbox_id)
-        if record is None or record.workspace != workspace:
-            raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
-        return record
+        return self._registry.find(workspace, sandbox_id)
 
-    @contextmanager
-    def use(self, workspace: str, sandbox_id: str) -> Iterator[SandboxRecord]:
-        """For the time of an operation inside the sandbox; raises :class:`ConflictError` when it cannot be used now."""
+    @asynccontextmanager
+    async def use(self, workspace: str, sandbox_id: str, *, alone: bool = False) -> AsyncIterator[SandboxRecord]:
+        """For the time of an operation inside the sandbox; wakes it first when it is hibernated.
+
+        With ``alone`` it is neither paused nor hibernated before the block ends. Raises :class:`ConflictError` when it
+        cannot be used now, :class:`UnavailableError` when it cannot be woken.
+        """
         record = self.get(workspace, sandbox_id)
-        if record.status != RUNNING:
-            raise _unusable(record)
+        if record.status not in (RUNNING, PAUSED, HIBERNATED):
+            raise unusable(record)
         with self._activity.hold(record.id):
-            yield record
+            if not alone:
+                yield await self._lifecycle.ready(record.id)
+                return
+            await self._lifecycle.ready(record.id)  # a paused one is refused at once
+            async with self._lifecycle.alone(record.id) as running:
+                yield running
 
     async def usage(self, workspace: str, sandbox_id: str) -> dict[str, Any]:
         """What the sandbox's machine uses on its host."""
         record = self.get(workspace, sandbox_id)
         if record.status not in (RUNNING, PAUSED):
-            raise _unusable(record)
+            raise unusable(record)
         usage: dict[str, Any] = (await self._engine.sandbox(record.id)).get("usage") or {}
         return usage
 
     async def set_lifecycle(
-        self, workspace: str, sandbox_id: str, ttl_seconds: int | None, persistent: bool | None
+        self,
+        workspace: str,
+        sandbox_id: str,
+        ttl_seconds: int | None,
+        persistent: bool | None,
+        on_expire: str | None = None,
     ) -> SandboxRecord:
-        """Change the idle limit (seconds) and whether it applies; None leaves as is."""
+        """Change the idle limit (seconds), whether it applies and what it does; None leaves as is."""
         record = self.get(workspace, sandbox_id)
         values: dict[str, Any] = {}
         if ttl_seconds is not None:
-            values["ttl_seconds"] = self._ttl(ttl_seconds)
+            values["ttl_seconds"] = checked_ttl(ttl_seconds, self._settings)
         if persistent is not None:
             values["persistent"] = persistent
+        if on_expire is not None:
+            values["on_expire"] = checked_on_expire(on_expire)
         if values:
             record = await self._registry.change(record.id, **values)
-            self._expect(record)
+            self._deadlines.expect(record)
         return record
 
     def idle_seconds(self, record: SandboxRecord) -> int:
         """Whole seconds without activity."""
         return int(self._activity.idle_seconds(record.id))
 
-    def deadline(self, record: SandboxRecord) -> float | None:
-        """When the sandbox is to be deleted unless it is used before (epoch seconds); None: never."""
-        if record.persistent or record.status in (CREATING, STOPPING):
-            return None
-        limit = record.ttl_seconds or self._settings.reaper_interval_seconds
-        return self._activity.last_active(record.id) + limit
+    def expires_at(self, record: SandboxRecord) -> float | None:
+        """When the idle limit is over unless the sandbox is used before (epoch seconds); None: it does not apply."""
+        return self._deadlines.expires_at(record)
 
     async def delete(self, workspace: str, sandbox_id: str) -> None:
         """End the sandbox and all it has; afterwards it is not found."""
         record = self.get(workspace, sandbox_id)
         if record.status == CREATING:
-            raise _unusable(record)
+            raise unusable(record)
         await self.end(record.id)
 
     async def end(self, sandbox_id: str) -> None:
         """Delete whoever's sandbox. After a failure it stays ``stopping``, and the reaper tries again."""
         await self._registry.change(sandbox_id, status=STOPPING)
         try:
-            await self._engine.delete(sandbox_id)
-        except NotFoundError:
-            pass  # ended before: what was asked for
+            async with self._lifecycle.turn(sandbox_id):
+                await self._end_machine(sandbox_id)
+                await self._snapshots.delete_checkpoints(sandbox_id)
         except PandastackError:
             self._alarm.expect(time.time() + self._settings.reaper_interval_seconds)
             raise
         await self._registry.remove(sandbox_id)
         self._activity.forget(sandbox_id)
+        self._lifecycle.forget(sandbox_id)
+
+    async def expire(self, sandbox_id: str) -> None:
+        """Do to a sandbox whose time is over what its owner wants then."""
+        if Deadlines.only_hibernates(self._registry.of(sandbox_id)):
+            await self._lifecycle.hibernate_idle(sandbox_id)
+            return
+        await self.end(sandbox_id)
+        log.info("sandbox deleted", sandbox_id=sandbox_id, cause="idle")
 
     async def fail(self, sandbox_id: str, happening: Happening, reason: str) -> None:
         """The sandbox's machine is gone. Its record stays, with the reason, until it is deleted or its TTL is over."""
@@ -161,49 +185,24 @@ class Sandboxes:
         await self._registry.change(sandbox_id, happening, status=FAILED, reason=reason)
         log.warning("sandbox failed", sandbox_id=sandbox_id, reason=reason)
 
-    def _plan(self, workspace: str, wanted: NewSandbox) -> SandboxRecord:
-        if not _TEMPLATE_NAME.fullmatch(wanted.template):
-            raise _unknown_template(wanted.template)
-        if sum(len(key) + len(text) for key, text in wanted.metadata.items()) > _MAX_METADATA:
-            raise BadRequestError(f"metadata: over {_MAX_METADATA} characters altogether", field="metadata")
-        now = time.time()
-        ttl = self._settings.default_ttl_seconds if wanted.ttl_seconds is None else self._ttl(wanted.ttl_seconds)
-        return SandboxRecord(
-            id=str(uuid.uuid4()),
-            workspace=workspace,
-            template=wanted.template,
-            status=CREATING,
-            ttl_seconds=ttl,
-            persistent=wanted.persistent,
-            metadata={**wanted.metadata, "workspace": workspace},
-            created_at=now,
-            last_active_at=now,
-        )
-
-    def _ttl(self, seconds: int) -> int:
-        if seconds < 0:
-            raise BadRequestError("ttl_seconds: must not be negative", field="ttl_seconds")
-        if seconds > self._settings.max_ttl_seconds:
-            raise BadRequestError(
-                f"ttl_seconds exceeds tier maximum of {self._settings.max_ttl_seconds}", field="ttl_seconds"
-            )
-        return seconds
-
-    async def _running(self, sandbox_id: str, machine: Mapping[str, Any]) -> SandboxRecord:
+    async def started(self, sandbox_id: str, machine: Mapping[str, Any]) -> SandboxRecord:
+        """The engine made the machine of a sandbox that was being created."""
         current = self._registry.get(sandbox_id)
         if current is None or current.reason is not None:
             raise ServerError("the sandbox's machine died as it started", detail={"reason": current and current.reason})
         boot = {"boot_ms": machine["boot_ms"], "boot_mode": machine["boot_mode"]}
-        payload = {"template": machine["template"], **boot, "phases": machine.get("phases") or {}}
-        facts = {"template": machine["template"], "cpu": machine["cpu"], "memory_mb": machine["memory_mb"]}
+        template = machine.get("template") or current.template
+        payload = {"template": template, **boot, "phases": machine.get("phases") or {}}
+        facts = {"template": template, "cpu": machine["cpu"], "memory_mb": machine["memory_mb"]}
         self._activity.start(sandbox_id)
         record = await self._registry.change(
             sandbox_id, Happening("sandbox.running", payload), status=RUNNING, **facts, **boot
         )
-        self._expect(record)
+        self._deadlines.expect(record)
         return record
 
-    async def _undo(self, sandbox_id: str, error: BaseException) -> None:
+    async def undo(self, sandbox_id: str, error: BaseException) -> None:
+        """Leave nothing of a sandbox whose creation failed with ``error``."""
         with anyio.move_on_after(_UNDO_SECONDS, shield=True):
             try:
                 if isinstance(error, _NOTHING_CREATED):
@@ -214,24 +213,16 @@ class Sandboxes:
                 log.error("undoing a failed create failed; the reaper goes on", cause=repr(second))
         self._activity.forget(sandbox_id)
 
-    def _expect(self, record: SandboxRecord) -> None:
-        deadline = self.deadline(record)
-        if deadline is not None:
-            self._alarm.expect(deadline)
+    async def _plan(self, workspace: str, wanted: NewSandbox) -> SandboxRecord:
+        snapshot = None
+        if wanted.snapshot is not None:
+            snapshot = await self._snapshots.get(workspace, wanted.snapshot, SNAPSHOT, CHECKPOINT)
+        return planned(workspace, wanted, self._settings, snapshot)
+
+    async def _end_machine(self, sandbox_id: str) -> None:
+        with suppress(NotFoundError):  # ended before: what was asked for
+            await self._engine.delete(sandbox_id)
 
 
-def _unknown_template(name: str) -> BadRequestError:
-    hint = "GET /v1/templates lists the templates"
-    return BadRequestError(f"unknown template {name[:128]!r}", field="template", hint=hint)
-
-
-def _unusable(record: SandboxRecord) -> ConflictError:
-    why = {
-        CREATING: "is still being created",
-        PAUSED: "is paused",
-        STOPPING: "is being deleted",
-        FAILED: f"has failed: {record.reason or 'its machine is gone'}",
-    }
-    message = f"sandbox {record.id} {why.get(record.status, f'is {record.status}')}"
-    detail = {"status": record.status} | ({"reason": record.reason} if record.reason else {})
-    return ConflictError(message, detail=detail, hint="create a new sandbox" if record.status == FAILED else None)
+def _unknown(record: SandboxRecord) -> PandastackError:
+    return unknown_template(record.template) if record.from_snapshot is None else unknown_snapshot(record.from_snapshot)

@@ -14,7 +14,10 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Each field ``name`` is read from ``PANDASTACK_NAME``. Times in seconds, sizes in bytes, all of them positive."""
+    """Each field ``name`` is read from ``PANDASTACK_NAME``. Times in seconds, sizes in bytes.
+
+    All are positive; only what says so may be 0.
+    """
 
     default_ttl_seconds: int = 300
     """Idle limit of a sandbox whose creator named none."""
@@ -29,6 +32,10 @@ class Settings:
     max_file_bytes: int = 32 * MIB
     keep_alive_seconds: float = 10.0
     """Longest silence on a stream of events; clients give up after 15 s."""
+    idle_after: float = 300.0
+    """After this a persistent sandbox that nobody uses is hibernated; 0: never."""
+    max_checkpoints: int = 10
+    """How many checkpoints a sandbox keeps; the oldest make room."""
     log_poll_seconds: float = 1.0
     """How often a followed console is read again."""
 
@@ -40,11 +47,16 @@ class Settings:
         return cls(**{name: _number(key, env[key], kinds[name]) for name, key in given.items() if env.get(key)})
 
 
+_MAY_BE_ZERO = ("PANDASTACK_IDLE_AFTER",)
+
+
 def _number(key: str, text: str, kind: type[int] | type[float]) -> Any:
     try:
         value: int | float = kind(text)
     except ValueError:
         value = -1
+    if value == 0 and key in _MAY_BE_ZERO:
+        return value
     if not 0 < value < float("inf"):
         raise BadRequestError(f"{key} must be a positive number, not {text!r}", field=key)
     return value

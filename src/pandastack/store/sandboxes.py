@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,12 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandastack.store.schema import sandboxes
 
-CREATING, RUNNING, PAUSED, STOPPING, FAILED = "creating", "running", "paused", "stopping", "failed"
+CREATING, RUNNING, PAUSED, HIBERNATED = "creating", "running", "paused", "hibernated"
+STOPPING, FAILED = "stopping", "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecord:
-    """What the control plane remembers of one sandbox. ``reason`` says why it failed; times are epoch seconds."""
+    """What the control plane remembers of one sandbox. ``reason`` says why it failed; times are epoch seconds.
+
+    ``on_expire`` is what happens at the idle limit (None: it is deleted), ``checkpoint_every`` the seconds between
+    automatic checkpoints (None: there are none).
+    """
 
     id: str
     workspace: str
@@ -32,6 +37,9 @@ class SandboxRecord:
     boot_ms: int | None = None
     boot_mode: str | None = None
     reason: str | None = None
+    from_snapshot: str | None = None
+    on_expire: str | None = None
+    checkpoint_every: float | None = None
 
 
 _INSERT = insert(sandboxes).inline()
@@ -45,6 +53,11 @@ _TOUCH = (
 async def add(connection: AsyncConnection, record: SandboxRecord) -> None:
     """Insert ``record``."""
     await connection.execute(_INSERT, asdict(record))
+
+
+async def add_all(connection: AsyncConnection, records: Sequence[SandboxRecord]) -> None:
+    """Insert all ``records``, or none."""
+    await connection.execute(_INSERT, [asdict(record) for record in records])
 
 
 async def load_all(connection: AsyncConnection) -> list[SandboxRecord]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -55,6 +56,9 @@ sandboxes = Table(
     Column("ttl_seconds", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("last_active_at", Double, nullable=False),
+    Column("from_snapshot", String(36), nullable=True),
+    Column("on_expire", String(16), nullable=True),
+    Column("checkpoint_every", Double, nullable=True),
     Index(None, "workspace", "created_at"),
 )
 
@@ -68,6 +72,24 @@ events = Table(
     Column("type", String(64), nullable=False),
     Column("payload", JSON, nullable=False),
     Index(None, "sandbox_id", "id"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("sandbox_id", String(36), nullable=False),  # no foreign key: a snapshot outlives its source
+    Column("template", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("cpu", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("dirty_bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "workspace", "created_at"),
+    Index(None, "sandbox_id"),
 )
 
 api_tokens = Table(

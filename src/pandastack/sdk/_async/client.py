@@ -9,11 +9,14 @@ from typing import Any, Self
 
 from pandastack.config import resolve_client
 from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._async.snapshots import AsyncSnapshotsAPI
 from pandastack.sdk._async.transport import AsyncTransport
+from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._call import Call, create_sandbox, segment
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import CreateRetryEvent, Template
+from pandastack.sdk._wire import json_value
 
 
 class AsyncClient:
@@ -44,6 +47,7 @@ class AsyncClient:
         self.on_create_retry = on_create_retry
         self.transport = AsyncTransport(settings, timeout, self.max_create_retry_seconds, on_create_retry)
         self.sandboxes = AsyncSandboxAPI(self)
+        self.snapshots = AsyncSnapshotsAPI(self)
         self.templates = AsyncTemplatesAPI(self)
 
     async def me(self) -> dict[str, Any]:
@@ -100,6 +104,35 @@ class AsyncSandboxAPI:
         """One sandbox. Raises NotFoundError."""
         call = Call("GET", f"/sandboxes/{segment(sandbox_id)}")
         return AsyncSandbox.from_dict(await self._client.transport.object(call), self._client)
+
+    async def fork(
+        self, sandbox_id: str, metadata: Mapping[str, str] | None = None, *, cancel: AsyncCancelEvent | None = None
+    ) -> AsyncSandbox:
+        """Copy a sandbox as it is now; it goes on. Repeated and cancelled like :meth:`create`."""
+        answer = await self._client.transport.run(fork_sandbox(sandbox_id, metadata), cancel)
+        return AsyncSandbox.from_dict(forked(json_value(answer), sandbox_id), self._client)
+
+    async def fork_tree(
+        self,
+        sandbox_id: str,
+        count: int,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: AsyncCancelEvent | None = None,
+    ) -> builtins.list[AsyncSandbox]:
+        """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
+        answer = await self._client.transport.run(fork_sandbox_tree(sandbox_id, count, metadata), cancel)
+        children = children_of(json_value(answer), sandbox_id)
+        return [AsyncSandbox.from_dict(each, self._client) for each in children]
+
+    async def promote(
+        self, sandbox_id: str, *, cleanup_siblings: bool = False, tree_id: str | None = None
+    ) -> dict[str, Any]:
+        """Make a fork independent of its tree; with ``cleanup_siblings`` the tree's other forks are deleted.
+
+        Returns ``{"winner", "tree_id", "deleted", "failures"}``.
+        """
+        return await self._client.transport.object(promote_sandbox(sandbox_id, cleanup_siblings, tree_id))
 
     async def delete(self, sandbox_id: str) -> None:
         """End a sandbox and delete its disk. Raises NotFoundError."""

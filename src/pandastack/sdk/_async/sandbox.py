@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.sdk._async.commands import AsyncCommandStream, AsyncSandboxCommands, run_command
 from pandastack.sdk._async.defaults import get_default_async_client
+from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.filesystem import AsyncSandboxFilesystem
+from pandastack.sdk._async.lifecycle import AsyncLifecycle
+from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
 from pandastack.sdk._call import Call, code_command, create_sandbox, segment
+from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import ExecResult
+from pandastack.sdk._wire import json_value
 
 if TYPE_CHECKING:
     from pandastack.sdk._async.client import AsyncClient
 
 
 @dataclass
-class AsyncSandbox:
+class AsyncSandbox(AsyncLifecycle):
     """One microVM. As a context manager it is deleted at the end of the block, unless it is persistent.
 
     The fields are as the server last reported them; :meth:`refresh` asks again.
@@ -144,29 +149,42 @@ class AsyncSandbox:
 
     async def refresh(self) -> Self:
         """Ask the server for the present record, update this object in place and return it."""
-        data = await self.client.transport.object(Call("GET", self._path()))
-        current = type(self).from_dict(data, self.client, self.persistent)
+        return self._take_over(await self.client.transport.object(Call("GET", self._path())))
+
+    async def fork(self, metadata: Mapping[str, str] | None = None, *, cancel: AsyncCancelEvent | None = None) -> Self:
+        """Make a copy of this sandbox as it is now, memory, processes and disk. This one goes on.
+
+        ``metadata`` is added to the child's. Repeated and cancelled like ``client.sandboxes.create``.
+        """
+        answer = await self.client.transport.run(fork_sandbox(self.id, metadata), cancel)
+        return type(self).from_dict(forked(json_value(answer), self.id), self.client)
+
+    async def fork_tree(
+        self, count: int, metadata: Mapping[str, str] | None = None, *, cancel: AsyncCancelEvent | None = None
+    ) -> builtins.list[Self]:
+        """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
+        answer = await self.client.transport.run(fork_sandbox_tree(self.id, count, metadata), cancel)
+        children = children_of(json_value(answer), self.id)
+        return [type(self).from_dict(each, self.client) for each in children]
+
+    async def promote(self, *, cleanup_siblings: bool = False, tree_id: str | None = None) -> dict[str, Any]:
+        """Make this fork independent of its tree; with ``cleanup_siblings`` the tree's other forks are deleted.
+
+        Returns ``{"winner", "tree_id", "deleted", "failures"}``.
+        """
+        return await self.client.sandboxes.promote(self.id, cleanup_siblings=cleanup_siblings, tree_id=tree_id)
+
+    async def explore(self, candidates: Sequence[Candidate | str], **kwargs: Any) -> ExploreResult[AsyncSandbox]:
+        """Try each candidate in a fork of its own and keep the best; the options are those of
+        ``pandastack.explore``.
+        """
+        return await async_explore(self, candidates, **kwargs)
+
+    def _take_over(self, record: Mapping[str, Any]) -> Self:
+        current = type(self).from_dict(record, self.client, self.persistent)
         for each in fields(self):
             setattr(self, each.name, getattr(current, each.name))
         return self
-
-    async def set_ttl(self, seconds: int) -> dict[str, Any]:
-        """Set the idle limit and return the lifecycle. Raises BadRequestError when negative."""
-        return await self.client.transport.object(
-            Call("PATCH", self._path("/lifecycle"), json={"ttl_seconds": seconds})
-        )
-
-    async def set_persistent(self, persistent: bool) -> dict[str, Any]:
-        """Exempt the sandbox from the idle limit, or not, and return the lifecycle."""
-        answer = await self.client.transport.object(
-            Call("PATCH", self._path("/lifecycle"), json={"persistent": persistent})
-        )
-        self.persistent = persistent
-        return answer
-
-    async def lifecycle(self) -> dict[str, Any]:
-        """``{"ttl_seconds", "persistent", "idle_seconds"}``."""
-        return await self.client.transport.object(Call("GET", self._path("/lifecycle")))
 
     def _path(self, below: str = "") -> str:
         return f"/sandboxes/{segment(self.id)}{below}"

@@ -48,9 +48,9 @@ class AsyncTransport:
         """Run ``call`` and return the JSON object of its answer, ``{}`` when the answer is empty."""
         return json_object(await self.run(call, cancel))
 
-    async def list(self, call: Call) -> list[dict[str, Any]]:
-        """Run ``call`` and return the JSON objects of its answer."""
-        return json_list(await self.run(call))
+    async def list(self, call: Call, key: str = "items") -> list[dict[str, Any]]:
+        """Run ``call`` and return the JSON objects of its answer: a bare array, or one under ``key``."""
+        return json_list(await self.run(call), key)
 
     async def run(self, call: Call, cancel: AsyncCancelEvent | None = None) -> httpx.Response:
         """Send ``call`` until it succeeds or none of its rules allows another attempt, which raises the last

@@ -9,12 +9,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from pandastack.config import resolve_client
+from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._call import Call, create_sandbox, segment
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import CancelEvent
 from pandastack.sdk._sync.sandbox import Sandbox
+from pandastack.sdk._sync.snapshots import SnapshotsAPI
 from pandastack.sdk._sync.transport import Transport
 from pandastack.sdk._types import CreateRetryEvent, Template
+from pandastack.sdk._wire import json_value
 
 
 class Client:
@@ -45,6 +48,7 @@ class Client:
         self.on_create_retry = on_create_retry
         self.transport = Transport(settings, timeout, self.max_create_retry_seconds, on_create_retry)
         self.sandboxes = SandboxAPI(self)
+        self.snapshots = SnapshotsAPI(self)
         self.templates = TemplatesAPI(self)
 
     def me(self) -> dict[str, Any]:
@@ -101,6 +105,35 @@ class SandboxAPI:
         """One sandbox. Raises NotFoundError."""
         call = Call("GET", f"/sandboxes/{segment(sandbox_id)}")
         return Sandbox.from_dict(self._client.transport.object(call), self._client)
+
+    def fork(
+        self, sandbox_id: str, metadata: Mapping[str, str] | None = None, *, cancel: CancelEvent | None = None
+    ) -> Sandbox:
+        """Copy a sandbox as it is now; it goes on. Repeated and cancelled like :meth:`create`."""
+        answer = self._client.transport.run(fork_sandbox(sandbox_id, metadata), cancel)
+        return Sandbox.from_dict(forked(json_value(answer), sandbox_id), self._client)
+
+    def fork_tree(
+        self,
+        sandbox_id: str,
+        count: int,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: CancelEvent | None = None,
+    ) -> builtins.list[Sandbox]:
+        """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
+        answer = self._client.transport.run(fork_sandbox_tree(sandbox_id, count, metadata), cancel)
+        children = children_of(json_value(answer), sandbox_id)
+        return [Sandbox.from_dict(each, self._client) for each in children]
+
+    def promote(
+        self, sandbox_id: str, *, cleanup_siblings: bool = False, tree_id: str | None = None
+    ) -> dict[str, Any]:
+        """Make a fork independent of its tree; with ``cleanup_siblings`` the tree's other forks are deleted.
+
+        Returns ``{"winner", "tree_id", "deleted", "failures"}``.
+        """
+        return self._client.transport.object(promote_sandbox(sandbox_id, cleanup_siblings, tree_id))
 
     def delete(self, sandbox_id: str) -> None:
         """End a sandbox and delete its disk. Raises NotFoundError."""

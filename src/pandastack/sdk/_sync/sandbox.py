@@ -10,19 +10,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pandastack.errors import NotFoundError, PandastackError
+from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
 from pandastack.sdk._call import Call, code_command, create_sandbox, segment
+from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import CancelEvent
 from pandastack.sdk._sync.commands import CommandStream, SandboxCommands, run_command
 from pandastack.sdk._sync.defaults import get_default_client
+from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.filesystem import SandboxFilesystem
+from pandastack.sdk._sync.lifecycle import Lifecycle
 from pandastack.sdk._types import ExecResult
+from pandastack.sdk._wire import json_value
 
 if TYPE_CHECKING:
     from pandastack.sdk._sync.client import Client
 
 
 @dataclass
-class Sandbox:
+class Sandbox(Lifecycle):
     """One microVM. As a context manager it is deleted at the end of the block, unless it is persistent.
 
     The fields are as the server last reported them; :meth:`refresh` asks again.
@@ -145,29 +150,42 @@ class Sandbox:
 
     def refresh(self) -> Self:
         """Ask the server for the present record, update this object in place and return it."""
-        data = self.client.transport.object(Call("GET", self._path()))
-        current = type(self).from_dict(data, self.client, self.persistent)
+        return self._take_over(self.client.transport.object(Call("GET", self._path())))
+
+    def fork(self, metadata: Mapping[str, str] | None = None, *, cancel: CancelEvent | None = None) -> Self:
+        """Make a copy of this sandbox as it is now, memory, processes and disk. This one goes on.
+
+        ``metadata`` is added to the child's. Repeated and cancelled like ``client.sandboxes.create``.
+        """
+        answer = self.client.transport.run(fork_sandbox(self.id, metadata), cancel)
+        return type(self).from_dict(forked(json_value(answer), self.id), self.client)
+
+    def fork_tree(
+        self, count: int, metadata: Mapping[str, str] | None = None, *, cancel: CancelEvent | None = None
+    ) -> builtins.list[Self]:
+        """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
+        answer = self.client.transport.run(fork_sandbox_tree(self.id, count, metadata), cancel)
+        children = children_of(json_value(answer), self.id)
+        return [type(self).from_dict(each, self.client) for each in children]
+
+    def promote(self, *, cleanup_siblings: bool = False, tree_id: str | None = None) -> dict[str, Any]:
+        """Make this fork independent of its tree; with ``cleanup_siblings`` the tree's other forks are deleted.
+
+        Returns ``{"winner", "tree_id", "deleted", "failures"}``.
+        """
+        return self.client.sandboxes.promote(self.id, cleanup_siblings=cleanup_siblings, tree_id=tree_id)
+
+    def explore(self, candidates: Sequence[Candidate | str], **kwargs: Any) -> ExploreResult[Sandbox]:
+        """Try each candidate in a fork of its own and keep the best; the options are those of
+        ``pandastack.explore``.
+        """
+        return explore(self, candidates, **kwargs)
+
+    def _take_over(self, record: Mapping[str, Any]) -> Self:
+        current = type(self).from_dict(record, self.client, self.persistent)
         for each in fields(self):
             setattr(self, each.name, getattr(current, each.name))
         return self
-
-    def set_ttl(self, seconds: int) -> dict[str, Any]:
-        """Set the idle limit and return the lifecycle. Raises BadRequestError when negative."""
-        return self.client.transport.object(
-            Call("PATCH", self._path("/lifecycle"), json={"ttl_seconds": seconds})
-        )
-
-    def set_persistent(self, persistent: bool) -> dict[str, Any]:
-        """Exempt the sandbox from the idle limit, or not, and return the lifecycle."""
-        answer = self.client.transport.object(
-            Call("PATCH", self._path("/lifecycle"), json={"persistent": persistent})
-        )
-        self.persistent = persistent
-        return answer
-
-    def lifecycle(self) -> dict[str, Any]:
-        """``{"ttl_seconds", "persistent", "idle_seconds"}``."""
-        return self.client.transport.object(Call("GET", self._path("/lifecycle")))
 
     def _path(self, below: str = "") -> str:
         return f"/sandboxes/{segment(self.id)}{below}"

@@ -49,9 +49,9 @@ class Transport:
         """Run ``call`` and return the JSON object of its answer, ``{}`` when the answer is empty."""
         return json_object(self.run(call, cancel))
 
-    def list(self, call: Call) -> list[dict[str, Any]]:
-        """Run ``call`` and return the JSON objects of its answer."""
-        return json_list(self.run(call))
+    def list(self, call: Call, key: str = "items") -> list[dict[str, Any]]:
+        """Run ``call`` and return the JSON objects of its answer: a bare array, or one under ``key``."""
+        return json_list(self.run(call), key)
 
     def run(self, call: Call, cancel: CancelEvent | None = None) -> httpx.Response:
         """Send ``call`` until it succeeds or none of its rules allows another attempt, which raises the last

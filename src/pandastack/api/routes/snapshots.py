@@ -1,0 +1,45 @@
+"""Snapshots: taken of a sandbox, kept until deleted, restored by a create."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from pandastack.api import models, render
+from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+
+router = APIRouter(prefix="/v1", tags=["snapshots"])
+
+
+@router.post(
+    "/sandboxes/{sandbox_id}/snapshots",
+    status_code=201,
+    response_class=Response,
+    responses={201: {"model": models.Snapshot}},
+    openapi_extra=models.takes(models.Capture),
+)
+async def take_snapshot(request: Request, sandbox_id: str) -> Response:
+    """Answers when the snapshot can be used; the sandbox runs on."""
+    body = await read_json(request, models.Capture)
+    record = await plane_of(request).timeline.snapshot(workspace_of(request), sandbox_id, body.label)
+    return json_response(render.snapshot(record), 201)
+
+
+@router.get("/snapshots", response_class=Response, responses={200: {"model": models.Snapshots}})
+async def list_snapshots(request: Request, sandbox_id: str | None = None) -> Response:
+    """The workspace's snapshots, newest first."""
+    records = await plane_of(request).snapshots.of_workspace(workspace_of(request), sandbox_id or None)
+    return json_response({"snapshots": [render.snapshot(record) for record in records]})
+
+
+@router.get("/snapshots/{snapshot_id}", response_class=Response, responses={200: {"model": models.Snapshot}})
+async def get_snapshot(request: Request, snapshot_id: str) -> Response:
+    """One snapshot."""
+    return json_response(render.snapshot(await plane_of(request).snapshots.get(workspace_of(request), snapshot_id)))
+
+
+@router.delete("/snapshots/{snapshot_id}", status_code=204, response_class=Response)
+async def delete_snapshot(request: Request, snapshot_id: str) -> Response:
+    """Delete a snapshot; sandboxes made from it stay."""
+    snapshots = plane_of(request).snapshots
+    await snapshots.delete(await snapshots.get(workspace_of(request), snapshot_id))
+    return Response(status_code=204)

@@ -1,0 +1,148 @@
+"""The commands of ``pandastack sandbox`` about its life: stop and wake it, copy it, go back in its timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pandastack.cli.connection import Id, connect, record_of
+from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result, size_of
+from pandastack.errors import CapacityError, ServerError
+
+
+def pause(sandbox_id: Id, json: Json = False) -> None:
+    """Stop a sandbox's CPUs; its memory stays where it is."""
+    _change(sandbox_id, "pause", json)
+
+
+def resume(sandbox_id: Id, json: Json = False) -> None:
+    """Let a paused sandbox go on."""
+    _change(sandbox_id, "resume", json)
+
+
+def hibernate(sandbox_id: Id, json: Json = False) -> None:
+    """Put a sandbox's memory into storage and end its machine; the next call into it wakes it."""
+    _change(sandbox_id, "hibernate", json)
+
+
+def wake(sandbox_id: Id, json: Json = False) -> None:
+    """Bring a hibernated sandbox back."""
+    _change(sandbox_id, "wake", json)
+
+
+def snapshot(sandbox_id: Id, json: Json = False) -> None:
+    """Capture a sandbox and print the snapshot's id; `sandbox create --from-snapshot` makes others of it."""
+    with connect() as client:
+        snapshot_id = client.sandboxes.get(sandbox_id).snapshot()
+    result({"id": snapshot_id, "sandbox_id": sandbox_id}, snapshot_id, as_json=json)
+
+
+def fork(
+    sandbox_id: Id,
+    count: Annotated[int, typer.Option("--count", min=1, max=16, help="How many copies of the same moment.")] = 1,
+    json: Json = False,
+) -> None:
+    """Copy a running sandbox, memory and disk, and print the ids of the copies.
+
+    When there is room for some of them only, those are printed and the exit status is 1.
+    """
+    with connect() as client:
+        sandboxes = client.sandboxes
+        children = [sandboxes.fork(sandbox_id)] if count == 1 else sandboxes.fork_tree(sandbox_id, count)
+    result([record_of(each) for each in children], "\n".join(each.id for each in children), as_json=json)
+    if len(children) < count:
+        report(CapacityError(f"there was room for {len(children)} of {count} copies only"), json)
+        raise typer.Exit(1)
+
+
+def promote(
+    sandbox_id: Id,
+    cleanup: Annotated[bool, typer.Option("--cleanup", help="Delete the other copies of the same fork.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a copy independent of the others, and print the ids of those that were deleted."""
+    with connect() as client:
+        answer = client.sandboxes.promote(sandbox_id, cleanup_siblings=cleanup)
+    if json:
+        print_json(answer)
+    else:
+        for each in answer.get("deleted") or []:
+            typer.echo(each)
+    failures = answer.get("failures") or {}
+    for failed, reason in failures.items():
+        report(ServerError(f"{failed} could not be deleted: {reason}"), json)
+    raise typer.Exit(int(bool(failures)))
+
+
+def set_ttl(
+    sandbox_id: Id,
+    seconds: Annotated[int, typer.Argument(metavar="SECONDS", min=0, help="The new idle limit.")],
+    json: Json = False,
+) -> None:
+    """Set a sandbox's idle limit and show its lifecycle."""
+    with connect() as client:
+        answer = client.sandboxes.get(sandbox_id).set_ttl(seconds)
+    if json:
+        print_json(answer)
+    else:
+        print_fields(answer)
+
+
+def checkpoint(
+    sandbox_id: Id,
+    label: Annotated[str | None, typer.Option("--label", help="A name for people.")] = None,
+    json: Json = False,
+) -> None:
+    """Remember a sandbox's present state in its timeline and print the checkpoint's id."""
+    with connect() as client:
+        made = client.sandboxes.get(sandbox_id).checkpoint(label)
+    result(asdict(made), made.id, as_json=json)
+
+
+def timeline(sandbox_id: Id, json: Json = False) -> None:
+    """List a sandbox's checkpoints, oldest first."""
+    with connect() as client:
+        found = client.sandboxes.get(sandbox_id).timeline()
+    if json:
+        print_json([asdict(each) for each in found])
+        return
+    rows = [(c.id, c.label, c.created_at, size_of(c.size_bytes), size_of(c.dirty_bytes)) for c in found]
+    print_table(("ID", "LABEL", "CREATED", "SIZE", "CHANGED"), rows)
+
+
+def rewind(
+    sandbox_id: Id,
+    checkpoint_id: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The checkpoint's id.")],
+    json: Json = False,
+) -> None:
+    """Go back to a checkpoint: memory, processes and disk are as they were then."""
+    with connect() as client:
+        sandbox = client.sandboxes.get(sandbox_id).rewind(checkpoint_id)
+    result(record_of(sandbox), sandbox.status, as_json=json)
+
+
+def _change(sandbox_id: str, verb: str, as_json: bool) -> None:
+    """Call one of the methods that change the status, and print the new one."""
+    with connect() as client:
+        sandbox = client.sandboxes.get(sandbox_id)
+        getattr(sandbox, verb)()
+    result({"id": sandbox.id, "status": sandbox.status}, sandbox.status, as_json=as_json)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "pause": pause,
+    "resume": resume,
+    "hibernate": hibernate,
+    "wake": wake,
+    "set-ttl": set_ttl,
+    "snapshot": snapshot,
+    "fork": fork,
+    "promote": promote,
+    "checkpoint": checkpoint,
+    "timeline": timeline,
+    "rewind": rewind,
+}
+"""What ``pandastack sandbox`` takes from here, in the order of its help."""

@@ -1,0 +1,196 @@
+# Generated from ../_async/explore.py by scripts/generate_sync.py: change that file, not this one.
+"""Try several ways at once, each in a fork of the same sandbox, and keep the best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pandastack.errors import NotFoundError, PandastackError
+from pandastack.sdk._experiment import (
+    PROBE_SECONDS,
+    BranchOutcome,
+    Candidate,
+    ExploreError,
+    ExploreResult,
+    candidates_of,
+    changed_files_command,
+    marker_command,
+    ranked,
+    tail,
+    tree_id_of,
+)
+from pandastack.sdk._runtime import run_all, settled
+
+if TYPE_CHECKING:
+    from pandastack.sdk._sync.sandbox import Sandbox
+
+_CONCURRENCY = 4
+
+
+def explore(
+    sandbox: Sandbox,
+    candidates: Sequence[Candidate | str],
+    *,
+    score_fn: Callable[[Sandbox, BranchOutcome], Any] | None = None,
+    select: Literal["max", "min"] | Callable[[list[BranchOutcome]], Any] = "max",
+    require_success: bool = True,
+    max_concurrency: int | None = None,
+    cleanup_losers: bool = True,
+    promote_winner: bool = True,
+    capture_files: bool | str = True,
+    ttl_seconds: int = 600,
+    on_outcome: Callable[[BranchOutcome], Any] | None = None,
+) -> ExploreResult[Sandbox]:
+    """Fork ``sandbox`` once per candidate, run each in its fork, and promote the best.
+
+    A candidate is a :class:`Candidate` or a shell command. ``score_fn`` gives a number; without it 1 stands for
+    success and 0 for failure. ``select`` says whether the highest or the lowest wins, or chooses one of the
+    outcomes itself; ``require_success`` leaves it only those that succeeded. ``max_concurrency`` branches run
+    at a time (4). ``capture_files`` collects the files that a branch has changed, below the directories it
+    names. The forks' idle limit is ``ttl_seconds``, in case this program ends early.
+
+    Raises ExploreError when there are no candidates or more than 16, and when no branch can be taken; all
+    forks are deleted then.
+    """
+    if not callable(select) and select not in ("max", "min"):
+        raise ValueError(f"select must be 'max', 'min' or a function, not {select!r}")
+    wanted = candidates_of(candidates)
+    metadata = {"explore": "1", "explore_ttl": str(int(ttl_seconds))}
+    experiment = Experiment(sandbox.fork_tree(len(wanted), metadata))
+    if len(experiment.forks) < len(wanted):
+        experiment.errors.append(f"there was room for {len(experiment.forks)} of {len(wanted)} branches only")
+    branches = Branches(score_fn, capture_files, on_outcome, experiment.errors)
+    try:
+        pairs = list(zip(experiment.forks, wanted, strict=False))
+        outcomes = run_all(branches.run, pairs, max_concurrency or _CONCURRENCY)
+        outcomes = ranked(outcomes, "min" if select == "min" else "max")
+        viable = [each for each in outcomes if each.ok or not require_success]
+        if not viable:
+            reasons = ", ".join(f"{each.label}: {each.error or each.exit_code}" for each in outcomes)
+            raise ExploreError(f"none of {len(outcomes)} branches can be taken ({reasons})")
+        winner = settled(select(viable)) if callable(select) else viable[0]
+    except BaseException:
+        experiment.reap(keep="")
+        raise
+    if promote_winner:
+        experiment.promote(winner._sandbox, cleanup_losers)
+    if cleanup_losers:
+        experiment.reap(keep=winner.sandbox_id)
+    return ExploreResult(
+        winner=winner._sandbox if promote_winner else None,
+        winner_outcome=winner,
+        outcomes=outcomes,
+        tree_id=experiment.tree_id,
+        reaped=experiment.reaped,
+        reap_failures=experiment.failures,
+        errors=experiment.errors,
+    )
+
+
+@dataclass
+class Experiment:
+    """The forks of one experiment and what became of them."""
+
+    forks: list[Sandbox]
+    reaped: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def tree_id(self) -> str:
+        """The tree of the forks, empty when the server does not say."""
+        return tree_id_of(each.metadata for each in self.forks)
+
+    def promote(self, winner: Sandbox, cleanup: bool) -> None:
+        """Make one fork independent; a failure is noted, since the work in it is done."""
+        try:
+            answer = winner.promote(cleanup_siblings=cleanup, tree_id=self.tree_id or None)
+        except PandastackError as error:
+            self.errors.append(f"the winner could not be promoted: {error}")
+            return
+        self.reaped.extend(answer.get("deleted") or [])
+        self.failures.update(answer.get("failures") or {})
+
+    def reap(self, keep: str) -> None:
+        """Delete all forks that are still there except one; what cannot be deleted is left to its idle limit."""
+        for fork in self.forks:
+            if fork.id == keep or fork.id in self.reaped:
+                continue
+            try:
+                fork.kill()
+            except NotFoundError:
+                pass  # gone already
+            except PandastackError as error:
+                self.failures[fork.id] = str(error)
+                continue
+            self.failures.pop(fork.id, None)
+            self.reaped.append(fork.id)
+
+
+@dataclass
+class Branches:
+    """Runs candidates in their forks; whatever goes wrong in one stays in its outcome."""
+
+    score_fn: Callable[[Sandbox, BranchOutcome], Any] | None
+    capture_files: bool | str
+    on_outcome: Callable[[BranchOutcome], Any] | None
+    errors: list[str]
+
+    def run(self, branch: tuple[Sandbox, Candidate]) -> BranchOutcome:
+        """Run, look for changed files, score and report one branch."""
+        fork, candidate = branch
+        outcome = BranchOutcome(candidate.label, fork.id, False, 0.0, None, "", "", [], 0, _sandbox=fork)
+        if self.capture_files:
+            self._probe(fork, marker_command())
+        started = time.monotonic()
+        try:
+            self._attempt(fork, candidate, outcome)
+        except Exception as error:
+            outcome.fail(error)
+        outcome.duration_ms = int((time.monotonic() - started) * 1000)
+        if self.capture_files and outcome.ok:
+            found = self._probe(fork, changed_files_command(self.capture_files))
+            outcome.files_changed = [line for line in found.splitlines() if line.strip()]
+        self._score(fork, candidate, outcome)
+        self._report(outcome)
+        return outcome
+
+    def _attempt(self, fork: Sandbox, candidate: Candidate, outcome: BranchOutcome) -> None:
+        if candidate.fn is not None:
+            outcome.value = settled(candidate.fn(fork))
+            outcome.ok = True
+            return
+        result = fork.exec(candidate.command(), timeout_seconds=candidate.limit())
+        outcome.exit_code = result.exit_code
+        outcome.stdout_tail, outcome.stderr_tail = tail(result.stdout), tail(result.stderr)
+        outcome.ok = result.exit_code == 0
+
+    def _score(self, fork: Sandbox, candidate: Candidate, outcome: BranchOutcome) -> None:
+        outcome.score = float(outcome.ok)
+        if candidate.score is not None:
+            outcome.score = float(candidate.score)
+        elif self.score_fn is not None:
+            try:
+                outcome.score = float(settled(self.score_fn(fork, outcome)))
+            except Exception as error:
+                outcome.score = 0.0
+                outcome.error = outcome.error or f"score_fn failed: {error}"
+
+    def _report(self, outcome: BranchOutcome) -> None:
+        if self.on_outcome is None:
+            return
+        try:
+            settled(self.on_outcome(outcome))
+        except Exception as error:
+            self.errors.append(f"on_outcome failed: {error}")
+
+    def _probe(self, fork: Sandbox, command: str) -> str:
+        """The output of a command that a branch can do without."""
+        try:
+            return (fork.exec(command, timeout_seconds=PROBE_SECONDS)).stdout
+        except PandastackError as error:
+            self.errors.append(f"changed files of {fork.id} are unknown: {error}")
+            return ""

@@ -1,0 +1,124 @@
+# Generated from ../_async/lifecycle.py by scripts/generate_sync.py: change that file, not this one.
+"""What moves a sandbox through its life: stopping and waking it, its limits, its snapshots and checkpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pandastack.errors import ServerError
+from pandastack.sdk._call import CAPTURE_SILENCE_SECONDS, Call, segment
+from pandastack.sdk._types import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pandastack.sdk._sync.client import Client
+
+
+class Lifecycle:
+    """The part of a sandbox that deals with its life; the record is in the class made of it.
+
+    Methods that change ``status`` set it here as well, without asking the server for the record.
+    """
+
+    status: str
+    persistent: bool
+
+    if TYPE_CHECKING:
+
+        @property
+        def client(self) -> Client: ...
+
+        def _path(self, below: str = "") -> str: ...
+
+        def _take_over(self, record: Mapping[str, Any]) -> Self: ...
+
+    def pause(self) -> None:
+        """Stop the CPUs; the memory stays where it is. Until it is resumed, calls into it are refused."""
+        self._become("paused", "/pause")
+
+    def resume(self) -> None:
+        """Let the CPUs of a paused sandbox go on; one that is running is left alone."""
+        self._become("running", "/resume")
+
+    def hibernate(self) -> None:
+        """Keep memory and disk in storage and end the machine. The next call into the sandbox wakes it."""
+        self._become("hibernated", "/hibernate")
+
+    def wake(self) -> None:
+        """Bring a hibernated sandbox back, where it was; one that is running is left alone."""
+        self._become("running", "/wake")
+
+    def snapshot(self) -> str:
+        """Capture memory and disk and return the snapshot's id. The sandbox goes on.
+
+        ``client.sandboxes.create(from_snapshot=…)`` makes sandboxes of it, also after this one is deleted.
+        """
+        answer = self.client.transport.object(self._capture("/snapshots"))
+        snapshot_id = answer.get("id") or answer.get("snapshot_id")
+        if not snapshot_id:
+            raise ServerError("the server's answer to snapshot has no id")
+        return str(snapshot_id)
+
+    def checkpoint(self, label: str | None = None) -> Checkpoint:
+        """Remember the present state in the sandbox's timeline; without a label it is named after the last command."""
+        call = self._capture("/checkpoints", {} if label is None else {"label": label})
+        return Checkpoint.from_dict(self.client.transport.object(call))
+
+    def timeline(self) -> list[Checkpoint]:
+        """The checkpoints there are, oldest first."""
+        found = self.client.transport.list(Call("GET", self._path("/checkpoints")), "checkpoints")
+        return [Checkpoint.from_dict(each) for each in found]
+
+    def rewind(self, checkpoint_id: str) -> Self:
+        """Go back to a checkpoint: memory, processes and disk are as they were then. Returns this object.
+
+        Raises NotFoundError for a checkpoint that is not in the timeline.
+        """
+        call = self._capture(f"/checkpoints/{segment(checkpoint_id)}/rewind")
+        return self._take_over(self.client.transport.object(call))
+
+    def set_ttl(self, seconds: int) -> dict[str, Any]:
+        """Set the idle limit and return the lifecycle. Raises BadRequestError when negative."""
+        return self.set_lifecycle(ttl_seconds=seconds)
+
+    def set_persistent(self, persistent: bool) -> dict[str, Any]:
+        """Exempt the sandbox from the idle limit, or not, and return the lifecycle."""
+        return self.set_lifecycle(persistent=persistent)
+
+    def set_lifecycle(
+        self,
+        ttl_seconds: int | None = None,
+        persistent: bool | None = None,
+        on_expire: Literal["delete", "hibernate"] | None = None,
+        checkpoint_every: float | None = None,
+    ) -> dict[str, Any]:
+        """Change what is given and return the lifecycle.
+
+        ``ttl_seconds`` is the idle limit, ``on_expire`` what happens when it is reached, ``checkpoint_every``
+        the seconds (at least 1) between checkpoints that the server makes by itself. Raises BadRequestError.
+        """
+        wanted = {
+            "ttl_seconds": ttl_seconds,
+            "persistent": persistent,
+            "on_expire": on_expire,
+            "checkpoint_every": checkpoint_every,
+        }
+        body = {key: value for key, value in wanted.items() if value is not None}
+        answer = self.client.transport.object(Call("PATCH", self._path("/lifecycle"), json=body))
+        if persistent is not None:
+            self.persistent = persistent
+        return answer
+
+    def lifecycle(self) -> dict[str, Any]:
+        """At least ``ttl_seconds``, ``persistent`` and ``idle_seconds``."""
+        return self.client.transport.object(Call("GET", self._path("/lifecycle")))
+
+    def _become(self, status: str, below: str) -> None:
+        self.client.transport.run(Call("POST", self._path(below)))
+        self.status = status
+
+    def _capture(self, below: str, body: Mapping[str, Any] | None = None) -> Call:
+        """A call during which a whole memory is written or read."""
+        silence = max(CAPTURE_SILENCE_SECONDS, self.client.timeout)
+        return Call("POST", self._path(below), json=body, silence=silence)

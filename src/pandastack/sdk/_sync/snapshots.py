@@ -1,0 +1,35 @@
+# Generated from ../_async/snapshots.py by scripts/generate_sync.py: change that file, not this one.
+"""The snapshots that were made of sandboxes."""
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, cast
+
+from pandastack.sdk._call import Call, segment
+from pandastack.sdk._types import Snapshot
+
+if TYPE_CHECKING:
+    from pandastack.sdk._sync.client import Client
+
+
+class SnapshotsAPI:
+    """The snapshots of the workspace. They outlive the sandboxes that they were made of."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self, *, sandbox_id: str | None = None) -> builtins.list[Snapshot]:
+        """All snapshots, or those of one sandbox, newest first."""
+        params = {"sandbox_id": sandbox_id} if sandbox_id else {}
+        found = self._client.transport.list(Call("GET", "/snapshots", params=params), "snapshots")
+        return [cast(Snapshot, each) for each in found]
+
+    def get(self, snapshot_id: str) -> Snapshot:
+        """One snapshot. Raises NotFoundError."""
+        call = Call("GET", f"/snapshots/{segment(snapshot_id)}")
+        return cast(Snapshot, self._client.transport.object(call))
+
+    def delete(self, snapshot_id: str) -> None:
+        """Delete a snapshot; sandboxes made of it live on. Raises NotFoundError."""
+        self._client.transport.run(Call("DELETE", f"/snapshots/{segment(snapshot_id)}"))

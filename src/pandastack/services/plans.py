@@ -1,0 +1,118 @@
+"""What a caller wants, checked, as the record of a sandbox that is to be. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pandastack.errors import BadRequestError
+from pandastack.services.settings import Settings
+from pandastack.store.sandboxes import CREATING, SandboxRecord
+from pandastack.store.snapshots import SnapshotRecord
+
+DELETE, HIBERNATE = "delete", "hibernate"
+
+_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_MAX_METADATA = 64 * 1024  # characters; every record is held in memory
+_OF_THE_PARENT_ONLY = ("fork_tree_id", "fork_tree_role", "fork_index", "explore", "explore_ttl")
+
+
+@dataclass(frozen=True, slots=True)
+class NewSandbox:
+    """What a caller wants. ``ttl_seconds`` None: the configured default. ``snapshot`` overrides ``template``.
+
+    ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds.
+    """
+
+    template: str = ""
+    ttl_seconds: int | None = None
+    persistent: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    snapshot: str | None = None
+    on_expire: str | None = None
+    checkpoint_every: float | None = None
+
+
+def planned(
+    workspace: str, wanted: NewSandbox, settings: Settings, snapshot: SnapshotRecord | None = None
+) -> SandboxRecord:
+    """The record of a new sandbox. Raises :class:`BadRequestError`."""
+    template = wanted.template if snapshot is None else snapshot.template
+    if not _TEMPLATE_NAME.fullmatch(template):
+        raise unknown_template(template)
+    now = time.time()
+    ttl = settings.default_ttl_seconds if wanted.ttl_seconds is None else checked_ttl(wanted.ttl_seconds, settings)
+    return SandboxRecord(
+        id=str(uuid.uuid4()),
+        workspace=workspace,
+        template=template,
+        status=CREATING,
+        ttl_seconds=ttl,
+        persistent=wanted.persistent,
+        metadata=_checked_metadata({**wanted.metadata, "workspace": workspace}),
+        created_at=now,
+        last_active_at=now,
+        from_snapshot=None if snapshot is None else snapshot.id,
+        on_expire=checked_on_expire(wanted.on_expire),
+        checkpoint_every=_checked_every(wanted.checkpoint_every),
+    )
+
+
+def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: Settings) -> SandboxRecord:
+    """The record of a fork: the parent's, with ``metadata`` merged in. It is deleted when it has been idle."""
+    inherited = {key: text for key, text in parent.metadata.items() if key not in _OF_THE_PARENT_ONLY}
+    merged = {**inherited, **metadata, "fork_parent_id": parent.id, "workspace": parent.workspace}
+    now = time.time()
+    return SandboxRecord(
+        id=str(uuid.uuid4()),
+        workspace=parent.workspace,
+        template=parent.template,
+        status=CREATING,
+        ttl_seconds=_explore_ttl(metadata, settings) or parent.ttl_seconds,
+        metadata=_checked_metadata(merged),
+        created_at=now,
+        last_active_at=now,
+    )
+
+
+def checked_ttl(seconds: int, settings: Settings) -> int:
+    """An idle limit in seconds. Raises :class:`BadRequestError`."""
+    if seconds < 0:
+        raise BadRequestError("ttl_seconds: must not be negative", field="ttl_seconds")
+    if seconds > settings.max_ttl_seconds:
+        raise BadRequestError(f"ttl_seconds exceeds tier maximum of {settings.max_ttl_seconds}", field="ttl_seconds")
+    return seconds
+
+
+def checked_on_expire(value: str | None) -> str | None:
+    """What happens at the idle limit. Raises :class:`BadRequestError`."""
+    if value not in (None, DELETE, HIBERNATE):
+        raise BadRequestError(f"on_expire: must be {DELETE!r} or {HIBERNATE!r}", field="on_expire")
+    return value
+
+
+def unknown_template(name: str) -> BadRequestError:
+    """The refusal of a name that is no template's."""
+    hint = "GET /v1/templates lists the templates"
+    return BadRequestError(f"unknown template {name[:128]!r}", field="template", hint=hint)
+
+
+def _checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    if sum(len(key) + len(text) for key, text in metadata.items()) > _MAX_METADATA:
+        raise BadRequestError(f"metadata: over {_MAX_METADATA} characters altogether", field="metadata")
+    return metadata
+
+
+def _checked_every(seconds: float | None) -> float | None:
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 1):
+        raise BadRequestError("checkpoint_every: must be at least 1 second", field="checkpoint_every")
+    return seconds
+
+
+def _explore_ttl(metadata: Mapping[str, str], settings: Settings) -> int | None:
+    text = metadata.get("explore_ttl", "")
+    return min(int(text), settings.max_ttl_seconds) if text.isascii() and text.isdecimal() else None

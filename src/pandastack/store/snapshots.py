@@ -1,0 +1,69 @@
+"""Snapshots that owners asked for, and the checkpoints of sandboxes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pandastack.store.schema import snapshots
+
+SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRecord:
+    """A captured sandbox. ``kind`` is :data:`SNAPSHOT` or :data:`CHECKPOINT`; ``created_at`` is epoch seconds."""
+
+    id: str
+    workspace: str
+    sandbox_id: str
+    template: str
+    kind: str
+    label: str
+    cpu: int
+    memory_mb: int
+    size_bytes: int
+    dirty_bytes: int
+    created_at: float
+
+
+async def add(connection: AsyncConnection, record: SnapshotRecord) -> None:
+    """Insert ``record``."""
+    await connection.execute(insert(snapshots), asdict(record))
+
+
+async def get(connection: AsyncConnection, snapshot_id: str) -> SnapshotRecord | None:
+    """One record of whatever workspace."""
+    row = (await connection.execute(select(snapshots).where(snapshots.c.id == snapshot_id))).mappings().first()
+    return None if row is None else SnapshotRecord(**row)
+
+
+async def of_workspace(
+    connection: AsyncConnection, workspace: str, kind: str, sandbox_id: str | None
+) -> list[SnapshotRecord]:
+    """A workspace's records of one kind (and of one sandbox), newest first."""
+    query = select(snapshots).where((snapshots.c.workspace == workspace) & (snapshots.c.kind == kind))
+    if sandbox_id is not None:
+        query = query.where(snapshots.c.sandbox_id == sandbox_id)
+    rows = await connection.execute(query.order_by(snapshots.c.created_at.desc()))
+    return [SnapshotRecord(**row) for row in rows.mappings()]
+
+
+async def checkpoints(connection: AsyncConnection, sandbox_id: str) -> list[SnapshotRecord]:
+    """A sandbox's checkpoints, oldest first."""
+    mine = (snapshots.c.sandbox_id == sandbox_id) & (snapshots.c.kind == CHECKPOINT)
+    rows = await connection.execute(select(snapshots).where(mine).order_by(snapshots.c.created_at))
+    return [SnapshotRecord(**row) for row in rows.mappings()]
+
+
+async def load_all(connection: AsyncConnection) -> list[SnapshotRecord]:
+    """Every record of every workspace, oldest first."""
+    rows = await connection.execute(select(snapshots).order_by(snapshots.c.created_at))
+    return [SnapshotRecord(**row) for row in rows.mappings()]
+
+
+async def remove(connection: AsyncConnection, snapshot_id: str) -> None:
+    """Delete the record; a missing one is fine."""
+    await connection.execute(delete(snapshots).where(snapshots.c.id == snapshot_id))

@@ -1,0 +1,252 @@
+"""Transitions, idle time, recovery and the timeline: against a scripted peer and a real database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pandastack.errors import ConflictError, ServerError, StorageFullError
+from pandastack.services import ControlPlane, Settings
+from pandastack.services.plans import NewSandbox
+from tests.cluster.scripted_engine import ScriptedEngine
+from tests.services.test_control_plane import (
+    BASE,
+    QUICK,
+    WORKSPACE,
+    event_types,
+    put,
+    running,
+    until_removed,
+    used,
+)
+from tests.store.migrated import migrated_database
+
+pytestmark = pytest.mark.anyio
+
+STRANGER = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return migrated_database(tmp_path)
+
+
+@pytest.fixture
+async def plane(engine: ScriptedEngine, url: str) -> AsyncIterator[ControlPlane]:
+    async with running(engine, url, replace(QUICK, max_checkpoints=2)) as opened:
+        yield opened
+
+
+async def until(plane: ControlPlane, sandbox_id: str, type: str) -> None:
+    async for event in plane.events.follow(sandbox_id, None, lambda: True):
+        if event.type == type:
+            return
+
+
+def named(engine: ScriptedEngine, action: str) -> list[str]:
+    return [call for call in engine.calls if call.split()[0] == action]
+
+
+async def test_many_requests_wake_once(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    await plane.lifecycle.hibernate(WORKSPACE, record.id)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(used, plane, record.id)
+    assert len(named(engine, "wake")) == 1
+    assert (await event_types(plane, record.id))[1:] == ["sandbox.hibernated", "sandbox.woken"]
+
+
+async def test_a_request_waits_for_a_hibernation_and_then_wakes(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    begun, go_on = anyio.Event(), anyio.Event()
+
+    async def hold(action: str, _sandbox_id: str) -> None:
+        if action == "hibernate":
+            begun.set()
+            await go_on.wait()
+
+    engine.before = hold
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(plane.lifecycle.hibernate, WORKSPACE, record.id)
+        await begun.wait()
+        tasks.start_soon(used, plane, record.id)
+        await anyio.wait_all_tasks_blocked()
+        assert named(engine, "wake") == []
+        go_on.set()
+    assert plane.sandboxes.get(WORKSPACE, record.id).status == "running"
+
+
+async def test_a_wake_goes_on_when_its_caller_leaves(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    await plane.lifecycle.hibernate(WORKSPACE, record.id)
+    begun, go_on = anyio.Event(), anyio.Event()
+
+    async def hold(_action: str, _sandbox_id: str) -> None:
+        begun.set()
+        await go_on.wait()
+
+    engine.before = hold
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(used, plane, record.id)
+        await begun.wait()
+        tasks.cancel_scope.cancel()
+        go_on.set()
+    assert plane.sandboxes.get(WORKSPACE, record.id).status == "running"
+
+
+async def test_a_hibernation_that_fails_leaves_it_running(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    engine.refusals["hibernate"] = StorageFullError("full")
+    with pytest.raises(StorageFullError):
+        await plane.lifecycle.hibernate(WORKSPACE, record.id)
+    await used(plane, record.id)
+
+
+async def test_a_lost_hibernated_copy_fails_the_sandbox(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    await plane.lifecycle.hibernate(WORKSPACE, record.id)
+    del engine.machines[record.id]
+    with pytest.raises(ConflictError, match="is gone"):
+        await used(plane, record.id)
+    assert plane.sandboxes.get(WORKSPACE, record.id).status == "failed"
+
+
+async def test_at_the_idle_limit_it_may_hibernate_and_is_kept(plane: ControlPlane) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 0, on_expire="hibernate"))
+    await until(plane, record.id, "sandbox.hibernated")
+    kept = plane.sandboxes.get(WORKSPACE, record.id)
+    assert (kept.status, plane.sandboxes.expires_at(kept)) == ("hibernated", None)
+    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, None, None, "delete")
+    await until_removed(plane, record.id)
+
+
+async def test_a_hibernated_sandbox_is_deleted_at_its_limit(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    await plane.lifecycle.hibernate(WORKSPACE, record.id)
+    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, 0, None)
+    await until_removed(plane, record.id)
+    assert engine.machines == {}
+
+
+async def test_a_persistent_sandbox_hibernates_when_idle(engine: ScriptedEngine, url: str) -> None:
+    async with running(engine, url, replace(QUICK, idle_after=0.05)) as plane:
+        record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", persistent=True))
+        async with plane.sandboxes.use(WORKSPACE, record.id):
+            other = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", persistent=True))
+            await until(plane, other.id, "sandbox.hibernated")
+            assert plane.sandboxes.get(WORKSPACE, record.id).status == "running"
+        await until(plane, record.id, "sandbox.hibernated")
+
+
+def test_never_is_a_choice_for_idle_persistent_sandboxes() -> None:
+    assert Settings.from_env({"PANDASTACK_IDLE_AFTER": "0"}).idle_after == 0
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "hibernated"])
+@pytest.mark.parametrize("status", ["running", "hibernated"])
+async def test_a_start_believes_the_engine(engine: ScriptedEngine, url: str, status: str, state: str) -> None:
+    sandbox_id = await put(url, status=status, persistent=True)
+    engine.machines[sandbox_id] = {"id": sandbox_id, "state": state}
+    async with running(engine, url, replace(QUICK, idle_after=0)) as plane:
+        assert plane.sandboxes.get(WORKSPACE, sandbox_id).status == state
+        found = "recover.hibernated" in await event_types(plane, sandbox_id)
+        assert found == (state == "hibernated" != status)
+
+
+async def test_a_start_fails_what_was_hibernated_and_is_gone(engine: ScriptedEngine, url: str) -> None:
+    sandbox_id = await put(url, status="hibernated")
+    async with running(engine, url) as plane:
+        assert plane.sandboxes.get(WORKSPACE, sandbox_id).status == "failed"
+
+
+async def test_a_start_deletes_snapshots_that_have_no_record(engine: ScriptedEngine, url: str) -> None:
+    async with running(engine, url) as plane:
+        record = await plane.sandboxes.create(WORKSPACE, BASE)
+        kept = await plane.timeline.snapshot(WORKSPACE, record.id)
+    engine.snapshots[STRANGER] = {"id": STRANGER}
+    async with running(engine, url):
+        assert list(engine.snapshots) == [kept.id]
+
+
+async def test_a_cancelled_fork_leaves_no_children(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    arrived, go_on = anyio.Event(), anyio.Event()
+
+    async def hang(_action: str, _sandbox_id: str) -> None:
+        assert [child.status for child in plane.registry.all()] == ["creating", "creating", "running"]
+        arrived.set()
+        await go_on.wait()
+
+    engine.before = hang
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(plane.forks.fork, WORKSPACE, record.id, {}, 2)
+        await arrived.wait()
+        tasks.cancel_scope.cancel()
+        go_on.set()
+    assert list(engine.machines) == [record.id]
+    assert plane.sandboxes.list(WORKSPACE) == [plane.sandboxes.get(WORKSPACE, record.id)]
+
+
+async def test_a_failed_snapshot_leaves_nothing(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    engine.refusals["snapshot"] = ServerError("broken")
+    with pytest.raises(ServerError, match="broken"):
+        await plane.timeline.snapshot(WORKSPACE, record.id)
+    assert await plane.snapshots.of_workspace(WORKSPACE) == []
+    assert len(named(engine, "delete_snapshot")) == 1
+
+
+async def test_the_oldest_checkpoint_makes_room(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    taken = [await plane.timeline.checkpoint(WORKSPACE, record.id) for _ in range(3)]
+    assert await plane.timeline.checkpoints(WORKSPACE, record.id) == taken[1:]
+    full = [StorageFullError("full")]
+
+    async def once(action: str, _sandbox_id: str) -> None:
+        if action == "snapshot" and full:
+            raise full.pop()
+
+    engine.before = once
+    last = await plane.timeline.checkpoint(WORKSPACE, record.id)
+    assert await plane.timeline.checkpoints(WORKSPACE, record.id) == [taken[2], last]
+
+
+async def test_automatic_checkpoints_need_activity_and_never_wake(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", checkpoint_every=1))
+    old = replace(record, created_at=record.created_at - 100)
+    plane.registry._records[record.id] = old
+    await plane.timeline.look()
+    assert len(await plane.timeline.checkpoints(WORKSPACE, record.id)) == 1
+    plane.timeline._looked_at[record.id] -= 100
+    plane.sandboxes._activity.start(record.id, plane.timeline._looked_at[record.id])
+    await plane.timeline.look()
+    assert len(named(engine, "snapshot")) == 1
+    await plane.lifecycle.hibernate(WORKSPACE, record.id)
+    await plane.timeline.look()
+    assert len(named(engine, "snapshot")) == 1
+    assert named(engine, "wake") == []
+
+
+async def test_a_machine_lost_in_a_rewind_fails_its_sandbox(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    checkpoint = await plane.timeline.checkpoint(WORKSPACE, record.id)
+
+    async def lose(action: str, sandbox_id: str) -> None:
+        if action == "rewind":
+            engine.machines[sandbox_id]["state"] = "failed"
+            raise ServerError("no such luck")
+
+    engine.before = lose
+    with pytest.raises(ServerError, match="no such luck"):
+        await plane.timeline.rewind(WORKSPACE, record.id, checkpoint.id)
+    assert plane.sandboxes.get(WORKSPACE, record.id).status == "failed"

@@ -1,0 +1,198 @@
+"""The server is killed at every moment of a sandbox's life; the next one goes on with what was there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from pandastack import Client, Sandbox
+from tests.system.conftest import Install
+from tests.system.installation import Installation, Server, eventually, machine_processes
+
+COUNTER = (
+    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/counter; sleep 0.05; done' </dev/null >/dev/null 2>&1 &"
+)
+
+
+@pytest.fixture(scope="module")
+def place(built: Installation, install: Install) -> Installation:
+    return install("base", PANDASTACK_READY_MACHINES="1")
+
+
+@contextmanager
+def serving(place: Installation, **settings: str) -> Iterator[tuple[Server, Client]]:
+    where = replace(place, settings={**place.settings, **settings})
+    with where.serving() as server, Client(server.url, server.token, timeout=60) as client:
+        yield server, client
+
+
+def shelves(place: Installation) -> list[str]:
+    """What is half made on the disk, and everything that is asleep or saved."""
+    pool = place.layout.engine / "pool"
+    found = [each for name in ("asleep", "saved") for each in (pool / name).glob("*")]
+    return sorted(f"{each.parent.name}/{each.name}" for each in found)
+
+
+def ticking(sandbox: Sandbox) -> bool:
+    before = int(sandbox.exec("cat /run/counter", check=True).stdout)
+    return int(sandbox.exec("sleep 0.3; cat /run/counter", check=True).stdout) > before
+
+
+def test_ten_running_sandboxes_survive_a_killed_server(place: Installation) -> None:
+    with serving(place) as (server, client):
+        made = [client.sandboxes.create("base", persistent=True) for _ in range(10)]
+        for number, each in enumerate(made):
+            each.exec(f"echo {number} > /root/number; {COUNTER}", check=True)
+        made[9].pause()
+        pids = {each.id: machine_of(server, each) for each in made}
+        server.kill()
+    with serving(place) as (server, client):
+        for number, each in enumerate(made):
+            found = client.sandboxes.get(each.id)
+            assert found.status == ("paused" if number == 9 else "running")
+            found.resume()
+            assert found.exec("cat /root/number", check=True).stdout == f"{number}\n"
+            assert ticking(found)
+            assert machine_of(server, found) == pids[each.id]
+        for each in made:
+            client.sandboxes.delete(each.id)
+    with serving(place) as (server, client):
+        assert client.sandboxes.list() == []
+    assert place.left_behind() == []
+
+
+def machine_of(server: Server, sandbox: Sandbox) -> int:
+    with server.http() as http:
+        return int(http.get(f"/sandboxes/{sandbox.id}/metrics").json()["pid"])
+
+
+@pytest.mark.parametrize("point", ["planned", "prepared", "claimed", "running"])
+def test_killed_in_the_middle_of_a_create(place: Installation, point: str) -> None:
+    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+        with suppress(Exception):
+            client.sandboxes.create("base")
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        assert client.sandboxes.list() == []
+        with client.sandboxes.create("base") as sandbox:
+            assert sandbox.exec("echo fine").stdout == "fine\n"
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+@pytest.mark.parametrize("point", ["hibernating", "captured", "asleep", "ending"])
+def test_killed_in_the_middle_of_a_hibernate(place: Installation, point: str) -> None:
+    with serving(place, PANDASTACK_CRASH_AT=point) as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        sandbox.exec(f"echo kept > /root/file; {COUNTER}", check=True)
+        with suppress(Exception):
+            sandbox.hibernate()
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        found = client.sandboxes.get(sandbox.id)
+        assert found.status == ("hibernated" if point in ("asleep", "ending") else "running")
+        assert found.exec("cat /root/file", check=True).stdout == "kept\n"
+        assert ticking(found)
+        found.kill()
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+@pytest.mark.parametrize("point", ["planned", "prepared", "claimed", "running", "awake"])
+def test_killed_in_the_middle_of_a_wake(place: Installation, point: str) -> None:
+    with serving(place) as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        sandbox.exec(f"echo kept > /root/file; {COUNTER}", check=True)
+        sandbox.hibernate()
+    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+        with suppress(Exception):
+            client.sandboxes.get(sandbox.id).wake()
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        found = client.sandboxes.get(sandbox.id)
+        assert found.exec("cat /root/file", check=True).stdout == "kept\n"
+        assert ticking(found)
+        found.kill()
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+@pytest.mark.parametrize("point", ["captured", "planned", "claimed"])
+def test_killed_in_the_middle_of_a_fork(place: Installation, point: str) -> None:
+    with serving(place) as (server, client):
+        parent = client.sandboxes.create("base", persistent=True)
+        parent.exec(COUNTER, check=True)
+        server.kill()
+    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+        with suppress(Exception):
+            client.sandboxes.fork(parent.id)
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        assert [each.id for each in client.sandboxes.list()] == [parent.id]
+        found = client.sandboxes.get(parent.id)
+        assert ticking(found)
+        found.kill()
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+def test_killed_in_the_middle_of_a_snapshot(place: Installation) -> None:
+    with serving(place, PANDASTACK_CRASH_AT="captured") as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        with suppress(Exception):
+            sandbox.snapshot()
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        assert client.snapshots.list() == []
+        assert client.sandboxes.get(sandbox.id).exec("echo on").stdout == "on\n"
+        client.sandboxes.delete(sandbox.id)
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+def test_killed_in_the_middle_of_a_delete(place: Installation) -> None:
+    with serving(place, PANDASTACK_CRASH_AT="ending") as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        with suppress(Exception):
+            sandbox.kill()
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        assert client.sandboxes.list() == []
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+def test_a_reboot_of_the_host_wakes_the_hibernated_and_fails_the_running(place: Installation) -> None:
+    with serving(place) as (server, client):
+        asleep, running = (client.sandboxes.create("base", persistent=True) for _ in range(2))
+        asleep.exec("echo kept > /root/file", check=True)
+        asleep.hibernate()
+        server.kill()
+        for pid in place.machines():
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not place.machines(), 10, "every machine is gone")
+    with serving(place) as (server, client):
+        assert client.sandboxes.get(running.id).status == "failed"
+        found = client.sandboxes.get(asleep.id)
+        assert found.status == "hibernated"
+        assert found.exec("cat /root/file", check=True).stdout == "kept\n"
+        for each in (asleep, running):
+            client.sandboxes.delete(each.id)
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+def test_a_machine_that_dies_while_the_server_is_away(place: Installation) -> None:
+    with serving(place) as (server, client):
+        victim, other = (client.sandboxes.create("base", persistent=True) for _ in range(2))
+        pid = machine_of(server, victim)
+        server.kill()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: pid not in machine_processes(), 5, "it is gone")
+    with serving(place) as (server, client):
+        assert client.sandboxes.get(victim.id).status == "failed"
+        assert other.id in {each.id for each in client.sandboxes.list()}
+        with httpx.Client() as http:
+            assert http.get(f"{server.url}/healthz").status_code == 200
+        for each in (victim, other):
+            client.sandboxes.delete(each.id)
+    assert (place.left_behind(), shelves(place)) == ([], [])
