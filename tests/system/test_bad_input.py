@@ -33,7 +33,6 @@ def untouched(http: httpx.Client, server: Server) -> Iterator[httpx.Client]:
         ({"template": "base", "ttl_seconds": 2**40}, "ttl_seconds exceeds tier maximum"),
         ({"template": "base", "ttl_seconds": "soon"}, "ttl_seconds"),
         ({"template": "base", "metadata": {"a": 1}}, "metadata"),
-        ({"template": "base", "from_snapshot": "no-such"}, "snapshot"),
         ({"template": "base", "volumes": [{"name": "no-such"}]}, "volume"),
     ],
 )
@@ -42,6 +41,12 @@ def test_a_create_that_cannot_be_right(untouched: httpx.Client, body: dict[str, 
     assert answer.status_code == 400
     assert word in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
+
+
+def test_a_snapshot_that_is_not_there(untouched: httpx.Client) -> None:
+    answer = untouched.post(CREATE, json={"template": "../ignored", "from_snapshot": "no-such"})
+    assert answer.status_code == 404
+    assert "snapshot" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'"text"', b'{"template": "base"', b"null"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 
 import httpx
 
@@ -17,7 +18,9 @@ def exists(http: httpx.Client, sandbox_id: str) -> bool:
 
 def test_idle_sandboxes_are_deleted(http: httpx.Client, client: Client, create: Create) -> None:
     idle, kept = create(ttl_seconds=1), create(ttl_seconds=1, persistent=True)
-    assert idle.lifecycle() == {"ttl_seconds": 1, "persistent": False, "idle_seconds": 0}
+    limits = idle.lifecycle()
+    assert datetime.fromisoformat(limits.pop("expires_at")) > datetime.now(UTC)
+    assert limits == {"ttl_seconds": 1, "persistent": False, "idle_seconds": 0, "on_expire": "delete"}
     eventually(lambda: not exists(http, idle.id), 10, "the idle sandbox is deleted")
     assert exists(http, kept.id)
     kept.set_persistent(False)

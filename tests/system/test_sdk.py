@@ -57,21 +57,21 @@ LIFE = """
 from pandastack import Client, Sandbox
 client = Client()
 with Sandbox.create(template="base", ttl_seconds=300) as sandbox:
-    sandbox.exec("mkdir -p /work; echo start > /work/file", check=True)
+    sandbox.exec("mkdir -p /srv/job; echo start > /srv/job/file", check=True)
     sandbox.pause(); sandbox.resume()
     sandbox.hibernate(); sandbox.wake()
-    assert sandbox.exec("cat /work/file").stdout == "start\\n"
+    assert sandbox.exec("cat /srv/job/file").stdout == "start\\n"
     snapshot = sandbox.snapshot()
     assert snapshot in [each["id"] for each in client.snapshots.list()]
     with Sandbox.create(from_snapshot=snapshot) as restored:
-        assert restored.exec("cat /work/file").stdout == "start\\n"
+        assert restored.exec("cat /srv/job/file").stdout == "start\\n"
     client.snapshots.delete(snapshot)
     child = sandbox.fork(metadata={"role": "child"})
     assert child.metadata["role"] == "child" and child.template == "base"
     child.kill()
     tree = sandbox.fork_tree(3)
     assert [each.metadata["fork_index"] for each in tree] == ["0", "1", "2"]
-    tree[1].exec("echo won > /work/file", check=True)
+    tree[1].exec("echo won > /srv/job/file", check=True)
     promoted = tree[1].promote(cleanup_siblings=True)
     alive = {each.id for each in Sandbox.list()}
     assert tree[1].id in alive and tree[0].id not in alive and tree[2].id not in alive, promoted
