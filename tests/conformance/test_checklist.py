@@ -34,6 +34,12 @@ def test_01_lists_are_bare_arrays(http: httpx.Client, path: str) -> None:
     assert isinstance(http.get(path).json(), list)
 
 
+def test_01_sandboxes_are_listed_newest_first(http: httpx.Client, path: str) -> None:
+    newer = http.post("/sandboxes", json={"template": "base"}).json()["id"]
+    assert [f"/sandboxes/{each['id']}" for each in http.get("/sandboxes").json()][:2] == [f"/sandboxes/{newer}", path]
+    http.delete(f"/sandboxes/{newer}")
+
+
 @pytest.mark.parametrize(
     ("method", "url", "status"),
     [

@@ -28,7 +28,7 @@ def test_the_life_of_a_sandbox(sdk: Official) -> None:
     assert seen["ready"] == ["ready\n", "", 0]
     assert isinstance(seen["duration_ms"], int)
     assert seen["got"] == seen["got_by_class"] == made
-    assert seen["listed"][0] == seen["listed_by_class"][0] == made["id"]
+    assert made["id"] in seen["listed"] and made["id"] in seen["listed_by_class"]
     for after in ("get_after", "delete_after", "exec_after"):
         assert is_error(seen[after], "NotFoundError", "not found", made["id"])
 
@@ -199,7 +199,7 @@ def test_experiments(sdk: Official) -> None:
     assert seen["timed_out"] == {"good": False, "better": False, "bad": False, "slow": True}
     assert (seen["files"]["better"], seen["files"]["bad"]) == (["/root/better"], [])
     assert is_error(seen["hopeless"], "ExploreError", "no viable branch")
-    assert seen["winner_id"] not in seen["alive_at_the_end"] and len(seen["alive_at_the_end"]) == 1
+    assert seen["alive_at_the_end"] == []
 
 
 def test_tokens(sdk: Official) -> None:

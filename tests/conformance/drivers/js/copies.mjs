@@ -86,7 +86,8 @@ export async function explore(_sdk, client) {
     return outcome.stdoutTail.split("PASS").length - 1;
   };
   const done = await parent.explore(candidates, { scoreFn, ttlSeconds: 77 });
-  const living = async () => (await client.sandboxes.list()).map((each) => each.id);
+  const own = ({ info }) => info.metadata.fork_parent_id === parent.id;
+  const living = async () => (await client.sandboxes.list()).filter(own).map((each) => each.id);
   const alive = await living();
   const by = (field) => Object.fromEntries(done.outcomes.map((each) => [each.label, each[field]]));
   const told = {

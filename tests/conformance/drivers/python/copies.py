@@ -85,8 +85,12 @@ def explore(client) -> dict[str, object]:
             limits.append(sandbox.lifecycle()["ttl_seconds"])
             return outcome.stdout_tail.count("PASS")
 
+        def living() -> list[str]:
+            everything = client.sandboxes.list()
+            return [each.id for each in everything if each.metadata.get("fork_parent_id") == parent.id]
+
         done = parent.explore(candidates, score_fn=score, ttl_seconds=77)
-        alive = [each.id for each in client.sandboxes.list()]
+        alive = living()
         told = {
             "winner": done.winner_outcome.label,
             "alive": done.winner.id in alive,
@@ -103,4 +107,4 @@ def explore(client) -> dict[str, object]:
         }
         done.winner.kill()
         hopeless = seen.error(lambda: parent.explore(["exit 1", "exit 2"]))
-        return told | {"hopeless": hopeless, "alive_at_the_end": [each.id for each in client.sandboxes.list()]}
+        return told | {"hopeless": hopeless, "alive_at_the_end": living()}
