@@ -36,6 +36,8 @@ class Settings:
     """After this a persistent sandbox that nobody uses is hibernated; 0: never."""
     max_checkpoints: int = 10
     """How many checkpoints a sandbox keeps; the oldest make room."""
+    mcp_calls_per_minute: int = 60
+    """How many tool calls of agents a workspace may make over HTTP."""
     log_poll_seconds: float = 1.0
     """How often a followed console is read again."""
 
