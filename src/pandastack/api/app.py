@@ -24,6 +24,7 @@ from pandastack.api.routes import (
     snapshots,
     system,
     templates,
+    trees,
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
@@ -37,6 +38,7 @@ _ROUTERS = (
     sandboxes.router,
     exec_routes.router,
     files.router,
+    trees.router,
     observe.router,
     lifecycle.router,
     snapshots.router,

@@ -90,10 +90,15 @@ class FileStream(Response):
     media_type = "application/octet-stream"
 
     def __init__(
-        self, source: Callable[[], AbstractAsyncContextManager[tuple[int | None, AsyncIterator[bytes]]]]
+        self,
+        source: Callable[[], AbstractAsyncContextManager[tuple[int | None, AsyncIterator[bytes]]]],
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
     ) -> None:
-        super().__init__()
-        del self.headers["content-length"]
+        super().__init__(status_code=status_code, headers=headers, media_type=media_type)
+        if "content-length" not in (headers or {}):
+            del self.headers["content-length"]
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,7 +108,7 @@ class FileStream(Response):
         async with self._source() as (length, chunks):
             if length is not None:
                 self.headers["content-length"] = str(length)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})

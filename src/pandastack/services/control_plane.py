@@ -28,6 +28,7 @@ from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
 from pandastack.services.timeline import Timeline
+from pandastack.services.trees import Trees
 from pandastack.store import Store, open_store
 
 
@@ -47,6 +48,7 @@ class ControlPlane:
     forks: Forks
     commands: Commands
     files: Files
+    trees: Trees
     consoles: Consoles
     templates: Templates
     events: EventLog
@@ -106,6 +108,7 @@ async def open_control_plane(
             forks=Forks(parts, sandboxes),
             commands=Commands(sandboxes, engine, activity, settings),
             files=Files(sandboxes, engine),
+            trees=Trees(sandboxes, engine, settings),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),
             events=events,

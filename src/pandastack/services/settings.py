@@ -30,6 +30,10 @@ class Settings:
     """How much of each output stream a synchronous exec returns."""
     max_json_bytes: int = 8 * MIB
     max_file_bytes: int = 32 * MIB
+    max_tar_bytes: int = 1024 * MIB
+    """The largest archive that is unpacked into a sandbox."""
+    max_tree_seconds: float = 600.0
+    """How long the guest may take to pack, unpack, move or search a tree."""
     keep_alive_seconds: float = 10.0
     """Longest silence on a stream of events; clients give up after 15 s."""
     idle_after: float = 300.0
