@@ -43,6 +43,7 @@ ROUTES = {
     ("POST", "/v1/sandboxes/{sandbox_id}/fs/move"),
     ("POST", "/v1/sandboxes/{sandbox_id}/fs/chmod"),
     ("GET", "/v1/sandboxes/{sandbox_id}/fs/search"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/fs/watch"),
     ("GET", "/v1/sandboxes/{sandbox_id}/logs"),
     ("GET", "/v1/sandboxes/{sandbox_id}/events"),
     ("GET", "/v1/sandboxes/{sandbox_id}/metrics"),

@@ -29,6 +29,7 @@ from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
 from pandastack.services.timeline import Timeline
 from pandastack.services.trees import Trees
+from pandastack.services.watches import Watches
 from pandastack.store import Store, open_store
 
 
@@ -49,6 +50,7 @@ class ControlPlane:
     commands: Commands
     files: Files
     trees: Trees
+    watches: Watches
     consoles: Consoles
     templates: Templates
     events: EventLog
@@ -109,6 +111,7 @@ async def open_control_plane(
             commands=Commands(sandboxes, engine, activity, settings),
             files=Files(sandboxes, engine),
             trees=Trees(sandboxes, engine, settings),
+            watches=Watches(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),
             events=events,

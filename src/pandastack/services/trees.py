@@ -23,25 +23,27 @@ from pandastack.services.tar_filter import TarFilter
 
 _MOST_SAID = 16 * 1024  # bytes of a program's complaints
 _LINE = 1000  # characters of a line that is found
-_EXISTS, _MISSING = 17, 44
+_EXISTS = 17
+MISSING = 44
+"""Exit code of our scripts for a path that does not exist."""
 _ENVIRONMENT = "export LC_ALL=C; "
 
-_MOVE = f"""test -e "$1" || test -L "$1" || exit {_MISSING}
+_MOVE = f"""test -e "$1" || test -L "$1" || exit {MISSING}
 if test -z "$3"; then test -e "$2" || test -L "$2" && exit {_EXISTS}; fi
 mkdir -p -- "$(dirname -- "$2")" && exec mv -fT -- "$1" "$2"
 """
-_CHMOD = f"""test -e "$1" || exit {_MISSING}
+_CHMOD = f"""test -e "$1" || exit {MISSING}
 exec chmod $3 -- "$2" "$1"
 """
 _MKDIR = 'mkdir -p -- "$1" && if test -n "$2"; then exec chmod -- "$2" "$1"; fi'
-_PACK = f"""cd -- "$1" || {{ test -e "$1" && exit 20; exit {_MISSING}; }}
+_PACK = f"""cd -- "$1" || {{ test -e "$1" && exit 20; exit {MISSING}; }}
 exec tar --format=posix --numeric-owner -cf - .
 """
 _UNPACK = 'mkdir -p -- "$1" && tar -C "$1" -xf "$2"; status=$?; rm -f -- "$2"; exit $status'
-_FIND = f"""test -e "$1" || exit {_MISSING}
+_FIND = f"""test -e "$1" || exit {MISSING}
 exec find "$1" -mindepth 1 -name "$2" -print0
 """
-_GREP = f"""test -e "$1" || exit {_MISSING}
+_GREP = f"""test -e "$1" || exit {MISSING}
 grep -rnIFZ --include="$2" -e "$3" -- "$1"; test $? -le 1
 """
 
@@ -140,7 +142,7 @@ class Trees:
             self._sandboxes.use(workspace, sandbox_id) as sandbox,
             self._engine.exec(sandbox.id, request) as records,
         ):
-            yield _output(records, path, fine)
+            yield output_of(records, path, fine)
 
     async def _run(self, workspace: str, sandbox_id: str, command: str, path: str) -> None:
         async with self._running(workspace, sandbox_id, command, path) as output:
@@ -159,7 +161,7 @@ def _command(script: str, *arguments: str) -> str:
     return f"{_ENVIRONMENT}set -- {shlex.join(arguments)}\n{script}"
 
 
-async def _output(records: AsyncIterator[Record], path: str, fine: tuple[int, ...]) -> AsyncIterator[bytes]:
+async def output_of(records: AsyncIterator[Record], path: str, fine: tuple[int, ...]) -> AsyncIterator[bytes]:
     """Raises for an exit code that is not ``fine``, by what the program complained."""
     said = bytearray()
     async for record in records:
@@ -178,7 +180,7 @@ def _check(result: ExecResult, said: bytes, path: str, fine: tuple[int, ...]) ->
         raise ServerError(result.error)
     if result.exit_code in fine:
         return
-    if result.exit_code == _MISSING:
+    if result.exit_code == MISSING:
         raise NotFoundError(f"{path}: no such file or directory")
     if result.exit_code == _EXISTS:
         raise ConflictError(

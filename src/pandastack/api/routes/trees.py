@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
@@ -9,8 +11,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from pandastack.api import models
-from pandastack.api.requests import check_length, json_response, limited, plane_of, read_json, workspace_of
-from pandastack.api.streams import FileStream
+from pandastack.api.requests import check_length, flag, json_response, limited, plane_of, read_json, workspace_of
+from pandastack.api.streams import Event, EventStream, FileStream
 from pandastack.errors import BadRequestError
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/fs", tags=["files"])
@@ -99,6 +101,19 @@ async def search(
         raise BadRequestError("text: must be one line, without NUL characters", field="text")
     found = await plane_of(request).trees.search(workspace_of(request), sandbox_id, path, name, text, limit)
     return json_response(found)
+
+
+@router.get("/watch", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
+async def watch(request: Request, sandbox_id: str, path: str = _PATH, recursive: str = "") -> Response:
+    """Events `change`, the first of type `ready`; they end when the path itself is deleted."""
+    plane, workspace = plane_of(request), workspace_of(request)
+
+    @asynccontextmanager
+    async def source() -> AsyncIterator[AsyncIterator[Event]]:
+        async with plane.watches.watch(workspace, sandbox_id, path, flag(recursive)) as changes:
+            yield (("change", each) async for each in changes)
+
+    return EventStream(source, plane.settings.keep_alive_seconds)
 
 
 def _skips(links: str) -> bool:
