@@ -9,9 +9,9 @@ import anyio
 import structlog
 
 from pandastack.errors import NotFoundError, PandastackError, StorageFullError
+from pandastack.services.events import Happening
 from pandastack.services.lifecycle import unusable
 from pandastack.services.plans import NewSandbox
-from pandastack.services.registry import Happening
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.store.sandboxes import FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord

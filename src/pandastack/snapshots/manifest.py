@@ -1,8 +1,9 @@
 """The manifest of a snapshot: what it was made with, and so where it can be restored.
 
-A snapshot is a directory: ``memory`` (the guest's RAM, one byte for one byte, sparse), ``devices`` (CPU and device
-state, without RAM, in QEMU's migration format), ``disk.img`` (the writable disk) and ``manifest.json``. It is named by
-the hash of what it was made from, so two builds of the same thing share one.
+A snapshot is a directory: ``memory`` (the guest's RAM, one byte for one byte, sparse), if need be ``pages`` (what
+differs from that; :mod:`pandastack.snapshots.pages`), ``devices`` (CPU and device state, without RAM, in QEMU's
+migration format), ``disk.img`` (the writable disk) and ``manifest.json``. It is named by the hash of what it was made
+from, so two builds of the same thing share one.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ class Snapshot:
     @property
     def memory(self) -> Path:
         return self.directory / "memory"
+
+    @property
+    def pages(self) -> Path:
+        return self.directory / "pages"
 
     @property
     def devices(self) -> Path:
