@@ -83,6 +83,11 @@ class Ready:
             if origins.fits(stock.template, origin):
                 yield stock.empty
 
+    def waiting(self) -> list[list[Prepared]]:
+        """What can be claimed now: for each template in use its rehearsed machines, then its empty ones."""
+        kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.empty)]
+        return [[each for each in kind if each.usable] for kind in kinds]
+
     def replenish(self, template: Installed) -> None:
         """Say that ``template`` is in use; what is missing is made in the background."""
         former = self._stocks.get(template.name)
