@@ -86,8 +86,13 @@ class Snapshot:
             if made != here:
                 raise ConflictError(
                     f"snapshot {self.manifest.key[:12]} was made with {name} {made}, this host has {here}",
-                    hint="build the template again: `pandastack template build`",
+                    hint=self._remedy(),
                 )
+
+    def _remedy(self) -> str:
+        if self.manifest.parent:
+            return "what ran in it needs the VMM and the CPU of then: restore it on such a host, or delete it"
+        return "build the template again: `pandastack template build`"
 
 
 def load(directory: Path) -> Snapshot:
