@@ -19,7 +19,7 @@ from anyio.abc import UNIXSocketStream
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandastack.errors import BadRequestError, GuestError
+from pandastack.errors import BadRequestError, ConflictError, GuestError
 from pandastack.guest import Changed, Channel, Identity, Listing, changes
 from pandastack.guest.frames import encode_fields, u32, u64
 
@@ -159,7 +159,7 @@ async def test_a_tree_too_deep_is_an_error_and_not_a_part_of_a_list(overlay: Ove
     overlay.mount()
     deep = overlay.root.joinpath(*["d"] * 130)
     deep.mkdir(parents=True)
-    with pytest.raises(BadRequestError, match="changes"):
+    with pytest.raises(BadRequestError, match="nested too deeply"):
         await listed(overlay, agent_binary)
 
 
@@ -249,14 +249,14 @@ def not_direct(known: bytes, path: bytes) -> bool:
 
 async def test_a_guest_without_an_overlay_says_so(agent_binary: Path) -> None:
     async with agent_on(agent_binary) as channel:
-        with pytest.raises(GuestError, match="changes"):
+        with pytest.raises(ConflictError, match="changes"):
             await channel.changes(LISTED_S)
         await channel.ping()
 
 
 async def test_an_agent_that_is_no_init_never_freezes_its_machine(agent_binary: Path) -> None:
     async with agent_on(agent_binary) as channel:
-        with pytest.raises(GuestError, match="freeze"):
+        with pytest.raises(ConflictError, match="freeze"):
             await channel.freeze(5)
         await channel.ping()
 

@@ -6,12 +6,13 @@ the host ever looking at the guest's file system. File systems that the guest ha
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
 
-from pandastack.errors import BadRequestError, GuestError
+from pandastack.errors import BadRequestError, ConflictError, GuestError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
 from pandastack.guest.frames import Fields
@@ -85,7 +86,7 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
                         hint="delete what is not needed, or compare with commands in the sandbox",
                     )
                 await anyio.lowlevel.checkpoint()
-            checked(stream.result or {}, "changes")
+            _check(stream.result or {}, "changes")
     except TimeoutError as error:
         raise GuestError(f"the guest did not list its changes within {timeout_s:g} seconds") from error
     return found
@@ -98,7 +99,19 @@ async def freeze(connection: Connection, timeout_s: float) -> None:
             await stream.next(timeout_s)
         except TimeoutError as error:
             raise GuestError(f"the guest did not freeze within {timeout_s:g} seconds") from error
-        checked(stream.result or {}, "freeze")
+        _check(stream.result or {}, "freeze")
+
+
+def _check(result: Fields, operation: str) -> None:
+    number = frames.integer(result, 1)
+    if number == errno.EOPNOTSUPP:
+        raise ConflictError(
+            f"the guest's agent does not know {operation!r}: its template was built by an older version",
+            hint="`pandastack template build`, then create a new sandbox",
+        )
+    if number in (errno.ELOOP, errno.ENAMETOOLONG):
+        raise BadRequestError("the guest's directories are nested too deeply to list what has changed in them")
+    checked(result, operation)
 
 
 def add(found: dict[bytes, Changed], payload: bytes) -> None:
@@ -141,8 +154,8 @@ def _node(fields: Fields) -> Node:
         mode=_number(fields, _MODE) & 0xFFFFFFFF,
         uid=_number(fields, _UID),
         gid=_number(fields, _GID),
-        mtime_ns=_number(fields, _MTIME),
-        ctime_ns=_number(fields, _CTIME),
+        mtime_ns=_time(fields, _MTIME),
+        ctime_ns=_time(fields, _CTIME),
         inode=_number(fields, _INODE),
         target=target,
         device=_number(fields, _DEVICE),
@@ -158,3 +171,8 @@ def _one(fields: Fields, key: int) -> bytes:
 
 def _number(fields: Fields, key: int) -> int:
     return frames.integer(fields, key)
+
+
+def _time(fields: Fields, key: int) -> int:
+    value = _number(fields, key)
+    return value - (1 << 64) if value >> 63 else value

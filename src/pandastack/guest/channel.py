@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager
 
 from pandastack.guest import changes as changing
@@ -27,7 +27,7 @@ class Channel(Connection):
         """Run a command; leaving the block early cancels it."""
         return commands.execute(self, request)
 
-    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """A regular file's bytes, in pieces of at most 32 KiB."""
         return files.read(self, path, offset=offset, length=length)
 
