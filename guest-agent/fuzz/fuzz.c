@@ -35,11 +35,11 @@ static size_t frame(uint8_t *to, uint8_t type, uint32_t stream, const uint8_t *p
 
 static size_t some_request(uint8_t *to)
 {
-	static const char *const ops[] = { "exec", "read", "write", "list", "" };
+	static const char *const ops[] = { "exec", "read", "write", "list", "changes", "" };
 	struct tlv_writer w = { to, to + PAYLOAD_MAX, false };
 	uint8_t noise[64];
 
-	tlv_put_text(&w, OPEN_OP, ops[pick(5)]);
+	tlv_put_text(&w, OPEN_OP, ops[pick(6)]);
 	for (uint32_t i = pick(20); i > 0; i--) {
 		for (size_t at = 0; at < sizeof noise; at++)
 			noise[at] = (uint8_t)pick(256);

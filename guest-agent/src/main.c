@@ -1,7 +1,8 @@
 /*
  * The guest's init and agent. As PID 1 it makes a running system out of the kernel and serves the host
  * by the virtio port named "agent". With --fd N it serves the inherited descriptor N as an ordinary
- * process, for tests; --no-identity then lets a RESUME leave the machine as it is.
+ * process, for tests; --no-identity then lets a RESUME leave the machine as it is, and --overlay UPPER LOWER
+ * says whose changes are asked for.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "files.h"
 #include "identity.h"
 #include "loop.h"
 
@@ -43,6 +45,8 @@ int main(int argc, char **argv)
 			fd = atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--no-identity"))
 			options.identity = false;
+		else if (!strcmp(argv[i], "--overlay") && i + 2 < argc && !changes_between(argv[i + 1], argv[i + 2]))
+			return 2;
 	}
 	if (fd >= 0)
 		return serve_descriptor(fd);

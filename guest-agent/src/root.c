@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "files.h"
 
 enum { ROOT_WAIT_MS = 5000, LIST_SIZE = 4096 };
 
@@ -103,6 +104,7 @@ void switch_root(void)
 	if (mount("/dev/vda", "/lower", "erofs", MS_RDONLY | MS_NOATIME, NULL))
 		power_off("cannot mount the root disk");
 	mount_upper();
+	changes_between("/upper/upper", "/lower"); /* out of sight once the root is the overlay */
 	if (mount("overlay", "/new", "overlay", MS_NOATIME,
 	          "lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work"))
 		power_off("cannot mount the root");

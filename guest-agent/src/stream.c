@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "exec.h"
+#include "files.h"
 #include "out.h"
 
 struct stream streams[STREAMS];
@@ -55,6 +56,8 @@ void stream_forget(struct stream *s)
 	free(s->target);
 	free(s->input);
 	free(s->request);
+	changes_end(s->walk);
+	s->walk = NULL;
 	s->temporary = s->target = NULL;
 	s->input = s->request = NULL;
 	s->kind = S_FREE;

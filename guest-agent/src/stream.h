@@ -21,7 +21,10 @@ enum stream_kind {
 	S_READ,
 	S_WRITE,
 	S_LIST,
+	S_CHANGES,
 };
+
+struct walk;
 
 struct pipe_end {
 	int fd; /* -1 when closed */
@@ -49,6 +52,7 @@ struct stream {
 	char *target, *temporary; /* of a write: what to replace, and with what; the latter goes with the stream */
 	uint64_t bytes; /* moved so far */
 	uint64_t remaining; /* of a read */
+	struct walk *walk; /* of an S_CHANGES */
 	uint8_t *request; /* of an S_SCRIPT: the OPEN, kept until the command is complete */
 	uint32_t request_length;
 	uint64_t script_left;

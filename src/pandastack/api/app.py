@@ -13,6 +13,7 @@ from pandastack.api.metrics import Metrics
 from pandastack.api.middleware import Authentication, Edge
 from pandastack.api.routes import (
     checkpoints,
+    diff,
     files,
     forks,
     lifecycle,
@@ -40,6 +41,7 @@ _ROUTERS = (
     snapshots.router,
     forks.router,
     checkpoints.router,
+    diff.router,
 )
 
 

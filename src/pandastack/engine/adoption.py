@@ -1,7 +1,8 @@
 """What an engine that was killed has left: which machines go on, which are ended. Decided from journals alone.
 
-Only a guest that has reached ``running`` knows who it is. A sandbox that was ``hibernating`` is where its data is: its
-directory appears on the disk whole, after the machine was stopped for good.
+Only a guest that has reached ``running`` knows who it is; one that is no sandbox's was only looked at. A sandbox that
+was ``hibernating`` is where its data is: its directory appears on the disk whole, after the machine was stopped for
+good.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def goes_on(entry: Entry, asleep: Container[str]) -> bool:
     """Whether the machine of ``entry``, whose process lives, is still its sandbox. ``asleep`` are ids on the disk."""
     if entry.state == "hibernating":
         return entry.sandbox not in asleep
-    return entry.state in _OWNED
+    return bool(entry.sandbox) and entry.state in _OWNED
 
 
 def left_running(machines: Path, asleep: Container[str]) -> list[Entry]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager
 
+from pandastack.guest import changes as changing
 from pandastack.guest import exec as commands
 from pandastack.guest import files
+from pandastack.guest.changes import Listing
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
@@ -25,7 +27,7 @@ class Channel(Connection):
         """Run a command; leaving the block early cancels it."""
         return commands.execute(self, request)
 
-    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """A regular file's bytes, in pieces of at most 32 KiB."""
         return files.read(self, path, offset=offset, length=length)
 
@@ -48,6 +50,14 @@ class Channel(Connection):
     async def mkdir(self, path: str, timeout_s: float = _LONG_S) -> None:
         """Make a directory and its parents; existing is fine."""
         await files.simple(self, "mkdir", path, timeout_s)
+
+    async def changes(self, timeout_s: float) -> Listing:
+        """What differs from the template."""
+        return await changing.changes(self, timeout_s)
+
+    async def freeze(self, timeout_s: float) -> None:
+        """Stop every process but the agent, for good."""
+        await changing.freeze(self, timeout_s)
 
     async def sync(self, timeout_s: float = _LONG_S) -> None:
         """Write everything in the guest's page cache to its disks."""
