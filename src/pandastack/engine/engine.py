@@ -194,6 +194,9 @@ class Engine:
     def list(self) -> list[Sandbox | Hibernated]:
         return list(self._sandboxes.values())
 
+    def find(self, sandbox_id: str) -> Sandbox | Hibernated | None:
+        return self._sandboxes.get(sandbox_id)
+
     def get(self, sandbox_id: str) -> Sandbox | Hibernated:
         """The sandbox; raises :class:`NotFoundError`."""
         try:

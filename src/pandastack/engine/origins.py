@@ -61,8 +61,11 @@ def keep_order(directory: Path, order: Order) -> None:
 
 
 def order_in(directory: Path) -> Order:
-    """What :func:`keep_order` kept."""
-    return Order(**json.loads((directory / _ORDER).read_bytes()))
+    """What :func:`keep_order` kept. Raises :class:`NotFoundError` when there is nothing."""
+    try:
+        return Order(**json.loads((directory / _ORDER).read_bytes()))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
 
 
 def _link(source: Path, target: Path) -> None:

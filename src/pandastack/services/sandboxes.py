@@ -22,9 +22,11 @@ from pandastack.errors import (
 from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.deadlines import Deadlines
-from pandastack.services.lifecycle import Lifecycle, unusable
+from pandastack.services.lifecycle import Lifecycle
 from pandastack.services.plans import NewSandbox, checked_on_expire, checked_ttl, planned, unknown_template
+from pandastack.services.refusals import unusable
 from pandastack.services.registry import Happening, Registry
+from pandastack.services.rewinding import Rewinding
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots, unknown_snapshot
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
@@ -48,6 +50,7 @@ class Parts:
     deadlines: Deadlines
     lifecycle: Lifecycle
     snapshots: Snapshots
+    rewinding: Rewinding
     settings: Settings
 
 
@@ -97,8 +100,8 @@ class Sandboxes:
         cannot be used now, :class:`UnavailableError` when it cannot be woken.
         """
         record = self.get(workspace, sandbox_id)
-        if record.status not in (RUNNING, PAUSED, HIBERNATED):
-            raise unusable(record)
+        if record.status not in (RUNNING, PAUSED, HIBERNATED) and not self._lifecycle.is_moving(record.id):
+            raise await self._lifecycle.refusal(record)
         with self._activity.hold(record.id):
             if not alone:
                 yield await self._lifecycle.ready(record.id)
@@ -111,7 +114,7 @@ class Sandboxes:
         """What the sandbox's machine uses on its host."""
         record = self.get(workspace, sandbox_id)
         if record.status not in (RUNNING, PAUSED):
-            raise unusable(record)
+            raise await self._lifecycle.refusal(record)
         usage: dict[str, Any] = (await self._engine.sandbox(record.id)).get("usage") or {}
         return usage
 
