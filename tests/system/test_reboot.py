@@ -63,6 +63,31 @@ def test_a_checkpoint_brings_a_running_sandbox_back(place: Installation) -> None
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 
+@pytest.mark.parametrize("point", ["rewinding", "planned", "prepared", "claimed", "running", "rewound"])
+@pytest.mark.parametrize("before", ["running", "paused"])
+def test_killed_in_the_middle_of_a_rewind(place: Installation, point: str, before: str) -> None:
+    """It has happened or it has not; a paused sandbox that it has not happened to is still paused."""
+    with serving(place) as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        sandbox.exec("echo then > /root/file", check=True)
+        checkpoint = sandbox.checkpoint()
+        sandbox.exec("echo now > /root/file", check=True)
+        if before == "paused":
+            sandbox.pause()
+        server.kill()
+    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+        with suppress(Exception):
+            client.sandboxes.get(sandbox.id).rewind(checkpoint.id)
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        found, happened = client.sandboxes.get(sandbox.id), point in ("running", "rewound")
+        assert found.status == ("running" if happened else before)
+        found.resume()
+        assert found.exec("cat /root/file", check=True).stdout == ("then\n" if happened else "now\n")
+        found.kill()
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
 @pytest.mark.parametrize("point", ["planned", "prepared", "claimed", "running"])
 def test_killed_in_the_middle_of_a_restore(place: Installation, point: str) -> None:
     with serving(place) as (server, client):

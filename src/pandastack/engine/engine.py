@@ -149,7 +149,7 @@ class Engine:
             prepared: Prepared = await self._lives.start(start)
             sandbox = await prepared.claim(Order(entry.sandbox, entry.hostname, entry.env))
             self.keep(sandbox)
-            if entry.state == "paused":
+            if entry.paused:
                 await self.lifecycle.pause(sandbox.id)
         except PandastackError as error:
             log.warning("a machine of a former run is lost", sandbox_id=entry.sandbox, reason=str(error))
@@ -229,7 +229,7 @@ class Engine:
 
     def ended(self, sandbox: Sandbox) -> None:
         """Called by a machine's life at its end."""
-        if sandbox.failure and sandbox.id in self._sandboxes:
+        if sandbox.failure and self._sandboxes.get(sandbox.id) is sandbox:
             payload = {"pid": sandbox.machine.pid, "reason": sandbox.failure}
             self.events.publish("vm.died", sandbox.id, payload)
 

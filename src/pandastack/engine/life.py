@@ -103,8 +103,7 @@ async def _live(
             await _introduce(held, order, quiet=ahead)
             clock.lap("identity")
             sandbox = Sandbox(order, held, clock.laps)
-            if held.journal.entry.state != "paused":
-                held.journal.advance("running")
+            held.journal.advance("running")
             prepared.succeed(sandbox)
             await sandbox.ended()
             held.journal.advance("ending")

@@ -71,7 +71,7 @@ class Lifecycle:
                 if not sandbox.paused:
                     await sandbox.machine.pause()
                     sandbox.paused = True
-                    sandbox.journal.advance("paused")
+                    sandbox.journal.advance("running", paused=True)
 
     async def resume(self, sandbox_id: str) -> None:
         """Let the guest go on; what runs already goes on."""
@@ -81,7 +81,7 @@ class Lifecycle:
                 if sandbox.paused:
                     await sandbox.machine.resume()
                     sandbox.paused = False
-                    sandbox.journal.advance("running")
+                    sandbox.journal.advance("running", paused=False)
 
     async def hibernate(self, sandbox_id: str) -> Captured | None:
         """Put the sandbox on the disk and end its machine. ``None`` when it is there already.
@@ -99,15 +99,14 @@ class Lifecycle:
         return captured
 
     async def _put_to_sleep(self, sandbox: Sandbox) -> Captured:
-        state = sandbox.journal.entry.state
         sandbox.journal.advance("hibernating")
         try:
-            with self._engine.asleep.adding(sandbox.id) as directory:
+            async with self._engine.asleep.adding(sandbox.id) as directory:
                 captured = await capture(sandbox, directory, end=True)
                 origins.keep_order(directory, sandbox.order)
                 crash_at("captured")
         except BaseException:
-            sandbox.journal.advance(state)
+            sandbox.journal.advance("running")
             if not sandbox.paused:
                 await sandbox.machine.resume()
             raise
@@ -142,11 +141,10 @@ class Lifecycle:
             raise ConflictError(f"snapshot {snapshot_id} exists already", field="id")
         self._engine.admit(0)
         with anyio.CancelScope(shield=True):
-            async with sandbox.turn:
-                with self._engine.saved.adding(snapshot_id) as directory:
-                    captured = await capture(sandbox, directory)
-                    origins.keep_order(directory, sandbox.order)
-                    crash_at("captured")
+            async with sandbox.turn, self._engine.saved.adding(snapshot_id) as directory:
+                captured = await capture(sandbox, directory)
+                origins.keep_order(directory, sandbox.order)
+                crash_at("captured")
         return captured
 
     async def fork(self, sandbox_id: str, orders: Sequence[Order]) -> Forked:
@@ -178,6 +176,7 @@ class Lifecycle:
     async def rewind(self, sandbox_id: str, snapshot_id: str) -> Sandbox:
         """The sandbox as it was in the snapshot, under the same id. What it has become since is gone.
 
+        On failure it is as before: its machine stands still, and is ended only when the new one runs.
         A sandbox whose machine was lost with a former engine returns by a snapshot of its own.
         """
         origin = self._engine.saved.get(snapshot_id)
@@ -206,12 +205,26 @@ class Lifecycle:
         return order
 
     async def _rewind(self, sandbox: Sandbox | Hibernated, origin: Installed) -> Sandbox:
-        if isinstance(sandbox, Sandbox):
-            await sandbox.end()
-            sandbox.failure = "it was being rewound"  # until it is back, and if it never is
+        if isinstance(sandbox, Sandbox) and not sandbox.failure:
+            return await self._replace(sandbox, origin)
         rewound = await self._engine.begin(origin, sandbox.order)
         if isinstance(sandbox, Hibernated):
             self._engine.asleep.remove(sandbox.id)
+        return rewound
+
+    async def _replace(self, sandbox: Sandbox, origin: Installed) -> Sandbox:
+        sandbox.journal.advance("rewinding")
+        try:
+            if not sandbox.paused:
+                await sandbox.machine.pause()
+            rewound = await self._engine.begin(origin, sandbox.order)
+        except BaseException:
+            sandbox.journal.advance("running")
+            if not sandbox.paused:
+                await sandbox.machine.resume()
+            raise
+        crash_at("rewound")
+        await sandbox.end()
         return rewound
 
     def _awake(self, sandbox_id: str) -> Sandbox:
