@@ -34,7 +34,10 @@ class CreateSandbox(_Request):
     metadata: dict[str, str] | None = Field(None, description="Free text; `secret.*` keys are never returned")
     volumes: list[VolumeMount] | None = None
     on_expire: str | None = Field(None, description="At the idle limit: `delete` (default) or `hibernate`")
-    checkpoint_every: Number | None = Field(None, description="Seconds between automatic checkpoints, at least 1")
+    checkpoint_every: Number | None = Field(
+        None, description="Seconds between automatic checkpoints, at least 1; 0: off"
+    )
+    checkpoint_after_exec: StrictBool | None = Field(None, description="Take a checkpoint after each command")
 
 
 class ExecCommand(_Request):
@@ -46,6 +49,8 @@ class PatchLifecycle(_Request):
     ttl_seconds: WholeNumber | None = Field(None, description="Idle limit in seconds")
     persistent: StrictBool | None = None
     on_expire: str | None = Field(None, description="At the idle limit: `delete` or `hibernate`")
+    checkpoint_every: Number | None = Field(None, description="Seconds between checkpoints, at least 1; 0 or null: off")
+    checkpoint_after_exec: StrictBool | None = Field(None, description="Take a checkpoint after each command")
 
 
 class Capture(_Request):
@@ -121,6 +126,8 @@ class Lifecycle(BaseModel):
     idle_seconds: int
     on_expire: str
     expires_at: str | None
+    checkpoint_every: float | None
+    checkpoint_after_exec: bool
 
 
 class Status(BaseModel):
@@ -150,6 +157,9 @@ class Checkpoint(BaseModel):
     label: str
     size_bytes: int
     dirty_bytes: int
+    automatic: bool = Field(description="Taken by the server, not asked for")
+    commands: list[str] = Field(description="The last that ran since the checkpoint before, shortened; oldest first")
+    command_count: int = Field(description="How many ran since then")
 
 
 class Checkpoints(BaseModel):

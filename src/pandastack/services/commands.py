@@ -92,8 +92,11 @@ class Commands:
             request: dict[str, Any] = {"cmd": command.cmd}
             if command.timeout_seconds:
                 request["timeout_seconds"] = command.timeout_seconds
-            async with self._engine.exec(sandbox.id, request) as records:
-                yield records
+            try:
+                async with self._engine.exec(sandbox.id, request) as records:
+                    yield records
+            finally:
+                self._activity.done(sandbox.id)
 
 
 def failure_of(result: ExecResult, command: Command) -> ServerError | None:

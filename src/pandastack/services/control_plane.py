@@ -88,7 +88,7 @@ async def open_control_plane(
         registry, access = Registry(store, events), Access(store)
         deadlines = Deadlines(activity, alarm, settings)
         snapshots = Snapshots(store, engine, events)
-        rewinding = Rewinding(registry, engine, deadlines, snapshots)
+        rewinding = Rewinding(registry, engine, activity, deadlines, snapshots)
         lifecycle = Lifecycle(registry, engine, activity, deadlines, rewinding)
         parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, rewinding, settings)
         sandboxes = Sandboxes(parts)

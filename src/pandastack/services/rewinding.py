@@ -6,6 +6,7 @@ import structlog
 
 from pandastack.cluster import EngineClient
 from pandastack.errors import ConflictError, NotFoundError, PandastackError
+from pandastack.services.activity import Activity
 from pandastack.services.deadlines import Deadlines
 from pandastack.services.refusals import unusable
 from pandastack.services.registry import Happening, Registry
@@ -19,9 +20,17 @@ log = structlog.get_logger(__name__)
 class Rewinding:
     """Whoever calls this holds the sandbox's turn."""
 
-    def __init__(self, registry: Registry, engine: EngineClient, deadlines: Deadlines, snapshots: Snapshots) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        engine: EngineClient,
+        activity: Activity,
+        deadlines: Deadlines,
+        snapshots: Snapshots,
+    ) -> None:
         self._registry = registry
         self._engine = engine
+        self._history = activity.history
         self._deadlines = deadlines
         self._snapshots = snapshots
 
@@ -49,6 +58,7 @@ class Rewinding:
         current = self._registry.of(record.id)
         if current.status == STOPPING:
             raise unusable(current)
+        self._history.undone(record.id)
         payload = {"checkpoint": checkpoint.id, "label": checkpoint.label}
         if record.status == FAILED:
             payload["failure"] = record.reason or ""

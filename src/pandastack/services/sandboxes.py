@@ -23,7 +23,14 @@ from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.deadlines import Deadlines
 from pandastack.services.lifecycle import Lifecycle
-from pandastack.services.plans import NewSandbox, checked_on_expire, checked_ttl, planned, unknown_template
+from pandastack.services.plans import (
+    NewSandbox,
+    checked_every,
+    checked_on_expire,
+    checked_ttl,
+    planned,
+    unknown_template,
+)
 from pandastack.services.refusals import unusable
 from pandastack.services.registry import Happening, Registry
 from pandastack.services.rewinding import Rewinding
@@ -125,8 +132,13 @@ class Sandboxes:
         ttl_seconds: int | None,
         persistent: bool | None,
         on_expire: str | None = None,
+        checkpoint_every: float | None = None,
+        checkpoint_after_exec: bool | None = None,
     ) -> SandboxRecord:
-        """Change the idle limit (seconds), whether it applies and what it does; None leaves as is."""
+        """Change the idle limit (seconds), whether it applies and what it does, and when checkpoints are taken.
+
+        None leaves as is; a ``checkpoint_every`` of 0 is never.
+        """
         record = self.get(workspace, sandbox_id)
         values: dict[str, Any] = {}
         if ttl_seconds is not None:
@@ -135,6 +147,10 @@ class Sandboxes:
             values["persistent"] = persistent
         if on_expire is not None:
             values["on_expire"] = checked_on_expire(on_expire)
+        if checkpoint_every is not None:
+            values["checkpoint_every"] = checked_every(checkpoint_every)
+        if checkpoint_after_exec is not None:
+            values["checkpoint_after_exec"] = checkpoint_after_exec
         if values:
             record = await self._registry.change(record.id, **values)
             self._deadlines.expect(record)

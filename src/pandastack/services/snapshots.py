@@ -13,6 +13,7 @@ import structlog
 from pandastack.cluster import EngineClient
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.events import EventLog
+from pandastack.services.history import NOTHING, Ran
 from pandastack.services.registry import Happening
 from pandastack.store import Store
 from pandastack.store import snapshots as table
@@ -37,7 +38,9 @@ class Snapshots:
         self._events = events
         self._unrecorded: set[str] = set()
 
-    async def take(self, sandbox: SandboxRecord, kind: str, label: str) -> SnapshotRecord:
+    async def take(
+        self, sandbox: SandboxRecord, kind: str, label: str, ran: Ran = NOTHING, *, automatic: bool = False
+    ) -> SnapshotRecord:
         """Capture a sandbox that is running. A failure leaves nothing."""
         snapshot_id = str(uuid.uuid4())
         self._unrecorded.add(snapshot_id)
@@ -56,6 +59,9 @@ class Snapshots:
                 size_bytes=int(made.get("size_bytes") or 0),
                 dirty_bytes=int(made.get("dirty_bytes") or 0),
                 created_at=time.time(),
+                automatic=automatic,
+                commands=ran.commands,
+                command_count=ran.count,
             )
             await self._add(record, Happening(f"{kind}.taken", {"id": snapshot_id, "label": label, **_cost(made)}))
         except BaseException:

@@ -20,7 +20,7 @@ class SandboxRecord:
     """What the control plane remembers of one sandbox. ``reason`` says why it failed; times are epoch seconds.
 
     ``on_expire`` is what happens at the idle limit (None: it is deleted), ``checkpoint_every`` the seconds between
-    automatic checkpoints (None: there are none).
+    automatic checkpoints (None: there are none); with ``checkpoint_after_exec`` there is one after each command.
     """
 
     id: str
@@ -40,6 +40,7 @@ class SandboxRecord:
     from_snapshot: str | None = None
     on_expire: str | None = None
     checkpoint_every: float | None = None
+    checkpoint_after_exec: bool = False
 
 
 _INSERT = insert(sandboxes).inline()
