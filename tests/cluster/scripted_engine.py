@@ -122,18 +122,24 @@ class ScriptedEngine:
 
     async def _act(self, request: Request) -> Response:
         action = request.path_params["action"]
+        if action == "rewind":
+            self._find_lost(request.path_params["id"], (await request.json())["snapshot"])
         machine = await self._enter(action, request)
-        if action == "rewind" and (await request.json())["snapshot"] not in self.snapshots:
-            raise NotFoundError("no such snapshot", field="snapshot")
         states = {"pause": "paused", "hibernate": "hibernated"}
         machine["state"] = states.get(action, "running")
         if action in ("pause", "resume"):
             return Response(status_code=204)
         return JSONResponse(COST if action == "hibernate" else self._start(machine["id"]))
 
+    def _find_lost(self, sandbox_id: str, snapshot_id: str) -> None:
+        if snapshot_id not in self.snapshots:
+            raise NotFoundError("no such snapshot", field="snapshot")
+        if self.snapshots[snapshot_id].get("source") == sandbox_id:
+            self.machines.setdefault(sandbox_id, {"id": sandbox_id, "state": "lost"})
+
     async def _snapshot(self, request: Request) -> Response:
         machine = await self._enter("snapshot", request)
-        snapshot = {"id": (await request.json())["id"], "template": "base", **COST}
+        snapshot = {"id": (await request.json())["id"], "template": "base", "source": machine["id"], **COST}
         assert machine["state"] == "running"
         self.snapshots[snapshot["id"]] = snapshot
         return JSONResponse(snapshot, 201)

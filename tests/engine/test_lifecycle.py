@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -185,6 +186,21 @@ async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
     assert rewound.id == sandbox.id
     assert await run(rewound, "cat /root/file /run/in-memory") == "good\ngood"
     await engine.delete(rewound.id)
+    engine.saved.remove(name)
+
+
+async def test_a_lost_sandbox_returns_by_its_own_snapshot_only(engine: Engine) -> None:
+    """What a reboot leaves: a snapshot with the order that its sandbox was made for."""
+    wanted, name = replace(order(), hostname="mine", env={"A": "1"}), str(uuid.uuid4())
+    sandbox = await engine.create(wanted, "base")
+    await run(sandbox, "echo kept > /root/file")
+    await engine.lifecycle.snapshot(sandbox.id, name)
+    await engine.delete(sandbox.id)
+    with pytest.raises(NotFoundError, match="sandbox"):
+        await engine.lifecycle.rewind(str(uuid.uuid4()), name)
+    found = await engine.lifecycle.rewind(wanted.sandbox, name)
+    assert await run(found, "cat /root/file; hostname; echo $A") == "kept\nmine\n1"
+    await engine.delete(found.id)
     engine.saved.remove(name)
 
 

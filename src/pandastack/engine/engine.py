@@ -172,7 +172,7 @@ class Engine:
             prepared: Prepared = await self._lives.start(start)
             sandbox = await prepared.claim(Order(entry.sandbox, entry.hostname, entry.env), origin)
             self.keep(sandbox)
-            if entry.state == "paused":
+            if entry.paused:
                 await self.lifecycle.pause(sandbox.id)
         except PandastackError as error:
             log.warning("a machine of a former run is lost", sandbox_id=entry.sandbox, reason=str(error))
@@ -217,6 +217,9 @@ class Engine:
     def list(self) -> list[Sandbox | Hibernated]:
         return list(self._sandboxes.values())
 
+    def find(self, sandbox_id: str) -> Sandbox | Hibernated | None:
+        return self._sandboxes.get(sandbox_id)
+
     def get(self, sandbox_id: str) -> Sandbox | Hibernated:
         """The sandbox; raises :class:`NotFoundError`."""
         try:
@@ -249,7 +252,7 @@ class Engine:
 
     def ended(self, sandbox: Sandbox) -> None:
         """Called by a machine's life at its end."""
-        if sandbox.failure and sandbox.id in self._sandboxes:
+        if sandbox.failure and self._sandboxes.get(sandbox.id) is sandbox:
             payload = {"pid": sandbox.machine.pid, "reason": sandbox.failure}
             self.events.publish("vm.died", sandbox.id, payload)
 

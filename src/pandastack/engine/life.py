@@ -99,8 +99,7 @@ async def _live(
                 return
             clock = Stopwatch()
             sandbox = Sandbox(claim.order, await _occupied(held, claim, clock), clock.laps)
-            if held.journal.entry.state != "paused":
-                held.journal.advance("running")
+            held.journal.advance("running")
             prepared.succeed(sandbox)
             await sandbox.ended()
             held.journal.advance("ending")

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+
+import anyio
 
 from pandastack.engine.sandbox import Order
 from pandastack.engine.templates import Installed
@@ -86,8 +88,11 @@ def keep_order(directory: Path, order: Order) -> None:
 
 
 def order_in(directory: Path) -> Order:
-    """What :func:`keep_order` kept."""
-    return Order(**json.loads((directory / _ORDER).read_bytes()))
+    """What :func:`keep_order` kept. Raises :class:`NotFoundError` when there is nothing."""
+    try:
+        return Order(**json.loads((directory / _ORDER).read_bytes()))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
 
 
 def link(source: Path, target: Path) -> None:
@@ -120,12 +125,21 @@ class Shelf:
         """Raises :class:`NotFoundError`."""
         return load(self.path(name))
 
-    @contextmanager
-    def adding(self, name: str) -> Iterator[Path]:
-        """A directory to fill; the origin is there when the block ends well, and nothing is left when it does not."""
+    @asynccontextmanager
+    async def adding(self, name: str) -> AsyncIterator[Path]:
+        """A directory to fill; the origin is there when the block ends well, and nothing is left when it does not.
+
+        What is there survives a power cut: it may be all that is left of a sandbox.
+        """
         with files.directory_for_now(self._directory / f"{_UNFINISHED}{name}") as work:
             yield work
+            await anyio.to_thread.run_sync(files.make_durable, work)
             work.rename(self.path(name))
+            try:
+                await anyio.to_thread.run_sync(files.make_durable, self._directory, False)
+            except BaseException:
+                self.remove(name)
+                raise
 
     def remove(self, name: str) -> None:
         """Raises :class:`NotFoundError`."""

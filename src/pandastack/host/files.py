@@ -44,6 +44,19 @@ def directory_for_now(path: Path, *, existing: bool = False) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def make_durable(directory: Path, contents: bool = True) -> None:
+    """Have the names in ``directory``, and the ``contents`` of its files, survive a power cut."""
+    for path in (*(directory.iterdir() if contents else ()), directory):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise map_error(error, path) from error
+
+
 @contextmanager
 def remove_when_empty(path: Path) -> Iterator[None]:
     """Remove the directory ``path`` after the block unless somebody still has something in it."""

@@ -24,6 +24,7 @@ from pandastack.services.lifecycle import Lifecycle
 from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
+from pandastack.services.rewinding import Rewinding
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots
@@ -88,9 +89,10 @@ async def open_control_plane(
         events, activity, alarm = EventLog(store), Activity(), Alarm()
         registry, access = Registry(store, events), Access(store)
         deadlines = Deadlines(activity, alarm, settings)
-        lifecycle = Lifecycle(registry, engine, activity, deadlines)
         snapshots = Snapshots(store, engine, events)
-        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, settings)
+        rewinding = Rewinding(registry, engine, activity, deadlines, snapshots)
+        lifecycle = Lifecycle(registry, engine, activity, deadlines, rewinding)
+        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, rewinding, settings)
         sandboxes = Sandboxes(parts)
         timeline = Timeline(parts, sandboxes)
         recovery = Recovery(parts, sandboxes)

@@ -23,7 +23,7 @@ from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.deadlines import Deadlines
 from pandastack.services.events import Happening
-from pandastack.services.lifecycle import Lifecycle, unusable
+from pandastack.services.lifecycle import Lifecycle
 from pandastack.services.plans import (
     NewSandbox,
     checked_every,
@@ -32,7 +32,9 @@ from pandastack.services.plans import (
     planned,
     unknown_template,
 )
+from pandastack.services.refusals import unusable
 from pandastack.services.registry import Change, Registry
+from pandastack.services.rewinding import Rewinding
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots, unknown_snapshot
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
@@ -56,6 +58,7 @@ class Parts:
     deadlines: Deadlines
     lifecycle: Lifecycle
     snapshots: Snapshots
+    rewinding: Rewinding
     settings: Settings
 
 
@@ -105,8 +108,8 @@ class Sandboxes:
         cannot be used now, :class:`UnavailableError` when it cannot be woken.
         """
         record = self.get(workspace, sandbox_id)
-        if record.status not in (RUNNING, PAUSED, HIBERNATED):
-            raise unusable(record)
+        if record.status not in (RUNNING, PAUSED, HIBERNATED) and not self._lifecycle.is_moving(record.id):
+            raise await self._lifecycle.refusal(record)
         with self._activity.hold(record.id):
             if not alone:
                 yield await self._lifecycle.ready(record.id)
@@ -119,7 +122,7 @@ class Sandboxes:
         """What the sandbox's machine uses on its host."""
         record = self.get(workspace, sandbox_id)
         if record.status not in (RUNNING, PAUSED):
-            raise unusable(record)
+            raise await self._lifecycle.refusal(record)
         usage: dict[str, Any] = (await self._engine.sandbox(record.id)).get("usage") or {}
         return usage
 

@@ -80,6 +80,11 @@ class Snapshots:
         async with self._store.read() as connection:
             return await table.checkpoints(connection, sandbox_id)
 
+    async def last_checkpoint(self, sandbox_id: str) -> SnapshotRecord | None:
+        """The newest of them."""
+        found = await self.checkpoints(sandbox_id)
+        return found[-1] if found else None
+
     async def get(self, workspace: str, snapshot_id: str, *kinds: str) -> SnapshotRecord:
         """One of them, of any of ``kinds``; raises :class:`NotFoundError`."""
         async with self._store.read() as connection:

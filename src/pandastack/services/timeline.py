@@ -12,12 +12,11 @@ from anyio.abc import TaskGroup
 
 from pandastack.errors import NotFoundError, PandastackError, StorageFullError
 from pandastack.services.alarm import Alarm
-from pandastack.services.events import Happening
 from pandastack.services.history import one_line
-from pandastack.services.lifecycle import unusable
 from pandastack.services.plans import NewSandbox
+from pandastack.services.rewinding import unknown_checkpoint
 from pandastack.services.sandboxes import Parts, Sandboxes
-from pandastack.store.sandboxes import FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import RUNNING, SandboxRecord
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
 
 _LOOK_SECONDS = 1.0  # the shortest distance between automatic checkpoints
@@ -31,10 +30,10 @@ class Timeline:
 
     def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
         self._registry = parts.registry
-        self._engine = parts.engine
         self._activity = parts.activity
         self._lifecycle = parts.lifecycle
         self._snapshots = parts.snapshots
+        self._rewinding = parts.rewinding
         self._sandboxes = sandboxes
         self._most = parts.settings.max_checkpoints
         self._looked_at: dict[str, float] = {}
@@ -69,11 +68,11 @@ class Timeline:
         return await self._sandboxes.create(workspace, replace(wanted, snapshot=checkpoint.id, metadata=metadata))
 
     async def rewind(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SandboxRecord:
-        """The same sandbox as it was; what it did since is lost, its later checkpoints stay."""
+        """The same sandbox as it was, a failed one too; what it did since is lost, its later checkpoints stay."""
         checkpoint = await self._find(workspace, sandbox_id, checkpoint_id)
         with self._activity.hold(sandbox_id):
             async with self._lifecycle.turn(sandbox_id), self._lifecycle.moving(sandbox_id):
-                return await self._rewind(self._registry.of(sandbox_id), checkpoint)
+                return await self._rewinding.rewind(self._registry.of(sandbox_id), checkpoint)
 
     async def run(self) -> None:
         """Until cancelled: automatic checkpoints. One that takes long holds up no other sandbox's."""
@@ -147,32 +146,6 @@ class Timeline:
             await self._snapshots.delete(gone)
         return taken
 
-    async def _rewind(self, record: SandboxRecord, checkpoint: SnapshotRecord) -> SandboxRecord:
-        if record.status not in (RUNNING, PAUSED, HIBERNATED):
-            raise unusable(record)
-        try:
-            await self._engine.rewind(record.id, checkpoint.id)
-        except PandastackError as error:
-            await self._fail_if_gone(record.id, error)
-            raise unknown_checkpoint(checkpoint.id) if isinstance(error, NotFoundError) else error from error
-        current = self._registry.of(record.id)
-        if current.status == STOPPING:
-            raise unusable(current)
-        self._history.undone(record.id)
-        happening = Happening("sandbox.rewound", {"checkpoint": checkpoint.id, "label": checkpoint.label})
-        return await self._registry.change(record.id, happening, status=RUNNING, reason=None)
-
-    async def _fail_if_gone(self, sandbox_id: str, error: PandastackError) -> None:
-        try:
-            state = (await self._engine.sandbox(sandbox_id)).get("state")
-        except NotFoundError:
-            state = FAILED
-        except PandastackError:
-            return  # recovery compares when the engine is back
-        if state == FAILED:
-            reason = f"its machine was lost in a rewind: {error.message}"
-            await self._sandboxes.fail(sandbox_id, Happening("vm.died", {"reason": reason}), reason)
-
     async def _find(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SnapshotRecord:
         self._sandboxes.get(workspace, sandbox_id)
         try:
@@ -191,8 +164,3 @@ def _wants(record: SandboxRecord) -> bool:
 def _first_to_go(kept: Sequence[SnapshotRecord]) -> SnapshotRecord:
     """The oldest that nobody asked for, else the oldest of all."""
     return next((each for each in kept if each.automatic), kept[0])
-
-
-def unknown_checkpoint(checkpoint_id: str) -> NotFoundError:
-    """The refusal of an id that is no checkpoint's of this sandbox."""
-    return NotFoundError(f"checkpoint not found: {checkpoint_id[:64]}", hint="GET …/checkpoints lists them")
