@@ -88,6 +88,20 @@ async def test_every_kind_of_change_between_two_snapshots(engine: Engine) -> Non
     assert not [path for path in since if path.startswith(("/run", "/proc", "/dev", "/sys"))]
 
 
+async def test_large_directories_of_guest_and_template_are_listed_whole(engine: Engine) -> None:
+    """More than one read of a directory and one frame of the channel hold, on the file systems that guests have."""
+    sandbox = await engine.create(order(), "base")
+    await run(sandbox, "mkdir /big; cd /big; seq 3000 | xargs mkdir; seq 3000 | sed 's,$,/file,' | xargs touch")
+    inside = (await run(sandbox, "cd /usr/share/zoneinfo 2>/dev/null || cd /usr/bin; pwd; ls -A")).split()
+    directory, names = inside[0], inside[1:]
+    # /usr/bin is what everything runs with: keep the shell's own tools in reach while it is gone
+    await run(sandbox, f"cp -a {directory} /kept; PATH=/kept:$PATH; rm -r {directory} && mkdir {directory}")
+    found = told(await engine.diffs.between(TEMPLATE, Point(sandbox=sandbox.id)))
+    assert len([path for path in found if path.startswith("/big/")]) == 6000
+    assert {path for path, how in found.items() if how == ("removed",)} == {f"{directory}/{name}" for name in names}
+    assert len(names) > 30
+
+
 async def test_children_of_one_fork_compared(engine: Engine) -> None:
     """The same inode number and size on both sides, written at nearly the same time: only the contents tell."""
     parent = await engine.create(order(), "base")

@@ -54,6 +54,7 @@ class Ready:
         waiting = self._waiting.get(template.key)
         while waiting:
             prepared = waiting.popleft()
+            self._short.set()
             if prepared.usable:
                 try:
                     return await prepared.claim(order)
