@@ -26,10 +26,11 @@ check: setup     ## formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup     ## measure create, exec and delete against the bare restore floor
+bench: setup     ## measure creates and lifecycles against the bare restore floor
 	$(BIN)/pandastack template build
 	$(BIN)/pandastack up --detach
 	$(BIN)/pandastack bench create --json bench-create.json
+	$(BIN)/pandastack bench lifecycle --json bench-lifecycle.json
 
 docs: setup      ## run every command and snippet of the documentation
 	$(BIN)/pytest tests/docs

@@ -16,7 +16,9 @@ from tests.system.conftest import Install
 from tests.system.installation import Installation, Server, eventually, machine_processes
 
 COUNTER = (
-    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/counter; sleep 0.05; done' </dev/null >/dev/null 2>&1 &"
+    "echo 0 > /run/counter; "
+    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done' "
+    "</dev/null >/dev/null 2>&1 &"
 )
 
 

@@ -171,7 +171,7 @@ class Engine:
             origin = origins.load(self.machines / entry.machine)
             start = partial(live_on, self, entry, origin)
             prepared: Prepared = await self._lives.start(start)
-            sandbox = await prepared.claim(Order(entry.sandbox, entry.hostname, entry.env))
+            sandbox = await prepared.claim(Order(entry.sandbox, entry.hostname, entry.env), origin)
             self.keep(sandbox)
             if entry.state == "paused":
                 await self.lifecycle.pause(sandbox.id)

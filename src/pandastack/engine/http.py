@@ -80,7 +80,7 @@ async def health(request: Request) -> Response:
             "accelerator": engine.accelerator.value,
             "isolation": engine.accelerator.isolation,
             "vmm": engine.vmm,
-            "sandboxes": len(engine.list()),
+            "sandboxes": sum(each.state == "running" for each in engine.list()),
         }
     )
 

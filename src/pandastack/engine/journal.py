@@ -24,7 +24,8 @@ class Entry:
     template: str
     snapshot: str
     state: str
-    """``planned`` → ``prepared`` → ``claimed`` → ``running`` ⇄ ``paused``, ``hibernating`` (→ ``ending``)."""
+    """``planned`` → ``prepared`` (→ ``rehearsed``) → ``claimed`` → ``running`` ⇄ ``paused``, ``hibernating``
+    (→ ``ending``)."""
     sandbox: str = ""
     hostname: str = ""
     env: dict[str, str] = field(default_factory=dict)

@@ -14,7 +14,8 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import ConflictError, NotFoundError, PandastackError, UnavailableError
 from pandastack.services.activity import Activity
 from pandastack.services.deadlines import Deadlines
-from pandastack.services.registry import Happening, Registry
+from pandastack.services.events import Happening
+from pandastack.services.registry import Registry
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 
 _LONGEST_SECONDS = 60.0

@@ -12,10 +12,10 @@ from anyio.abc import TaskGroup
 
 from pandastack.errors import NotFoundError, PandastackError, StorageFullError
 from pandastack.services.alarm import Alarm
+from pandastack.services.events import Happening
 from pandastack.services.history import one_line
 from pandastack.services.lifecycle import unusable
 from pandastack.services.plans import NewSandbox
-from pandastack.services.registry import Happening
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.store.sandboxes import FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
