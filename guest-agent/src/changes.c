@@ -203,9 +203,11 @@ static int step(struct walk *walk, struct tlv_writer *w)
 	off_t here = lseek(dir, 0, SEEK_CUR);
 	long size = syscall(SYS_getdents64, dir, buffer, sizeof buffer);
 
-	if (size < 0)
+	if (size < 0 && errno != ENOENT)
 		return errno;
-	if (size == 0)
+	if (size < 0)
+		ascend(walk); /* the directory was deleted just now */
+	else if (size == 0)
 		leave(walk);
 	for (long at = 0; at < size && !error && walk->depth == depth;) {
 		const struct raw_dirent *entry = (const void *)(buffer + at);

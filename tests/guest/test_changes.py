@@ -8,8 +8,9 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,6 +188,33 @@ async def test_random_changes_are_the_ones_listed(overlay: Overlay, agent_binary
     assert applied(before, await listed(overlay, agent_binary)) == after
 
 
+async def test_a_tree_that_changes_while_it_is_walked(overlay: Overlay, agent_binary: Path) -> None:
+    """What is moved, replaced or deleted in the middle is listed or not; what stays is, and the agent lives."""
+    grow(random.Random(1), overlay.lower, 60)
+    overlay.mount()
+    (overlay.root / "stays").write_text("here")
+    over = threading.Event()
+
+    def disturb() -> None:
+        rng = random.Random(2)
+        while not over.is_set():
+            with suppress(OSError):
+                mutate(rng, overlay.root / "moving")
+            with suppress(OSError):
+                (overlay.root / "moving/a").rename(overlay.root / "moving/g")
+
+    (overlay.root / "moving").mkdir()
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    try:
+        async with agent_on(agent_binary, "--overlay", str(overlay.base / "upper"), str(overlay.lower)) as channel:
+            for _ in range(100):
+                assert b"/stays" in await channel.changes(LISTED_S)
+    finally:
+        over.set()
+        disturber.join()
+
+
 def names(rng: random.Random, root: Path, what: str) -> list[Path]:
     found = [path for path in root.rglob("*") if what == "any" or path.is_dir() == (what == "dir")]
     return [rng.choice(found)] if found else []
@@ -207,9 +235,14 @@ def mutate(rng: random.Random, root: Path) -> None:
     elif action < 0.7:
         for path in names(rng, root, "any"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif action < 0.85:
+    elif action < 0.8:
         for path in names(rng, root, "file"):
             path.write_text(str(rng.random()))
+    elif action < 0.9:
+        for path in names(rng, root, "dir"):
+            shutil.rmtree(path)
+            path.mkdir()
+            grow(rng, path, 3)
     else:
         for path in names(rng, root, "any"):
             path.chmod(0o700 + rng.randrange(8))
@@ -282,6 +315,12 @@ def test_an_entry_becomes_what_it_says() -> None:
     assert (each.now.kind, each.now.size, each.template.kind, each.opaque) == ("-", 5, "d", False)
 
 
+def test_a_path_that_moved_during_the_walk_counts_once_but_is_counted_twice() -> None:
+    found: dict[bytes, Changed] = {}
+    assert changes.add(found, entry((1, b"a"), *NODE) + entry((1, b"a"), (2, b"d"))) == 2
+    assert [each.now.kind for each in found.values() if each.now] == ["d"]
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -291,7 +330,6 @@ def test_an_entry_becomes_what_it_says() -> None:
         ),
         entry(*NODE),
         entry((1, b"a"), (1, b"b"), *NODE),
-        entry((1, b"a"), *NODE) * 2,
         entry((1, b"a")),
         entry((1, b"a"), (2, b"")),
         entry((1, b"a"), (2, b"-d")),

@@ -177,7 +177,7 @@ class FileState(BaseModel):
 
 
 class FileChange(BaseModel):
-    path: str = Field(description="Bytes that are no UTF-8 are written `\\\\xNN`")
+    path: str = Field(description="Bytes that are no UTF-8 are written `\\xNN`")
     kind: str = Field(description="`file`, `directory`, `link`, `device`, `fifo` or `socket`")
     change: str = Field(description="`added`, `removed` or `changed`")
     what: list[str] = Field(description="Of a changed one: `kind`, `content`, `target`, `device`, `mode`, `owner`")

@@ -138,7 +138,8 @@ class Engine:
         async def make(index: int, origin: Installed) -> None:
             made[index] = await self._restore(origin, Order(sandbox="", hostname="snapshot"))
 
-        self.admit(len(origins))
+        if origins:
+            self.admit(len(origins))
         try:
             await together(*(partial(make, index, origin) for index, origin in enumerate(origins)))
             yield [made[index] for index in range(len(origins))]

@@ -65,13 +65,13 @@ Listing = Mapping[bytes, Changed]
 
 
 async def changes(connection: Connection, timeout_s: float) -> Listing:
-    """Everything that differs from the template.
+    """Everything that differs from the template. Of a guest that is busy meanwhile: roughly so.
 
     Raises BadRequestError when it is more than :data:`ENTRIES_MAX` entries or :data:`BYTES_MAX` bytes, GuestError when
     it takes more than ``timeout_s`` seconds or is no list.
     """
     found: dict[bytes, Changed] = {}
-    size = 0
+    entries = size = 0
     try:
         with (
             anyio.fail_after(timeout_s),
@@ -79,8 +79,8 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
         ):
             while (item := await stream.next(None)) is not None:
                 size += len(item[1])
-                add(found, item[1])
-                if len(found) > ENTRIES_MAX or size > BYTES_MAX:
+                entries += add(found, item[1])
+                if entries > ENTRIES_MAX or size > BYTES_MAX:
                     raise BadRequestError(
                         f"more than {ENTRIES_MAX} files differ from the template, or their names are too long",
                         hint="delete what is not needed, or compare with commands in the sandbox",
@@ -114,14 +114,16 @@ def _check(result: Fields, operation: str) -> None:
     checked(result, operation)
 
 
-def add(found: dict[bytes, Changed], payload: bytes) -> None:
-    """Take the entries of one piece of the list. Raises GuestError for anything that no agent sends."""
-    for value in frames.decode_fields(payload).get(_ENTRY, []):
+def add(found: dict[bytes, Changed], payload: bytes) -> int:
+    """Take the entries of one piece of the list; returns how many. Raises GuestError for anything that no agent sends.
+
+    A path may come twice, when it is moved while the agent walks: then the later one counts.
+    """
+    values = frames.decode_fields(payload).get(_ENTRY, [])
+    for value in values:
         fields = frames.decode_fields(value)
-        path = _path(fields)
-        if path in found:
-            raise GuestError("the guest listed a path twice")
-        found[path] = _changed(fields)
+        found[_path(fields)] = _changed(fields)
+    return len(values)
 
 
 def _path(fields: Fields) -> bytes:
