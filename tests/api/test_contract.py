@@ -283,6 +283,8 @@ async def test_logs_and_usage_and_events(api: Api) -> None:
     assert logs.text == "one\ntwo\nthree ü\n"
     assert logs.headers["content-type"] == "text/plain; charset=utf-8"
     assert (await api.http.get(f"{path}/logs", params={"tail": 1})).text == "three ü\n"
+    api.engine.console = "by\r\na terminal\r\n"
+    assert (await api.http.get(f"{path}/logs")).text == "by\na terminal\n"
     assert (await api.http.get(f"{path}/metrics")).json() == {"pid": 1, "uptime_seconds": 2, "threads": 3}
     events = (await api.http.get(f"{path}/events")).json()["events"]
     assert [(event["type"], event["payload"]["boot_ms"]) for event in events] == [("sandbox.running", 37)]
