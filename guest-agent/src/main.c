@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "freeze.h"
 #include "identity.h"
 #include "loop.h"
 
@@ -51,6 +52,7 @@ int main(int argc, char **argv)
 	options.identity = options.is_init = true;
 	boot();
 	identity_prepare();
+	freeze_prepare();
 	serve(open_port("agent"));
 	power_off("the agent ended");
 }
