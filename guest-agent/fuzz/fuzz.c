@@ -50,7 +50,7 @@ static size_t some_request(uint8_t *to)
 
 static size_t some_input(uint8_t *to)
 {
-	static const uint8_t types[] = { 0, 2, 4, 6, 16, 16, 17, 19, 20, 21, 22, 99 };
+	static const uint8_t types[] = { 0, 2, 4, 6, 8, 16, 16, 17, 19, 20, 21, 22, 99 };
 	static uint8_t payload[PAYLOAD_MAX];
 	size_t size = 0;
 

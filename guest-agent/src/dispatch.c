@@ -6,6 +6,7 @@
 
 #include "exec.h"
 #include "files.h"
+#include "freeze.h"
 #include "identity.h"
 #include "out.h"
 #include "request.h"
@@ -118,13 +119,22 @@ static void resume(const struct parser *frame)
 	identity_resume(frame->payload, frame->length);
 }
 
+/* A payload that is not empty asks for programs to stand still as well, until a THAW or a RESUME. */
+static void quiesce(const struct parser *frame)
+{
+	if (frame->length)
+		freeze();
+	out_empty(F_QUIET, 0);
+}
+
 void dispatch(const struct parser *frame)
 {
 	struct stream *s;
 
 	switch (frame->type) {
 	case F_RESUME: resume(frame); return;
-	case F_QUIESCE: out_empty(F_QUIET, 0); return;
+	case F_QUIESCE: quiesce(frame); return;
+	case F_THAW: identity_go_on(frame->payload, frame->length); return;
 	case F_PING: out_empty(F_PONG, 0); return;
 	case F_OPEN: open_stream(frame); return;
 	}

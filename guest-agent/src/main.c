@@ -11,6 +11,7 @@
 
 #include "boot.h"
 #include "files.h"
+#include "freeze.h"
 #include "identity.h"
 #include "loop.h"
 
@@ -55,6 +56,7 @@ int main(int argc, char **argv)
 	options.identity = options.is_init = true;
 	boot();
 	identity_prepare();
+	freeze_prepare();
 	serve(open_port("agent"));
 	power_off("the agent ended");
 }

@@ -8,6 +8,7 @@ enum { PROTO_VERSION = 1, HEADER_SIZE = 9, PAYLOAD_MAX = 65536, WINDOW = 256 * 1
 
 enum frame_type {
 	F_PAD = 0, F_HELLO = 1, F_RESUME = 2, F_RESUMED = 3, F_QUIESCE = 4, F_QUIET = 5, F_PING = 6, F_PONG = 7,
+	F_THAW = 8,
 	F_OPEN = 16, F_DATA = 17, F_DATA_ERR = 18, F_EOF = 19, F_CREDIT = 20, F_SIGNAL = 21, F_RESULT = 22,
 };
 
@@ -15,7 +16,7 @@ enum frame_type {
 enum hello_key { HELLO_VERSION = 1 };
 enum resume_key {
 	RESUME_NONCE = 1, RESUME_TIME_NS = 2, RESUME_ENTROPY = 3, RESUME_GENERATION = 4,
-	RESUME_HOSTNAME = 5, RESUME_MACHINE_ID = 6, RESUME_ENV = 7,
+	RESUME_HOSTNAME = 5, RESUME_MACHINE_ID = 6, RESUME_ENV = 7, RESUME_BOOT_ID = 8,
 };
 enum resumed_key { RESUMED_NONCE = 1, RESUMED_ERROR = 2 };
 enum open_key {

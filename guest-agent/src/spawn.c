@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "freeze.h"
+
 static _Noreturn void fail(struct spawn *s, const char *what)
 {
 	s->error = errno;
@@ -59,6 +61,7 @@ static _Noreturn void child(struct spawn *s)
 	sigset_t none;
 
 	setsid();
+	freeze_join();
 	move(s, s->in, 0);
 	move(s, s->out, 1);
 	move(s, s->err, 2);
@@ -82,6 +85,7 @@ pid_t spawn(struct spawn *s)
 	pid_t pid;
 
 	s->error = 0;
+	thaw(); /* into a group that stands the child would not get to its program, nor we out of the vfork */
 	/* vfork: copying page tables and then faulting every page again is slow where memory is emulated. */
 	pid = vfork();
 	if (pid == 0)

@@ -93,7 +93,7 @@ async def _still(sandbox: Sandbox, *, end: bool) -> AsyncIterator[_Still]:
 
 async def _hush(sandbox: Sandbox, stack: AsyncExitStack) -> bool:
     try:
-        await stack.enter_async_context(sandbox.channel.quiesced(timeout_s=QUIESCE_DEADLINE))
+        await stack.enter_async_context(sandbox.channel.quiesced(timeout_s=QUIESCE_DEADLINE, freeze=True))
     except GuestError:
         sandbox.channel.check()  # a channel that is over is another matter than a guest that is slow
         return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -256,15 +257,20 @@ async def _why_closed(channel: Channel, machine: Machine) -> str:
 
 
 def identity_of(order: Order) -> Identity:
-    """Who a guest is from now on. Name and machine-id are the sandbox's for as long as it exists, through every sleep;
-    nothing else in it is ever used twice."""
+    """Who a guest is from now on. Name, machine-id and boot id are the sandbox's for as long as it exists, through
+    every sleep; nothing else in it is ever used twice."""
     return Identity(
         hostname=order.hostname,
-        machine_id=hashlib.sha256(f"machine-id:{order.sandbox}".encode()).hexdigest()[:32],
+        machine_id=_derived("machine-id", order).hex(),
+        boot_id=str(uuid.UUID(bytes=_derived("boot-id", order), version=4)),
         entropy=secrets.token_bytes(64),
         generation=secrets.randbits(63),
         env=order.env,
     )
+
+
+def _derived(purpose: str, order: Order) -> bytes:
+    return hashlib.sha256(f"{purpose}:{order.sandbox}".encode()).digest()[:16]
 
 
 @asynccontextmanager
