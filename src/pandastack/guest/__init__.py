@@ -6,5 +6,16 @@ from pandastack.guest.channel import Channel
 from pandastack.guest.exec import ExecRequest, ExecResult, Process
 from pandastack.guest.files import FileEntry
 from pandastack.guest.identity import Identity
+from pandastack.guest.processes import ProcessRecord, Retention, View
 
-__all__ = ["Channel", "ExecRequest", "ExecResult", "FileEntry", "Identity", "Process"]
+__all__ = [
+    "Channel",
+    "ExecRequest",
+    "ExecResult",
+    "FileEntry",
+    "Identity",
+    "Process",
+    "ProcessRecord",
+    "Retention",
+    "View",
+]
