@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "freeze.h"
 #include "loop.h"
 #include "out.h"
 
@@ -281,6 +281,7 @@ void changes_end(struct walk *walk)
 void freeze_open(struct stream *s)
 {
 	s->kind = S_JOB;
-	/* Of an agent that is an ordinary process this would stop the machine that it runs on. */
-	stream_finish(s, !options.is_init ? EOPNOTSUPP : kill(-1, SIGSTOP) && errno != ESRCH ? errno : 0, "freeze");
+	if (options.is_init)
+		freeze();
+	stream_finish(s, options.is_init ? 0 : EOPNOTSUPP, "freeze");
 }

@@ -93,7 +93,7 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
 
 
 async def freeze(connection: Connection, timeout_s: float) -> None:
-    """Stop every process of the guest but its agent, for good: for a machine that is only looked at."""
+    """Hold every program of the guest still until its next resume: for a machine that is only looked at."""
     with connection.open(frames.encode_fields([(1, b"freeze")])) as stream:
         try:
             await stream.next(timeout_s)

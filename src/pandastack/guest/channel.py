@@ -83,7 +83,7 @@ class Channel(Connection):
         return await changing.changes(self, timeout_s)
 
     async def freeze(self, timeout_s: float) -> None:
-        """Stop every process but the agent, for good."""
+        """Hold every program still until the next resume."""
         await changing.freeze(self, timeout_s)
 
     async def sync(self, timeout_s: float = _LONG_S) -> None:
