@@ -255,10 +255,11 @@ async def test_lifecycle(api: Api) -> None:
     path = await api.sandbox()
     state = (await api.http.get(f"{path}/lifecycle")).json()
     assert state.pop("expires_at").endswith("Z")
-    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0, "on_expire": "delete"}
+    never = {"checkpoint_every": None, "checkpoint_after_exec": False}
+    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0, "on_expire": "delete", **never}
     wanted = {"ttl_seconds": 0, "persistent": True, "on_expire": "hibernate"}
     patched = await api.http.patch(f"{path}/lifecycle", json=wanted)
-    assert patched.json() == {**wanted, "idle_seconds": 0, "expires_at": None}
+    assert patched.json() == {**wanted, "idle_seconds": 0, "expires_at": None, **never}
     assert (await api.http.patch(f"{path}/lifecycle")).json() == patched.json()
     assert (await api.http.get(path)).json()["persistent"] is True
     refusal(await api.http.patch(f"{path}/lifecycle", json={"ttl_seconds": -1}), 400)

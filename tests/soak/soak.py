@@ -25,7 +25,7 @@ SETTINGS = {
     "PANDASTACK_IDLE_AFTER": "0",
     "PANDASTACK_MAX_CHECKPOINTS": str(MOST_CHECKPOINTS),
 }
-_KILLS = 0.12
+_KILLS = 0.2
 """Share of the rounds in which the server is killed."""
 _REBOOTS = 0.25
 """Share of those in which every machine is killed too."""
@@ -68,6 +68,7 @@ class Soak:
             self._delete_everything()
         except BaseException as error:
             error.add_note("what happened before:\n  " + "\n  ".join(self._history))
+            error.add_note("the server's log:\n" + (self._place.home / "server.log").read_text()[-4000:])
             raise
 
     def summary(self) -> str:
@@ -93,13 +94,15 @@ class Soak:
         busy: set[str] = set()
         for _ in range(self._random.randint(1, _AT_ONCE)):
             if operation := choose(self._random, self._world, busy):
+                if operation.name == "create":
+                    operation = replace(operation, argument=uuid.UUID(int=self._random.getrandbits(128)).hex[:12])
                 chosen.append(operation)
                 busy |= {operation.target or f"new {len(chosen)}"}
         return chosen
 
     def _content_of(self, operation: Operation) -> Content:
         if operation.name == "create":
-            return Content(uuid.UUID(int=self._random.getrandbits(128)).hex[:12])
+            return Content(operation.argument)
         box = self._world.boxes.get(operation.target)
         return box.content if box else self._world.snapshots[operation.target]
 
