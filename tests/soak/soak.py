@@ -27,7 +27,7 @@ SETTINGS = {
 }
 _KILLS = 0.2
 """Share of the rounds in which the server is killed."""
-_REBOOTS = 0.25
+_REBOOTS = 0.15
 """Share of those in which every machine is killed too."""
 _LONGEST_DELAY = 0.25
 """Seconds from the beginning of a round to the server's death."""
@@ -176,6 +176,9 @@ class Soak:
         self._find_checkpoints(interrupted, contents)
         self._find_snapshots(interrupted, contents)
         self._find_new(found, interrupted, contents)
+        for box in [each for each in self._world.boxes.values() if each.status == FAILED and not each.checkpoints]:
+            self._driver.perform(Operation("delete", box.id), box.content)
+            del self._world.boxes[box.id]
 
     def _actual(
         self, sandbox_id: str, status: str | None, allowed: list[Box | None], operation: Operation | None

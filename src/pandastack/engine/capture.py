@@ -48,6 +48,7 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
     former = sandbox.template.snapshot
     taken = Snapshot(directory, former.manifest)
     files.clone(former.memory, taken.memory)
+    files.write_sparingly(taken.memory)
     files.clone(former.disk, taken.disk)  # writes back what the host still caches, so that the next clone is quick
     async with _still(sandbox, end=end) as still:
         await sandbox.machine.save_devices(taken.devices)

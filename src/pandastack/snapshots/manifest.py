@@ -81,7 +81,9 @@ class Snapshot:
             if made != here:
                 raise ConflictError(
                     f"snapshot {self.manifest.key[:12]} was made with {name} {made}, this host has {here}",
-                    hint="build the template again: `pandastack template build`",
+                    hint="take it again on this host"
+                    if self.manifest.parent
+                    else "build the template again: `pandastack template build`",
                 )
 
 
