@@ -13,15 +13,18 @@ from pandastack.api.metrics import Metrics
 from pandastack.api.middleware import Authentication, Edge
 from pandastack.api.routes import (
     checkpoints,
+    exec_socket,
     files,
     forks,
     lifecycle,
     me,
     observe,
+    processes,
     sandboxes,
     snapshots,
     system,
     templates,
+    terminals,
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
@@ -34,6 +37,9 @@ _ROUTERS = (
     templates.router,
     sandboxes.router,
     exec_routes.router,
+    exec_socket.router,
+    processes.router,
+    terminals.router,
     files.router,
     observe.router,
     lifecycle.router,
