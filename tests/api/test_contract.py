@@ -66,6 +66,7 @@ ROUTES = {
     ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/rewind"),
     ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/fork"),
     ("GET", "/v1/sandboxes/{sandbox_id}/diff"),
+    ("GET", "/v1/lsp/languages"),
     ("GET", "/v1/snapshots"),
     ("GET", "/v1/snapshots/{snapshot_id}"),
     ("DELETE", "/v1/snapshots/{snapshot_id}"),

@@ -19,6 +19,7 @@ from pandastack.api.routes import (
     files,
     forks,
     lifecycle,
+    lsp,
     mcp,
     me,
     observe,
@@ -50,6 +51,7 @@ _ROUTERS = (
     forks.router,
     checkpoints.router,
     diff.router,
+    lsp.router,
     mcp.router,
 )
 

@@ -271,6 +271,11 @@ class FileChange(BaseModel):
     patch: str | None = Field(None, description="Unified diff")
 
 
+class LanguageServers(BaseModel):
+    supported: list[str]
+    note: str
+
+
 class Diff(BaseModel):
     from_: str = Field(alias="from")
     to: str

@@ -20,6 +20,7 @@ from pandastack.services.diffs import Diffs
 from pandastack.services.events import EventLog
 from pandastack.services.files import Consoles, Files
 from pandastack.services.forks import Forks
+from pandastack.services.language_servers import LanguageServers
 from pandastack.services.lifecycle import Lifecycle
 from pandastack.services.processes import Processes
 from pandastack.services.reaper import Reaper
@@ -54,6 +55,7 @@ class ControlPlane:
     commands: Commands
     processes: Processes
     terminals: Terminals
+    language_servers: LanguageServers
     files: Files
     consoles: Consoles
     templates: Templates
@@ -120,6 +122,7 @@ async def open_control_plane(
             commands=Commands(sandboxes, engine, activity, streams, settings),
             processes=processes,
             terminals=Terminals(processes, settings),
+            language_servers=LanguageServers(processes),
             files=Files(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),

@@ -50,6 +50,8 @@ class Settings:
     """How much of what a terminal said before a viewer of it may ask for."""
     terminal_linger_seconds: float = 300.0
     """How long a terminal goes on after its last viewer's connection broke."""
+    lsp_idle_seconds: float = 600.0
+    """After this a client of a language server that says nothing is disconnected."""
     max_json_bytes: int = 8 * MIB
     max_file_bytes: int = 32 * MIB
     keep_alive_seconds: float = 10.0
