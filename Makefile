@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := python3-venv qemu-system-x86 erofs-utils e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 util-linux
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check bench docs setup system clean
+.PHONY: demo test check soak bench docs setup system clean
 .DEFAULT_GOAL := help
 
 help:            ## show this list
@@ -25,6 +25,9 @@ check: setup     ## formatting, lint, types and layers
 	$(BIN)/ruff check src tests scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: setup      ## live through SOAK_OPERATIONS (300) random operations, killed servers and reboots; SOAK_SEED repeats a run
+	SOAK_OPERATIONS=$${SOAK_OPERATIONS:-300} $(BIN)/pytest -s tests/soak
 
 bench: setup     ## measure creates and lifecycles against the bare restore floor
 	$(BIN)/pandastack template build

@@ -15,6 +15,7 @@
 #include "freeze.h"
 #include "loop.h"
 #include "out.h"
+#include "process.h"
 #include "proto.h"
 #include "tlv.h"
 
@@ -167,6 +168,8 @@ static int apply(const struct tlv_item *item, const char **what)
 		*what = "environment";
 		return sandbox_env_add(item->value, item->length);
 	}
+	if (item->key == RESUME_MACHINE_ID && item->length == MACHINE_ID_SIZE)
+		processes_owner(item->value);
 	if (!options.identity)
 		return 0;
 	switch (item->key) {

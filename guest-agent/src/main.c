@@ -1,8 +1,8 @@
 /*
  * The guest's init and agent. As PID 1 it makes a running system out of the kernel and serves the host
  * by the virtio port named "agent". With --fd N it serves the inherited descriptor N as an ordinary
- * process, for tests; --no-identity then lets a RESUME leave the machine as it is, and --overlay UPPER LOWER
- * says whose changes are asked for.
+ * process, for tests; --no-identity then lets a RESUME leave the machine as it is, --overlay UPPER LOWER says
+ * whose changes are asked for, and --logs DIRECTORY has the output of processes that is too long for memory.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 #include "files.h"
 #include "freeze.h"
 #include "identity.h"
+#include "log.h"
 #include "loop.h"
 
 static void fill_standard_descriptors(void)
@@ -48,6 +49,8 @@ int main(int argc, char **argv)
 			options.identity = false;
 		else if (!strcmp(argv[i], "--overlay") && i + 2 < argc && !changes_between(argv[i + 1], argv[i + 2]))
 			return 2;
+		else if (!strcmp(argv[i], "--logs") && i + 1 < argc)
+			log_directory = argv[++i];
 	}
 	if (fd >= 0)
 		return serve_descriptor(fd);

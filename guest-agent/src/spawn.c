@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -62,6 +63,8 @@ static _Noreturn void child(struct spawn *s)
 
 	setsid();
 	freeze_join();
+	if (s->terminal && (ioctl(s->in, TIOCSCTTY, 0) || (s->group_count >= 0 && fchown(s->in, s->uid, s->gid))))
+		fail(s, "terminal");
 	move(s, s->in, 0);
 	move(s, s->out, 1);
 	move(s, s->err, 2);

@@ -37,12 +37,14 @@ class ScriptedEngine:
         self.files: dict[str, bytes] = {"/etc/hostname": b"guest\n"}
         self.console = "booting\n"
         self.snapshots: dict[str, dict[str, Any]] = {}
+        self.storage = {"total_bytes": 2**40, "free_bytes": 2**39, "reserve_bytes": 2**30}
         self.refusals: dict[str, Exception] = {}
         self.child_failures: dict[int, Exception] = {}
         self.before: Callable[[str, str], Awaitable[None]] | None = None
         self.calls: list[str] = []
         self.diffs: list[dict[str, Any]] = []
         self.refusal: Exception | None = None
+        self.refusal_of_create: Callable[[], Exception | None] = lambda: None
         self.delete_refusal: Exception | None = None
         self.before_answer: Callable[[str], Awaitable[None]] | None = None
         self.exec_records: Records = self._hello
@@ -71,6 +73,7 @@ class ScriptedEngine:
                 Route("/sandboxes/{id}/{action}", self._act, methods=["POST"]),
                 Route("/diff", self._diff, methods=["POST"]),
                 Route("/snapshots", self._list_snapshots),
+                Route("/snapshots/measure", self._measure, methods=["POST"]),
                 Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
             ],
             exception_handlers={PandastackError: _error},
@@ -96,8 +99,8 @@ class ScriptedEngine:
     async def _create(self, request: Request) -> Response:
         body = await request.json()
         self.calls.append(f"create {body['id']}")
-        if self.refusal is not None:
-            raise self.refusal
+        if (refusal := self.refusal or self.refusal_of_create()) is not None:
+            raise refusal
         assert ("template" in body) != ("snapshot" in body)
         if "snapshot" in body and body["snapshot"] not in self.snapshots:
             raise NotFoundError("no such snapshot", field="snapshot")
@@ -157,6 +160,12 @@ class ScriptedEngine:
 
     async def _list_snapshots(self, _request: Request) -> Response:
         return JSONResponse(list(self.snapshots.values()))
+
+    async def _measure(self, request: Request) -> Response:
+        self.calls.append("measure")
+        going = [each for each in (await request.json())["ids"] if each in self.snapshots]
+        frees = {each: self.snapshots[each].get("frees", COST["size_bytes"]) for each in going}
+        return JSONResponse({**self.storage, "frees": frees})
 
     async def _delete_snapshot(self, request: Request) -> Response:
         self.calls.append(f"delete_snapshot {request.path_params['id']}")

@@ -250,6 +250,18 @@ async def test_a_guest_that_breaks_the_protocol_ends_the_channel_for_everybody(d
         assert failures or data.startswith(encode(FrameType.RESULT, 1)[:9])
 
 
+async def test_who_waits_for_the_end_listens_to_nothing_before_the_resume(raw_agent: socket.socket) -> None:
+    """The output of a command that ran when the former host's process was killed: of a stream that is not ours."""
+    raw_agent.sendall(open_exec(7, b"exec yes"))
+    raw_agent.recv(4096)
+    async with channel_over(raw_agent) as channel, anyio.create_task_group() as group:
+        group.start_soon(channel.wait_closed)
+        await anyio.wait_all_tasks_blocked()
+        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        assert await says(channel, "echo on") == b"on\n"
+        group.cancel_scope.cancel()
+
+
 async def test_a_silent_guest_meets_the_hosts_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pandastack.guest.exec.DEADLINE_GRACE_S", 0.1)
     async with hostile() as (channel, _):

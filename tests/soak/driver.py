@@ -8,6 +8,7 @@ import signal
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -103,7 +104,7 @@ class Driver:
         return {each["id"]: each["status"] for each in self._get("/sandboxes")}
 
     def snapshots(self) -> set[str]:
-        return {each["id"] for each in self._get("/snapshots")}
+        return {each["id"] for each in self._get("/snapshots")["snapshots"]}
 
     def checkpoints(self, sandbox_id: str) -> list[str]:
         """Oldest first."""
@@ -125,11 +126,11 @@ class Driver:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: self._get(f"/sandboxes/{sandbox_id}")["status"] == FAILED, 20, "it is noticed")
 
-    def _post(self, path: str, body: object = None) -> dict[str, object]:
+    def _post(self, path: str, body: object = None) -> dict[str, Any]:
         response = self._ok(self.http.post(path, json=body) if body else self.http.post(path))
         return dict(response.json()) if response.content else {}
 
-    def _get(self, path: str) -> object:
+    def _get(self, path: str) -> Any:
         return self._ok(self.http.get(path)).json()
 
     @staticmethod

@@ -39,7 +39,7 @@ class World:
 
 @dataclass(frozen=True)
 class Operation:
-    """``target`` is a sandbox or, for some, a snapshot; ``argument`` what the operation needs besides."""
+    """``target`` is a sandbox or, for some, a snapshot; ``argument`` a checkpoint, or the cookie of a new sandbox."""
 
     name: str
     target: str = ""

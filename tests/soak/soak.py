@@ -25,9 +25,9 @@ SETTINGS = {
     "PANDASTACK_IDLE_AFTER": "0",
     "PANDASTACK_MAX_CHECKPOINTS": str(MOST_CHECKPOINTS),
 }
-_KILLS = 0.12
+_KILLS = 0.2
 """Share of the rounds in which the server is killed."""
-_REBOOTS = 0.25
+_REBOOTS = 0.15
 """Share of those in which every machine is killed too."""
 _LONGEST_DELAY = 0.25
 """Seconds from the beginning of a round to the server's death."""
@@ -68,6 +68,7 @@ class Soak:
             self._delete_everything()
         except BaseException as error:
             error.add_note("what happened before:\n  " + "\n  ".join(self._history))
+            error.add_note("the server's log:\n" + (self._place.home / "server.log").read_text()[-4000:])
             raise
 
     def summary(self) -> str:
@@ -93,13 +94,15 @@ class Soak:
         busy: set[str] = set()
         for _ in range(self._random.randint(1, _AT_ONCE)):
             if operation := choose(self._random, self._world, busy):
+                if operation.name == "create":
+                    operation = replace(operation, argument=uuid.UUID(int=self._random.getrandbits(128)).hex[:12])
                 chosen.append(operation)
                 busy |= {operation.target or f"new {len(chosen)}"}
         return chosen
 
     def _content_of(self, operation: Operation) -> Content:
         if operation.name == "create":
-            return Content(uuid.UUID(int=self._random.getrandbits(128)).hex[:12])
+            return Content(operation.argument)
         box = self._world.boxes.get(operation.target)
         return box.content if box else self._world.snapshots[operation.target]
 
@@ -173,6 +176,9 @@ class Soak:
         self._find_checkpoints(interrupted, contents)
         self._find_snapshots(interrupted, contents)
         self._find_new(found, interrupted, contents)
+        for box in [each for each in self._world.boxes.values() if each.status == FAILED and not each.checkpoints]:
+            self._driver.perform(Operation("delete", box.id), box.content)
+            del self._world.boxes[box.id]
 
     def _actual(
         self, sandbox_id: str, status: str | None, allowed: list[Box | None], operation: Operation | None

@@ -22,7 +22,7 @@ from tests.system.test_survival import shelves
 
 OPERATIONS = int(os.environ.get("SOAK_OPERATIONS") or 25)
 SEED = int(os.environ.get("SOAK_SEED") or secrets.randbits(32))
-SLACK = 4 * 1024**2
+SLACK = 1024**2
 """Bytes of the file system's own that may come and go: inodes, maps, its log."""
 
 

@@ -121,6 +121,11 @@ class EngineClient:
         """Every snapshot that was taken of a sandbox and not deleted."""
         return _array(await self._call("GET", "/snapshots"))
 
+    async def measure(self, going: Sequence[str]) -> dict[str, Any]:
+        """``total_bytes``, ``free_bytes`` and ``reserve_bytes`` of the engine's storage, and in ``frees`` for each of
+        these snapshots the bytes that become free when it is deleted after those before it."""
+        return _object(await self._call("POST", "/snapshots/measure", {"ids": list(going)}))
+
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Free what a snapshot has."""
         await self._call("DELETE", f"/snapshots/{snapshot_id}")

@@ -114,6 +114,7 @@ def _take_pages(pid: int, former: Snapshot, taken: Snapshot) -> _Pages:
     if dirty <= HELD_BYTES:
         return _Pages(list(pagemap.read_pages(pid, extents)), dirty)
     files.clone(former.memory, taken.memory)
+    files.write_sparingly(taken.memory)
     with taken.memory.open("r+b", buffering=0) as file:
         for offset, data in pagemap.read_pages(pid, extents):
             _write_at(file.fileno(), taken.memory, offset, data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,12 +110,17 @@ class Lifecycle:
                 origins.keep_order(directory, sandbox.order)
                 crash_at("captured")
         except BaseException:
-            sandbox.journal.advance("running")
-            if not sandbox.paused:
-                await _go_on(sandbox)
+            await self._as_before(sandbox)
             raise
         crash_at("asleep")
         return captured
+
+    async def _as_before(self, sandbox: Sandbox) -> None:
+        """After something failed: as before it began."""
+        if not sandbox.paused:
+            await _go_on(sandbox)
+        with suppress(PandastackError):  # a full disk: what is written there already means the same to the next engine
+            sandbox.journal.advance("running")
 
     async def wake(self, sandbox_id: str) -> Sandbox:
         """The sandbox, running: as it was put to sleep, with a clock that is right."""
@@ -223,9 +228,7 @@ class Lifecycle:
                 await sandbox.machine.pause()
             rewound = await self._engine.begin(origin, sandbox.order)
         except BaseException:
-            sandbox.journal.advance("running")
-            if not sandbox.paused:
-                await _go_on(sandbox)
+            await self._as_before(sandbox)
             raise
         crash_at("rewound")
         await sandbox.end()

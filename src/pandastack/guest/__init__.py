@@ -7,5 +7,19 @@ from pandastack.guest.channel import Channel
 from pandastack.guest.exec import ExecRequest, ExecResult, Process
 from pandastack.guest.files import FileEntry
 from pandastack.guest.identity import Identity
+from pandastack.guest.processes import ProcessRecord, Retention, View
 
-__all__ = ["Changed", "Channel", "ExecRequest", "ExecResult", "FileEntry", "Identity", "Listing", "Node", "Process"]
+__all__ = [
+    "Changed",
+    "Channel",
+    "ExecRequest",
+    "ExecResult",
+    "FileEntry",
+    "Identity",
+    "Listing",
+    "Node",
+    "Process",
+    "ProcessRecord",
+    "Retention",
+    "View",
+]

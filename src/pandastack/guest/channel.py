@@ -7,11 +7,12 @@ from contextlib import AbstractAsyncContextManager
 
 from pandastack.guest import changes as changing
 from pandastack.guest import exec as commands
-from pandastack.guest import files
+from pandastack.guest import files, processes
 from pandastack.guest.changes import Listing
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
+from pandastack.guest.processes import ProcessRecord, Retention, View
 
 _LONG_S = 600.0
 
@@ -26,6 +27,32 @@ class Channel(Connection):
     def exec(self, request: ExecRequest) -> AbstractAsyncContextManager[Process]:
         """Run a command; leaving the block early cancels it."""
         return commands.execute(self, request)
+
+    async def start(self, request: ExecRequest) -> ProcessRecord:
+        """Start a process that has an id and is looked at later."""
+        return await processes.start(self, request)
+
+    async def processes(self, process: str | None = None) -> tuple[list[ProcessRecord], Retention]:
+        """The records of all processes that have an id, or of one."""
+        return await processes.records(self, process)
+
+    def attach(
+        self, process: str, *, stdout: int | None = 0, stderr: int | None = 0, follow: bool = True
+    ) -> AbstractAsyncContextManager[View]:
+        """Look at a process's output from these offsets on; leaving the block leaves it as it is."""
+        return processes.attach(self, process, stdout=stdout, stderr=stderr, follow=follow)
+
+    async def send_input(self, process: str, data: AsyncIterable[bytes], *, close: bool = False) -> int:
+        """Write to a process's standard input; returns the bytes that it took."""
+        return await processes.send_input(self, process, data, close=close)
+
+    async def resize(self, process: str, rows: int, columns: int) -> None:
+        """Give a process's terminal another size."""
+        await processes.resize(self, process, rows, columns)
+
+    async def signal(self, process: str, number: int) -> None:
+        """Send a signal to a process's group."""
+        await processes.signal(self, process, number)
 
     def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """A regular file's bytes, in pieces of at most 32 KiB."""

@@ -134,8 +134,7 @@ class Connection:
             yield
 
     async def wait_closed(self) -> PandastackError:
-        """Wait until the connection ends, and why it did."""
-        self._begun.set()
+        """Wait until the connection ends, and why it did. Nothing is read before something was asked of the guest."""
         await self._closed.wait()
         assert self._error is not None
         return self._error

@@ -50,12 +50,14 @@ class FrameType(IntEnum):
     CREDIT = 20
     SIGNAL = 21
     RESULT = 22
+    AT = 23
+    RESIZE = 24
 
 
 FROM_GUEST = frozenset(
     (
         *(FrameType.HELLO, FrameType.RESUMED, FrameType.QUIET, FrameType.PONG),
-        *(FrameType.DATA, FrameType.DATA_ERR, FrameType.CREDIT, FrameType.RESULT),
+        *(FrameType.DATA, FrameType.DATA_ERR, FrameType.CREDIT, FrameType.RESULT, FrameType.AT),
     )
 )
 

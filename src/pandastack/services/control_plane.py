@@ -25,6 +25,7 @@ from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
 from pandastack.services.rewinding import Rewinding
+from pandastack.services.room import Room
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots
@@ -90,9 +91,10 @@ async def open_control_plane(
         registry, access = Registry(store, events), Access(store)
         deadlines = Deadlines(activity, alarm, settings)
         snapshots = Snapshots(store, engine, events)
+        room = Room(registry, engine, snapshots, settings)
         rewinding = Rewinding(registry, engine, activity, deadlines, snapshots)
-        lifecycle = Lifecycle(registry, engine, activity, deadlines, rewinding)
-        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, rewinding, settings)
+        lifecycle = Lifecycle(registry, engine, activity, deadlines, room, rewinding)
+        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, room, rewinding, settings)
         sandboxes = Sandboxes(parts)
         timeline = Timeline(parts, sandboxes)
         recovery = Recovery(parts, sandboxes)

@@ -18,6 +18,7 @@ from pandastack.services.events import Happening
 from pandastack.services.refusals import unusable
 from pandastack.services.registry import Registry
 from pandastack.services.rewinding import Rewinding
+from pandastack.services.room import Room
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 
 _LONGEST_SECONDS = 60.0
@@ -35,12 +36,14 @@ class Lifecycle:
         engine: EngineClient,
         activity: Activity,
         deadlines: Deadlines,
+        room: Room,
         rewinding: Rewinding,
     ) -> None:
         self._registry = registry
         self._engine = engine
         self._activity = activity
         self._deadlines = deadlines
+        self._room = room
         self._rewinding = rewinding
         self._turns: dict[str, anyio.Lock] = {}
         self._moving: set[str] = set()
@@ -176,13 +179,13 @@ class Lifecycle:
         await self.settle(record.id, RUNNING, Happening("sandbox.resumed"))
 
     async def _hibernate(self, record: SandboxRecord, cause: str) -> None:
-        cost = await self._engine.hibernate(record.id)
+        cost = await self._room.finding(lambda: self._engine.hibernate(record.id), need_mb=record.memory_mb)
         await self.settle(record.id, HIBERNATED, Happening("sandbox.hibernated", {"cause": cause, **cost}))
         log.info("sandbox hibernated", sandbox_id=record.id, cause=cause)
 
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
         try:
-            machine = await self._engine.wake(record.id)
+            machine = await self._room.finding(lambda: self._engine.wake(record.id))
         except NotFoundError as error:
             reason = "what it was hibernated to is gone"
             happening = Happening("recover.orphaned", {"reason": reason})

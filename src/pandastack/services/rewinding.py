@@ -51,6 +51,7 @@ class Rewinding:
         """The sandbox as it was at ``checkpoint``, running. When its machine is lost on the way, it has failed."""
         if record.status in (CREATING, STOPPING):
             raise unusable(record)
+        self._snapshots.used(checkpoint.id)
         try:
             await self._engine.rewind(record.id, checkpoint.id)
         except PandastackError as error:

@@ -35,6 +35,7 @@ from pandastack.services.plans import (
 from pandastack.services.refusals import unusable
 from pandastack.services.registry import Change, Registry
 from pandastack.services.rewinding import Rewinding
+from pandastack.services.room import Room
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots, unknown_snapshot
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
@@ -58,6 +59,7 @@ class Parts:
     deadlines: Deadlines
     lifecycle: Lifecycle
     snapshots: Snapshots
+    room: Room
     rewinding: Rewinding
     settings: Settings
 
@@ -73,6 +75,7 @@ class Sandboxes:
         self._deadlines = parts.deadlines
         self._lifecycle = parts.lifecycle
         self._snapshots = parts.snapshots
+        self._room = parts.room
         self._settings = parts.settings
 
     async def create(self, workspace: str, wanted: NewSandbox) -> SandboxRecord:
@@ -83,7 +86,9 @@ class Sandboxes:
         record = await self._plan(workspace, wanted)
         await self._registry.add(record)
         try:
-            machine = await self._engine.create(record.id, record.template, record.from_snapshot)
+            machine = await self._room.finding(
+                lambda: self._engine.create(record.id, record.template, record.from_snapshot)
+            )
             return await self.started(record.id, machine)
         except NotFoundError as error:
             await self.undo(record.id, error)
@@ -245,6 +250,7 @@ class Sandboxes:
         snapshot = None
         if wanted.snapshot is not None:
             snapshot = await self._snapshots.get(workspace, wanted.snapshot, SNAPSHOT, CHECKPOINT)
+            self._snapshots.used(snapshot.id)
         return planned(workspace, wanted, self._settings, snapshot)
 
     async def _end_machine(self, sandbox_id: str) -> None:

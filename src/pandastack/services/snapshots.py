@@ -36,6 +36,8 @@ class Snapshots:
         self._engine = engine
         self._events = events
         self._unrecorded: set[str] = set()
+        self.used_at: dict[str, float] = {}
+        """When snapshots were last restored from, since the start (epoch seconds)."""
 
     async def take(
         self, sandbox: SandboxRecord, kind: str, label: str, ran: Ran = NOTHING, *, automatic: bool = False
@@ -80,6 +82,15 @@ class Snapshots:
         async with self._store.read() as connection:
             return await table.checkpoints(connection, sandbox_id)
 
+    async def all(self) -> list[SnapshotRecord]:
+        """Those of every workspace, oldest first."""
+        async with self._store.read() as connection:
+            return await table.load_all(connection)
+
+    def used(self, snapshot_id: str) -> None:
+        """Something is restored from it."""
+        self.used_at[snapshot_id] = time.time()
+
     async def last_checkpoint(self, sandbox_id: str) -> SnapshotRecord | None:
         """The newest of them."""
         found = await self.checkpoints(sandbox_id)
@@ -98,6 +109,7 @@ class Snapshots:
         await self._free(record.id)
         async with self._store.write() as connection:
             await table.remove(connection, record.id)
+        self.used_at.pop(record.id, None)
 
     async def delete_checkpoints(self, sandbox_id: str) -> None:
         """All checkpoints of a sandbox that ends."""
@@ -106,8 +118,7 @@ class Snapshots:
 
     async def settle(self, sandboxes: set[str]) -> None:
         """After a start: delete what has no record, and the checkpoints of sandboxes that are gone."""
-        async with self._store.read() as connection:
-            records = await table.load_all(connection)
+        records = await self.all()
         for record in records:
             if record.kind == CHECKPOINT and record.sandbox_id not in sandboxes:
                 await self.delete(record)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from pandastack.errors import NotFoundError, PandastackError, StorageFullError
+from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.alarm import Alarm
 from pandastack.services.history import one_line
 from pandastack.services.plans import NewSandbox
@@ -33,9 +32,9 @@ class Timeline:
         self._activity = parts.activity
         self._lifecycle = parts.lifecycle
         self._snapshots = parts.snapshots
+        self._room = parts.room
         self._rewinding = parts.rewinding
         self._sandboxes = sandboxes
-        self._most = parts.settings.max_checkpoints
         self._looked_at: dict[str, float] = {}
         self._under_way: set[str] = set()
         self._places = anyio.CapacityLimiter(_AT_ONCE)
@@ -46,7 +45,8 @@ class Timeline:
     async def snapshot(self, workspace: str, sandbox_id: str, label: str | None = None) -> SnapshotRecord:
         """Capture a sandbox for as long as its owner wants; it runs on."""
         async with self._sandboxes.use(workspace, sandbox_id, alone=True) as sandbox:
-            return await self._snapshots.take(sandbox, SNAPSHOT, one_line(label or ""))
+            name = one_line(label or "")
+            return await self._room.finding(lambda: self._snapshots.take(sandbox, SNAPSHOT, name))
 
     async def checkpoint(self, workspace: str, sandbox_id: str, label: str | None = None) -> SnapshotRecord:
         """Take a checkpoint now; without a label it is named after the last command."""
@@ -134,20 +134,11 @@ class Timeline:
         self._looked_at[sandbox.id] = time.time()
         ran = self._history.attempt(sandbox.id)
         name = one_line(label) if label else self._history.last(sandbox.id)
-        try:
-            taken = await self._snapshots.take(sandbox, CHECKPOINT, name, ran, automatic=automatic)
-        except StorageFullError:
-            kept = await self._snapshots.checkpoints(sandbox.id)
-            if not kept:
-                raise
-            await self._snapshots.delete(_first_to_go(kept))
-            taken = await self._snapshots.take(sandbox, CHECKPOINT, name, ran, automatic=automatic)
+        taken = await self._room.finding(
+            lambda: self._snapshots.take(sandbox, CHECKPOINT, name, ran, automatic=automatic)
+        )
         self._history.recorded(sandbox.id, ran)
-        kept = await self._snapshots.checkpoints(sandbox.id)
-        while len(kept) > self._most:
-            gone = _first_to_go(kept[:-1])
-            kept.remove(gone)
-            await self._snapshots.delete(gone)
+        await self._room.tidy(sandbox.id)
         return taken
 
     async def _find(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SnapshotRecord:
@@ -163,8 +154,3 @@ class Timeline:
 
 def _wants(record: SandboxRecord) -> bool:
     return bool(record.checkpoint_every or record.checkpoint_after_exec)
-
-
-def _first_to_go(kept: Sequence[SnapshotRecord]) -> SnapshotRecord:
-    """The oldest that nobody asked for, else the oldest of all."""
-    return next((each for each in kept if each.automatic), kept[0])

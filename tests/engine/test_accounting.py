@@ -1,0 +1,55 @@
+"""What snapshots of a real sandbox take, against what the file system says when they go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pandastack.engine.accounting import measure
+from pandastack.engine.engine import Engine
+from tests.engine.test_lifecycle import opened, order, run
+from tests.engine.test_lifecycle import place as place
+from tests.system.conftest import install as install
+from tests.system.conftest import installed as installed
+from tests.system.installation import Installation, eventually
+
+pytestmark = pytest.mark.anyio
+
+SLACK = 256 * 1024  # the file system's own: inodes and maps of extents
+
+
+@pytest.fixture
+async def engine(place: Installation) -> AsyncIterator[Engine]:
+    async with opened(place) as engine:
+        yield engine
+
+
+def used(engine: Engine) -> int:
+    subprocess.run(["sync", "-f", engine.pool.directory], check=True)
+    found = os.statvfs(engine.pool.directory)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+async def test_what_becomes_free_is_what_was_measured(engine: Engine) -> None:
+    sandbox = await engine.create(order(), "base")
+    names = [str(uuid.uuid4()) for _ in range(3)]
+    for name in names:
+        await run(sandbox, "head -c 8000000 /dev/urandom > /root/file; sync")
+        captured = await engine.lifecycle.snapshot(sandbox.id, name)
+        assert captured.size_bytes >= 8_000_000
+    await run(sandbox, "head -c 8000000 /dev/urandom > /root/file; sync")
+    await engine.lifecycle.pause(sandbox.id)  # so that nothing writes while it is measured
+    found = measure(engine.pool, engine.saved, [*names, str(uuid.uuid4())])
+    assert list(found.frees) == names
+    assert 0 < found.reserve_bytes < found.free_bytes < found.total_bytes
+    for name, expected in found.frees.items():
+        before = used(engine)
+        engine.saved.remove(name)
+        # XFS frees a deleted file's blocks in the background, and some more: what it set aside for more writes to it.
+        eventually(lambda: before - used(engine) > expected - SLACK, 20, f"{expected} bytes are free")  # noqa: B023
+        assert expected > 4_000_000
+    await engine.delete(sandbox.id)
