@@ -32,6 +32,14 @@ ROUTES = {
     ("DELETE", "/v1/sandboxes/{sandbox_id}"),
     ("POST", "/v1/sandboxes/{sandbox_id}/exec"),
     ("POST", "/v1/sandboxes/{sandbox_id}/exec/stream"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/processes"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/processes/{process}"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/processes/{process}/output"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes/{process}/stdin"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes/{process}/signal"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes/{process}/resize"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes/{process}/wait"),
     ("GET", "/v1/sandboxes/{sandbox_id}/fs"),
     ("PUT", "/v1/sandboxes/{sandbox_id}/fs"),
     ("DELETE", "/v1/sandboxes/{sandbox_id}/fs"),
@@ -63,6 +71,9 @@ ROUTES = {
     ("DELETE", "/v1/snapshots/{snapshot_id}"),
     ("GET", "/v1/templates"),
     ("GET", "/v1/templates/{name}"),
+    ("POST", "/mcp"),
+    ("POST", "/v1/mcp"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/mcp"),
 }
 
 
@@ -88,7 +99,7 @@ async def test_the_documentation_lists_every_route(api: Api) -> None:
 @pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
 async def test_every_v1_route_needs_a_token(api: Api, method: str, path: str) -> None:
     response = await api.http.request(method, path, headers={"authorization": "Bearer pds_wrong"})
-    if path.startswith("/v1/") and path != "/v1/version":
+    if path.startswith(("/v1/", "/mcp")) and path != "/v1/version":
         body = refusal(response, 401)
         assert (body["error"], body["detail"]) == ("unauthorized", "invalid api token")
     else:

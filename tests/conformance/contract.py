@@ -66,6 +66,9 @@ PLAIN = {
     "GET /version": "test_health_version_and_metrics_need_no_token",
     "GET /metrics": "test_health_version_and_metrics_need_no_token",
     "GET /v1/version": "test_version",
+    "POST /mcp": "test_agents_of_a_workspace",
+    "POST /v1/mcp": "test_agents_of_a_workspace",
+    "POST S/mcp": "test_agents_of_a_sandbox",
 }
 """Routes that no SDK calls, and the test that speaks plain HTTP with each."""
 
@@ -85,7 +88,6 @@ NOT_SERVED = {
     "functions are not built yet": SECTIONS[17],
     "schedules are not built yet": SECTIONS[18],
     "apps are not built yet": SECTIONS[19],
-    "the tools for agents are not built yet": SECTIONS[21],
     "history of metrics, boot statistics and audit are not built yet": routes("""GET /v1/metrics/overview
         GET /v1/metrics/sandbox/{}  GET /v1/stats/boot  GET /v1/audit"""),
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx
+import pytest
 
 from tests.system.installation import Server
 
@@ -43,6 +45,34 @@ def test_health_version_and_metrics_need_no_token(server: Server) -> None:
     assert httpx.get(f"{server.url}/version").json()["service"] == "pandastack"
     metrics = httpx.get(f"{server.url}/metrics")
     assert metrics.headers["content-type"].startswith("text/plain") and "pandastack_" in metrics.text
+
+
+def message(method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/v1/mcp"])
+def test_agents_of_a_workspace(server: Server, http: httpx.Client, path: str) -> None:
+    """More of it, with the protocol's own client, is in ``tests/system/test_mcp.py``."""
+    url = f"{server.url}{path}"
+    told = http.post(url, json=message("initialize")).json()["result"]
+    assert (told["protocolVersion"], told["serverInfo"]["name"]) == ("2025-03-26", "pandastack")
+    assert http.post(url, json={"jsonrpc": "2.0", "method": "notifications/initialized"}).status_code == 202
+    called = http.post(url, json=message("tools/call", name="list_templates")).json()["result"]
+    assert called["isError"] is False and called["content"][0]["type"] == "text"
+    assert "base" in {each["name"] for each in json.loads(called["content"][0]["text"])}
+    assert http.post(url, content=b"{").json()["error"]["code"] == -32700
+    refused = http.get(url)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+
+
+def test_agents_of_a_sandbox(http: httpx.Client, path: str) -> None:
+    told = http.post(f"{path}/mcp", json=message("initialize")).json()["result"]
+    assert (told["protocolVersion"], told["serverInfo"]["name"]) == ("2024-11-05", "pandastack-sandbox")
+    assert http.post(f"{path}/mcp", json={"jsonrpc": "2.0", "method": "notifications/cancelled"}).status_code == 204
+    run = message("tools/call", name="shell", arguments={"cmd": "echo $((6*7))"})
+    called = http.post(f"{path}/mcp", json=run).json()["result"]
+    assert json.loads(called["content"][0]["text"])["stdout"] == "42\n"
 
 
 def test_request_ids_and_cross_origin(server: Server) -> None:

@@ -9,20 +9,25 @@ from typing import Any
 from fastapi import FastAPI
 
 from pandastack.api import errors, models
+from pandastack.api.allowance import Allowance
 from pandastack.api.metrics import Metrics
-from pandastack.api.middleware import Authentication, Edge
+from pandastack.api.middleware import Authentication, Edge, is_guarded
 from pandastack.api.routes import (
     checkpoints,
     diff,
+    exec_socket,
     files,
     forks,
     lifecycle,
+    mcp,
     me,
     observe,
+    processes,
     sandboxes,
     snapshots,
     system,
     templates,
+    terminals,
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
@@ -35,6 +40,9 @@ _ROUTERS = (
     templates.router,
     sandboxes.router,
     exec_routes.router,
+    exec_socket.router,
+    processes.router,
+    terminals.router,
     files.router,
     observe.router,
     lifecycle.router,
@@ -42,6 +50,7 @@ _ROUTERS = (
     forks.router,
     checkpoints.router,
     diff.router,
+    mcp.router,
 )
 
 
@@ -63,6 +72,7 @@ def create_app(
         chosen = settings or Settings.from_env()
         async with open_control_plane(engine_client, database_url, chosen, on_first_token) as plane:
             app.state.plane = plane
+            app.state.tool_calls = Allowance(chosen.mcp_calls_per_minute)
             metrics.watch(plane)
             yield
 
@@ -94,7 +104,7 @@ def _document_authentication(app: FastAPI) -> None:
         schemes["token"] = {"type": "http", "scheme": "bearer", "description": "An API token: pds_…"}
         for path, operations in schema["paths"].items():
             for operation in operations.values():
-                operation["security"] = [{"token": []}] if path.startswith("/v1/") else []
+                operation["security"] = [{"token": []}] if is_guarded(path) else []
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -40,6 +40,16 @@ class Settings:
     """The largest ``timeout_seconds`` of a command."""
     max_output_bytes: int = 16 * MIB
     """How much of each output stream a synchronous exec returns."""
+    kept_output_bytes: int = 64 * MIB
+    """How much of each output of a process the guest keeps, on its disk; the newest."""
+    max_processes: int = 100
+    """Processes with records that may run in a sandbox at once."""
+    max_streams: int = 100
+    """Commands, views and terminals that may be open on a sandbox at once."""
+    max_scrollback_bytes: int = MIB
+    """How much of what a terminal said before a viewer of it may ask for."""
+    terminal_linger_seconds: float = 300.0
+    """How long a terminal goes on after its last viewer's connection broke."""
     max_json_bytes: int = 8 * MIB
     max_file_bytes: int = 32 * MIB
     keep_alive_seconds: float = 10.0
@@ -50,6 +60,8 @@ class Settings:
     """How many checkpoints a sandbox keeps; the oldest make room."""
     snapshot_budget: Budget = Budget(share=0.2)
     """What automatic checkpoints of all sandboxes may take: bytes, or with ``%`` a share of the engine's storage."""
+    mcp_calls_per_minute: int = 60
+    """How many tool calls of agents a workspace may make over HTTP."""
     log_poll_seconds: float = 1.0
     """How often a followed console is read again."""
 
