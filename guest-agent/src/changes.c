@@ -18,8 +18,6 @@
 #include <unistd.h>
 
 #include "files.h"
-#include "freeze.h"
-#include "loop.h"
 #include "out.h"
 
 enum {
@@ -276,12 +274,4 @@ void changes_end(struct walk *walk)
 	while (walk && walk->depth)
 		ascend(walk);
 	free(walk);
-}
-
-void freeze_open(struct stream *s)
-{
-	s->kind = S_JOB;
-	if (options.is_init)
-		freeze();
-	stream_finish(s, options.is_init ? 0 : EOPNOTSUPP, "freeze");
 }

@@ -40,8 +40,6 @@ static void open_file_operation(struct stream *s, const struct request *r)
 		sync_open(s);
 	else if (!strcmp(r->op, "changes"))
 		changes_open(s);
-	else if (!strcmp(r->op, "freeze"))
-		freeze_open(s);
 	else {
 		s->kind = S_JOB;
 		stream_finish(s, EOPNOTSUPP, "operation");

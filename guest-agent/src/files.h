@@ -25,8 +25,6 @@ bool changes_between(const char *upper, const char *lower);
 void changes_open(struct stream *stream);
 bool changes_pump(struct stream *stream);
 void changes_end(struct walk *walk);
-/* Holds every program still until the next RESUME: for a machine that is only looked at. */
-void freeze_open(struct stream *stream);
 
 bool files_pump(struct stream *stream);
 

@@ -234,7 +234,10 @@ void identity_resume(const uint8_t *payload, uint32_t length)
 	}
 	if (!error) {
 		sandbox_env_commit();
-		thaw();
+		if (seen & 1u << RESUME_STILL)
+			freeze();
+		else
+			thaw();
 	}
 	answer(nonce, error ? what : NULL, error);
 }

@@ -287,13 +287,6 @@ async def test_a_guest_without_an_overlay_says_so(agent_binary: Path) -> None:
         await channel.ping()
 
 
-async def test_an_agent_that_is_no_init_never_freezes_its_machine(agent_binary: Path) -> None:
-    async with agent_on(agent_binary) as channel:
-        with pytest.raises(ConflictError, match="freeze"):
-            await channel.freeze(5)
-        await channel.ping()
-
-
 NODE = [(2, b"-"), (3, u64(5)), (4, u32(stat.S_IFREG | 0o644))]
 
 

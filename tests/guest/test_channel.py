@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -142,6 +143,33 @@ async def test_a_guest_that_was_told_late_is_told_the_time_again() -> None:
             sent += await anyio.to_thread.run_sync(theirs.recv, 4096)
         theirs.sendall(encode(FrameType.PONG))
     assert [frame.type for frame in sent_frames(sent)] == [FrameType.THAW, FrameType.PING]
+
+
+@pytest.mark.parametrize("still", [False, True])
+async def test_programs_of_a_guest_that_is_only_looked_at_are_not_let_go_on(
+    still: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pandastack.guest.connection._CLOCK_TOLERANCE_S", 0.0)  # every answer is late
+    seen: list[frames.Frame] = []
+
+    async def guest(theirs: socket.socket) -> None:
+        while data := await anyio.to_thread.run_sync(theirs.recv, 4096, abandon_on_cancel=True):
+            for frame in sent_frames(data):
+                seen.append(frame)
+                if frame.type is FrameType.RESUME:
+                    nonce = frames.decode_fields(frame.payload)[1][0]
+                    theirs.sendall(encode(FrameType.RESUMED, 0, encode_fields([(1, nonce)])))
+                elif frame.type is FrameType.PING:
+                    theirs.sendall(encode(FrameType.PONG))
+
+    async with hostile() as (channel, theirs), anyio.create_task_group() as group:
+        group.start_soon(guest, theirs)
+        await channel.resume(replace(IDENTITY, still=still), quiet=True, timeout_s=5)
+        await channel.ping()
+        theirs.shutdown(socket.SHUT_RD)
+        group.cancel_scope.cancel()
+    assert (9 in frames.decode_fields(seen[0].payload)) is still
+    assert (FrameType.THAW in {frame.type for frame in seen}) is not still
 
 
 async def test_identity_that_cannot_be_taken_on_is_refused(agent_binary: os.PathLike[str]) -> None:

@@ -28,7 +28,6 @@ from pandastack.guest import Channel, Listing, Node
 from pandastack.host.tasks import together
 
 LIST_SECONDS = 30.0
-FREEZE_SECONDS = 5.0
 CONTENT_SECONDS = 15.0
 CONTENT_BYTES = 64 * 1024 * 1024
 """How much of each side is read to compare contents; what is left then is reported as unread."""
@@ -100,7 +99,6 @@ class Diffs:
         found = [self._engine.reach(point.sandbox) if point.sandbox else self._origin(point) for point in points]
         _check_kinship([each.template if isinstance(each, Sandbox) else each for each in found])
         async with self._engine.temporary(*(each for each in found if isinstance(each, Installed))) as made:
-            await together(*(partial(each.channel.freeze, FREEZE_SECONDS) for each in made))
             crash_at("looking")
             waiting = iter(made)
             yield [each if isinstance(each, Sandbox) else next(waiting) for each in found]

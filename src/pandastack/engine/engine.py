@@ -136,7 +136,7 @@ class Engine:
         made: dict[int, Sandbox] = {}
 
         async def make(index: int, origin: Installed) -> None:
-            made[index] = await self._restore(origin, Order(sandbox="", hostname="snapshot"))
+            made[index] = await self._restore(origin, Order(sandbox="", hostname="snapshot", still=True))
 
         if origins:
             self.admit(len(origins))

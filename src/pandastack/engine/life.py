@@ -266,6 +266,7 @@ def identity_of(order: Order) -> Identity:
         entropy=secrets.token_bytes(64),
         generation=secrets.randbits(63),
         env=order.env,
+        still=order.still,
     )
 
 

@@ -22,6 +22,8 @@ class Order:
     sandbox: str
     hostname: str
     env: dict[str, str] = field(default_factory=dict)
+    still: bool = False
+    """Whether no program in it is to run: a machine that is only looked at."""
 
 
 @dataclass(frozen=True)

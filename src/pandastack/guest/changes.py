@@ -86,32 +86,22 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
                         hint="delete what is not needed, or compare with commands in the sandbox",
                     )
                 await anyio.lowlevel.checkpoint()
-            _check(stream.result or {}, "changes")
+            _check(stream.result or {})
     except TimeoutError as error:
         raise GuestError(f"the guest did not list its changes within {timeout_s:g} seconds") from error
     return found
 
 
-async def freeze(connection: Connection, timeout_s: float) -> None:
-    """Hold every program of the guest still until its next resume: for a machine that is only looked at."""
-    with connection.open(frames.encode_fields([(1, b"freeze")])) as stream:
-        try:
-            await stream.next(timeout_s)
-        except TimeoutError as error:
-            raise GuestError(f"the guest did not freeze within {timeout_s:g} seconds") from error
-        _check(stream.result or {}, "freeze")
-
-
-def _check(result: Fields, operation: str) -> None:
+def _check(result: Fields) -> None:
     number = frames.integer(result, 1)
     if number == errno.EOPNOTSUPP:
         raise ConflictError(
-            f"the guest's agent does not know {operation!r}: its template was built by an older version",
+            "the guest's agent cannot list changes: its template was built by an older version",
             hint="`pandastack template build`, then create a new sandbox",
         )
     if number in (errno.ELOOP, errno.ENAMETOOLONG):
         raise BadRequestError("the guest's directories are nested too deeply to list what has changed in them")
-    checked(result, operation)
+    checked(result, "changes")
 
 
 def add(found: dict[bytes, Changed], payload: bytes) -> int:

@@ -82,10 +82,6 @@ class Channel(Connection):
         """What differs from the template."""
         return await changing.changes(self, timeout_s)
 
-    async def freeze(self, timeout_s: float) -> None:
-        """Hold every program still until the next resume."""
-        await changing.freeze(self, timeout_s)
-
     async def sync(self, timeout_s: float = _LONG_S) -> None:
         """Write everything in the guest's page cache to its disks."""
         await files.simple(self, "sync", "/", timeout_s)

@@ -93,7 +93,8 @@ class Connection:
         fields = frames.decode_fields(await self._answer(FrameType.RESUMED, timeout_s))
         if 2 in fields:
             raise GuestError(f"the guest did not take on its identity: {frames.text(fields, 2)[:300]}")
-        await self._correct_clock(time.monotonic() - sent, timeout_s)
+        if not identity.still:  # the correction would let programs go on
+            await self._correct_clock(time.monotonic() - sent, timeout_s)
 
     async def _correct_clock(self, late_s: float, timeout_s: float) -> None:
         """Tell the time again to a guest that may have learnt it ``late_s`` seconds late: a busy host takes long."""
