@@ -29,10 +29,11 @@ check: setup     ## formatting, lint, types and layers
 soak: setup      ## live through SOAK_OPERATIONS (300) random operations, killed servers and reboots; SOAK_SEED repeats a run
 	SOAK_OPERATIONS=$${SOAK_OPERATIONS:-300} $(BIN)/pytest -s tests/soak
 
-bench: setup     ## measure create, exec and delete against the bare restore floor
+bench: setup     ## measure creates and lifecycles against the bare restore floor
 	$(BIN)/pandastack template build
 	$(BIN)/pandastack up --detach
 	$(BIN)/pandastack bench create --json bench-create.json
+	$(BIN)/pandastack bench lifecycle --json bench-lifecycle.json
 
 docs: setup      ## run every command and snippet of the documentation
 	$(BIN)/pytest tests/docs

@@ -42,6 +42,7 @@ class ScriptedEngine:
         self.child_failures: dict[int, Exception] = {}
         self.before: Callable[[str, str], Awaitable[None]] | None = None
         self.calls: list[str] = []
+        self.diffs: list[dict[str, Any]] = []
         self.refusal: Exception | None = None
         self.refusal_of_create: Callable[[], Exception | None] = lambda: None
         self.delete_refusal: Exception | None = None
@@ -70,6 +71,7 @@ class ScriptedEngine:
                 Route("/sandboxes/{id}/snapshots", self._snapshot, methods=["POST"]),
                 Route("/sandboxes/{id}/fork", self._fork, methods=["POST"]),
                 Route("/sandboxes/{id}/{action}", self._act, methods=["POST"]),
+                Route("/diff", self._diff, methods=["POST"]),
                 Route("/snapshots", self._list_snapshots),
                 Route("/snapshots/measure", self._measure, methods=["POST"]),
                 Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
@@ -170,6 +172,17 @@ class ScriptedEngine:
         if self.snapshots.pop(request.path_params["id"], None) is None:
             raise NotFoundError("no such snapshot")
         return Response(status_code=204)
+
+    async def _diff(self, request: Request) -> Response:
+        body = await request.json()
+        self.diffs.append(body)
+        if "diff" in self.refusals:
+            raise self.refusals["diff"]
+        for side in (body["from"], body["to"]):
+            if side.get("snapshot", None) not in {None, *self.snapshots}:
+                raise NotFoundError("no such snapshot", field="snapshot")
+            assert side.get("sandbox") is None or self.machines[side["sandbox"]]["state"] == "running"
+        return JSONResponse({"added": 0, "removed": 0, "changed": 0, "changes": [], "truncated": False})
 
     async def _list(self, _request: Request) -> Response:
         return JSONResponse(list(self.machines.values()))

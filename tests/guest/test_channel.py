@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -102,6 +103,45 @@ async def test_nothing_is_sent_inside_a_quiesced_block(channel: Channel) -> None
         group.cancel_scope.cancel()
     assert await says(channel, "echo on") == b"on\n"
     await channel.quiesce(5)
+
+
+async def test_stillness_asks_for_a_thaw_before_anything_else() -> None:
+    async with hostile() as (channel, theirs):
+        theirs.sendall(encode(FrameType.QUIET))
+        async with channel.quiesced(5, freeze=True):
+            channel.post(encode(FrameType.PING))
+        sent = b""
+        while len(sent) < 10 + 17 + 9:
+            sent += await anyio.to_thread.run_sync(theirs.recv, 4096)
+    kinds = [(frame.type, len(frame.payload)) for frame in sent_frames(sent)]
+    assert kinds == [(FrameType.QUIESCE, 1), (FrameType.THAW, 8), (FrameType.PING, 0)]
+
+
+def sent_frames(data: bytes) -> list[frames.Frame]:
+    found = []
+    while data:
+        length, kind, stream = struct.unpack_from("<IBI", data)
+        found.append(frames.Frame(FrameType(kind), stream, data[9 : 9 + length]))
+        data = data[9 + length :]
+    return found
+
+
+async def test_an_agent_that_is_no_init_goes_on_as_well(channel: Channel) -> None:
+    async with channel.quiesced(5, freeze=True):
+        pass
+    await channel.quiesce(5, freeze=True)
+    channel.thaw()
+    assert await says(channel, "echo on") == b"on\n"
+
+
+async def test_a_guest_that_was_told_late_is_told_the_time_again() -> None:
+    async with hostile() as (channel, theirs), anyio.create_task_group() as group:
+        group.start_soon(channel._correct_clock, 0.2, 5)
+        sent = b""
+        while len(sent) < 17 + 9:
+            sent += await anyio.to_thread.run_sync(theirs.recv, 4096)
+        theirs.sendall(encode(FrameType.PONG))
+    assert [frame.type for frame in sent_frames(sent)] == [FrameType.THAW, FrameType.PING]
 
 
 async def test_identity_that_cannot_be_taken_on_is_refused(agent_binary: os.PathLike[str]) -> None:

@@ -107,7 +107,7 @@ def url(tmp_path: Path) -> str:
 
 async def automatic(plane: ControlPlane, sandbox_id: str) -> str:
     """Take an automatic checkpoint now."""
-    await plane.timeline._attempt(sandbox_id)
+    await plane.timeline._take(plane.sandboxes.get(WORKSPACE, sandbox_id), None, automatic=True)
     return (await plane.snapshots.checkpoints(sandbox_id))[-1].id
 
 

@@ -14,7 +14,9 @@ from tests.system.conftest import Create
 from tests.system.installation import Server, eventually
 
 COUNTER = (
-    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/counter; sleep 0.05; done' </dev/null >/dev/null 2>&1 &"
+    "echo 0 > /run/counter; "
+    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done' "
+    "</dev/null >/dev/null 2>&1 &"
 )
 
 

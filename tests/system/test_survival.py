@@ -16,7 +16,9 @@ from tests.system.conftest import Install
 from tests.system.installation import Installation, Server, eventually, machine_processes
 
 COUNTER = (
-    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/counter; sleep 0.3; done' </dev/null >/dev/null 2>&1 &"
+    "echo 0 > /run/counter; "
+    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done' "
+    "</dev/null >/dev/null 2>&1 &"
 )
 
 
@@ -179,6 +181,24 @@ def test_a_reboot_of_the_host_wakes_the_hibernated_and_fails_the_running(place: 
         assert found.exec("cat /root/file", check=True).stdout == "kept\n"
         for each in (asleep, running):
             client.sandboxes.delete(each.id)
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+def test_killed_in_the_middle_of_a_diff(place: Installation) -> None:
+    """Machines that are only looked at belong to nobody: the next start ends them, and goes on with the sandbox."""
+    with serving(place, PANDASTACK_CRASH_AT="looking") as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        checkpoints = [sandbox.checkpoint().id for _ in range(2)]
+        with suppress(Exception):
+            sandbox.diff(*checkpoints)
+        server.process.wait(30)
+        assert len(place.machines()) >= 3
+    with serving(place, PANDASTACK_READY_MACHINES="0") as (server, client):
+        assert [each.id for each in client.sandboxes.list()] == [sandbox.id]
+        assert len(place.machines()) == 1
+        found = client.sandboxes.get(sandbox.id)
+        assert found.diff(*checkpoints).changes == ()
+        found.kill()
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 

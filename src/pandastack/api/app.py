@@ -9,13 +9,16 @@ from typing import Any
 from fastapi import FastAPI
 
 from pandastack.api import errors, models
+from pandastack.api.allowance import Allowance
 from pandastack.api.metrics import Metrics
-from pandastack.api.middleware import Authentication, Edge
+from pandastack.api.middleware import Authentication, Edge, is_guarded
 from pandastack.api.routes import (
     checkpoints,
+    diff,
     files,
     forks,
     lifecycle,
+    mcp,
     me,
     observe,
     sandboxes,
@@ -40,6 +43,8 @@ _ROUTERS = (
     snapshots.router,
     forks.router,
     checkpoints.router,
+    diff.router,
+    mcp.router,
 )
 
 
@@ -61,6 +66,7 @@ def create_app(
         chosen = settings or Settings.from_env()
         async with open_control_plane(engine_client, database_url, chosen, on_first_token) as plane:
             app.state.plane = plane
+            app.state.tool_calls = Allowance(chosen.mcp_calls_per_minute)
             metrics.watch(plane)
             yield
 
@@ -92,7 +98,7 @@ def _document_authentication(app: FastAPI) -> None:
         schemes["token"] = {"type": "http", "scheme": "bearer", "description": "An API token: pds_…"}
         for path, operations in schema["paths"].items():
             for operation in operations.values():
-                operation["security"] = [{"token": []}] if path.startswith("/v1/") else []
+                operation["security"] = [{"token": []}] if is_guarded(path) else []
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -166,6 +166,37 @@ class Checkpoints(BaseModel):
     checkpoints: list[Checkpoint]
 
 
+class FileState(BaseModel):
+    kind: str
+    size: int = Field(description="Bytes; 0 for what is no file")
+    mode: str
+    uid: int
+    gid: int
+    mtime: float
+    target: str | None = Field(None, description="Of a link")
+
+
+class FileChange(BaseModel):
+    path: str = Field(description="Bytes that are no UTF-8 are written `\\xNN`")
+    kind: str = Field(description="`file`, `directory`, `link`, `device`, `fifo` or `socket`")
+    change: str = Field(description="`added`, `removed` or `changed`")
+    what: list[str] = Field(description="Of a changed one: `kind`, `content`, `target`, `device`, `mode`, `owner`")
+    before: FileState | None
+    after: FileState | None
+    unread: bool | None = Field(None, description="Same size, but there was no time to compare the contents")
+    patch: str | None = Field(None, description="Unified diff")
+
+
+class Diff(BaseModel):
+    from_: str = Field(alias="from")
+    to: str
+    added: int
+    removed: int
+    changed: int
+    changes: list[FileChange] = Field(description="By path")
+    truncated: bool = Field(description="There are more changes than are listed")
+
+
 class Forked(BaseModel):
     sandbox: Sandbox
     children: list[str]

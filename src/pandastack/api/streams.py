@@ -49,7 +49,7 @@ class EventStream(Response):
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _while_connected(receive, partial(self._serve, send))
+        await while_connected(receive, partial(self._serve, send))
 
     async def _serve(self, send: Send) -> None:
         async with self._source() as events:
@@ -97,7 +97,7 @@ class FileStream(Response):
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _while_connected(receive, partial(self._serve, send))
+        await while_connected(receive, partial(self._serve, send))
 
     async def _serve(self, send: Send) -> None:
         async with self._source() as (length, chunks):
@@ -109,7 +109,7 @@ class FileStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
     """Do ``work`` until it is done or the client leaves, also while the source is still opening."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:

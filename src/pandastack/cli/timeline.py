@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pandastack.cli.connection import Id, connect, record_of
+from pandastack.cli.diff import diff
 from pandastack.cli.output import Json, print_json, print_table, report, result, size_of
 from pandastack.errors import PandastackError
 
@@ -78,5 +79,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "timeline": timeline,
     "delete-checkpoint": delete_checkpoint,
     "rewind": rewind,
+    "diff": diff,
 }
 """What ``pandastack sandbox`` takes from here, in the order of its help."""

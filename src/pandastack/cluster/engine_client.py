@@ -143,6 +143,14 @@ class EngineClient:
         """The same sandbox, continued from a snapshot. After a failure its machine may be gone."""
         return _object(await self._call("POST", f"/sandboxes/{sandbox_id}/rewind", {"snapshot": snapshot_id}))
 
+    async def diff(self, before: Mapping[str, str], after: Mapping[str, str], patch: bool) -> dict[str, Any]:
+        """What differs between the files of two states of the same template.
+
+        Each is ``{"sandbox": id}``, ``{"snapshot": id}`` or ``{"template": name}``.
+        """
+        body = {"from": before, "to": after, "patch": patch}
+        return _object(await self._call("POST", "/diff", body, limit=_LONG))
+
     @asynccontextmanager
     async def exec(self, sandbox_id: str, command: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Record]]:
         """Run a command: yields its records, the result last. Leaving the block early kills the command."""

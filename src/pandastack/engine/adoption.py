@@ -1,7 +1,8 @@
 """What an engine that was killed has left: which machines go on, which are ended. Decided from journals alone.
 
-Only a guest that has reached ``running`` knows who it is. A sandbox that was ``hibernating`` or ``rewinding`` is where
-its data is: its directory appears on the disk whole, or its new machine runs, after the old one was stopped for good.
+Only a guest that has reached ``running`` knows who it is; one that is no sandbox's was only looked at. A sandbox that
+was ``hibernating`` or ``rewinding`` is where its data is: its directory appears on the disk whole, or its new machine
+runs, after the old one was stopped for good.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def goes_on(entry: Entry, asleep: Container[str], running: Container[str]) -> bo
         return entry.sandbox not in asleep
     if entry.state == "rewinding":
         return entry.sandbox not in running
-    return entry.state == "running"
+    return bool(entry.sandbox) and entry.state == "running"
 
 
 def left_running(machines: Path, asleep: Container[str]) -> list[Entry]:

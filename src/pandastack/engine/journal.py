@@ -24,7 +24,8 @@ class Entry:
     template: str
     snapshot: str
     state: str
-    """``planned`` → ``prepared`` → ``claimed`` → ``running`` ⇄ ``hibernating``, ``rewinding`` (→ ``ending``)."""
+    """``planned`` → ``prepared`` (→ ``rehearsed``) → ``claimed`` → ``running`` ⇄ ``hibernating``, ``rewinding``
+    (→ ``ending``)."""
     sandbox: str = ""
     hostname: str = ""
     env: dict[str, str] = field(default_factory=dict)

@@ -21,10 +21,14 @@ from pandastack.engine.journal import crash_at
 from pandastack.engine.origins import Shelf
 from pandastack.engine.sandbox import Hibernated, Order, Sandbox
 from pandastack.engine.templates import Installed
-from pandastack.errors import ConflictError, NotFoundError, PandastackError
+from pandastack.errors import ConflictError, GuestError, NotFoundError, PandastackError
 from pandastack.host import facts, files
 
 _UNFINISHED = ".new-"
+
+PAUSE_DEADLINE = 1.0
+"""Seconds a guest gets to hold its programs still before its CPUs are stopped. One that does not answer is stopped all
+the same."""
 
 
 class Beginnings(Protocol):
@@ -69,7 +73,7 @@ class Lifecycle:
         with anyio.CancelScope(shield=True):
             async with sandbox.turn:
                 if not sandbox.paused:
-                    await sandbox.machine.pause()
+                    await _stop(sandbox)
                     sandbox.paused = True
                     sandbox.journal.advance("running", paused=True)
 
@@ -79,7 +83,7 @@ class Lifecycle:
         with anyio.CancelScope(shield=True):
             async with sandbox.turn:
                 if sandbox.paused:
-                    await sandbox.machine.resume()
+                    await _go_on(sandbox)
                     sandbox.paused = False
                     sandbox.journal.advance("running", paused=False)
 
@@ -106,15 +110,15 @@ class Lifecycle:
                 origins.keep_order(directory, sandbox.order)
                 crash_at("captured")
         except BaseException:
-            await self._go_on(sandbox)
+            await self._as_before(sandbox)
             raise
         crash_at("asleep")
         return captured
 
-    async def _go_on(self, sandbox: Sandbox) -> None:
+    async def _as_before(self, sandbox: Sandbox) -> None:
         """After something failed: as before it began."""
         if not sandbox.paused:
-            await sandbox.machine.resume()
+            await _go_on(sandbox)
         with suppress(PandastackError):  # a full disk: what is written there already means the same to the next engine
             sandbox.journal.advance("running")
 
@@ -224,7 +228,7 @@ class Lifecycle:
                 await sandbox.machine.pause()
             rewound = await self._engine.begin(origin, sandbox.order)
         except BaseException:
-            await self._go_on(sandbox)
+            await self._as_before(sandbox)
             raise
         crash_at("rewound")
         await sandbox.end()
@@ -237,3 +241,21 @@ class Lifecycle:
         if sandbox.failure:
             raise ConflictError(f"sandbox {sandbox_id} has failed: {sandbox.failure}", hint="create a new one")
         return sandbox
+
+
+async def _stop(sandbox: Sandbox) -> None:
+    """Programs first, then the CPUs: in a copy that is made now, nothing may run before it knows that it is one."""
+    try:
+        await sandbox.channel.quiesce(PAUSE_DEADLINE, freeze=True)
+    except GuestError:
+        sandbox.channel.check()
+    try:
+        await sandbox.machine.pause()
+    except BaseException:
+        sandbox.channel.thaw()
+        raise
+
+
+async def _go_on(sandbox: Sandbox) -> None:
+    await sandbox.machine.resume()
+    sandbox.channel.thaw()

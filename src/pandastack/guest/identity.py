@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,14 +16,15 @@ from pandastack.guest import frames
 class Identity:
     """Given to a guest by every RESUME. ``machine_id`` is 32 hexadecimal digits, ``hostname`` at most 64 bytes.
 
-    ``entropy`` is 32 to 512 bytes that no other machine ever gets; ``env`` replaces the environment that every
-    command in the guest starts with.
+    ``entropy`` is 32 to 512 bytes that no other machine ever gets, ``generation`` a number of at most 64 bits that none
+    gets either; ``env`` replaces the environment that every command in the guest starts with.
     """
 
     hostname: str
     machine_id: str
     env: Mapping[str, str] = field(default_factory=dict)
     generation: int = 0
+    boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     entropy: bytes = field(default_factory=lambda: os.urandom(64), repr=False)
 
 
@@ -44,6 +46,7 @@ def resume_payload(nonce: bytes, identity: Identity) -> bytes:
             (4, frames.u64(identity.generation)),
             (5, identity.hostname.encode()),
             (6, identity.machine_id.encode()),
+            (8, identity.boot_id.encode()),
             *((7, item) for item in environment(identity.env)),
         ]
     )

@@ -24,6 +24,7 @@ from pandastack.sdk._async.client import AsyncClient
 from pandastack.sdk._async.defaults import get_default_async_client, set_default_async_client
 from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._diff import Diff, FileChange, FileState
 from pandastack.sdk._experiment import BranchOutcome, Candidate, ExploreError, ExploreResult
 from pandastack.sdk._sync.client import Client
 from pandastack.sdk._sync.defaults import get_default_client, set_default_client
@@ -47,11 +48,14 @@ __all__ = [
     "ConnectionError",
     "CreateCancelled",
     "CreateRetryEvent",
+    "Diff",
     "ExecInterrupted",
     "ExecResult",
     "ExploreError",
     "ExploreResult",
+    "FileChange",
     "FileInfo",
+    "FileState",
     "NotFoundError",
     "PandastackError",
     "Sandbox",

@@ -16,6 +16,7 @@ from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.commands import Commands
 from pandastack.services.deadlines import Deadlines
+from pandastack.services.diffs import Diffs
 from pandastack.services.events import EventLog
 from pandastack.services.files import Consoles, Files
 from pandastack.services.forks import Forks
@@ -46,6 +47,7 @@ class ControlPlane:
     lifecycle: Lifecycle
     snapshots: Snapshots
     timeline: Timeline
+    diffs: Diffs
     forks: Forks
     commands: Commands
     files: Files
@@ -107,6 +109,7 @@ async def open_control_plane(
             lifecycle=lifecycle,
             snapshots=snapshots,
             timeline=timeline,
+            diffs=Diffs(parts, sandboxes),
             forks=Forks(parts, sandboxes),
             commands=Commands(sandboxes, engine, activity, settings),
             files=Files(sandboxes, engine),

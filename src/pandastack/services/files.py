@@ -59,7 +59,7 @@ class Files:
 
 
 class Consoles:
-    """What machines write to their consoles."""
+    """What machines write to their consoles. A console is a terminal, whose lines end with CR and LF; shown are LF."""
 
     def __init__(self, sandboxes: Sandboxes, engine: EngineClient, settings: Settings) -> None:
         self._sandboxes = sandboxes
@@ -69,7 +69,7 @@ class Consoles:
     async def read(self, workspace: str, sandbox_id: str, tail: int | None) -> str:
         """The console's text, or its last ``tail`` lines."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            text = await self._engine.console(sandbox.id)
+            text = (await self._engine.console(sandbox.id)).replace("\r\n", "\n")
         if tail is None or tail <= 0:
             return text
         return "".join(text.splitlines(keepends=True)[-tail:])
@@ -89,7 +89,7 @@ class Consoles:
         while True:
             *whole, pending = pending.split("\n")
             for line in whole:
-                yield line + "\n"
+                yield line.removesuffix("\r") + "\n"
             # The engine announces nothing here: the console is a file that the machine writes.
             await anyio.sleep(self._poll_seconds)
             try:

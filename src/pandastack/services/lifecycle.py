@@ -14,8 +14,9 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import ConflictError, NotFoundError, PandastackError, UnavailableError
 from pandastack.services.activity import Activity
 from pandastack.services.deadlines import Deadlines
+from pandastack.services.events import Happening
 from pandastack.services.refusals import unusable
-from pandastack.services.registry import Happening, Registry
+from pandastack.services.registry import Registry
 from pandastack.services.rewinding import Rewinding
 from pandastack.services.room import Room
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord

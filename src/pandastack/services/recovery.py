@@ -8,7 +8,7 @@ import anyio
 import structlog
 
 from pandastack.errors import PandastackError
-from pandastack.services.registry import Happening
+from pandastack.services.events import Happening
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 

@@ -8,8 +8,9 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import ConflictError, NotFoundError, PandastackError
 from pandastack.services.activity import Activity
 from pandastack.services.deadlines import Deadlines
+from pandastack.services.events import Happening
 from pandastack.services.refusals import unusable
-from pandastack.services.registry import Happening, Registry
+from pandastack.services.registry import Registry
 from pandastack.services.snapshots import Snapshots
 from pandastack.store.sandboxes import CREATING, FAILED, RUNNING, STOPPING, SandboxRecord
 from pandastack.store.snapshots import SnapshotRecord

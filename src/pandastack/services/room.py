@@ -12,7 +12,8 @@ import structlog
 from pandastack.cluster import EngineClient
 from pandastack.errors import StorageFullError
 from pandastack.services import eviction
-from pandastack.services.registry import Happening, Registry
+from pandastack.services.events import Happening
+from pandastack.services.registry import Registry
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots
 from pandastack.store.sandboxes import FAILED

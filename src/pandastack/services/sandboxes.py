@@ -22,6 +22,7 @@ from pandastack.errors import (
 from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.deadlines import Deadlines
+from pandastack.services.events import Happening
 from pandastack.services.lifecycle import Lifecycle
 from pandastack.services.plans import (
     NewSandbox,
@@ -32,7 +33,7 @@ from pandastack.services.plans import (
     unknown_template,
 )
 from pandastack.services.refusals import unusable
-from pandastack.services.registry import Happening, Registry
+from pandastack.services.registry import Change, Registry
 from pandastack.services.rewinding import Rewinding
 from pandastack.services.room import Room
 from pandastack.services.settings import Settings
@@ -211,6 +212,11 @@ class Sandboxes:
 
     async def started(self, sandbox_id: str, machine: Mapping[str, Any]) -> SandboxRecord:
         """The engine made the machine of a sandbox that was being created."""
+        await self._registry.apply(self.start(sandbox_id, machine))
+        return self.begun(sandbox_id)
+
+    def start(self, sandbox_id: str, machine: Mapping[str, Any]) -> Change:
+        """What changes when the engine made this machine; :meth:`begun` follows it. Raises when it died since."""
         current = self._registry.get(sandbox_id)
         if current is None or current.reason is not None:
             raise ServerError("the sandbox's machine died as it started", detail={"reason": current and current.reason})
@@ -218,10 +224,13 @@ class Sandboxes:
         template = machine.get("template") or current.template
         payload = {"template": template, **boot, "phases": machine.get("phases") or {}}
         facts = {"template": template, "cpu": machine["cpu"], "memory_mb": machine["memory_mb"]}
+        running = Happening("sandbox.running", payload)
+        return Change(sandbox_id, {"status": RUNNING, **facts, **boot}, (running,))
+
+    def begun(self, sandbox_id: str) -> SandboxRecord:
+        """The sandbox is running from now on, and its idle limit counts."""
         self._activity.start(sandbox_id)
-        record = await self._registry.change(
-            sandbox_id, Happening("sandbox.running", payload), status=RUNNING, **facts, **boot
-        )
+        record = self._registry.of(sandbox_id)
         self._deadlines.expect(record)
         return record
 

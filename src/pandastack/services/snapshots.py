@@ -12,9 +12,8 @@ import structlog
 
 from pandastack.cluster import EngineClient
 from pandastack.errors import NotFoundError, PandastackError
-from pandastack.services.events import EventLog
+from pandastack.services.events import EventLog, Happening
 from pandastack.services.history import NOTHING, Ran
-from pandastack.services.registry import Happening
 from pandastack.store import Store
 from pandastack.store import snapshots as table
 from pandastack.store.sandboxes import SandboxRecord
@@ -133,9 +132,7 @@ class Snapshots:
     async def _add(self, record: SnapshotRecord, happening: Happening) -> None:
         async with self._store.write() as connection:
             await table.add(connection, record)
-            await self._events.append(
-                connection, record.workspace, record.sandbox_id, happening.type, happening.payload
-            )
+            await self._events.append(connection, (record.workspace, record.sandbox_id, happening))
         self._events.announce(record.sandbox_id)
 
     async def _undo(self, snapshot_id: str) -> None:

@@ -102,8 +102,11 @@ class Timeline:
         return min([now + _LOOK_SECONDS, *times])
 
     def _due_at(self, record: SandboxRecord) -> float | None:
+        return None if record.id in self._under_way else self._wanted_at(record)
+
+    def _wanted_at(self, record: SandboxRecord) -> float | None:
         """When there is to be a checkpoint: of a sandbox that did something since the last attempt."""
-        if record.status != RUNNING or record.id in self._under_way:
+        if record.status != RUNNING:
             return None
         times = []
         if record.checkpoint_every:
@@ -117,9 +120,10 @@ class Timeline:
     async def _attempt(self, sandbox_id: str) -> None:
         """Neither wakes the sandbox nor counts as a use of it. A failure is logged; the next occasion comes."""
         try:
-            async with self._places, self._lifecycle.turn(sandbox_id):
+            async with self._lifecycle.turn(sandbox_id), self._places:
                 record = self._registry.get(sandbox_id)
-                if record is not None and record.status == RUNNING:
+                at = None if record is None else self._wanted_at(record)
+                if record is not None and at is not None and at <= time.time():  # still: others had their turn before
                     await self._take(record, None, automatic=True)
         except PandastackError as error:
             log.warning("an automatic checkpoint failed", sandbox_id=sandbox_id, cause=repr(error))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pandastack.errors import ServerError
 from pandastack.sdk._call import CAPTURE_SILENCE_SECONDS, Call, lifecycle_options, segment
+from pandastack.sdk._diff import Diff
 from pandastack.sdk._types import Checkpoint
 
 if TYPE_CHECKING:
@@ -90,6 +91,18 @@ class AsyncLifecycle:
     async def delete_checkpoint(self, checkpoint_id: str) -> None:
         """Take a checkpoint out of the timeline. Raises NotFoundError."""
         await self.client.transport.run(Call("DELETE", self._path(f"/checkpoints/{segment(checkpoint_id)}")))
+
+    async def diff(self, since: str = "template", until: str = "now", *, patch: bool = False) -> Diff:
+        """The files that differ between two states of this sandbox, or of it and another.
+
+        ``since`` and ``until`` are ``"template"``, ``"now"``, or the id of a checkpoint, a snapshot or a sandbox, all
+        of the same build of a template. With ``patch`` small text files come with a unified diff. Raises
+        NotFoundError for an unknown id and BadRequestError for states that cannot be compared.
+        """
+        params = {"from": since, "to": until} | ({"patch": "1"} if patch else {})
+        silence = max(CAPTURE_SILENCE_SECONDS, self.client.timeout)
+        call = Call("GET", self._path("/diff"), params=params, silence=silence)
+        return Diff.from_dict(await self.client.transport.object(call))
 
     async def set_ttl(self, seconds: int) -> dict[str, Any]:
         """Set the idle limit and return the lifecycle. Raises BadRequestError when negative."""
