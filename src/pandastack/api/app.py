@@ -15,16 +15,19 @@ from pandastack.api.middleware import Authentication, Edge, is_guarded
 from pandastack.api.routes import (
     checkpoints,
     diff,
+    exec_socket,
     files,
     forks,
     lifecycle,
     mcp,
     me,
     observe,
+    processes,
     sandboxes,
     snapshots,
     system,
     templates,
+    terminals,
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
@@ -37,6 +40,9 @@ _ROUTERS = (
     templates.router,
     sandboxes.router,
     exec_routes.router,
+    exec_socket.router,
+    processes.router,
+    terminals.router,
     files.router,
     observe.router,
     lifecycle.router,

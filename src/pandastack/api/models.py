@@ -44,6 +44,39 @@ class ExecCommand(_Request):
     cmd: str = Field("", description="A line for `sh -c`, run as root", examples=["echo hello"])
     timeout_seconds: Number | None = Field(None, description="0 or absent: no limit")
 
+    id: str | None = Field(None, description="A UUID for the record of it; absent: one is made")
+
+
+class StreamedCommand(ExecCommand):
+    on_disconnect: str | None = Field(None, description="`kill` (default) or `keep`: what becomes of it then")
+
+
+class StartProcess(_Request):
+    cmd: str = Field("", description="A line for `sh -c`", examples=["make test"])
+    id: str | None = Field(None, description="A UUID; absent: one is made")
+    background: StrictBool | None = Field(None, description="Does not keep the sandbox from being idle")
+    cwd: str | None = None
+    env: dict[str, str] | None = None
+    user: str | None = Field(None, description="Name or `uid:gid`; default root")
+    stdin: StrictBool | None = Field(None, description="Keep standard input open for `…/stdin`; else it is empty")
+    pty: StrictBool | None = Field(None, description="With a terminal of its own")
+    rows: WholeNumber | None = None
+    cols: WholeNumber | None = None
+    timeout_seconds: Number | None = Field(None, description="0 or absent: no limit")
+
+
+class SignalProcess(_Request):
+    signal: int | str = Field("TERM", description="Name or number")
+
+
+class ResizeTerminal(_Request):
+    rows: WholeNumber = 0
+    cols: WholeNumber = 0
+
+
+class WaitProcess(_Request):
+    timeout_seconds: Number | None = Field(None, description="How long to wait; default 25, at most 3600")
+
 
 class PatchLifecycle(_Request):
     ttl_seconds: WholeNumber | None = Field(None, description="Idle limit in seconds")
@@ -99,6 +132,57 @@ class ExecResult(BaseModel):
     exit_code: int
     duration_ms: int
     truncated: dict[str, int] | None = Field(None, description="Real sizes in bytes of streams that were cut")
+    process_id: str
+
+
+class Extent(BaseModel):
+    start: int = Field(description="Offset of the first byte that is kept")
+    end: int = Field(description="Bytes written in all")
+
+
+class ProcessUsage(BaseModel):
+    cpu_user_ms: int
+    cpu_system_ms: int
+    peak_rss_kb: int
+    read_bytes: int
+    written_bytes: int
+
+
+class Process(BaseModel):
+    id: str
+    pid: int
+    cmd: str
+    cmd_truncated: bool
+    user: str
+    status: str = Field(description="`running` or `exited`")
+    exit_code: int | None
+    signal: int | None
+    timed_out: bool
+    cancelled: bool
+    inherited: bool = Field(description="It began in the sandbox that this one was forked from")
+    background: bool
+    pty: bool
+    rows: int | None
+    cols: int | None
+    stdin_open: bool
+    started_at: str
+    duration_ms: int
+    timeout_seconds: float | None
+    usage: ProcessUsage | None = Field(description="Once it has exited")
+    output: dict[str, Extent]
+
+
+class Retention(BaseModel):
+    records: int = Field(description="Exited processes that are remembered at the most")
+    bytes: int = Field(description="Output of exited processes that is kept at the most")
+    age_seconds: int
+    bytes_per_stream: int
+    forgotten: int = Field(description="Records that had to make room so far")
+
+
+class Processes(BaseModel):
+    processes: list[Process]
+    retention: Retention
 
 
 class FileEntry(BaseModel):

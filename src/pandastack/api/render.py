@@ -159,3 +159,48 @@ def token(record: TokenRecord, text: str | None = None) -> dict[str, Any]:
         "expires_at": None if record.expires_at is None else timestamp(record.expires_at),
     }
     return shown if text is None else {"token": text, **shown}
+
+
+def process(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A process as its guest reports it."""
+    running = bool(record["running"])
+    usage = {
+        "cpu_user_ms": record["utime_us"] // 1000,
+        "cpu_system_ms": record["stime_us"] // 1000,
+        "peak_rss_kb": record["maxrss_kb"],
+        "read_bytes": record["read_blocks"] * 512,
+        "written_bytes": record["written_blocks"] * 512,
+    }
+    return {
+        "id": record["id"],
+        "pid": record["pid"],
+        "cmd": record["cmd"],
+        "cmd_truncated": record["cmd_cut"],
+        "user": record["user"],
+        "status": "running" if running else "exited",
+        "exit_code": record["exit_code"],
+        "signal": record["signal"] or None,
+        **{name: record[name] for name in ("timed_out", "cancelled", "inherited", "background", "pty", "stdin_open")},
+        "rows": record["rows"] or None,
+        "cols": record["columns"] or None,
+        "started_at": optional(record["started_at"]),
+        "duration_ms": record["duration_us"] // 1000,
+        "timeout_seconds": record["timeout_s"],
+        "usage": None if running else usage,
+        "output": {name: {"start": record[name]["base"], "end": record[name]["end"]} for name in ("stdout", "stderr")},
+    }
+
+
+def processes(found: Mapping[str, Any], plane: ControlPlane) -> dict[str, Any]:
+    """All of a sandbox, and how long they are remembered."""
+    kept = found["retention"]
+    return {
+        "processes": [process(each) for each in found["processes"]],
+        "retention": {
+            "records": kept["records"],
+            "bytes": kept["bytes"],
+            "age_seconds": kept["age_s"],
+            "bytes_per_stream": plane.settings.kept_output_bytes,
+            "forgotten": kept["forgotten"],
+        },
+    }

@@ -13,6 +13,7 @@ from pandastack.cli import lifecycle, timeline
 from pandastack.cli.connection import Id, connect, follow, record_of
 from pandastack.cli.lifecycle import CheckpointEvery, OnExpire
 from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
+from pandastack.cli.shell import shell
 from pandastack.errors import PandastackError
 
 group = typer.Typer(no_args_is_help=True, help="Create, use and delete sandboxes.", rich_markup_mode=None)
@@ -133,6 +134,7 @@ def delete(
     raise typer.Exit(int(len(deleted) < len(sandbox_ids)))
 
 
+group.command()(shell)
 for _name, _function in {**lifecycle.COMMANDS, **timeline.COMMANDS}.items():
     group.command(_name)(_function)
 

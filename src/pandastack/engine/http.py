@@ -21,6 +21,7 @@ from pandastack.engine.http_diff import diff
 from pandastack.engine.http_exec import execute
 from pandastack.engine.http_files import file_routes
 from pandastack.engine.http_lifecycle import lifecycle_routes, machine_json
+from pandastack.engine.http_processes import process_routes
 from pandastack.engine.sandbox import Hibernated, Sandbox
 from pandastack.engine.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.templates import Installed
@@ -46,6 +47,7 @@ def create_engine_app(engine: Engine) -> Starlette:
             Route(f"{sandbox}/console", console),
             Route(f"{sandbox}/exec", execute, methods=["POST"]),
             Route("/diff", diff, methods=["POST"]),
+            *process_routes(sandbox),
             *file_routes(sandbox),
             *lifecycle_routes(sandbox),
         ],

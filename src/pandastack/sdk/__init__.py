@@ -30,7 +30,7 @@ from pandastack.sdk._sync.client import Client
 from pandastack.sdk._sync.defaults import get_default_client, set_default_client
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.sandbox import Sandbox
-from pandastack.sdk._types import Checkpoint, CreateRetryEvent, ExecResult, FileInfo, Snapshot, Template
+from pandastack.sdk._types import Checkpoint, CreateRetryEvent, ExecResult, FileInfo, ProcessInfo, Snapshot, Template
 
 __all__ = [
     "APIConnectionError",
@@ -58,6 +58,7 @@ __all__ = [
     "FileState",
     "NotFoundError",
     "PandastackError",
+    "ProcessInfo",
     "Sandbox",
     "SandboxTimeout",
     "ServerError",

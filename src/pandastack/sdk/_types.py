@@ -51,6 +51,42 @@ class ExecResult:
 
 
 @dataclass
+class ProcessInfo:
+    """A process of a sandbox. ``exit_code`` is None while it runs; 128 + ``signal`` when it was killed.
+
+    ``stdout`` and ``stderr`` are the offsets of the first byte that is kept and behind the last that was written.
+    """
+
+    id: str
+    pid: int
+    cmd: str
+    status: str
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    cancelled: bool = False
+    background: bool = False
+    inherited: bool = False
+    pty: bool = False
+    user: str = "root"
+    started_at: str | None = None
+    duration_ms: int = 0
+    usage: dict[str, int] | None = None
+    stdout: tuple[int, int] = (0, 0)
+    stderr: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ProcessInfo:
+        """Build from the server's record."""
+        known = {each.name for each in fields(cls)} - {"stdout", "stderr"}
+        values = {key: value for key, value in data.items() if key in known}
+        for name, extent in (data.get("output") or {}).items():
+            if name in ("stdout", "stderr"):
+                values[name] = (int(extent["start"]), int(extent["end"]))
+        return cls(**values)
+
+
+@dataclass
 class FileInfo:
     """A file or directory inside a sandbox; ``size`` in bytes, ``mtime`` in seconds since the epoch."""
 

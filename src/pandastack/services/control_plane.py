@@ -14,13 +14,14 @@ from pandastack.errors import PandastackError
 from pandastack.services.access import Access
 from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
-from pandastack.services.commands import Commands
+from pandastack.services.commands import Commands, Streams
 from pandastack.services.deadlines import Deadlines
 from pandastack.services.diffs import Diffs
 from pandastack.services.events import EventLog
 from pandastack.services.files import Consoles, Files
 from pandastack.services.forks import Forks
 from pandastack.services.lifecycle import Lifecycle
+from pandastack.services.processes import Processes
 from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
@@ -30,6 +31,7 @@ from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
+from pandastack.services.terminals import Terminals
 from pandastack.services.timeline import Timeline
 from pandastack.store import Store, open_store
 
@@ -50,6 +52,8 @@ class ControlPlane:
     diffs: Diffs
     forks: Forks
     commands: Commands
+    processes: Processes
+    terminals: Terminals
     files: Files
     consoles: Consoles
     templates: Templates
@@ -97,6 +101,8 @@ async def open_control_plane(
         parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, room, rewinding, settings)
         sandboxes = Sandboxes(parts)
         timeline = Timeline(parts, sandboxes)
+        streams = Streams(settings)
+        processes = Processes(registry, sandboxes, engine, activity, streams, settings)
         recovery = Recovery(parts, sandboxes)
         reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
         plane = ControlPlane(
@@ -111,7 +117,9 @@ async def open_control_plane(
             timeline=timeline,
             diffs=Diffs(parts, sandboxes),
             forks=Forks(parts, sandboxes),
-            commands=Commands(sandboxes, engine, activity, settings),
+            commands=Commands(sandboxes, engine, activity, streams, settings),
+            processes=processes,
+            terminals=Terminals(processes, settings),
             files=Files(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),
@@ -127,5 +135,7 @@ async def open_control_plane(
             tasks.start_soon(recovery.follow)
             tasks.start_soon(reaper.run)
             tasks.start_soon(timeline.run)
+            tasks.start_soon(processes.run)
+            tasks.start_soon(plane.terminals.run)
             yield plane
             tasks.cancel_scope.cancel()

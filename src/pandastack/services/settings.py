@@ -40,6 +40,16 @@ class Settings:
     """The largest ``timeout_seconds`` of a command."""
     max_output_bytes: int = 16 * MIB
     """How much of each output stream a synchronous exec returns."""
+    kept_output_bytes: int = 64 * MIB
+    """How much of each output of a process the guest keeps, on its disk; the newest."""
+    max_processes: int = 100
+    """Processes with records that may run in a sandbox at once."""
+    max_streams: int = 100
+    """Commands, views and terminals that may be open on a sandbox at once."""
+    max_scrollback_bytes: int = MIB
+    """How much of what a terminal said before a viewer of it may ask for."""
+    terminal_linger_seconds: float = 300.0
+    """How long a terminal goes on after its last viewer's connection broke."""
     max_json_bytes: int = 8 * MIB
     max_file_bytes: int = 32 * MIB
     keep_alive_seconds: float = 10.0

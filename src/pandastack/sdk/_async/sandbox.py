@@ -14,6 +14,7 @@ from pandastack.sdk._async.defaults import get_default_async_client
 from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.filesystem import AsyncSandboxFilesystem
 from pandastack.sdk._async.lifecycle import AsyncLifecycle
+from pandastack.sdk._async.processes import AsyncProcesses
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
 from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
 from pandastack.sdk._experiment import Candidate, ExploreResult
@@ -111,6 +112,11 @@ class AsyncSandbox(AsyncLifecycle):
     def filesystem(self) -> AsyncSandboxFilesystem:
         """The sandbox's files."""
         return AsyncSandboxFilesystem(self)
+
+    @property
+    def processes(self) -> AsyncProcesses:
+        """Commands that go on whoever looks at them."""
+        return AsyncProcesses(self)
 
     @property
     def commands(self) -> AsyncSandboxCommands:

@@ -19,6 +19,7 @@ from pandastack.sdk._sync.defaults import get_default_client
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.filesystem import SandboxFilesystem
 from pandastack.sdk._sync.lifecycle import Lifecycle
+from pandastack.sdk._sync.processes import Processes
 from pandastack.sdk._types import ExecResult
 from pandastack.sdk._wire import json_value
 
@@ -112,6 +113,11 @@ class Sandbox(Lifecycle):
     def filesystem(self) -> SandboxFilesystem:
         """The sandbox's files."""
         return SandboxFilesystem(self)
+
+    @property
+    def processes(self) -> Processes:
+        """Commands that go on whoever looks at them."""
+        return Processes(self)
 
     @property
     def commands(self) -> SandboxCommands:
