@@ -38,6 +38,7 @@ class ScriptedEngine:
         self.console = "booting\n"
         self.snapshots: dict[str, dict[str, Any]] = {}
         self.storage = {"total_bytes": 2**40, "free_bytes": 2**39, "reserve_bytes": 2**30}
+        self.storage_refusal: Exception | None = None
         self.refusals: dict[str, Exception] = {}
         self.child_failures: dict[int, Exception] = {}
         self.before: Callable[[str, str], Awaitable[None]] | None = None
@@ -163,6 +164,8 @@ class ScriptedEngine:
 
     async def _measure(self, request: Request) -> Response:
         self.calls.append("measure")
+        if self.storage_refusal is not None:
+            raise self.storage_refusal
         going = [each for each in (await request.json())["ids"] if each in self.snapshots]
         frees = {each: self.snapshots[each].get("frees", COST["size_bytes"]) for each in going}
         return JSONResponse({**self.storage, "frees": frees})

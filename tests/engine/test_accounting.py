@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import threading
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from pandastack.disks.pool import Pool
 from pandastack.engine.accounting import measure
 from pandastack.engine.engine import Engine
+from pandastack.engine.origins import Shelf
 from tests.engine.test_lifecycle import opened, order, run
 from tests.engine.test_lifecycle import place as place
 from tests.system.conftest import install as install
@@ -53,3 +58,25 @@ async def test_what_becomes_free_is_what_was_measured(engine: Engine) -> None:
         eventually(lambda: before - used(engine) > expected - SLACK, 20, f"{expected} bytes are free")  # noqa: B023
         assert expected > 4_000_000
     await engine.delete(sandbox.id)
+
+
+def test_machines_may_come_and_go_while_it_is_measured(tmp_path: Path) -> None:
+    pool, saved = Pool(tmp_path, reflink=False), Shelf(tmp_path / "saved")
+    (saved.path("kept") / "below").mkdir(parents=True)
+    (saved.path("kept") / "memory").write_bytes(bytes(8192))
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            for number in range(20):
+                (pool.machines / str(number) / "below").mkdir(parents=True)
+                (pool.machines / str(number) / "below" / "disk.img").write_bytes(b"x")
+            shutil.rmtree(pool.machines)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        assert [measure(pool, saved, ["kept"]).frees["kept"] for _ in range(100)] == [8192] * 100
+    finally:
+        over.set()
+        thread.join()

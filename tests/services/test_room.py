@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.errors import BadRequestError, StorageFullError
+from pandastack.errors import BadRequestError, ServerError, StorageFullError
 from pandastack.services import ControlPlane, Settings
 from pandastack.services.eviction import beyond_budget, beyond_count, candidates, for_room
 from pandastack.services.plans import NewSandbox
@@ -206,3 +206,12 @@ def full_until_something_goes(engine: ScriptedEngine, action: str) -> None:
     engine.before = refuse
     if action == "create":
         engine.refusal_of_create = lambda: StorageFullError("full") if len(engine.snapshots) == before else None
+
+
+@anyio
+async def test_a_checkpoint_is_taken_also_when_nothing_can_be_measured(engine: ScriptedEngine, url: str) -> None:
+    engine.storage_refusal = ServerError("broken")
+    async with running(engine, url) as plane:
+        record = await plane.sandboxes.create(WORKSPACE, BASE)
+        asked = await plane.timeline.checkpoint(WORKSPACE, record.id)
+        assert await ids(plane) == [asked.id]

@@ -63,7 +63,7 @@ def test_a_checkpoint_brings_a_running_sandbox_back(place: Installation) -> None
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 
-@pytest.mark.parametrize("point", ["rewinding", "planned", "prepared", "claimed", "running", "rewound"])
+@pytest.mark.parametrize("point", ["rewinding", "planned", "prepared", "claimed", "rewound"])
 @pytest.mark.parametrize("before", ["running", "paused"])
 def test_killed_in_the_middle_of_a_rewind(place: Installation, point: str, before: str) -> None:
     """It has happened or it has not; a paused sandbox that it has not happened to is still paused."""
@@ -80,7 +80,7 @@ def test_killed_in_the_middle_of_a_rewind(place: Installation, point: str, befor
             client.sandboxes.get(sandbox.id).rewind(checkpoint.id)
         server.process.wait(30)
     with serving(place) as (server, client):
-        found, happened = client.sandboxes.get(sandbox.id), point in ("running", "rewound")
+        found, happened = client.sandboxes.get(sandbox.id), point == "rewound"
         assert found.status == ("running" if happened else before)
         found.resume()
         assert found.exec("cat /root/file", check=True).stdout == ("then\n" if happened else "now\n")

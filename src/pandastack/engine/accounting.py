@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ def measure(pool: Pool, saved: Shelf, going: Sequence[str]) -> Measured:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    return (each for each in directory.rglob("*") if each.is_file() and not each.is_symlink())
+    for place, _, names in os.walk(directory):  # unlike a glob it passes over what is gone before it is looked into
+        yield from (Path(place) / name for name in names)
 
 
 def _extents(paths: Iterator[Path]) -> Iterator[Extent]:

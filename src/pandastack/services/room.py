@@ -10,7 +10,7 @@ import anyio
 import structlog
 
 from pandastack.cluster import EngineClient
-from pandastack.errors import StorageFullError
+from pandastack.errors import PandastackError, StorageFullError
 from pandastack.services import eviction
 from pandastack.services.events import Happening
 from pandastack.services.registry import Registry
@@ -60,11 +60,17 @@ class Room:
             return await action()
 
     async def tidy(self, sandbox_id: str) -> None:
-        """After a checkpoint of the sandbox was taken: neither its own are too many, nor do all take too much."""
+        """After a checkpoint of the sandbox was taken: neither its own are too many, nor do all take too much.
+
+        A failure is logged: the checkpoint is there, and the next one is an occasion to try again.
+        """
         async with self._turn:
-            for each in eviction.beyond_count(await self._snapshots.checkpoints(sandbox_id), self._most):
-                await self._snapshots.delete(each)
-            await self._keep_budget()
+            try:
+                for each in eviction.beyond_count(await self._snapshots.checkpoints(sandbox_id), self._most):
+                    await self._snapshots.delete(each)
+                await self._keep_budget()
+            except PandastackError as error:
+                log.warning("checkpoints could not be evicted", sandbox_id=sandbox_id, cause=repr(error))
 
     async def _keep_budget(self) -> None:
         going = await self._candidates()
