@@ -23,6 +23,8 @@ _CLASSES = (
     "CommandStream",
     "Experiment",
     "Lifecycle",
+    "Process",
+    "Processes",
     "Sandbox",
     "SandboxAPI",
     "SandboxCommands",

@@ -1,12 +1,12 @@
 /*
- * Outputs that nobody reads: of background processes whose command has ended, and of commands that a
- * RESUME forgot. Closing them would kill the writers with SIGPIPE; leaving them would block the writers.
+ * Outputs that nobody reads: of background processes whose command has ended. Closing them would kill the writers with SIGPIPE; leaving them would block the writers.
  */
 #include <errno.h>
 #include <unistd.h>
 
-#include "exec.h"
 #include "loop.h"
+#include "process.h"
+#include "stream.h"
 
 enum { DRAINS = 256, DRAIN_ROUNDS = 16 };
 
@@ -42,7 +42,7 @@ static uint32_t free_slot(void)
 	return oldest;
 }
 
-static void adopt(struct pipe_end *end)
+void pipe_drain(struct pipe_end *end)
 {
 	if (end->fd >= 0) {
 		uint32_t slot = free_slot();
@@ -57,13 +57,10 @@ static void adopt(struct pipe_end *end)
 	end->ready = false;
 }
 
-void pipes_detach(struct stream *s)
+void pipe_close(struct pipe_end *end)
 {
-	if (s->in.fd >= 0)
-		close(s->in.fd);
-	s->in.fd = -1;
-	s->in.ready = false;
-	s->input_length = 0;
-	adopt(&s->out);
-	adopt(&s->err);
+	if (end->fd >= 0)
+		close(end->fd);
+	end->fd = -1;
+	end->ready = false;
 }

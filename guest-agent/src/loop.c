@@ -10,11 +10,12 @@
 #include <unistd.h>
 
 #include "dispatch.h"
-#include "exec.h"
 #include "files.h"
 #include "out.h"
 #include "parser.h"
+#include "process.h"
 #include "stream.h"
+#include "view.h"
 
 enum { EVENTS = 32, INPUT_SIZE = 64 * 1024, READ_ROUNDS = 16, PUMP_TURNS = 8 };
 
@@ -46,10 +47,10 @@ bool watch_again(int fd, enum watch_kind kind, uint32_t index)
 	return control(EPOLL_CTL_MOD, fd, kind, index, false);
 }
 
-static struct stream *of_process(pid_t pid)
+static struct stream *job_of(pid_t pid)
 {
 	for (size_t i = 0; i < STREAMS; i++)
-		if ((streams[i].kind == S_EXEC || streams[i].kind == S_JOB) && streams[i].pid == pid)
+		if (streams[i].kind == S_JOB && streams[i].pid == pid)
 			return &streams[i];
 	return NULL;
 }
@@ -65,10 +66,11 @@ static void reap(void)
 	while (read(signals, info, sizeof info) > 0)
 		;
 	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
-		struct stream *s = of_process(pid);
+		struct process *p = process_of(pid);
+		struct stream *s = p ? NULL : job_of(pid);
 
-		if (s && s->kind == S_EXEC)
-			exec_exited(s, status, &usage);
+		if (p)
+			process_exited(p, status, &usage);
 		else if (s)
 			job_exited(s, status);
 	}
@@ -81,32 +83,36 @@ static void on_event(uint64_t data)
 	switch ((enum watch_kind)(data >> 32)) {
 	case W_PORT: port_readable = true; break;
 	case W_SIGNALS: reap(); break;
-	case W_OUT: streams[index].out.ready = true; break;
-	case W_ERR: streams[index].err.ready = true; break;
-	case W_IN: streams[index].in.ready = true; break;
+	case W_OUT: processes[index].outputs[0].ready = true; break;
+	case W_ERR: processes[index].outputs[1].ready = true; break;
+	case W_IN: processes[index].in.ready = true; break;
 	case W_DRAIN: drain(index); break;
 	}
 }
 
-/* A stale event may have set this for a slot that has no such pipe any more. */
-static void settle(struct pipe_end *end)
+static bool pump_stream(struct stream *s)
 {
-	end->ready = end->ready && end->fd >= 0;
+	switch (s->kind) {
+	case S_FREE: case S_SCRIPT: return false;
+	case S_EXEC: case S_VIEW: return view_pump(s);
+	case S_RECORDS: return records_pump(s);
+	default: return files_pump(s);
+	}
 }
 
 static bool pump(void)
 {
 	bool moved = false;
 
+	for (size_t i = 0; i < PROCESSES; i++)
+		if (processes[i].state == P_RUNNING || processes[i].state == P_ENDING)
+			moved |= process_pump(&processes[i]);
 	for (size_t i = 0; i < STREAMS; i++) {
 		struct stream *s = &streams[i];
 
 		if (s->kind == S_FREE)
 			continue;
-		settle(&s->out);
-		settle(&s->err);
-		settle(&s->in);
-		moved |= s->kind == S_EXEC ? exec_pump(s) : files_pump(s);
+		moved |= pump_stream(s);
 		if (s->finished)
 			moved |= stream_result(s);
 	}
@@ -153,14 +159,19 @@ static bool take_input(void)
 	return any;
 }
 
+static bool has_deadline(const struct process *p)
+{
+	return (p->state == P_RUNNING || p->state == P_ENDING) && p->deadline_ns;
+}
+
 /* Milliseconds until the next deadline, -1 without one: an idle agent has no timer. */
 static int next_deadline(void)
 {
 	uint64_t next = UINT64_MAX, now;
 
-	for (size_t i = 0; i < STREAMS; i++)
-		if (streams[i].kind == S_EXEC && streams[i].deadline_ns && streams[i].deadline_ns < next)
-			next = streams[i].deadline_ns;
+	for (size_t i = 0; i < PROCESSES; i++)
+		if (has_deadline(&processes[i]) && processes[i].deadline_ns < next)
+			next = processes[i].deadline_ns;
 	if (next == UINT64_MAX)
 		return -1;
 	now = now_ns();
@@ -174,9 +185,9 @@ static void check_deadlines(void)
 {
 	uint64_t now = now_ns();
 
-	for (size_t i = 0; i < STREAMS; i++)
-		if (streams[i].kind == S_EXEC && streams[i].deadline_ns && streams[i].deadline_ns <= now)
-			exec_deadline(&streams[i]);
+	for (size_t i = 0; i < PROCESSES; i++)
+		if (has_deadline(&processes[i]) && processes[i].deadline_ns <= now)
+			process_deadline(&processes[i]);
 }
 
 /*
@@ -232,5 +243,6 @@ void serve(int fd)
 			check_deadlines();
 		busy = take_input();
 		busy |= pump_some();
+		sessions_sweep();
 	}
 }

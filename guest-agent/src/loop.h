@@ -16,6 +16,8 @@ extern struct agent_options options;
 
 bool watch(int fd, enum watch_kind kind, uint32_t index, bool output);
 bool watch_again(int fd, enum watch_kind kind, uint32_t index);
+/* drain.c: there is something in an output that nobody reads. */
+void drain(uint32_t index);
 /* Serves the channel; returns only when a host that cannot come back has gone. */
 void serve(int port);
 

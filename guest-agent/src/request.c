@@ -14,6 +14,7 @@ static int take_text(struct request *r, uint8_t key, char *text)
 	case OPEN_CMD: r->cmd = text; break;
 	case OPEN_CWD: r->cwd = text; break;
 	case OPEN_USER: r->user = text; break;
+	case OPEN_ID: r->id = text; break;
 	case OPEN_ARGV:
 		if (r->argc == REQUEST_ARGS)
 			return E2BIG;
@@ -31,7 +32,7 @@ static int take_text(struct request *r, uint8_t key, char *text)
 static bool is_text(uint8_t key)
 {
 	return key == OPEN_OP || key == OPEN_PATH || key == OPEN_CMD || key == OPEN_CWD || key == OPEN_USER ||
-	       key == OPEN_ARGV || key == OPEN_ENV;
+	       key == OPEN_ID || key == OPEN_ARGV || key == OPEN_ENV;
 }
 
 static int take_number(struct request *r, const struct tlv_item *item)
@@ -47,13 +48,20 @@ static int take_number(struct request *r, const struct tlv_item *item)
 	case OPEN_OFFSET: r->offset = value; break;
 	case OPEN_LENGTH: r->length = value; r->has_length = true; break;
 	case OPEN_MODE: r->mode = value; r->has_mode = true; break;
+	case OPEN_HOW: r->flags = value; break;
+	case OPEN_ROWS: r->rows = value; break;
+	case OPEN_COLS: r->cols = value; break;
+	case OPEN_ERR_OFFSET: r->err_offset = value; break;
+	case OPEN_SIGNAL: r->signal = value; break;
+	case OPEN_KEEP: r->keep = value; break;
 	}
 	return 0;
 }
 
 static bool known_number(uint8_t key)
 {
-	return key == OPEN_SCRIPT_BYTES || (key >= OPEN_TIMEOUT_MS && key <= OPEN_MODE);
+	return key == OPEN_SCRIPT_BYTES || (key >= OPEN_TIMEOUT_MS && key <= OPEN_MODE) ||
+	       (key >= OPEN_HOW && key <= OPEN_KEEP);
 }
 
 int request_parse(struct request *r, uint8_t *payload, uint32_t length)

@@ -9,12 +9,13 @@
 enum { REQUEST_ARGS = 1024, REQUEST_ENVS = 1024 };
 
 struct request {
-	const char *op, *path, *cmd, *cwd, *user;
+	const char *op, *path, *cmd, *cwd, *user, *id;
 	char *argv[REQUEST_ARGS + 1];
 	size_t argc;
 	char *env[REQUEST_ENVS];
 	size_t envc;
 	uint64_t script_bytes, timeout_ms, offset, length, mode;
+	uint64_t flags, rows, cols, err_offset, signal, keep;
 	bool input, has_mode, has_length;
 };
 

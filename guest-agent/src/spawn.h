@@ -2,6 +2,7 @@
 #ifndef SPAWN_H
 #define SPAWN_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct spawn {
@@ -10,6 +11,7 @@ struct spawn {
 	const char *search; /* PATH to look argv[0] up in, when it has no slash */
 	const char *cwd;
 	int in, out, err;
+	bool terminal; /* they are one, which is to control the session */
 	int script; /* becomes descriptor 3, or -1 */
 	uid_t uid;
 	gid_t gid;

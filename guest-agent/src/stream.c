@@ -2,12 +2,12 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "exec.h"
+#include "files.h"
 #include "out.h"
+#include "view.h"
 
 struct stream streams[STREAMS];
 
@@ -37,8 +37,7 @@ struct stream *stream_new(uint32_t id)
 		memset(s, 0, sizeof *s);
 		s->id = id;
 		s->credit = WINDOW;
-		s->out.fd = s->err.fd = s->in.fd = s->file = -1;
-		s->out.left = s->err.left = -1;
+		s->file = -1;
 		return s;
 	}
 	return NULL;
@@ -46,7 +45,7 @@ struct stream *stream_new(uint32_t id)
 
 void stream_forget(struct stream *s)
 {
-	pipes_detach(s);
+	view_close(s);
 	if (s->file >= 0)
 		close(s->file);
 	if (s->temporary)
@@ -55,6 +54,8 @@ void stream_forget(struct stream *s)
 	free(s->target);
 	free(s->input);
 	free(s->request);
+	changes_end(s->walk);
+	s->walk = NULL;
 	s->temporary = s->target = NULL;
 	s->input = s->request = NULL;
 	s->kind = S_FREE;
@@ -81,27 +82,6 @@ void send_error(uint32_t id, int error, const char *what)
 	out_commit_tlv(F_RESULT, id, &w);
 }
 
-static uint64_t microseconds(struct timeval time)
-{
-	return (uint64_t)time.tv_sec * 1000000u + (uint64_t)time.tv_usec;
-}
-
-static void put_process(struct tlv_writer *w, const struct stream *s)
-{
-	bool killed = WIFSIGNALED(s->status);
-	uint32_t code = killed ? 128u + (uint32_t)WTERMSIG(s->status) : (uint32_t)WEXITSTATUS(s->status);
-
-	tlv_put_u32(w, RESULT_EXIT_CODE, code);
-	if (killed)
-		tlv_put_u32(w, RESULT_SIGNAL, (uint32_t)WTERMSIG(s->status));
-	if (s->timed_out)
-		tlv_put(w, RESULT_TIMED_OUT, NULL, 0);
-	tlv_put_u64(w, RESULT_DURATION_US, s->duration_ns / 1000);
-	tlv_put_u64(w, RESULT_UTIME_US, microseconds(s->usage.ru_utime));
-	tlv_put_u64(w, RESULT_STIME_US, microseconds(s->usage.ru_stime));
-	tlv_put_u64(w, RESULT_MAXRSS_KB, (uint64_t)s->usage.ru_maxrss);
-}
-
 bool stream_result(struct stream *s)
 {
 	struct tlv_writer w = out_tlv(RESULT_ROOM);
@@ -111,8 +91,10 @@ bool stream_result(struct stream *s)
 	if (s->error) {
 		send_error(s->id, s->error, s->what);
 	} else {
-		if (s->kind == S_EXEC)
-			put_process(&w, s);
+		if (s->process)
+			view_result(&w, s);
+		else if (s->kind == S_RECORDS)
+			records_result(&w);
 		else
 			tlv_put_u64(&w, RESULT_BYTES, s->bytes);
 		out_commit_tlv(F_RESULT, s->id, &w);

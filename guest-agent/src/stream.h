@@ -1,11 +1,10 @@
-/* The table of open streams. */
+/* The table of open streams: what the host looks at or works on now. */
 #ifndef STREAM_H
 #define STREAM_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "proto.h"
@@ -16,17 +15,23 @@ enum { STREAMS = 128, DATA_CHUNK = 32 * 1024, CREDIT_BATCH = 64 * 1024 };
 enum stream_kind {
 	S_FREE,
 	S_SCRIPT, /* an exec whose command still arrives as data */
-	S_EXEC,
+	S_EXEC, /* the first view of a process: it slows the process down, and takes it along when it is cancelled */
+	S_VIEW, /* any other view */
 	S_JOB, /* a child of ours that works on files and exits with an errno */
 	S_READ,
 	S_WRITE,
 	S_LIST,
+	S_CHANGES,
+	S_RECORDS,
 };
 
-struct pipe_end {
-	int fd; /* -1 when closed */
-	bool ready; /* edge triggered: false after EAGAIN */
-	int64_t left; /* bytes still to be sent once the process has ended, -1 before */
+struct walk;
+struct process;
+
+/* Where a view stands in one output of its process. */
+struct view {
+	bool wanted, tell; /* the host has to be told at which offset the next bytes are */
+	uint64_t at, stop; /* stop: of a view that does not follow */
 };
 
 struct stream {
@@ -34,21 +39,22 @@ struct stream {
 	uint32_t id;
 	uint32_t credit; /* bytes that the host lets us send */
 	uint32_t owed; /* bytes consumed that the host was not told about */
-	struct pipe_end out, err;
-	struct pipe_end in;
+	struct process *process; /* of a view */
+	const struct process *only; /* of a list of records: the one that was asked for */
+	struct view views[2];
+	bool follow, detached; /* detached: only starts the process */
+	bool closes; /* the end of its input is the end of the process's */
 	uint8_t *input; /* ring of WINDOW bytes, made on first use */
 	uint32_t input_start, input_length;
 	bool input_ended;
-	pid_t pid;
-	bool exited, timed_out, cancelled, finished;
-	int status;
-	uint64_t opened_ns, duration_ns;
-	uint64_t deadline_ns; /* 0: none */
-	struct rusage usage;
+	pid_t pid; /* of a job */
+	bool cancelled, finished;
+	uint64_t opened_ns;
 	int file; /* -1 when closed */
 	char *target, *temporary; /* of a write: what to replace, and with what; the latter goes with the stream */
 	uint64_t bytes; /* moved so far */
-	uint64_t remaining; /* of a read */
+	uint64_t remaining; /* of a read; of a list of records the next one */
+	struct walk *walk; /* of an S_CHANGES */
 	uint8_t *request; /* of an S_SCRIPT: the OPEN, kept until the command is complete */
 	uint32_t request_length;
 	uint64_t script_left;
@@ -62,7 +68,7 @@ uint64_t now_ns(void);
 struct stream *stream_find(uint32_t id);
 /* A new stream, or NULL when the table is full. */
 struct stream *stream_new(uint32_t id);
-/* Frees everything the stream holds; pipes of a process go on being drained. */
+/* Frees everything the stream holds; a process goes on. */
 void stream_forget(struct stream *stream);
 /* The stream has nothing more to do: its RESULT goes out with the next pump. */
 void stream_finish(struct stream *stream, int error, const char *what);

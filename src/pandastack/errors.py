@@ -182,9 +182,9 @@ def to_body(error: PandastackError) -> dict[str, Any]:
 
 
 def from_body(status: int, body: Mapping[str, Any]) -> PandastackError:
-    """The inverse of :func:`to_body`: the class is chosen by ``code``, else by the HTTP status."""
+    """The inverse of :func:`to_body`: the class is chosen by ``code``, else by the HTTP status (0: not known)."""
     by_code = {cls.code: cls for cls in reversed(_subclasses(PandastackError))}
-    kind = by_code.get(str(body.get("code")), for_status(status))
+    kind = by_code.get(str(body.get("code")), for_status(status or 500))
     if kind in _OWN_CONSTRUCTORS:
         kind = ServerError
     detail = body.get("detail", {key: body[key] for key in _WRITTEN if key in body})

@@ -32,6 +32,14 @@ ROUTES = {
     ("DELETE", "/v1/sandboxes/{sandbox_id}"),
     ("POST", "/v1/sandboxes/{sandbox_id}/exec"),
     ("POST", "/v1/sandboxes/{sandbox_id}/exec/stream"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/processes"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/processes/{process}"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/processes/{process}/output"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes/{process}/stdin"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes/{process}/signal"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes/{process}/resize"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/processes/{process}/wait"),
     ("GET", "/v1/sandboxes/{sandbox_id}/fs"),
     ("PUT", "/v1/sandboxes/{sandbox_id}/fs"),
     ("DELETE", "/v1/sandboxes/{sandbox_id}/fs"),
@@ -64,6 +72,8 @@ ROUTES = {
     ("DELETE", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}"),
     ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/rewind"),
     ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/fork"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/diff"),
+    ("GET", "/v1/lsp/languages"),
     ("GET", "/v1/snapshots"),
     ("GET", "/v1/snapshots/{snapshot_id}"),
     ("DELETE", "/v1/snapshots/{snapshot_id}"),
@@ -265,10 +275,11 @@ async def test_lifecycle(api: Api) -> None:
     path = await api.sandbox()
     state = (await api.http.get(f"{path}/lifecycle")).json()
     assert state.pop("expires_at").endswith("Z")
-    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0, "on_expire": "delete"}
+    automatic = {"checkpoint_every": None, "checkpoint_after_exec": False}
+    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0, "on_expire": "delete", **automatic}
     wanted = {"ttl_seconds": 0, "persistent": True, "on_expire": "hibernate"}
     patched = await api.http.patch(f"{path}/lifecycle", json=wanted)
-    assert patched.json() == {**wanted, "idle_seconds": 0, "expires_at": None}
+    assert patched.json() == {**wanted, "idle_seconds": 0, "expires_at": None, **automatic}
     assert (await api.http.patch(f"{path}/lifecycle")).json() == patched.json()
     assert (await api.http.get(path)).json()["persistent"] is True
     refusal(await api.http.patch(f"{path}/lifecycle", json={"ttl_seconds": -1}), 400)

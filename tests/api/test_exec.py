@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -52,7 +53,9 @@ async def test_the_outcome_of_a_command(api: Api) -> None:
     api.engine.exec_records = script(record(STDOUT, b"a\xff"), record(STDERR, "ü".encode()), result(3))
     response = await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x", "args": ["ignored"]})
     assert response.status_code == 200
-    assert response.json() == {"stdout": "a�", "stderr": "ü", "exit_code": 3, "duration_ms": 2, "guest_us": 1500}
+    answer = response.json()
+    assert uuid.UUID(answer.pop("process_id"))
+    assert answer == {"stdout": "a�", "stderr": "ü", "exit_code": 3, "duration_ms": 2, "guest_us": 1500}
 
 
 async def test_the_command_reaches_the_engine(api: Api) -> None:
@@ -66,7 +69,9 @@ async def test_the_command_reaches_the_engine(api: Api) -> None:
     path = await api.sandbox()
     for limit in (None, 0, 2.5):
         await api.http.post(f"{path}/exec", json={"cmd": "echo 'ü'", "timeout_seconds": limit})
-    assert seen == [{"cmd": "echo 'ü'"}] * 2 + [{"cmd": "echo 'ü'", "timeout_seconds": 2.5}]
+    assert len({each.pop("id") for each in seen}) == 3
+    always = {"cmd": "echo 'ü'", "keep_bytes": 64 * 1024 * 1024, "spool": True, "leave": True}
+    assert seen == [always] * 2 + [always | {"timeout_seconds": 2.5}]
 
 
 async def test_a_timeout_is_a_500_with_what_was_written_until_then(api: Api) -> None:
@@ -135,9 +140,9 @@ async def test_a_stream_of_output(api: Api) -> None:
         record(STDOUT, b"a" + umlaut[:1]), record(STDERR, b"\xff"), record(STDOUT, umlaut[1:]), result(5)
     )
     assert await stream(api, cmd="x") == [
-        ("stdout", {"chunk": "a"}),
-        ("stderr", {"chunk": "�"}),
-        ("stdout", {"chunk": "ü"}),
+        ("stdout", {"chunk": "a", "end": 1}),
+        ("stderr", {"chunk": "�", "end": 1}),
+        ("stdout", {"chunk": "ü", "end": 3}),
         ("exit", {"exit_code": 5, "duration_ms": 2}),
     ]
 
@@ -145,7 +150,7 @@ async def test_a_stream_of_output(api: Api) -> None:
 async def test_line_separators_that_cut_events_are_escaped(api: Api) -> None:
     text = "a\u0085b\u2028c\u2029d\re\nf"
     api.engine.exec_records = script(record(STDOUT, text.encode()), result())
-    assert (await stream(api, cmd="x"))[0] == ("stdout", {"chunk": text})
+    assert (await stream(api, cmd="x"))[0] == ("stdout", {"chunk": text, "end": 16})
 
 
 async def test_an_unfinished_character_comes_before_the_exit(api: Api) -> None:

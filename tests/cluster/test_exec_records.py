@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, RecordParser
+from pandastack.cluster.exec_records import (
+    AT,
+    RESULT,
+    STDERR,
+    STDOUT,
+    At,
+    ExecResult,
+    Output,
+    RecordParser,
+    StillRunning,
+)
 from pandastack.errors import ServerError
 from tests.cluster.scripted_engine import record, result
 
@@ -39,3 +49,11 @@ def test_a_malformed_result_is_a_server_error(payload: bytes) -> None:
 def test_a_length_beyond_reason_is_refused_before_it_is_buffered() -> None:
     with pytest.raises(ServerError):
         list(RecordParser().feed(b"\x01\xff\xff\xff\xff"))
+
+
+def test_offsets_and_an_end_that_is_not_the_processs() -> None:
+    parser = RecordParser()
+    data = record(AT, bytes([STDERR]) + (1 << 40).to_bytes(8, "little")) + record(RESULT, b'{"running": true}')
+    assert list(parser.feed(data)) == [At(STDERR, 1 << 40), StillRunning()]
+    with pytest.raises(ServerError):
+        list(RecordParser().feed(record(AT, b"short")))

@@ -27,11 +27,12 @@ def agent_binary() -> Path:
 
 
 @pytest.fixture
-def raw_agent(agent_binary: Path) -> Iterator[socket.socket]:
+def raw_agent(agent_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[socket.socket]:
     """Our end of the agent's channel, nothing read or written yet."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         argv = [str(agent_binary), "--fd", str(theirs.fileno()), "--no-identity"]
+        argv += ["--logs", str(tmp_path_factory.mktemp("logs") / "processes")]
         process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
         theirs.close()
         try:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
+from pandastack.host.foreign import adopted
 from pandastack.host.identity import identify
 from pandastack.host.process import TAIL_LINES, CommandError, describe_status, run, spawn, stop
 
@@ -129,3 +132,18 @@ async def test_descriptors_are_passed_on() -> None:
     os.close(send)
     with os.fdopen(receive) as stream:
         assert stream.read() == "through"
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        yield child.pid
+        child.kill()
+
+
+async def test_two_may_wait_for_the_end_of_a_foreign_process(child: int) -> None:
+    async with adopted(identify(child)) as process, anyio.create_task_group() as group:
+        group.start_soon(process.wait)
+        group.start_soon(process.wait)
+        await anyio.wait_all_tasks_blocked()
+        process.kill()

@@ -35,10 +35,18 @@ CLASSES = {
 METHODS = [(owner, name) for owner, methods in OFFICIAL["methods"].items() for name in methods]
 
 
+OWN = ("on_expire", "checkpoint_every", "checkpoint_after_exec")
+"""Keyword-only arguments that the official client does not have: they take nothing from its callers."""
+
+
 def plain(function: Any) -> str:
-    """The signature without annotations, which are better than the official ones."""
+    """The signature without annotations, which are better than the official ones, and without arguments of our own."""
     signature = inspect.signature(function)
-    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    bare = [
+        each.replace(annotation=each.empty)
+        for each in signature.parameters.values()
+        if not (each.name in OWN and each.kind is each.KEYWORD_ONLY)
+    ]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 

@@ -125,7 +125,7 @@ def test_a_timeout_on_a_stream_is_its_last_event(sandbox: Sandbox, http: httpx.C
     body = {"cmd": "echo so far; sleep 60", "timeout_seconds": 1}
     with http.stream("POST", f"/sandboxes/{sandbox.id}/exec/stream", json=body) as answer:
         events = [block for block in answer.read().decode().split("\n\n") if block and not block.startswith(":")]
-    assert json.loads(events[0].removeprefix("event: stdout\ndata: ")) == {"chunk": "so far\n"}
+    assert json.loads(events[0].removeprefix("event: stdout\ndata: ")) == {"chunk": "so far\n", "end": 7}
     assert events[1].startswith("event: error\n") and "timeout" in events[1]
     assert len(events) == 2
 

@@ -14,16 +14,21 @@ from pandastack.api.metrics import Metrics
 from pandastack.api.middleware import Authentication, Edge, is_guarded
 from pandastack.api.routes import (
     checkpoints,
+    diff,
+    exec_socket,
     files,
     forks,
     lifecycle,
+    lsp,
     mcp,
     me,
     observe,
+    processes,
     sandboxes,
     snapshots,
     system,
     templates,
+    terminals,
     trees,
 )
 from pandastack.api.routes import exec as exec_routes
@@ -37,6 +42,9 @@ _ROUTERS = (
     templates.router,
     sandboxes.router,
     exec_routes.router,
+    exec_socket.router,
+    processes.router,
+    terminals.router,
     files.router,
     trees.router,
     observe.router,
@@ -44,6 +52,8 @@ _ROUTERS = (
     snapshots.router,
     forks.router,
     checkpoints.router,
+    diff.router,
+    lsp.router,
     mcp.router,
 )
 

@@ -78,7 +78,7 @@ class _Exchange:
                 *message.get("headers", ()),
                 (b"x-request-id", self.request_id.encode("ascii")),
                 (b"access-control-allow-origin", b"*"),
-                (b"access-control-expose-headers", b"x-request-id, retry-after"),
+                (b"access-control-expose-headers", b"x-request-id, retry-after, x-pandastack-process"),
             ]
         await self._send(message)
 

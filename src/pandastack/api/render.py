@@ -62,12 +62,18 @@ def lifecycle(record: SandboxRecord, plane: ControlPlane) -> dict[str, Any]:
         "idle_seconds": plane.sandboxes.idle_seconds(record),
         "on_expire": record.on_expire or DELETE,
         "expires_at": optional(plane.sandboxes.expires_at(record)),
+        "checkpoint_every": record.checkpoint_every,
+        "checkpoint_after_exec": record.checkpoint_after_exec,
     }
+
+
+_OF_CHECKPOINTS = ("automatic", "commands", "command_count")
 
 
 def snapshot(record: SnapshotRecord) -> dict[str, Any]:
     """A snapshot."""
-    return {**asdict(record), "created_at": timestamp(record.created_at)}
+    shown = {key: value for key, value in asdict(record).items() if key not in _OF_CHECKPOINTS}
+    return {**shown, "created_at": timestamp(record.created_at)}
 
 
 def checkpoint(record: SnapshotRecord) -> dict[str, Any]:
@@ -78,6 +84,9 @@ def checkpoint(record: SnapshotRecord) -> dict[str, Any]:
         "label": record.label,
         "size_bytes": record.size_bytes,
         "dirty_bytes": record.dirty_bytes,
+        "automatic": record.automatic,
+        "commands": list(record.commands),
+        "command_count": record.command_count,
     }
 
 
@@ -150,3 +159,48 @@ def token(record: TokenRecord, text: str | None = None) -> dict[str, Any]:
         "expires_at": None if record.expires_at is None else timestamp(record.expires_at),
     }
     return shown if text is None else {"token": text, **shown}
+
+
+def process(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A process as its guest reports it."""
+    running = bool(record["running"])
+    usage = {
+        "cpu_user_ms": record["utime_us"] // 1000,
+        "cpu_system_ms": record["stime_us"] // 1000,
+        "peak_rss_kb": record["maxrss_kb"],
+        "read_bytes": record["read_blocks"] * 512,
+        "written_bytes": record["written_blocks"] * 512,
+    }
+    return {
+        "id": record["id"],
+        "pid": record["pid"],
+        "cmd": record["cmd"],
+        "cmd_truncated": record["cmd_cut"],
+        "user": record["user"],
+        "status": "running" if running else "exited",
+        "exit_code": record["exit_code"],
+        "signal": record["signal"] or None,
+        **{name: record[name] for name in ("timed_out", "cancelled", "inherited", "background", "pty", "stdin_open")},
+        "rows": record["rows"] or None,
+        "cols": record["columns"] or None,
+        "started_at": optional(record["started_at"]),
+        "duration_ms": record["duration_us"] // 1000,
+        "timeout_seconds": record["timeout_s"],
+        "usage": None if running else usage,
+        "output": {name: {"start": record[name]["base"], "end": record[name]["end"]} for name in ("stdout", "stderr")},
+    }
+
+
+def processes(found: Mapping[str, Any], plane: ControlPlane) -> dict[str, Any]:
+    """All of a sandbox, and how long they are remembered."""
+    kept = found["retention"]
+    return {
+        "processes": [process(each) for each in found["processes"]],
+        "retention": {
+            "records": kept["records"],
+            "bytes": kept["bytes"],
+            "age_seconds": kept["age_s"],
+            "bytes_per_stream": plane.settings.kept_output_bytes,
+            "forgotten": kept["forgotten"],
+        },
+    }

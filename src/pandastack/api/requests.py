@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from pandastack.api import errors
@@ -18,19 +18,19 @@ from pandastack.services.access import Identity
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def plane_of(request: Request) -> ControlPlane:
+def plane_of(request: HTTPConnection) -> ControlPlane:
     """The control plane that serves ``request``."""
     plane: ControlPlane = request.app.state.plane
     return plane
 
 
-def identity_of(request: Request) -> Identity:
+def identity_of(request: HTTPConnection) -> Identity:
     """Who makes ``request``; the authentication middleware found out."""
     identity: Identity = request.scope["identity"]
     return identity
 
 
-def workspace_of(request: Request) -> str:
+def workspace_of(request: HTTPConnection) -> str:
     """The workspace on whose behalf ``request`` is made."""
     return identity_of(request).workspace
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -40,8 +40,9 @@ class EventStream(Response):
         self,
         source: Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]],
         keep_alive_seconds: float,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._source = source
         self._keep_alive_seconds = keep_alive_seconds
@@ -84,14 +85,14 @@ class EventStream(Response):
             self._sent_at = anyio.current_time()
 
 
-class FileStream(Response):
-    """The bytes of a file: ``source`` gives its length, when known, and its content."""
+class ByteStream(Response):
+    """Bytes: ``source`` gives headers, known once it is open, and the content."""
 
     media_type = "application/octet-stream"
 
     def __init__(
         self,
-        source: Callable[[], AbstractAsyncContextManager[tuple[int | None, AsyncIterator[bytes]]]],
+        source: Callable[[], AbstractAsyncContextManager[tuple[Mapping[str, str], AsyncIterator[bytes]]]],
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
@@ -105,13 +106,30 @@ class FileStream(Response):
         await while_connected(receive, partial(self._serve, send))
 
     async def _serve(self, send: Send) -> None:
-        async with self._source() as (length, chunks):
-            if length is not None:
-                self.headers["content-length"] = str(length)
+        async with self._source() as (headers, chunks):
+            self.headers.update(headers)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class FileStream(ByteStream):
+    """The bytes of a file: ``source`` gives its length, when known, and its content."""
+
+    def __init__(
+        self,
+        source: Callable[[], AbstractAsyncContextManager[tuple[int | None, AsyncIterator[bytes]]]],
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+    ) -> None:
+        @asynccontextmanager
+        async def with_length() -> AsyncIterator[tuple[Mapping[str, str], AsyncIterator[bytes]]]:
+            async with source() as (length, chunks):
+                yield {} if length is None else {"content-length": str(length)}, chunks
+
+        super().__init__(with_length, status_code, headers, media_type)
 
 
 async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from pandastack.cli.output import Json, json_was_asked_for, report, result
 from pandastack.errors import PandastackError, SandboxTimeout
 
-GROUPS = ("sandbox", "snapshot", "template", "bench")
+GROUPS = ("sandbox", "process", "snapshot", "template", "bench")
 COMMANDS = {
     "run": ("run",),
     "serve": ("up", "down", "status"),

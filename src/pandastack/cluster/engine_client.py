@@ -12,7 +12,7 @@ import httpx
 import structlog
 from pydantic_core import from_json, to_json
 
-from pandastack.cluster.exec_records import ExecResult, Record, RecordParser
+from pandastack.cluster.exec_records import ExecResult, Record, RecordParser, StillRunning
 from pandastack.cluster.in_process import ASGIApp, StreamingASGITransport
 from pandastack.errors import CapacityError, PandastackError, ServerError, UnavailableError, from_body
 
@@ -121,6 +121,11 @@ class EngineClient:
         """Every snapshot that was taken of a sandbox and not deleted."""
         return _array(await self._call("GET", "/snapshots"))
 
+    async def measure(self, going: Sequence[str]) -> dict[str, Any]:
+        """``total_bytes``, ``free_bytes`` and ``reserve_bytes`` of the engine's storage, and in ``frees`` for each of
+        these snapshots the bytes that become free when it is deleted after those before it."""
+        return _object(await self._call("POST", "/snapshots/measure", {"ids": list(going)}))
+
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Free what a snapshot has."""
         await self._call("DELETE", f"/snapshots/{snapshot_id}")
@@ -138,12 +143,59 @@ class EngineClient:
         """The same sandbox, continued from a snapshot. After a failure its machine may be gone."""
         return _object(await self._call("POST", f"/sandboxes/{sandbox_id}/rewind", {"snapshot": snapshot_id}))
 
+    async def diff(self, before: Mapping[str, str], after: Mapping[str, str], patch: bool) -> dict[str, Any]:
+        """What differs between the files of two states of the same template.
+
+        Each is ``{"sandbox": id}``, ``{"snapshot": id}`` or ``{"template": name}``.
+        """
+        body = {"from": before, "to": after, "patch": patch}
+        return _object(await self._call("POST", "/diff", body, limit=_LONG))
+
     @asynccontextmanager
     async def exec(self, sandbox_id: str, command: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Record]]:
-        """Run a command: yields its records, the result last. Leaving the block early kills the command."""
+        """Run a command: yields its records, the result last.
+
+        Leaving the block early kills the command, or with ``leave`` in it lets it go on.
+        """
         path = f"/sandboxes/{sandbox_id}/exec"
         async with self._stream("POST", path, content=to_json(command)) as response:
             yield _records(response)
+
+    async def start_process(self, sandbox_id: str, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a process with the id in ``command``; it runs whether anybody looks at it or not."""
+        return _object(await self._call("POST", f"/sandboxes/{sandbox_id}/processes", command))
+
+    async def processes(self, sandbox_id: str) -> dict[str, Any]:
+        """``processes`` with the records of the guest, and ``retention``: what it keeps."""
+        return _object(await self._call("GET", f"/sandboxes/{sandbox_id}/processes"))
+
+    async def process(self, sandbox_id: str, process: str) -> dict[str, Any]:
+        """One record, by id or pid."""
+        return _object(await self._call("GET", _process(sandbox_id, process)))
+
+    @asynccontextmanager
+    async def attach(
+        self, sandbox_id: str, process: str, *, stdout: int | None, stderr: int | None, follow: bool
+    ) -> AsyncIterator[AsyncIterator[Record]]:
+        """Look at a process's output from these offsets on (None: not at all): yields records, the result last."""
+        wanted = {"stdout": stdout, "stderr": stderr, "follow": int(follow)}
+        params = {name: str(value) for name, value in wanted.items() if value is not None}
+        async with self._stream("GET", _process(sandbox_id, process, "/output"), params=params) as response:
+            yield _records(response)
+
+    async def send_input(self, sandbox_id: str, process: str, data: bytes | AsyncIterator[bytes], close: bool) -> int:
+        """Write to a process's standard input, and end it with ``close``. Waits while it does not read."""
+        url = _process(sandbox_id, process, "/stdin")
+        async with self._stream("POST", url, params={"close": str(int(close))}, content=data) as response:
+            return int(_object(_decoded(await response.aread()))["bytes"])
+
+    async def signal(self, sandbox_id: str, process: str, number: int) -> None:
+        """Send a signal to a process's group."""
+        await self._call("POST", _process(sandbox_id, process, "/signal"), {"signal": number})
+
+    async def resize(self, sandbox_id: str, process: str, rows: int, columns: int) -> None:
+        """Give a process's terminal another size."""
+        await self._call("POST", _process(sandbox_id, process, "/resize"), {"rows": rows, "cols": columns})
 
     @asynccontextmanager
     async def read_file(
@@ -231,12 +283,16 @@ class EngineClient:
                 await response.aclose()
 
 
+def _process(sandbox_id: str, process: str, rest: str = "") -> str:
+    return f"/sandboxes/{sandbox_id}/processes/{quote(process, safe='')}{rest}"
+
+
 async def _records(response: httpx.Response) -> AsyncIterator[Record]:
     parser = RecordParser()
     async for data in response.aiter_raw():
         for record in parser.feed(data):
             yield record
-            if isinstance(record, ExecResult):
+            if isinstance(record, ExecResult | StillRunning):
                 return
     raise UnavailableError("the engine ended the command's output without a result; the outcome is unknown")
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from pandastack.errors import ServerError
 
-KEEP_ALIVE, STDOUT, STDERR, RESULT = 0, 1, 2, 3
+KEEP_ALIVE, STDOUT, STDERR, RESULT, AT = 0, 1, 2, 3, 4
 
 _HEADER = struct.Struct("<BI")
+_AT = struct.Struct("<BQ")
 _MAX_PAYLOAD = 4 * 1024 * 1024
 
 
@@ -34,9 +35,23 @@ class ExecResult:
     duration_us: int
     timed_out: bool = False
     error: str | None = None
+    code: str | None = None
 
 
-Record = Output | ExecResult
+@dataclass(frozen=True, slots=True)
+class At:
+    """The next bytes of this output are at ``offset``: what was before it is not kept, if it did not come."""
+
+    kind: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class StillRunning:
+    """The end of a view that did not wait for the end of its process."""
+
+
+Record = Output | At | ExecResult | StillRunning
 
 
 class RecordParser:
@@ -52,7 +67,7 @@ class RecordParser:
         start = 0
         while len(pending) - start >= _HEADER.size:
             kind, length = _HEADER.unpack_from(pending, start)
-            if kind > RESULT or length > _MAX_PAYLOAD:
+            if kind > AT or length > _MAX_PAYLOAD:
                 raise ServerError("the engine sent a malformed exec record")
             end = start + _HEADER.size + length
             if len(pending) < end:
@@ -63,15 +78,22 @@ class RecordParser:
 
 
 def _record(kind: int, payload: bytes) -> Record:
+    if kind == AT:
+        if len(payload) != _AT.size:
+            raise ServerError("the engine sent a malformed offset")
+        return At(*_AT.unpack(payload))
     if kind != RESULT:
         return Output(kind, payload)
     try:
         result = json.loads(payload)
+        if result == {"running": True}:
+            return StillRunning()
         return ExecResult(
-            exit_code=int(result["exit_code"]),
+            exit_code=int(result.get("exit_code", -1) if "error" in result else result["exit_code"]),
             duration_us=int(result.get("duration_us") or 0),
             timed_out=bool(result.get("timed_out")),
             error=result.get("error"),
+            code=result.get("code"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ServerError("the engine sent a malformed exec result") from error

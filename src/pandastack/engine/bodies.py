@@ -65,6 +65,14 @@ def identifier(values: Mapping[str, Any], field: str) -> str:
         raise BadRequestError(f"{field} must be a UUID", field=field) from error
 
 
+def identifiers(values: Mapping[str, Any], field: str) -> list[str]:
+    """The UUIDs in the list under ``field``."""
+    found = values.get(field)
+    if not isinstance(found, list):
+        raise BadRequestError(f"{field} must be a list", field=field)
+    return [identifier({field: each}, field) for each in found]
+
+
 def exec_request(body: dict[str, Any]) -> tuple[ExecRequest, bytes | None]:
     """The command and its standard input (``None``: empty)."""
     command = body.get("cmd")
@@ -77,9 +85,36 @@ def exec_request(body: dict[str, Any]) -> tuple[ExecRequest, bytes | None]:
         cwd=body.get("cwd"),
         env=_strings(body.get("env"), "env"),
         user=body.get("user"),
-        stdin=stdin is not None,
+        stdin=stdin is not None or bool(body.get("stdin_open")),
+        id=identifier(body, "id") if body.get("id") is not None else None,
+        keep_bytes=_whole(body.get("keep_bytes", 0), "keep_bytes"),
+        spool=bool(body.get("spool")),
+        background=bool(body.get("background")),
+        terminal=_terminal(body.get("terminal")),
     )
     return request, stdin
+
+
+def _terminal(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise BadRequestError("terminal must be an object with rows and cols", field="terminal")
+    return terminal_size(value)
+
+
+def terminal_size(body: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows and columns."""
+    rows, columns = _whole(body.get("rows"), "rows"), _whole(body.get("cols"), "cols")
+    if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
+        raise BadRequestError("a terminal has 1 to 65535 rows and columns", field="rows")
+    return rows, columns
+
+
+def _whole(value: Any, field: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise BadRequestError(f"{field} must be a whole number", field=field)
+    return value
 
 
 def _seconds(value: Any, field: str) -> float | None:

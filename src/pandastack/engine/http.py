@@ -17,9 +17,11 @@ from starlette.routing import Route
 
 from pandastack.engine.bodies import create_order, create_source, json_body
 from pandastack.engine.engine import Engine
+from pandastack.engine.http_diff import diff
 from pandastack.engine.http_exec import execute
 from pandastack.engine.http_files import file_routes
 from pandastack.engine.http_lifecycle import lifecycle_routes, machine_json
+from pandastack.engine.http_processes import process_routes
 from pandastack.engine.sandbox import Hibernated, Sandbox
 from pandastack.engine.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.templates import Installed
@@ -44,6 +46,8 @@ def create_engine_app(engine: Engine) -> Starlette:
             Route(sandbox, delete_sandbox, methods=["DELETE"]),
             Route(f"{sandbox}/console", console),
             Route(f"{sandbox}/exec", execute, methods=["POST"]),
+            Route("/diff", diff, methods=["POST"]),
+            *process_routes(sandbox),
             *file_routes(sandbox),
             *lifecycle_routes(sandbox),
         ],
@@ -78,7 +82,7 @@ async def health(request: Request) -> Response:
             "accelerator": engine.accelerator.value,
             "isolation": engine.accelerator.isolation,
             "vmm": engine.vmm,
-            "sandboxes": len(engine.list()),
+            "sandboxes": sum(each.state == "running" for each in engine.list()),
         }
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager
 
+from pandastack.guest import changes as changing
 from pandastack.guest import exec as commands
-from pandastack.guest import files
+from pandastack.guest import files, processes
+from pandastack.guest.changes import Listing
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
+from pandastack.guest.processes import ProcessRecord, Retention, View
 
 _LONG_S = 600.0
 
@@ -25,7 +28,33 @@ class Channel(Connection):
         """Run a command; leaving the block early cancels it."""
         return commands.execute(self, request)
 
-    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    async def start(self, request: ExecRequest) -> ProcessRecord:
+        """Start a process that has an id and is looked at later."""
+        return await processes.start(self, request)
+
+    async def processes(self, process: str | None = None) -> tuple[list[ProcessRecord], Retention]:
+        """The records of all processes that have an id, or of one."""
+        return await processes.records(self, process)
+
+    def attach(
+        self, process: str, *, stdout: int | None = 0, stderr: int | None = 0, follow: bool = True
+    ) -> AbstractAsyncContextManager[View]:
+        """Look at a process's output from these offsets on; leaving the block leaves it as it is."""
+        return processes.attach(self, process, stdout=stdout, stderr=stderr, follow=follow)
+
+    async def send_input(self, process: str, data: AsyncIterable[bytes], *, close: bool = False) -> int:
+        """Write to a process's standard input; returns the bytes that it took."""
+        return await processes.send_input(self, process, data, close=close)
+
+    async def resize(self, process: str, rows: int, columns: int) -> None:
+        """Give a process's terminal another size."""
+        await processes.resize(self, process, rows, columns)
+
+    async def signal(self, process: str, number: int) -> None:
+        """Send a signal to a process's group."""
+        await processes.signal(self, process, number)
+
+    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """A regular file's bytes, in pieces of at most 32 KiB."""
         return files.read(self, path, offset=offset, length=length)
 
@@ -48,6 +77,10 @@ class Channel(Connection):
     async def mkdir(self, path: str, timeout_s: float = _LONG_S) -> None:
         """Make a directory and its parents; existing is fine."""
         await files.simple(self, "mkdir", path, timeout_s)
+
+    async def changes(self, timeout_s: float) -> Listing:
+        """What differs from the template."""
+        return await changing.changes(self, timeout_s)
 
     async def sync(self, timeout_s: float = _LONG_S) -> None:
         """Write everything in the guest's page cache to its disks."""

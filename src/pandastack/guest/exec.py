@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from pandastack.errors import BadRequestError, GuestError
@@ -19,6 +19,9 @@ STDOUT = 1
 STDERR = 2
 DEADLINE_GRACE_S = 5.0
 """Seconds that the guest gets beyond a command's timeout before the host ends the command itself."""
+LEAVE = 255
+"""Instead of a signal: ends a view, and nothing else."""
+BACKGROUND, SPOOL, FOLLOW, WANT_STDOUT, WANT_STDERR, CLOSE = 1, 2, 4, 8, 16, 32
 _SCRIPT_FROM = 32 * 1024
 _TIMEOUT_MAX_MS = 10**12
 
@@ -27,7 +30,11 @@ _TIMEOUT_MAX_MS = 10**12
 class ExecRequest:
     """``cmd`` is run by ``/bin/sh -c``; ``argv`` as it is. ``cwd`` defaults to the user's home, ``user`` to root.
 
-    Without ``stdin`` the command reads from /dev/null. ``timeout_s`` (seconds) ends the whole process group.
+    Without ``stdin`` the command reads from /dev/null. ``timeout_s`` (seconds) ends the whole session.
+
+    With an ``id`` (lower-case letters, digits and dashes, at most 36) the guest keeps a record of it, and its output:
+    of each stream the last ``keep_bytes``, from the first byte on with ``spool``, else from when its first view ends.
+    ``terminal`` (rows and columns) gives it a terminal instead of pipes.
     """
 
     cmd: str | None = None
@@ -37,6 +44,11 @@ class ExecRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
     stdin: bool = False
+    id: str | None = None
+    keep_bytes: int = 0
+    spool: bool = False
+    background: bool = False
+    terminal: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,7 @@ class Process:
                 self._result = ExecResult(exit_code=137, timed_out=True, signal=9)
                 return
             if item is None:
-                self._result = _result(checked(self._stream.result or {}, "command"))
+                self._result = exec_result(checked(self._stream.result or {}, "command"))
                 return
             yield (STDERR if item[0] is FrameType.DATA_ERR else STDOUT), item[1]
 
@@ -105,6 +117,10 @@ class Process:
             raise BadRequestError(f"{number} is no signal", field="signal")
         self._stream.signal(number)
 
+    def leave(self) -> None:
+        """Look no longer at a command that has an id: it goes on, and its output is kept."""
+        self._stream.abandon(LEAVE)
+
     def _patience(self) -> float | None:
         """Seconds to wait for the guest. One that still sends what a slow reader takes is not late."""
         if self._deadline is None:
@@ -115,19 +131,26 @@ class Process:
 @asynccontextmanager
 async def execute(connection: Connection, request: ExecRequest) -> AsyncIterator[Process]:
     """The command as a block; leaving it before the command ended kills the command's process group."""
-    if request.cmd is None and not request.argv:
-        raise BadRequestError("no command", field="cmd")
-    script = encoded(request.cmd or "", "cmd")
-    by_data = len(script) > _SCRIPT_FROM
-    with connection.open(_open(request, script, by_data)) as stream:
+    with open_command(connection, request, "exec") as (stream, script):
         process = Process(stream, request.timeout_s)
-        if by_data:
+        if script:
             await stream.send(script, DEADLINE_GRACE_S)
         yield process
 
 
-def _open(request: ExecRequest, script: bytes, by_data: bool) -> bytes:
-    items = [(1, b"exec")]
+@contextmanager
+def open_command(connection: Connection, request: ExecRequest, operation: str) -> Iterator[tuple[Stream, bytes]]:
+    """The stream of a command that is being started, and the part of the request that is still to be sent."""
+    if request.cmd is None and not request.argv:
+        raise BadRequestError("no command", field="cmd")
+    script = encoded(request.cmd or "", "cmd")
+    by_data = len(script) > _SCRIPT_FROM
+    with connection.open(_open(operation, request, script, by_data)) as stream:
+        yield stream, script if by_data else b""
+
+
+def _open(operation: str, request: ExecRequest, script: bytes, by_data: bool) -> bytes:
+    items = [(1, operation.encode())]
     if by_data:
         items.append((5, frames.u32(len(script))))
     elif request.cmd is not None:
@@ -143,10 +166,17 @@ def _open(request: ExecRequest, script: bytes, by_data: bool) -> bytes:
         items.append((9, frames.u64(milliseconds)))
     if request.stdin:
         items.append((10, b""))
+    if request.id is not None:
+        flags = BACKGROUND * request.background | SPOOL * request.spool
+        items += [(32, encoded(request.id, "id")), (33, frames.u32(flags)), (38, frames.u64(request.keep_bytes))]
+    if request.terminal is not None:
+        rows, columns = request.terminal
+        items += [(34, frames.u32(rows)), (35, frames.u32(columns))]
     return frames.encode_fields(items)
 
 
-def _result(fields: Fields) -> ExecResult:
+def exec_result(fields: Fields) -> ExecResult:
+    """How a command ended, from its RESULT."""
     return ExecResult(
         exit_code=frames.integer(fields, 3),
         timed_out=5 in fields,

@@ -42,6 +42,7 @@ class FrameType(IntEnum):
     QUIET = 5
     PING = 6
     PONG = 7
+    THAW = 8
     OPEN = 16
     DATA = 17
     DATA_ERR = 18
@@ -49,12 +50,14 @@ class FrameType(IntEnum):
     CREDIT = 20
     SIGNAL = 21
     RESULT = 22
+    AT = 23
+    RESIZE = 24
 
 
 FROM_GUEST = frozenset(
     (
         *(FrameType.HELLO, FrameType.RESUMED, FrameType.QUIET, FrameType.PONG),
-        *(FrameType.DATA, FrameType.DATA_ERR, FrameType.CREDIT, FrameType.RESULT),
+        *(FrameType.DATA, FrameType.DATA_ERR, FrameType.CREDIT, FrameType.RESULT, FrameType.AT),
     )
 )
 

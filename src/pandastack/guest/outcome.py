@@ -7,6 +7,7 @@ import errno
 from pandastack.errors import (
     BadRequestError,
     CapacityError,
+    ConflictError,
     GuestError,
     NotFoundError,
     PandastackError,
@@ -19,6 +20,8 @@ _ERRNO, _MESSAGE = 1, 2
 
 _CLASSES: dict[int, type[PandastackError]] = {
     errno.ENOENT: NotFoundError,
+    errno.ESRCH: NotFoundError,
+    **dict.fromkeys((errno.EEXIST, errno.EPIPE, errno.ECHILD), ConflictError),
     errno.ENOSPC: StorageFullError,
     errno.EDQUOT: StorageFullError,
     errno.EAGAIN: CapacityError,

@@ -56,12 +56,15 @@ class Stream:
         self._error = error
         self._notify()
 
-    def abandon(self) -> None:
-        """Nobody will take anything any more: cancel the operation in the guest and drop what it still sends."""
-        self._abandoned = True
+    def abandon(self, signal: int = 0) -> None:
+        """Nobody will take anything any more: drop what the guest still sends, and cancel the operation in it.
+
+        With another ``signal`` that is sent instead of the cancellation.
+        """
+        left_before, self._abandoned = self._abandoned, True
         self._chunks.clear()
-        if self.result is None and self._error is None:
-            self._post(encode(FrameType.SIGNAL, self.number, b"\0"))
+        if not left_before and self.result is None and self._error is None:
+            self._post(encode(FrameType.SIGNAL, self.number, bytes([signal])))
 
     async def next(self, timeout_s: float | None) -> tuple[FrameType, bytes] | None:
         """The next chunk, or None when the stream ended; waits at most ``timeout_s`` seconds.
@@ -105,6 +108,12 @@ class Stream:
         """Send a signal (1 to 64) to the process group."""
         if self.result is None and self._error is None:
             self._post(encode(FrameType.SIGNAL, self.number, bytes([number])))
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell a terminal its size."""
+        if self.result is None and self._error is None:
+            size = rows.to_bytes(2, "little") + columns.to_bytes(2, "little")
+            self._post(encode(FrameType.RESIZE, self.number, size))
 
     async def _change(self) -> None:
         if self._error is not None:

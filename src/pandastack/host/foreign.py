@@ -21,10 +21,12 @@ class ForeignProcess:
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
         self._pidfd = pidfd
+        self._waiting = anyio.Lock()
 
     async def wait(self) -> int | None:
-        """Wait for its end."""
-        await anyio.wait_readable(self._pidfd)
+        """Wait for its end, beside others who do."""
+        async with self._waiting:  # a descriptor can be waited for by one task at a time
+            await anyio.wait_readable(self._pidfd)
         return None
 
     def kill(self) -> None:

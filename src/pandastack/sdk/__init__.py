@@ -24,12 +24,22 @@ from pandastack.sdk._async.client import AsyncClient
 from pandastack.sdk._async.defaults import get_default_async_client, set_default_async_client
 from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._diff import Diff, FileChange, FileState
 from pandastack.sdk._experiment import BranchOutcome, Candidate, ExploreError, ExploreResult
 from pandastack.sdk._sync.client import Client
 from pandastack.sdk._sync.defaults import get_default_client, set_default_client
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.sandbox import Sandbox
-from pandastack.sdk._types import Checkpoint, CreateRetryEvent, ExecResult, FileInfo, FileMatch, Snapshot, Template
+from pandastack.sdk._types import (
+    Checkpoint,
+    CreateRetryEvent,
+    ExecResult,
+    FileInfo,
+    FileMatch,
+    ProcessInfo,
+    Snapshot,
+    Template,
+)
 
 __all__ = [
     "APIConnectionError",
@@ -47,14 +57,18 @@ __all__ = [
     "ConnectionError",
     "CreateCancelled",
     "CreateRetryEvent",
+    "Diff",
     "ExecInterrupted",
     "ExecResult",
     "ExploreError",
     "ExploreResult",
+    "FileChange",
     "FileInfo",
     "FileMatch",
+    "FileState",
     "NotFoundError",
     "PandastackError",
+    "ProcessInfo",
     "Sandbox",
     "SandboxTimeout",
     "ServerError",

@@ -8,6 +8,7 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -72,9 +73,10 @@ def create_sandbox(
     metadata: Mapping[str, str] | None,
     from_snapshot: str | None,
     volumes: Sequence[Mapping[str, Any]] | None,
+    own: Mapping[str, Any] = MappingProxyType({}),
 ) -> Call:
     """``POST /sandboxes``. Sizes are baked into the template, so ``cpu`` and ``memory_mb`` are warned about
-    and left out.
+    and left out. ``own`` has what the official SDK does not.
     """
     if cpu is not None or memory_mb is not None:
         warnings.warn("cpu and memory_mb have no effect: the template decides them", DeprecationWarning, stacklevel=3)
@@ -84,9 +86,22 @@ def create_sandbox(
         "metadata": metadata,
         "from_snapshot": from_snapshot,
         "volumes": volumes,
+        **own,
     }
     present = {key: value for key, value in optional.items() if value is not None}
     return Call("POST", "/sandboxes", json={"template": template, **present}, creates=True)
+
+
+def lifecycle_options(
+    on_expire: str | None, checkpoint_every: float | None, checkpoint_after_exec: bool | None
+) -> dict[str, Any]:
+    """The fields about a sandbox's life that a create and ``PATCH …/lifecycle`` have in common; None is left out."""
+    wanted = {
+        "on_expire": on_expire,
+        "checkpoint_every": checkpoint_every,
+        "checkpoint_after_exec": checkpoint_after_exec,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
 
 
 def exec_command(sandbox_id: str, cmd: str, timeout_seconds: float | None, streamed: bool, default: float) -> Call:

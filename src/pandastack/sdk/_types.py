@@ -51,6 +51,42 @@ class ExecResult:
 
 
 @dataclass
+class ProcessInfo:
+    """A process of a sandbox. ``exit_code`` is None while it runs; 128 + ``signal`` when it was killed.
+
+    ``stdout`` and ``stderr`` are the offsets of the first byte that is kept and behind the last that was written.
+    """
+
+    id: str
+    pid: int
+    cmd: str
+    status: str
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    cancelled: bool = False
+    background: bool = False
+    inherited: bool = False
+    pty: bool = False
+    user: str = "root"
+    started_at: str | None = None
+    duration_ms: int = 0
+    usage: dict[str, int] | None = None
+    stdout: tuple[int, int] = (0, 0)
+    stderr: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ProcessInfo:
+        """Build from the server's record."""
+        known = {each.name for each in fields(cls)} - {"stdout", "stderr"}
+        values = {key: value for key, value in data.items() if key in known}
+        for name, extent in (data.get("output") or {}).items():
+            if name in ("stdout", "stderr"):
+                values[name] = (int(extent["start"]), int(extent["end"]))
+        return cls(**values)
+
+
+@dataclass
 class FileInfo:
     """A file or directory inside a sandbox; ``size`` in bytes, ``mtime`` in seconds since the epoch."""
 
@@ -126,13 +162,20 @@ class Snapshot(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state in the timeline of a sandbox; ``dirty_bytes`` is what was written anew for it."""
+    """A state in the timeline of a sandbox; ``dirty_bytes`` is what was written anew for it.
+
+    ``commands`` are the last of the ``command_count`` commands that ran since the checkpoint before, shortened and each
+    on one line; ``automatic`` ones the server took by itself.
+    """
 
     id: str
     created_at: str | None = None
     label: str | None = None
     size_bytes: int = 0
     dirty_bytes: int = 0
+    automatic: bool = False
+    commands: tuple[str, ...] = ()
+    command_count: int = 0
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Checkpoint:
@@ -143,4 +186,7 @@ class Checkpoint:
             label=data.get("label"),
             size_bytes=int(data.get("size_bytes") or 0),
             dirty_bytes=int(data.get("dirty_bytes") or 0),
+            automatic=bool(data.get("automatic")),
+            commands=tuple(map(str, data.get("commands") or ())),
+            command_count=int(data.get("command_count") or 0),
         )

@@ -14,19 +14,25 @@ from pandastack.errors import PandastackError
 from pandastack.services.access import Access
 from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
-from pandastack.services.commands import Commands
+from pandastack.services.commands import Commands, Streams
 from pandastack.services.deadlines import Deadlines
+from pandastack.services.diffs import Diffs
 from pandastack.services.events import EventLog
 from pandastack.services.files import Consoles, Files
 from pandastack.services.forks import Forks
+from pandastack.services.language_servers import LanguageServers
 from pandastack.services.lifecycle import Lifecycle
+from pandastack.services.processes import Processes
 from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
+from pandastack.services.rewinding import Rewinding
+from pandastack.services.room import Room
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
+from pandastack.services.terminals import Terminals
 from pandastack.services.timeline import Timeline
 from pandastack.services.trees import Trees
 from pandastack.services.watches import Watches
@@ -46,8 +52,12 @@ class ControlPlane:
     lifecycle: Lifecycle
     snapshots: Snapshots
     timeline: Timeline
+    diffs: Diffs
     forks: Forks
     commands: Commands
+    processes: Processes
+    terminals: Terminals
+    language_servers: LanguageServers
     files: Files
     trees: Trees
     watches: Watches
@@ -90,11 +100,15 @@ async def open_control_plane(
         events, activity, alarm = EventLog(store), Activity(), Alarm()
         registry, access = Registry(store, events), Access(store)
         deadlines = Deadlines(activity, alarm, settings)
-        lifecycle = Lifecycle(registry, engine, activity, deadlines)
         snapshots = Snapshots(store, engine, events)
-        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, settings)
+        room = Room(registry, engine, snapshots, settings)
+        rewinding = Rewinding(registry, engine, activity, deadlines, snapshots)
+        lifecycle = Lifecycle(registry, engine, activity, deadlines, room, rewinding)
+        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, room, rewinding, settings)
         sandboxes = Sandboxes(parts)
         timeline = Timeline(parts, sandboxes)
+        streams = Streams(settings)
+        processes = Processes(registry, sandboxes, engine, activity, streams, settings)
         recovery = Recovery(parts, sandboxes)
         reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
         plane = ControlPlane(
@@ -107,8 +121,12 @@ async def open_control_plane(
             lifecycle=lifecycle,
             snapshots=snapshots,
             timeline=timeline,
+            diffs=Diffs(parts, sandboxes),
             forks=Forks(parts, sandboxes),
-            commands=Commands(sandboxes, engine, activity, settings),
+            commands=Commands(sandboxes, engine, activity, streams, settings),
+            processes=processes,
+            terminals=Terminals(processes, settings),
+            language_servers=LanguageServers(processes),
             files=Files(sandboxes, engine),
             trees=Trees(sandboxes, engine, settings),
             watches=Watches(sandboxes, engine),
@@ -126,5 +144,7 @@ async def open_control_plane(
             tasks.start_soon(recovery.follow)
             tasks.start_soon(reaper.run)
             tasks.start_soon(timeline.run)
+            tasks.start_soon(processes.run)
+            tasks.start_soon(plane.terminals.run)
             yield plane
             tasks.cancel_scope.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,12 +13,16 @@ from pandastack.api import models
 from pandastack.api.errors import body_of
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
 from pandastack.api.streams import Event, EventStream
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Record
+from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
+from pandastack.errors import BadRequestError
 from pandastack.services.commands import Command, OutputText, failure_of
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["exec"])
 
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+
+PROCESS_HEADER = "x-pandastack-process"
+"""Names the record of a command whose answer is still to come."""
 
 
 @router.post(
@@ -30,7 +35,7 @@ async def execute(request: Request, sandbox_id: str) -> Response:
     """Run a command to its end. A timeout is an error (500) whose message contains `timeout`."""
     plane = plane_of(request)
     body = await read_json(request, models.ExecCommand)
-    command = plane.commands.plan(body.cmd, body.timeout_seconds)
+    command = plane.commands.plan(body.cmd, body.timeout_seconds, body.id)
     outcome = await plane.commands.run(workspace_of(request), sandbox_id, command)
     answer: dict[str, Any] = {
         "stdout": outcome.stdout,
@@ -38,6 +43,7 @@ async def execute(request: Request, sandbox_id: str) -> Response:
         "exit_code": outcome.exit_code,
         "duration_ms": round(outcome.duration_us / 1000),
         "guest_us": outcome.duration_us,
+        "process_id": command.id,
     }
     return json_response(answer | ({"truncated": outcome.truncated} if outcome.truncated else {}))
 
@@ -45,32 +51,42 @@ async def execute(request: Request, sandbox_id: str) -> Response:
 @router.post(
     "/exec/stream",
     response_class=Response,
-    openapi_extra=models.takes(models.ExecCommand),
+    openapi_extra=models.takes(models.StreamedCommand),
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def execute_streaming(request: Request, sandbox_id: str) -> Response:
-    """Events `stdout` and `stderr` with a `chunk`, then `exit` or `error`. Leaving early kills the command."""
+    """Events `stdout` and `stderr` with a `chunk`, then `exit` or `error`. Leaving early kills the command.
+
+    With `"on_disconnect": "keep"` it goes on, and `…/processes/{id}/output` has the rest; the id is in the header
+    `X-Pandastack-Process`. `end` of an event is where to go on: the offset behind the chunk's last byte.
+    """
     plane = plane_of(request)
-    body = await read_json(request, models.ExecCommand)
-    command = plane.commands.plan(body.cmd, body.timeout_seconds)
+    body = await read_json(request, models.StreamedCommand)
+    if body.on_disconnect not in (None, "kill", "keep"):
+        raise BadRequestError("on_disconnect: must be kill or keep", field="on_disconnect")
+    command = plane.commands.plan(body.cmd, body.timeout_seconds, body.id)
+    command = replace(command, leave=body.on_disconnect == "keep")
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[Event]]:
         async with plane.commands.stream(workspace_of(request), sandbox_id, command) as records:
             yield _events(records, command)
 
-    return EventStream(source, plane.settings.keep_alive_seconds)
+    return EventStream(source, plane.settings.keep_alive_seconds, {PROCESS_HEADER: command.id})
 
 
 async def _events(records: AsyncIterator[Record], command: Command) -> AsyncIterator[Event]:
-    text = OutputText()
+    text, ends = OutputText(), dict.fromkeys(_NAMES, 0)
     async for record in records:
-        if not isinstance(record, ExecResult):
+        if isinstance(record, Output) and record.kind in _NAMES:
+            ends[record.kind] += len(record.data)
             if chunk := text.feed(record):
-                yield _NAMES[record.kind], {"chunk": chunk}
+                end = ends[record.kind] - text.unfinished(record.kind)
+                yield _NAMES[record.kind], {"chunk": chunk, "end": end}
+        if not isinstance(record, ExecResult):
             continue
         for kind, chunk in text.rest():
-            yield _NAMES[kind], {"chunk": chunk}
+            yield _NAMES[kind], {"chunk": chunk, "end": ends[kind]}
         if failure := failure_of(record, command):
             yield "error", body_of(failure)
         else:

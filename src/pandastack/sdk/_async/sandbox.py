@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.sdk._async.commands import AsyncCommandStream, AsyncSandboxCommands, run_command
@@ -14,8 +14,9 @@ from pandastack.sdk._async.defaults import get_default_async_client
 from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.filesystem import AsyncSandboxFilesystem
 from pandastack.sdk._async.lifecycle import AsyncLifecycle
+from pandastack.sdk._async.processes import AsyncProcesses
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
-from pandastack.sdk._call import Call, code_command, create_sandbox, segment
+from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import ExecResult
@@ -80,10 +81,14 @@ class AsyncSandbox(AsyncLifecycle):
         volumes: Sequence[Mapping[str, Any]] | None = None,
         *,
         cancel: AsyncCancelEvent | None = None,
+        on_expire: Literal["delete", "hibernate"] | None = None,
+        checkpoint_every: float | None = None,
+        checkpoint_after_exec: bool | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = get_default_async_client()
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
+        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
         return cls.from_dict(await client.transport.object(call, cancel), client, persistent)
 
     @classmethod
@@ -107,6 +112,11 @@ class AsyncSandbox(AsyncLifecycle):
     def filesystem(self) -> AsyncSandboxFilesystem:
         """The sandbox's files."""
         return AsyncSandboxFilesystem(self)
+
+    @property
+    def processes(self) -> AsyncProcesses:
+        """Commands that go on whoever looks at them."""
+        return AsyncProcesses(self)
 
     @property
     def commands(self) -> AsyncSandboxCommands:
@@ -185,6 +195,9 @@ class AsyncSandbox(AsyncLifecycle):
         for each in fields(self):
             setattr(self, each.name, getattr(current, each.name))
         return self
+
+    def _other(self, record: Mapping[str, Any]) -> Self:
+        return type(self).from_dict(record, self.client)
 
     def _path(self, below: str = "") -> str:
         return f"/sandboxes/{segment(self.id)}{below}"

@@ -7,11 +7,11 @@ import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
-from pandastack.sdk._call import Call, code_command, create_sandbox, segment
+from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import CancelEvent
 from pandastack.sdk._sync.commands import CommandStream, SandboxCommands, run_command
@@ -19,6 +19,7 @@ from pandastack.sdk._sync.defaults import get_default_client
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.filesystem import SandboxFilesystem
 from pandastack.sdk._sync.lifecycle import Lifecycle
+from pandastack.sdk._sync.processes import Processes
 from pandastack.sdk._types import ExecResult
 from pandastack.sdk._wire import json_value
 
@@ -81,10 +82,14 @@ class Sandbox(Lifecycle):
         volumes: Sequence[Mapping[str, Any]] | None = None,
         *,
         cancel: CancelEvent | None = None,
+        on_expire: Literal["delete", "hibernate"] | None = None,
+        checkpoint_every: float | None = None,
+        checkpoint_after_exec: bool | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = get_default_client()
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
+        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
         return cls.from_dict(client.transport.object(call, cancel), client, persistent)
 
     @classmethod
@@ -108,6 +113,11 @@ class Sandbox(Lifecycle):
     def filesystem(self) -> SandboxFilesystem:
         """The sandbox's files."""
         return SandboxFilesystem(self)
+
+    @property
+    def processes(self) -> Processes:
+        """Commands that go on whoever looks at them."""
+        return Processes(self)
 
     @property
     def commands(self) -> SandboxCommands:
@@ -186,6 +196,9 @@ class Sandbox(Lifecycle):
         for each in fields(self):
             setattr(self, each.name, getattr(current, each.name))
         return self
+
+    def _other(self, record: Mapping[str, Any]) -> Self:
+        return type(self).from_dict(record, self.client)
 
     def _path(self, below: str = "") -> str:
         return f"/sandboxes/{segment(self.id)}{below}"

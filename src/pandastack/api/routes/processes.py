@@ -1,0 +1,211 @@
+"""Processes of a sandbox: started, looked at, fed, signalled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from pandastack.api import models, render
+from pandastack.api.errors import body_of
+from pandastack.api.requests import flag, json_response, limited, plane_of, read_json, workspace_of
+from pandastack.api.streams import ByteStream, Event, EventStream
+from pandastack.cluster.exec_records import STDERR, STDOUT, At, ExecResult, Output, Record
+from pandastack.errors import BadRequestError, UnavailableError, from_body
+from pandastack.services.commands import OutputText
+from pandastack.services.processes import LONGEST_WAIT_SECONDS
+
+router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/processes", tags=["processes"])
+
+_KINDS = {"stdout": STDOUT, "stderr": STDERR}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_DEFAULT_WAIT_SECONDS = 25.0  # clients wait 30 s for an answer
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_class=Response,
+    responses={201: {"model": models.Process}},
+    openapi_extra=models.takes(models.StartProcess),
+)
+async def start(request: Request, sandbox_id: str) -> Response:
+    """Start a process. It goes on whoever looks at it, also while the server is away."""
+    plane = plane_of(request)
+    body = await read_json(request, models.StartProcess)
+    new = plane.processes.plan(body.model_dump())
+    return json_response(render.process(await plane.processes.start(workspace_of(request), sandbox_id, new)), 201)
+
+
+@router.get("", response_class=Response, responses={200: {"model": models.Processes}})
+async def list_processes(request: Request, sandbox_id: str) -> Response:
+    """Running processes and exited ones that are remembered, oldest first. `exec` leaves records too."""
+    plane = plane_of(request)
+    return json_response(render.processes(await plane.processes.list(workspace_of(request), sandbox_id), plane))
+
+
+@router.get("/{process}", response_class=Response, responses={200: {"model": models.Process}})
+async def get_process(request: Request, sandbox_id: str, process: str) -> Response:
+    """One process, by id or pid."""
+    record = await plane_of(request).processes.get(workspace_of(request), sandbox_id, process)
+    return json_response(render.process(record))
+
+
+@router.get(
+    "/{process}/output",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}, "text/event-stream": {}}}},
+)
+async def output(
+    request: Request,
+    sandbox_id: str,
+    process: str,
+    stream: str = "",
+    offset: int = 0,
+    stderr_offset: int | None = None,
+    follow: str = "",
+    format: str = "",
+) -> Response:
+    """Output from `offset` on; a negative one counts from the end.
+
+    Bytes of one `stream` (`stdout` by default), or events of `both` (the default of `follow=1`; `format=bytes` and
+    `format=sse` choose). What is no longer kept is skipped, and said: bytes have the header `X-Pandastack-Offset`,
+    events a `gap`.
+    """
+    plane, workspace = plane_of(request), workspace_of(request)
+    as_events = {"sse": True, "bytes": False, "": flag(follow)}.get(format)
+    stream = stream or ("both" if as_events else "stdout")
+    if as_events is None:
+        raise BadRequestError("format: must be bytes or sse", field="format")
+    if stream not in (("stdout", "stderr", "both") if as_events else ("stdout", "stderr")):
+        raise BadRequestError("stream: must be stdout or stderr, or with events both", field="stream")
+    wanted = _offsets(stream, offset, stderr_offset)
+
+    @asynccontextmanager
+    async def events() -> AsyncIterator[AsyncIterator[Event]]:
+        async with plane.processes.view(workspace, sandbox_id, process, follow=flag(follow), **wanted) as records:
+            yield _events(records, wanted)
+
+    @asynccontextmanager
+    async def content() -> AsyncIterator[tuple[Mapping[str, str], AsyncIterator[bytes]]]:
+        async with plane.processes.view(workspace, sandbox_id, process, follow=flag(follow), **wanted) as records:
+            first = await _first_offset(records)
+            yield {"x-pandastack-offset": str(first)}, _bytes(records, first)
+
+    return EventStream(events, plane.settings.keep_alive_seconds) if as_events else ByteStream(content)
+
+
+def _offsets(stream: str, offset: int, stderr_offset: int | None) -> dict[str, int | None]:
+    for name, value in (("offset", offset), ("stderr_offset", stderr_offset or 0)):
+        if not -(1 << 62) < value < 1 << 62:
+            raise BadRequestError(f"{name}: is out of range", field=name)
+    second = offset if stderr_offset is None else stderr_offset
+    return {"stdout": None if stream == "stderr" else offset, "stderr": None if stream == "stdout" else second}
+
+
+async def _events(records: AsyncIterator[Record], wanted: Mapping[str, int | None]) -> AsyncIterator[Event]:
+    text = OutputText()
+    at = {kind: max(wanted[name] or 0, 0) for name, kind in _KINDS.items()}
+    async for record in records:
+        if isinstance(record, At) and record.kind in _NAMES:
+            rest = text.skip(record.kind)
+            if rest:
+                yield _NAMES[record.kind], {"chunk": rest, "end": at[record.kind]}
+            if record.offset > at[record.kind]:
+                gap = {"stream": _NAMES[record.kind], "start": at[record.kind], "end": record.offset}
+                yield "gap", gap
+            at[record.kind] = record.offset
+        elif isinstance(record, Output) and record.kind in _NAMES:
+            at[record.kind] += len(record.data)
+            if chunk := text.feed(record):
+                yield _NAMES[record.kind], {"chunk": chunk, "end": at[record.kind] - text.unfinished(record.kind)}
+        elif not isinstance(record, Output | At):
+            for kind, chunk in text.rest():
+                yield _NAMES[kind], {"chunk": chunk, "end": at[kind]}
+            yield _last(record)
+
+
+def _last(record: Record) -> Event:
+    if not isinstance(record, ExecResult):
+        return "end", {"status": "running"}
+    if record.error:
+        return "error", body_of(from_body(0, {"error": record.error, "code": record.code}))
+    ended: dict[str, Any] = {"exit_code": record.exit_code, "duration_ms": round(record.duration_us / 1000)}
+    return "exit", ended | ({"timed_out": True} if record.timed_out else {})
+
+
+async def _first_offset(records: AsyncIterator[Record]) -> int:
+    async for record in records:
+        if isinstance(record, At):
+            return record.offset
+        if isinstance(record, ExecResult) and record.error:
+            raise from_body(0, {"error": record.error, "code": record.code})
+    raise UnavailableError("the guest did not say where the output begins")
+
+
+async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes]:
+    """A failure in here breaks the connection, so that nobody takes a part for the whole."""
+    async for record in records:
+        if isinstance(record, Output):
+            at += len(record.data)
+            if record.data:
+                yield record.data
+        elif isinstance(record, At) and record.offset != at:
+            raise UnavailableError(f"output from {at} to {record.offset} is no longer kept")
+        elif isinstance(record, ExecResult) and record.error:
+            raise UnavailableError(record.error)
+
+
+@router.post("/{process}/stdin", response_class=Response)
+async def send_input(request: Request, sandbox_id: str, process: str, close: str = "") -> Response:
+    """Write the body to the standard input; `close=1` ends it. Answers when the process's pipe has taken all."""
+    plane, workspace = plane_of(request), workspace_of(request)
+    body = limited(request, plane.settings.max_file_bytes)
+    count = await plane.processes.send_input(workspace, sandbox_id, process, body, close=flag(close))
+    return json_response({"bytes": count})
+
+
+@router.post(
+    "/{process}/signal",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=models.takes(models.SignalProcess),
+)
+async def signal(request: Request, sandbox_id: str, process: str) -> Response:
+    """Send a signal to the process's group: `TERM` unless the body names another."""
+    body = await read_json(request, models.SignalProcess)
+    await plane_of(request).processes.signal(workspace_of(request), sandbox_id, process, body.signal)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{process}/resize",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=models.takes(models.ResizeTerminal),
+)
+async def resize(request: Request, sandbox_id: str, process: str) -> Response:
+    """Give the process's terminal another size."""
+    body = await read_json(request, models.ResizeTerminal)
+    await plane_of(request).processes.resize(workspace_of(request), sandbox_id, process, body.rows, body.cols)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{process}/wait",
+    response_class=Response,
+    responses={200: {"model": models.Process}},
+    openapi_extra=models.takes(models.WaitProcess),
+)
+async def wait(request: Request, sandbox_id: str, process: str) -> Response:
+    """Answers when the process has exited, or with `running` when the time is over."""
+    body = await read_json(request, models.WaitProcess)
+    seconds = _DEFAULT_WAIT_SECONDS if body.timeout_seconds is None else body.timeout_seconds
+    if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
+        raise BadRequestError(
+            f"timeout_seconds: must be between 0 and {LONGEST_WAIT_SECONDS:.0f}", field="timeout_seconds"
+        )
+    record = await plane_of(request).processes.wait(workspace_of(request), sandbox_id, process, seconds)
+    return json_response(render.process(record))

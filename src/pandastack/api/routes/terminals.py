@@ -1,0 +1,148 @@
+"""Terminals over WebSockets: binary frames are bytes of the terminal, text frames are JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from fastapi import APIRouter
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from pandastack.api.requests import plane_of, workspace_of
+from pandastack.api.routes.exec import PROCESS_HEADER
+from pandastack.api.sockets import NORMAL, REFUSED, parsed, receive, refuse, send_json
+from pandastack.cluster.exec_records import ExecResult, Output
+from pandastack.errors import BadRequestError, PandastackError
+from pandastack.services.terminals import Place, Terminals
+
+router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["terminals"])
+
+OFFSET_HEADER = "x-pandastack-offset"
+_WAITING_FRAMES = 256
+"""Frames that may wait for a terminal that does not take its input."""
+
+_Event = bytes | tuple[int, int]
+"""Typed bytes, or rows and columns."""
+
+
+@router.websocket("/exec/pty")
+@router.websocket("/ssh")
+async def terminal(
+    websocket: WebSocket,
+    sandbox_id: str,
+    rows: str = "",
+    cols: str = "",
+    id: str = "",
+    cmd: str = "",
+    scrollback: str = "",
+    offset: str = "",
+) -> None:
+    """A login shell in a terminal, or another viewer of one: `id` attaches to what has it, or names a new one."""
+    plane = plane_of(websocket)
+    try:
+        place = await plane.terminals.open(
+            workspace_of(websocket),
+            sandbox_id,
+            wanted=id or None,
+            size=(_number(rows or "24", "rows"), _number(cols or "80", "cols")) if rows or cols or not id else None,
+            cmd=cmd or None,
+            scrollback=_number(scrollback, "scrollback") if scrollback else None,
+            offset=_number(offset, "offset") if offset else None,
+        )
+    except PandastackError as error:
+        await refuse(websocket, error)
+        return
+    headers = {PROCESS_HEADER: place.id, OFFSET_HEADER: str(place.offset)}
+    await websocket.accept(headers=[(name.encode(), value.encode()) for name, value in headers.items()])
+    await _Session(websocket, plane.terminals, place).run()
+
+
+def _number(text: str, field: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise BadRequestError(f"{field}: must be a whole number", field=field)
+    return int(text)
+
+
+class _Session:
+    """One viewer, from the upgrade to the end of the connection."""
+
+    def __init__(self, websocket: WebSocket, terminals: Terminals, place: Place) -> None:
+        self._websocket = websocket
+        self._terminals = terminals
+        self._place = place
+
+    async def run(self) -> None:
+        try:
+            async with self._terminals.viewer(self._place) as records, anyio.create_task_group() as tasks:
+                send, typed = anyio.create_memory_object_stream[_Event](_WAITING_FRAMES)
+                tasks.start_soon(self._read, send, tasks.cancel_scope)
+                tasks.start_soon(self._type, typed)
+                async for record in records:
+                    if isinstance(record, Output) and record.data:
+                        await self._websocket.send_bytes(record.data)
+                    elif isinstance(record, ExecResult):
+                        await self._end(record)
+                tasks.cancel_scope.cancel()
+        except* PandastackError as errors:
+            await self._fail(errors.exceptions[0])
+        except* (WebSocketDisconnect, OSError):
+            pass
+
+    async def _end(self, result: ExecResult) -> None:
+        await send_json(self._websocket, {"error": result.error} if result.error else {"exit": result.exit_code})
+        await self._websocket.close(NORMAL)
+
+    async def _fail(self, error: BaseException) -> None:
+        try:
+            await send_json(self._websocket, {"error": str(error)})
+            await self._websocket.close(NORMAL)
+        except (WebSocketDisconnect, OSError, RuntimeError):
+            pass  # the viewer has left as well
+
+    async def _read(self, send: MemoryObjectSendStream[_Event], scope: anyio.CancelScope) -> None:
+        """Frames in, never waiting for the terminal, so that the end of the connection is seen."""
+        try:
+            while True:
+                frame = await receive(self._websocket)
+                event = frame if isinstance(frame, bytes) else _event(frame)
+                if event:
+                    send.send_nowait(event)
+        except WebSocketDisconnect as gone:
+            if gone.code == NORMAL:
+                await self._terminals.leave(self._place)
+        except anyio.WouldBlock:
+            await self._websocket.close(REFUSED, "the terminal does not take its input")
+        scope.cancel()
+
+    async def _type(self, typed: MemoryObjectReceiveStream[_Event]) -> None:
+        async for event in typed:
+            try:
+                if isinstance(event, bytes):
+                    await self._terminals.type(self._place, event)
+                else:
+                    await self._terminals.resize(self._place, *event)
+            except PandastackError:
+                pass  # it has ended: its exit is on its way
+
+
+def _event(text: str) -> _Event | None:
+    """What a text frame asks for: ``{"resize": {"rows", "cols"}}``, the flat form of it, or ``{"stdin": text}``."""
+    try:
+        frame = parsed(text)
+    except BadRequestError:
+        return None
+    if isinstance(frame.get("stdin"), str):
+        return str(frame["stdin"]).encode(errors="replace")
+    size: Any = frame.get("resize", frame if frame.get("type") == "resize" else None)
+    if not isinstance(size, dict):
+        return None
+    rows, cols = (_extent(size.get(name)) for name in ("rows", "cols"))
+    return (rows, cols) if rows and cols else None
+
+
+def _extent(value: Any) -> int:
+    """A number of rows or columns; 0 for what is none."""
+    whole = isinstance(value, int | float) and math.isfinite(value) and 1 <= value <= 65535
+    return int(value) if whole else 0

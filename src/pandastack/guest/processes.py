@@ -1,0 +1,262 @@
+"""Processes that a guest keeps records of: starting them, looking at them, feeding them (docs/design/0012)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pandastack.errors import BadRequestError, GuestError
+from pandastack.guest import frames
+from pandastack.guest.connection import Connection
+from pandastack.guest.exec import (
+    CLOSE,
+    DEADLINE_GRACE_S,
+    FOLLOW,
+    LEAVE,
+    STDERR,
+    STDOUT,
+    WANT_STDERR,
+    WANT_STDOUT,
+    ExecRequest,
+    ExecResult,
+    exec_result,
+    open_command,
+)
+from pandastack.guest.frames import Fields, FrameType
+from pandastack.guest.outcome import checked, encoded
+from pandastack.guest.streams import Stream
+
+STEP_TIMEOUT_S = 30.0
+"""Seconds that the guest may take for an answer that does not wait for a process."""
+RECORDS_MAX = 1024
+_ID, _FLAGS, _ROWS, _COLUMNS, _ERR_OFFSET, _SIGNAL, _OFFSET = 32, 33, 34, 35, 36, 37, 11
+_RECORD = 32
+_RUNNING, _TIMED_OUT, _CANCELLED, _PTY, _BACKGROUND, _INPUT, _INHERITED, _CUT = (1 << bit for bit in range(8))
+
+
+class Extent(NamedTuple):
+    """What is kept of an output: bytes ``base`` up to ``end``, counted from the first that was ever written."""
+
+    base: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """A process as the guest remembers it. Times are the guest's; ``blocks`` are of 512 bytes.
+
+    ``inherited``: it began in another machine, of which this one is a copy. ``exit_code`` is None while it runs.
+    """
+
+    id: str
+    pid: int
+    cmd: str
+    user: str
+    started_at: float
+    running: bool
+    exit_code: int | None
+    signal: int
+    timed_out: bool
+    cancelled: bool
+    pty: bool
+    background: bool
+    stdin_open: bool
+    inherited: bool
+    cmd_cut: bool
+    timeout_s: float | None
+    duration_us: int
+    utime_us: int
+    stime_us: int
+    maxrss_kb: int
+    read_blocks: int
+    written_blocks: int
+    stdout: Extent
+    stderr: Extent
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much the guest keeps of processes that ended, and how many records it has forgotten."""
+
+    records: int
+    bytes: int
+    age_s: int
+    forgotten: int
+
+
+class Piece(NamedTuple):
+    """Output: ``kind`` is 1 or 2, ``offset`` that of its first byte. Without bytes: the next ones begin there."""
+
+    kind: int
+    offset: int
+    data: bytes
+
+
+class View:
+    """A look at a process from some offsets on."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._at = {STDOUT: 0, STDERR: 0}
+        self.result: ExecResult | None = None
+        """How it ended; None after a view that did not follow, or whose process still runs."""
+
+    async def output(self) -> AsyncIterator[Piece]:
+        """The output. What the guest no longer has is skipped, which the offsets show."""
+        while True:
+            item = await self._stream.next(None)
+            if item is None:
+                fields = checked(self._stream.result or {}, "process")
+                self.result = exec_result(fields) if 3 in fields else None
+                return
+            yield self._piece(*item)
+
+    def _piece(self, kind: FrameType, payload: bytes) -> Piece:
+        if kind is FrameType.AT:
+            if len(payload) != 9 or payload[0] not in (STDOUT, STDERR):
+                raise GuestError("the guest sent a malformed offset")
+            self._at[payload[0]] = int.from_bytes(payload[1:], "little")
+            return Piece(payload[0], self._at[payload[0]], b"")
+        which = STDERR if kind is FrameType.DATA_ERR else STDOUT
+        offset = self._at[which]
+        self._at[which] = offset + len(payload)
+        return Piece(which, offset, payload)
+
+
+async def start(connection: Connection, request: ExecRequest) -> ProcessRecord:
+    """Start a process that nobody looks at yet; ConflictError when its id is taken."""
+    with open_command(connection, request, "start") as (stream, script):
+        if script:
+            await stream.send(script, DEADLINE_GRACE_S)
+        fields = await _finish(stream, "command")
+    if _RECORD not in fields:
+        raise GuestError("the guest sent no record")
+    return _record(fields[_RECORD][-1])
+
+
+async def records(connection: Connection, process: str | None = None) -> tuple[list[ProcessRecord], Retention]:
+    """All processes with an id, or the one with this id or pid; NotFoundError when there is none."""
+    found: list[ProcessRecord] = []
+    items = [] if process is None else [(_ID, encoded(process, "process"))]
+    with connection.open(_request("processes", *items)) as stream:
+        while (chunk := await _next(stream)) is not None:
+            found += [_record(value) for value in frames.decode_fields(chunk[1]).get(_RECORD, [])]
+            if len(found) > RECORDS_MAX:
+                raise GuestError("the guest does not end its list of processes")
+        fields = checked(stream.result or {}, f"process {process}")
+    kept = Retention(*(frames.integer(fields, key) for key in (33, 34, 35, 36)))
+    return sorted(found, key=lambda each: each.started_at), kept
+
+
+@asynccontextmanager
+async def attach(
+    connection: Connection, process: str, *, stdout: int | None, stderr: int | None, follow: bool
+) -> AsyncIterator[View]:
+    """Look at a process from these offsets on (None: not at all), until it ends or, without ``follow``, what is there.
+
+    Leaving the block leaves the process as it is.
+    """
+    flags = FOLLOW * follow | WANT_STDOUT * (stdout is not None) | WANT_STDERR * (stderr is not None)
+    items = [(_ID, encoded(process, "process")), (_FLAGS, frames.u32(flags))]
+    items += [(_OFFSET, frames.u64(stdout or 0)), (_ERR_OFFSET, frames.u64(stderr or 0))]
+    with connection.open(_request("attach", *items)) as stream:
+        try:
+            yield View(stream)
+        finally:
+            stream.abandon(LEAVE)
+
+
+async def send_input(connection: Connection, process: str, data: AsyncIterable[bytes], *, close: bool = False) -> int:
+    """Write to a process's standard input, and end it with ``close``; returns the bytes that it took.
+
+    Waits while its pipe is full. ConflictError when nobody can read them any more.
+    """
+    with connection.open(_input(process, close)) as stream:
+        async for chunk in data:
+            if not await stream.send(chunk):
+                break
+        stream.end_input()
+        while await stream.next(None) is not None:
+            pass
+        return frames.integer(checked(stream.result or {}, f"process {process}"), 10)
+
+
+async def resize(connection: Connection, process: str, rows: int, columns: int) -> None:
+    """Give a process's terminal another size."""
+    if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
+        raise BadRequestError("a terminal has 1 to 65535 rows and columns", field="rows")
+    with connection.open(_input(process, close=False)) as stream:
+        stream.resize(rows, columns)
+        stream.end_input()
+        await _finish(stream, f"process {process}")
+
+
+async def signal(connection: Connection, process: str, number: int) -> None:
+    """Send a signal (1 to 64) to a process's group; ConflictError when it has ended."""
+    if not 1 <= number <= 64:
+        raise BadRequestError(f"{number} is no signal", field="signal")
+    items = [(_ID, encoded(process, "process")), (_SIGNAL, frames.u32(number))]
+    with connection.open(_request("signal", *items)) as stream:
+        await _finish(stream, f"process {process}")
+
+
+def _request(operation: str, *items: tuple[int, bytes]) -> bytes:
+    return frames.encode_fields([(1, operation.encode()), *items])
+
+
+def _input(process: str, close: bool) -> bytes:
+    return _request("input", (_ID, encoded(process, "process")), (_FLAGS, frames.u32(CLOSE * close)))
+
+
+async def _next(stream: Stream) -> tuple[FrameType, bytes] | None:
+    try:
+        return await stream.next(STEP_TIMEOUT_S)
+    except TimeoutError as error:
+        raise GuestError(f"the guest made no progress for {STEP_TIMEOUT_S:g} seconds") from error
+
+
+async def _finish(stream: Stream, subject: str) -> Fields:
+    while await _next(stream) is not None:
+        pass
+    return checked(stream.result or {}, subject)
+
+
+def _record(value: bytes) -> ProcessRecord:
+    fields = frames.decode_fields(value)
+
+    def number(key: int) -> int:
+        return frames.integer(fields, key)
+
+    flags, milliseconds = number(4), number(19)
+    return ProcessRecord(
+        id=frames.text(fields, 1)[:36],
+        pid=number(2),
+        cmd=frames.text(fields, 17)[:4096],
+        user=frames.text(fields, 18)[:64],
+        started_at=number(3) / 1e9,
+        running=bool(flags & _RUNNING),
+        exit_code=number(5) if 5 in fields else None,
+        signal=number(6),
+        timed_out=bool(flags & _TIMED_OUT),
+        cancelled=bool(flags & _CANCELLED),
+        pty=bool(flags & _PTY),
+        background=bool(flags & _BACKGROUND),
+        stdin_open=bool(flags & _INPUT),
+        inherited=bool(flags & _INHERITED),
+        cmd_cut=bool(flags & _CUT),
+        timeout_s=milliseconds / 1000 if milliseconds else None,
+        duration_us=number(7),
+        utime_us=number(8),
+        stime_us=number(9),
+        maxrss_kb=number(10),
+        read_blocks=number(11),
+        written_blocks=number(12),
+        stdout=Extent(number(13), number(14)),
+        stderr=Extent(number(15), number(16)),
+        rows=number(20),
+        columns=number(21),
+    )

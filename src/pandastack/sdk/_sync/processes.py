@@ -1,0 +1,215 @@
+# Generated from ../_async/processes.py by scripts/generate_sync.py: change that file, not this one.
+"""Processes of a sandbox: commands that go on whoever looks at them, and whose output can be read again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+from pandastack.errors import ConnectionError, ExecInterrupted, PandastackError, UnavailableError
+from pandastack.sdk._call import STREAM_SILENCE_SECONDS, Call, segment
+from pandastack.sdk._runtime import pause
+from pandastack.sdk._sse import EventDecoder
+from pandastack.sdk._types import ProcessInfo
+from pandastack.sdk._wire import json_object, json_value, mapped_transport_errors
+
+if TYPE_CHECKING:
+    from pandastack.sdk._sync.sandbox import Sandbox
+
+_WAIT_SECONDS = 20.0
+"""How long one request waits for the end of a process; well below what clients wait for an answer."""
+_RECONNECT_SECONDS = 60.0
+"""How long a stream that broke is tried again."""
+
+
+class Process:
+    """One process, as the server last reported it in ``info``; :meth:`refresh` asks again."""
+
+    def __init__(self, sandbox: Sandbox, info: ProcessInfo) -> None:
+        self._sandbox = sandbox
+        self.info = info
+
+    @property
+    def id(self) -> str:
+        """What names it for as long as the sandbox remembers it."""
+        return self.info.id
+
+    def refresh(self) -> Self:
+        """Ask the server for the present record."""
+        self.info = ProcessInfo.from_dict(self._sandbox.client.transport.object(self._call("GET")))
+        return self
+
+    def wait(self, timeout_seconds: float | None = None) -> int:
+        """Wait for its end and return the exit code. Raises TimeoutError when it still runs by then."""
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            left = _WAIT_SECONDS if end is None else max(0.0, min(_WAIT_SECONDS, end - time.monotonic()))
+            call = self._call("POST", "/wait", json={"timeout_seconds": left}, silence=_WAIT_SECONDS + 30)
+            self.info = ProcessInfo.from_dict(self._sandbox.client.transport.object(call))
+            if self.info.exit_code is not None:
+                return self.info.exit_code
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"process {self.id} still runs after {timeout_seconds:g} s")
+
+    def output(self, stream: str = "stdout", offset: int = 0) -> bytes:
+        """What it has written until now to ``stdout`` or ``stderr``, from ``offset`` on (negative: from the end)."""
+        query = {"stream": stream, "offset": str(offset)}
+        response = self._sandbox.client.transport.run(self._call("GET", "/output", params=query))
+        return response.content
+
+    def follow(
+        self,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
+        *,
+        on_gap: Callable[[str, int, int], object] | None = None,
+    ) -> int:
+        """Hand its output, from the first byte on, to the callbacks as it appears, and return the exit code.
+
+        A stream that breaks is taken up again where it was; nothing comes twice. ``on_gap`` gets the name of the
+        stream and the offsets between which bytes are no longer kept. Raises ExecInterrupted when the server
+        does not come back within a minute.
+        """
+        view = _View(on_stdout, on_stderr, on_gap)
+        lost_at: float | None = None
+        while True:
+            try:
+                exit_code = self._look(view)
+                if exit_code is not None:
+                    return exit_code
+            except (ConnectionError, UnavailableError) as cause:
+                if lost_at is None or view.moved:
+                    lost_at = time.monotonic()
+                if time.monotonic() - lost_at > _RECONNECT_SECONDS:
+                    raise ExecInterrupted(f"{cause.message}; process {self.id} may go on") from cause
+                view.moved = False
+            pause(0.5, None)
+
+    def _look(self, view: _View) -> int | None:
+        """One connection; None when it ended without the process's end."""
+        query = {"follow": "1", "offset": str(view.at["stdout"]), "stderr_offset": str(view.at["stderr"])}
+        call = self._call("GET", "/output", params=query, silence=STREAM_SILENCE_SECONDS, streamed=True)
+        response = self._sandbox.client.transport.run(call)
+        with closing(response):
+            return self._read(response, view)
+
+    def _read(self, response: httpx.Response, view: _View) -> int | None:
+        decoder = EventDecoder()
+        pieces = response.iter_bytes()
+        while True:
+            with mapped_transport_errors(self._sandbox.client.api_url):
+                piece = next(pieces, None)
+            if piece is None:
+                return None
+            for event in decoder.feed(piece):
+                exit_code = view.take(event.name, event.data)
+                if exit_code is not None:
+                    return exit_code
+
+    def send_stdin(self, data: bytes | str, *, close: bool = False) -> int:
+        """Write to its standard input and end that with ``close``; returns the bytes it took."""
+        content = data.encode() if isinstance(data, str) else bytes(data)
+        call = self._call("POST", "/stdin", params={"close": "1"} if close else {}, content=content)
+        return int((self._sandbox.client.transport.object(call))["bytes"])
+
+    def signal(self, signal: int | str = "TERM") -> None:
+        """Send a signal, by name or number, to its process group. Raises ConflictError when it has ended."""
+        self._sandbox.client.transport.run(self._call("POST", "/signal", json={"signal": signal}))
+
+    def kill(self) -> None:
+        """Send it KILL."""
+        self.signal("KILL")
+
+    def _call(self, method: str, below: str = "", **options: Any) -> Call:
+        path = f"/sandboxes/{segment(self._sandbox.id)}/processes/{segment(self.id)}{below}"
+        return Call(method, path, **options)
+
+
+class Processes:
+    """The processes of one sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def start(
+        self,
+        cmd: str,
+        *,
+        background: bool = False,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        stdin: bool = False,
+        timeout_seconds: float | None = None,
+        id: str | None = None,
+    ) -> Process:
+        """Start a command and return at once. It goes on when this program, or the server, ends.
+
+        ``background`` does not keep the sandbox from being idle; ``stdin`` keeps standard input open. With an ``id``
+        of your own (a UUID) you can find it again whatever happens; a second start with it raises ConflictError.
+        """
+        optional = {
+            "background": background or None,
+            "cwd": cwd,
+            "env": None if env is None else dict(env),
+            "user": user,
+            "stdin": stdin or None,
+            "timeout_seconds": timeout_seconds,
+            "id": id,
+        }
+        body = {"cmd": cmd, **{key: value for key, value in optional.items() if value is not None}}
+        answer = self._sandbox.client.transport.object(Call("POST", self._path(), json=body))
+        return Process(self._sandbox, ProcessInfo.from_dict(answer))
+
+    def list(self) -> list[Process]:
+        """Those that run and those that are remembered, oldest first; commands run by ``exec`` too."""
+        answer = json_object(self._sandbox.client.transport.run(Call("GET", self._path())))
+        return [Process(self._sandbox, ProcessInfo.from_dict(each)) for each in answer["processes"]]
+
+    def get(self, process: str | int) -> Process:
+        """One, by its id or pid. Raises NotFoundError."""
+        call = Call("GET", f"{self._path()}/{segment(str(process))}")
+        answer = json_value(self._sandbox.client.transport.run(call))
+        return Process(self._sandbox, ProcessInfo.from_dict(answer))
+
+    def _path(self) -> str:
+        return f"/sandboxes/{segment(self._sandbox.id)}/processes"
+
+
+class _View:
+    """Where a reader is, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        on_stdout: Callable[[str], object] | None,
+        on_stderr: Callable[[str], object] | None,
+        on_gap: Callable[[str, int, int], object] | None,
+    ) -> None:
+        self.at = {"stdout": 0, "stderr": 0}
+        self.moved = False
+        self._listeners = {"stdout": on_stdout, "stderr": on_stderr}
+        self._on_gap = on_gap
+
+    def take(self, name: str, text: str) -> int | None:
+        """Act on one event; the exit code when it is the last one."""
+        data = json.loads(text) if text else {}
+        if name in self.at:
+            self.at[name], self.moved = int(data["end"]), True
+            listener = self._listeners[name]
+            if listener is not None:
+                listener(str(data["chunk"]))
+        elif name == "gap":
+            self.at[str(data["stream"])] = int(data["end"])
+            if self._on_gap is not None:
+                self._on_gap(str(data["stream"]), int(data["start"]), int(data["end"]))
+        elif name == "exit":
+            return int(data["exit_code"])
+        elif name == "error":
+            message = str(data.get("error") or "the output cannot be read")
+            raise UnavailableError(message) if data.get("code") != "not_found" else PandastackError(message)
+        return None
