@@ -43,7 +43,7 @@ static size_t some_request(uint8_t *to)
 	for (uint32_t i = pick(20); i > 0; i--) {
 		for (size_t at = 0; at < sizeof noise; at++)
 			noise[at] = (uint8_t)pick(256);
-		tlv_put(&w, (uint8_t)pick(15), noise, pick(sizeof noise));
+		tlv_put(&w, (uint8_t)pick(16), noise, pick(sizeof noise));
 	}
 	return (size_t)(w.at - to);
 }

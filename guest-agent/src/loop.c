@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "dispatch.h"
 #include "exec.h"
 #include "files.h"
@@ -106,7 +107,7 @@ static bool pump(void)
 		settle(&s->out);
 		settle(&s->err);
 		settle(&s->in);
-		moved |= s->kind == S_EXEC ? exec_pump(s) : files_pump(s);
+		moved |= s->kind == S_EXEC ? exec_pump(s) : s->kind == S_SOCKET ? connect_pump(s) : files_pump(s);
 		if (s->finished)
 			moved |= stream_result(s);
 	}

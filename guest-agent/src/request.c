@@ -47,13 +47,14 @@ static int take_number(struct request *r, const struct tlv_item *item)
 	case OPEN_OFFSET: r->offset = value; break;
 	case OPEN_LENGTH: r->length = value; r->has_length = true; break;
 	case OPEN_MODE: r->mode = value; r->has_mode = true; break;
+	case OPEN_PORT: r->port = value; break;
 	}
 	return 0;
 }
 
 static bool known_number(uint8_t key)
 {
-	return key == OPEN_SCRIPT_BYTES || (key >= OPEN_TIMEOUT_MS && key <= OPEN_MODE);
+	return key == OPEN_SCRIPT_BYTES || (key >= OPEN_TIMEOUT_MS && key <= OPEN_PORT);
 }
 
 int request_parse(struct request *r, uint8_t *payload, uint32_t length)

@@ -14,7 +14,7 @@ struct request {
 	size_t argc;
 	char *env[REQUEST_ENVS];
 	size_t envc;
-	uint64_t script_bytes, timeout_ms, offset, length, mode;
+	uint64_t script_bytes, timeout_ms, offset, length, mode, port;
 	bool input, has_mode, has_length;
 };
 

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "exec.h"
 #include "out.h"
 
@@ -46,6 +47,8 @@ struct stream *stream_new(uint32_t id)
 
 void stream_forget(struct stream *s)
 {
+	if (s->kind == S_SOCKET)
+		connect_close(s);
 	pipes_detach(s);
 	if (s->file >= 0)
 		close(s->file);

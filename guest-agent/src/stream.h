@@ -21,6 +21,7 @@ enum stream_kind {
 	S_READ,
 	S_WRITE,
 	S_LIST,
+	S_SOCKET,
 };
 
 struct pipe_end {

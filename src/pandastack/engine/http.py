@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from pandastack.engine.bodies import create_order, create_source, json_body
 from pandastack.engine.engine import Engine
+from pandastack.engine.http_connect import connect_routes
 from pandastack.engine.http_exec import execute
 from pandastack.engine.http_files import file_routes
 from pandastack.engine.http_lifecycle import lifecycle_routes, machine_json
@@ -45,6 +46,7 @@ def create_engine_app(engine: Engine) -> Starlette:
             Route(f"{sandbox}/console", console),
             Route(f"{sandbox}/exec", execute, methods=["POST"]),
             *file_routes(sandbox),
+            *connect_routes(sandbox),
             *lifecycle_routes(sandbox),
         ],
         exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 from pandastack.guest import exec as commands
 from pandastack.guest import files
+from pandastack.guest.connect import Pipe, connect
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
@@ -24,6 +25,10 @@ class Channel(Connection):
     def exec(self, request: ExecRequest) -> AbstractAsyncContextManager[Process]:
         """Run a command; leaving the block early cancels it."""
         return commands.execute(self, request)
+
+    def connect(self, *, path: str | None = None, port: int | None = None) -> AbstractAsyncContextManager[Pipe]:
+        """A connection to a Unix socket in the guest, or to a TCP port of its loopback."""
+        return connect(self, path=path, port=port)
 
     def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """A regular file's bytes, in pieces of at most 32 KiB."""

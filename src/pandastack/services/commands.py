@@ -19,10 +19,11 @@ from pandastack.services.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A line for the guest's shell. ``timeout_seconds`` None: no limit."""
+    """A line for the guest's shell. ``timeout_seconds`` None: no limit; ``stdin`` None: nothing, else base64."""
 
     cmd: str
     timeout_seconds: float | None = None
+    stdin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Commands:
             request: dict[str, Any] = {"cmd": command.cmd}
             if command.timeout_seconds:
                 request["timeout_seconds"] = command.timeout_seconds
+            if command.stdin is not None:
+                request["stdin"] = command.stdin
             async with self._engine.exec(sandbox.id, request) as records:
                 yield records
 

@@ -23,6 +23,7 @@ from pandastack.services.lifecycle import Lifecycle
 from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
+from pandastack.services.repl import Repl
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots
@@ -46,6 +47,7 @@ class ControlPlane:
     timeline: Timeline
     forks: Forks
     commands: Commands
+    repl: Repl
     files: Files
     consoles: Consoles
     templates: Templates
@@ -92,6 +94,7 @@ async def open_control_plane(
         sandboxes = Sandboxes(parts)
         timeline = Timeline(parts, sandboxes)
         recovery = Recovery(parts, sandboxes)
+        commands = Commands(sandboxes, engine, activity, settings)
         reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
         plane = ControlPlane(
             settings=settings,
@@ -104,7 +107,8 @@ async def open_control_plane(
             snapshots=snapshots,
             timeline=timeline,
             forks=Forks(parts, sandboxes),
-            commands=Commands(sandboxes, engine, activity, settings),
+            commands=commands,
+            repl=Repl(sandboxes, engine, activity, commands, timeline),
             files=Files(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),
