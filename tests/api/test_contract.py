@@ -296,7 +296,7 @@ async def test_logs_and_usage_and_events(api: Api) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [r for r in sorted(ROUTES) if "{sandbox_id}" in r[1]])
 async def test_an_unknown_sandbox_is_not_found(api: Api, method: str, path: str) -> None:
-    body = {"cmd": "true", "ttl_seconds": 1} if method in ("POST", "PATCH") else None
+    body = {"cmd": "true", "ttl_seconds": 1, "code": "1"} if method in ("POST", "PATCH") else None
     url = path.replace("/v1/sandboxes/{sandbox_id}", UNKNOWN)
     for query in ({"path": "/x"}, {"path": "/x", "follow": "1"}):
         answer = refusal(await api.http.request(method, url, params=query, json=body), 404)

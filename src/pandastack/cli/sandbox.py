@@ -12,6 +12,7 @@ import typer
 from pandastack.cli import lifecycle
 from pandastack.cli.connection import Id, connect, follow, record_of
 from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
+from pandastack.cli.repl import repl
 from pandastack.errors import PandastackError
 
 group = typer.Typer(no_args_is_help=True, help="Create, use and delete sandboxes.", rich_markup_mode=None)
@@ -120,6 +121,7 @@ def delete(
     raise typer.Exit(int(len(deleted) < len(sandbox_ids)))
 
 
+group.command()(repl)
 for _name, _function in lifecycle.COMMANDS.items():
     group.command(_name)(_function)
 

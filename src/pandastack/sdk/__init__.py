@@ -21,11 +21,14 @@ from pandastack.errors import (
     TemplateBuildError,
 )
 from pandastack.sdk._async.client import AsyncClient
+from pandastack.sdk._async.code import AsyncCodeContext
 from pandastack.sdk._async.defaults import get_default_async_client, set_default_async_client
 from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._code import Execution, Result
 from pandastack.sdk._experiment import BranchOutcome, Candidate, ExploreError, ExploreResult
 from pandastack.sdk._sync.client import Client
+from pandastack.sdk._sync.code import CodeContext
 from pandastack.sdk._sync.defaults import get_default_client, set_default_client
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.sandbox import Sandbox
@@ -34,6 +37,7 @@ from pandastack.sdk._types import Checkpoint, CreateRetryEvent, ExecResult, File
 __all__ = [
     "APIConnectionError",
     "AsyncClient",
+    "AsyncCodeContext",
     "AsyncSandbox",
     "AuthError",
     "BadRequestError",
@@ -42,6 +46,7 @@ __all__ = [
     "CapacityError",
     "Checkpoint",
     "Client",
+    "CodeContext",
     "CommandFailed",
     "ConflictError",
     "ConnectionError",
@@ -49,11 +54,13 @@ __all__ = [
     "CreateRetryEvent",
     "ExecInterrupted",
     "ExecResult",
+    "Execution",
     "ExploreError",
     "ExploreResult",
     "FileInfo",
     "NotFoundError",
     "PandastackError",
+    "Result",
     "Sandbox",
     "SandboxTimeout",
     "ServerError",
