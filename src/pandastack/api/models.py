@@ -78,6 +78,21 @@ class WaitProcess(_Request):
     timeout_seconds: Number | None = Field(None, description="How long to wait; default 25, at most 3600")
 
 
+class ReplCode(_Request):
+    code: str = ""
+    language: str = Field("python", description="`python`, `py`, `bash`, `sh`, `node`, `js`, `ruby`")
+
+
+class CreateReplSession(_Request):
+    language: str = Field("python", description="`python` or `bash`")
+
+
+class RunCell(_Request):
+    code: str = ""
+    timeout_ms: WholeNumber | None = Field(None, description="Absent: 30000; then the cell is interrupted")
+    checkpoint: StrictBool = Field(False, description="Take a checkpoint of the sandbox after the cell")
+
+
 class PatchLifecycle(_Request):
     ttl_seconds: WholeNumber | None = Field(None, description="Idle limit in seconds")
     persistent: StrictBool | None = None
@@ -183,6 +198,51 @@ class Retention(BaseModel):
 class Processes(BaseModel):
     processes: list[Process]
     retention: Retention
+
+
+class ReplOutcome(BaseModel):
+    language: str
+    stdout: str
+    stderr: str
+    exit_code: int
+    duration_ms: int
+
+
+class ReplSession(BaseModel):
+    id: str
+    session_id: str
+    sandbox_id: str
+    language: str
+    created_at: str
+    cells: int
+
+
+class Execution(BaseModel):
+    stdout: str
+    stderr: str
+    exit: int
+    exit_code: int
+    error: str | None
+    results: list[dict[str, str]] = Field(description="MIME bundles in order; binary data is base64, JSON serialised")
+    duration_ms: int
+    cells: int
+    restarted: bool = Field(description="The interpreter has ended: the state of the session is lost")
+    checkpoint_id: str | None = None
+
+
+class Variable(BaseModel):
+    name: str
+    type: str
+    shape: list[int] | None
+    repr: str
+
+
+class Variables(BaseModel):
+    variables: list[Variable]
+
+
+class Interrupted(BaseModel):
+    interrupted: bool = Field(description="False: no cell was running")
 
 
 class FileEntry(BaseModel):

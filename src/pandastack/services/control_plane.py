@@ -26,6 +26,7 @@ from pandastack.services.processes import Processes
 from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
+from pandastack.services.repl import Repl
 from pandastack.services.rewinding import Rewinding
 from pandastack.services.room import Room
 from pandastack.services.sandboxes import Parts, Sandboxes
@@ -56,6 +57,7 @@ class ControlPlane:
     processes: Processes
     terminals: Terminals
     language_servers: LanguageServers
+    repl: Repl
     files: Files
     consoles: Consoles
     templates: Templates
@@ -106,6 +108,7 @@ async def open_control_plane(
         streams = Streams(settings)
         processes = Processes(registry, sandboxes, engine, activity, streams, settings)
         recovery = Recovery(parts, sandboxes)
+        commands = Commands(sandboxes, engine, activity, streams, settings)
         reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
         plane = ControlPlane(
             settings=settings,
@@ -119,10 +122,11 @@ async def open_control_plane(
             timeline=timeline,
             diffs=Diffs(parts, sandboxes),
             forks=Forks(parts, sandboxes),
-            commands=Commands(sandboxes, engine, activity, streams, settings),
             processes=processes,
             terminals=Terminals(processes, settings),
             language_servers=LanguageServers(processes),
+            commands=commands,
+            repl=Repl(sandboxes, engine, activity, commands, timeline),
             files=Files(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),
