@@ -126,11 +126,9 @@ def test_an_interrupt_from_outside(kernels: Kernels) -> None:
     results: list[dict[str, Any]] = []
     thread = threading.Thread(target=lambda: results.append(kernels.run("sleep 20")))
     thread.start()
-    while not kernels.ask(op="interrupt", id="b")["interrupted"]:
-        time.sleep(0.02)
-    thread.join(15)
-    while not results:
+    while not results:  # bash may be interrupted before its cell has begun
         kernels.ask(op="interrupt", id="b")
+        thread.join(0.5)
     assert (results[0]["exit"], results[0]["timed_out"]) == (130, False)
     assert kernels.ask(op="interrupt", id="b") == {"interrupted": False}
 

@@ -118,7 +118,8 @@ class Repl:
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             self._activity.ran(sandbox.id, code.strip().partition("\n")[0])
             async with self._answers(sandbox, request) as answers:
-                await _next(answers)
+                with _deadline(MAX_TIMEOUT_MS / 1000):  # the cell before may take that long
+                    await _next(answers)
                 with _deadline(limit / 1000 + END_SECONDS):
                     execution = kernels.execution(await _next(answers))
         if execution.timed_out:

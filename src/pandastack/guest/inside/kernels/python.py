@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import queue
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ DIRECTORY = os.environ.get("PANDASTACK_KERNELS", "/run/pandastack/kernels")
 HERE = os.path.dirname(os.path.abspath(__file__))
 READY_SECONDS = 120
 REPLY_SECONDS = 10
+BEGIN_SECONDS = 5
 
 
 class ZygoteEnded(Exception):
@@ -65,6 +67,7 @@ class PythonKernel:
         kernel._client.load_connection_info(info)
         kernel._pid = await zygote.fork(kernel._files)
         kernel._died = asyncio.Event()
+        kernel._probes, kernel._began = set(), asyncio.Event()
         kernel._watch()
         kernel._client.start_channels(hb=False, stdin=False)
         await kernel._client.wait_for_ready(timeout=READY_SECONDS)
@@ -81,6 +84,8 @@ class PythonKernel:
 
     async def run(self, code, cell):
         """Run a cell to its end; raises EOFError when the kernel died."""
+        self._probes.clear()
+        self._began.clear()
         request = self._client.execute(code, allow_stdin=False, stop_on_error=False)
         async with contextlib.AsyncExitStack() as stack:
             tasks = [asyncio.ensure_future(each) for each in (self._outputs(request, cell), self._died.wait())]
@@ -89,15 +94,21 @@ class PythonKernel:
             if not tasks[0].done():
                 raise EOFError
             tasks[0].result()
-        await self._reply(request)
+        if cell.error is None:
+            await self._outcome(request, cell)
 
     async def _outputs(self, request, cell):
         while True:
             message = await self._client.get_iopub_msg(timeout=None)
-            if message["parent_header"].get("msg_id") != request:
+            kind, content, about = message["msg_type"], message["content"], message["parent_header"].get("msg_id")
+            if about in self._probes and content.get("execution_state") == "idle":
+                cell.exit, cell.error = 1, cell.error or "KeyboardInterrupt"
+                return
+            if about != request:
                 continue  # a thread of an earlier cell, whose answer has been given
-            kind, content = message["msg_type"], message["content"]
-            if kind == "stream":
+            if kind == "execute_input":
+                self._began.set()
+            elif kind == "stream":
                 (cell.stderr if content["name"] == "stderr" else cell.stdout).add(content["text"].encode())
             elif kind in ("execute_result", "display_data", "update_display_data"):
                 shown_as = content.get("transient", {}).get("display_id")
@@ -107,9 +118,18 @@ class PythonKernel:
             elif kind == "status" and content["execution_state"] == "idle":
                 return
 
-    async def _reply(self, request):
+    async def _outcome(self, request, cell):
+        """How a cell that showed no error ended: an interrupt may end it without a word, but not as a success."""
+        try:
+            status = (await self._reply(request, 1))["status"]
+        except queue.Empty:
+            status = "KeyboardInterrupt" if self._probes else "without an outcome"
+        if status != "ok":
+            cell.exit, cell.error = 1, status
+
+    async def _reply(self, request, seconds=REPLY_SECONDS):
         while True:
-            message = await self._client.get_shell_msg(timeout=REPLY_SECONDS)
+            message = await self._client.get_shell_msg(timeout=seconds)
             if message["parent_header"].get("msg_id") == request:
                 return message["content"]
 
@@ -120,9 +140,17 @@ class PythonKernel:
         found = (await self._reply(request))["user_expressions"]["all"]
         return json.loads(ast.literal_eval(found["data"]["text/plain"]))
 
-    def interrupt(self):
+    async def interrupt(self):
+        """Interrupt the cell. A kernel ignores it before the cell has begun, so that is waited for.
+
+        One that comes while the kernel says that its cell is done eats that word: what the kernel does next, the answer
+        to a question of ours, then says that the cell is over.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._began.wait(), BEGIN_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGINT)
+        self._probes.add(self._client.kernel_info())
 
     async def close(self):
         with contextlib.suppress(ProcessLookupError):

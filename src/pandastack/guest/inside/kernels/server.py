@@ -148,9 +148,10 @@ class Server:
 
     async def _interrupt(self, request, say):
         session = self._session(request)
-        if session.turn.locked():
-            session.kernel.interrupt()
-        return {"interrupted": session.turn.locked()}
+        if not session.turn.locked():
+            return {"interrupted": False}
+        await session.kernel.interrupt()
+        return {"interrupted": True}
 
     async def _variables(self, request, say):
         session = self._session(request)
@@ -182,7 +183,7 @@ class Server:
                 if running.done():
                     break
                 cell.timed_out = True
-                session.kernel.interrupt()
+                await session.kernel.interrupt()
                 await asyncio.wait([running], timeout=patience)
             if not running.done():
                 raise EOFError

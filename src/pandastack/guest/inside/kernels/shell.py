@@ -108,7 +108,7 @@ class ShellKernel:
     async def variables(self):
         return []
 
-    def interrupt(self):
+    async def interrupt(self):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGINT)
 
