@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from pandastack.host.foreign import adopted
 from pandastack.host.identity import identify
 from pandastack.host.process import TAIL_LINES, CommandError, describe_status, run, spawn, stop
 
@@ -129,3 +130,14 @@ async def test_descriptors_are_passed_on() -> None:
     os.close(send)
     with os.fdopen(receive) as stream:
         assert stream.read() == "through"
+
+
+async def test_several_wait_for_a_process_that_is_not_our_child() -> None:
+    async with spawn(["sleep", "60"]) as child:
+        identity = identify(child.pid)
+        with anyio.fail_after(10):
+            async with adopted(identity) as process, anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(process.wait)
+                await anyio.wait_all_tasks_blocked()
+                process.kill()

@@ -13,6 +13,7 @@ from pandastack.cli.output import note, print_table
 from pandastack.errors import PandastackError
 
 if TYPE_CHECKING:
+    from pandastack.bench import exec as commands
     from pandastack.bench.create import Samples
     from pandastack.bench.floor import Floor
     from pandastack.bench.report import Row
@@ -80,3 +81,46 @@ def _measure(data: Path, floor: Floor, template: str, n: int) -> Samples:
         raise PandastackError(f"no server runs for {data}", hint="start one: pandastack up --detach")
     note(f"{n} bare restores and {n} creates in turn, then commands, throughput and memory")
     return measure(Api(server.url, token, template), floor, n)
+
+
+@group.command("exec")
+def exec_(
+    n: Annotated[int, typer.Option("-n", min=8, help="How many commands in turn.")] = 40,
+    template: Annotated[str, typer.Option(help="What the sandboxes are created from.")] = "base",
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The running server's data directory.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")] = None,
+) -> None:
+    """Commands, their output, files and keys, against the guest's own time and the bare channel."""
+    import anyio
+
+    from pandastack.bench.report import to_json
+
+    machine, rows = anyio.run(_exec, config.data_dir(data_dir), template, n)
+    if json is not None:
+        json.write_text(to_json(machine, rows) + "\n")
+    print_table(("NAME", "UNIT", "N", "P50", "P90", "P99", "MIN", "MAX", "× RAW"), [_cells(row) for row in rows])
+
+
+async def _exec(data: Path, template: str, n: int) -> tuple[dict[str, object], list[Row]]:
+    import anyio.to_thread
+
+    from pandastack.bench.exec import rows
+    from pandastack.bench.subject import open_floor
+    from pandastack.engine.layout import Layout
+
+    logs.configure("warning")
+    async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
+        samples = await anyio.to_thread.run_sync(_measure_exec, data, floor, template, n)
+    return machine, rows(samples)
+
+
+def _measure_exec(data: Path, floor: Floor, template: str, n: int) -> commands.Samples:
+    from pandastack.bench.create import Api
+    from pandastack.bench.exec import Wire, measure
+    from pandastack.cli import credentials, daemon
+
+    server, token = daemon.find(data), credentials.first_token(data)
+    if server is None or token is None:
+        raise PandastackError(f"no server runs for {data}", hint="start one: pandastack up --detach")
+    note(f"{n} commands, transfers in turns with the bare channel, keys, and 50 commands at once")
+    return measure(Api(server.url, token, template), Wire(server.url, token), floor, n)

@@ -111,7 +111,13 @@ class Connection:
             yield
 
     async def wait_closed(self) -> PandastackError:
-        """Wait until the connection ends, and why it did."""
+        """Wait until the connection ends, and why it did.
+
+        Before anything was said, what the guest sends is of a conversation that it had with somebody else: it goes on
+        with that until a :meth:`resume` tells it otherwise.
+        """
+        if not self._begun.is_set():
+            self._decoder.resync(os.urandom(frames.NONCE_SIZE))
         self._begun.set()
         await self._closed.wait()
         assert self._error is not None

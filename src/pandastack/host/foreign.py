@@ -23,8 +23,12 @@ class ForeignProcess:
         self._pidfd = pidfd
 
     async def wait(self) -> int | None:
-        """Wait for its end."""
-        await anyio.wait_readable(self._pidfd)
+        """Wait for its end. Several may wait at once."""
+        own = os.dup(self._pidfd)  # a descriptor can have one waiter only
+        try:
+            await anyio.wait_readable(own)
+        finally:
+            os.close(own)
         return None
 
     def kill(self) -> None:
