@@ -108,7 +108,7 @@ static bool pump(void)
 {
 	bool moved = false;
 
-	for (size_t i = 0; i < PROCESSES; i++)
+	for (size_t i = 0; i < processes_used; i++)
 		if (processes[i].state == P_RUNNING || processes[i].state == P_ENDING)
 			moved |= process_pump(&processes[i]);
 	for (size_t i = 0; i < STREAMS; i++) {
@@ -173,7 +173,7 @@ static int next_deadline(void)
 {
 	uint64_t next = UINT64_MAX, now;
 
-	for (size_t i = 0; i < PROCESSES; i++)
+	for (size_t i = 0; i < processes_used; i++)
 		if (has_deadline(&processes[i]) && processes[i].deadline_ns < next)
 			next = processes[i].deadline_ns;
 	if (next == UINT64_MAX)
@@ -189,7 +189,7 @@ static void check_deadlines(void)
 {
 	uint64_t now = now_ns();
 
-	for (size_t i = 0; i < PROCESSES; i++)
+	for (size_t i = 0; i < processes_used; i++)
 		if (has_deadline(&processes[i]) && processes[i].deadline_ns <= now)
 			process_deadline(&processes[i]);
 }

@@ -107,6 +107,7 @@ async def open_control_plane(
         timeline = Timeline(parts, sandboxes)
         streams = Streams(settings)
         processes = Processes(registry, sandboxes, engine, activity, streams, settings)
+        lifecycle.on_awake.append(processes.look)
         recovery = Recovery(parts, sandboxes)
         commands = Commands(sandboxes, engine, activity, streams, settings)
         reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
