@@ -30,6 +30,7 @@ from pandastack.api.routes import (
     system,
     templates,
     terminals,
+    trees,
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
@@ -47,6 +48,7 @@ _ROUTERS = (
     terminals.router,
     repl.router,
     files.router,
+    trees.router,
     observe.router,
     lifecycle.router,
     snapshots.router,

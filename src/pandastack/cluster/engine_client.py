@@ -208,9 +208,13 @@ class EngineClient:
             yield response.aiter_raw()
 
     @asynccontextmanager
-    async def read_file(self, sandbox_id: str, path: str) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
-        """A file of the guest: its length in bytes, when the engine says it, and its content."""
-        async with self._stream("GET", f"/sandboxes/{sandbox_id}/files", params={"path": path}) as response:
+    async def read_file(
+        self, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
+        """A file of the guest: its length in bytes, when the engine says it, and its content from ``offset``."""
+        part = {"offset": str(offset)} if offset else {}
+        part |= {} if length is None else {"length": str(length)}
+        async with self._stream("GET", f"/sandboxes/{sandbox_id}/files", params={"path": path, **part}) as response:
             length = response.headers.get("content-length")
             yield None if length is None else int(length), response.aiter_raw()
 

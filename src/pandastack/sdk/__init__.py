@@ -33,7 +33,16 @@ from pandastack.sdk._sync.code import CodeContext
 from pandastack.sdk._sync.defaults import get_default_client, set_default_client
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.sandbox import Sandbox
-from pandastack.sdk._types import Checkpoint, CreateRetryEvent, ExecResult, FileInfo, ProcessInfo, Snapshot, Template
+from pandastack.sdk._types import (
+    Checkpoint,
+    CreateRetryEvent,
+    ExecResult,
+    FileInfo,
+    FileMatch,
+    ProcessInfo,
+    Snapshot,
+    Template,
+)
 
 __all__ = [
     "APIConnectionError",
@@ -61,6 +70,7 @@ __all__ = [
     "ExploreResult",
     "FileChange",
     "FileInfo",
+    "FileMatch",
     "FileState",
     "NotFoundError",
     "PandastackError",

@@ -139,6 +139,18 @@ def code_command(code: str, language: str) -> str:
     return command
 
 
+def file_change(sandbox_id: str, what: str, **body: Any) -> Call:
+    """``mkdir``, ``move`` or ``chmod``; what is None is left out."""
+    given = {key.rstrip("_"): value for key, value in body.items() if value is not None}
+    return Call("POST", f"/sandboxes/{segment(sandbox_id)}/fs/{what}", json=given, into_guest=True)
+
+
+def file_search(sandbox_id: str, path: str, name: str, text: str | None, limit: int) -> Call:
+    """``GET fs/search``."""
+    params = {"path": path, "name": name, "limit": str(limit)} | ({} if text is None else {"text": text})
+    return Call("GET", f"/sandboxes/{segment(sandbox_id)}/fs/search", params=params, into_guest=True)
+
+
 def file_call(method: str, sandbox_id: str, path: str, what: str = "", content: bytes | None = None) -> Call:
     """A call on a path inside a sandbox; ``what`` is ``/dir``, ``/stat`` or nothing for the file itself."""
     where = f"/sandboxes/{segment(sandbox_id)}/fs{what}"

@@ -111,6 +111,20 @@ class FileInfo:
         )
 
 
+@dataclass(frozen=True)
+class FileMatch:
+    """What a search found: a file, or one line of it, ``line`` being its number from 1."""
+
+    path: str
+    line: int | None = None
+    text: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FileMatch:
+        """Build from one match of the server's answer."""
+        return cls(str(data["path"]), data.get("line"), data.get("text"))
+
+
 @dataclass
 class Template:
     """What a sandbox can be created from."""

@@ -35,6 +35,8 @@ from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
 from pandastack.services.terminals import Terminals
 from pandastack.services.timeline import Timeline
+from pandastack.services.trees import Trees
+from pandastack.services.watches import Watches
 from pandastack.store import Store, open_store
 
 
@@ -59,6 +61,8 @@ class ControlPlane:
     language_servers: LanguageServers
     repl: Repl
     files: Files
+    trees: Trees
+    watches: Watches
     consoles: Consoles
     templates: Templates
     events: EventLog
@@ -129,6 +133,8 @@ async def open_control_plane(
             commands=commands,
             repl=Repl(sandboxes, engine, activity, commands, timeline),
             files=Files(sandboxes, engine),
+            trees=Trees(sandboxes, engine, settings),
+            watches=Watches(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),
             events=events,

@@ -54,6 +54,10 @@ class Settings:
     """After this a client of a language server that says nothing is disconnected."""
     max_json_bytes: int = 8 * MIB
     max_file_bytes: int = 32 * MIB
+    max_tar_bytes: int = 1024 * MIB
+    """The largest archive that is unpacked into a sandbox."""
+    max_tree_seconds: float = 600.0
+    """How long the guest may take to pack, unpack, move or search a tree."""
     keep_alive_seconds: float = 10.0
     """Longest silence on a stream of events; clients give up after 15 s."""
     idle_after: float = 300.0
