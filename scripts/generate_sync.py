@@ -20,6 +20,7 @@ _CLASSES = (
     "Branches",
     "CancelEvent",
     "Client",
+    "CodeContext",
     "CommandStream",
     "Experiment",
     "Lifecycle",

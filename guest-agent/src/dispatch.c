@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "connect.h"
 #include "exec.h"
 #include "files.h"
 #include "freeze.h"
@@ -36,6 +37,8 @@ static void open_file_operation(struct stream *s, const struct request *r)
 		delete_open(s, r);
 	else if (!strcmp(r->op, "mkdir"))
 		mkdir_open(s, r);
+	else if (!strcmp(r->op, "connect"))
+		connect_open(s, r);
 	else if (!strcmp(r->op, "sync"))
 		sync_open(s);
 	else if (!strcmp(r->op, "changes"))
@@ -96,6 +99,8 @@ static void take_data(struct stream *s, const struct parser *frame)
 		view_data(s, frame->payload, frame->length);
 	else if (s->kind == S_WRITE)
 		write_data(s, frame->payload, frame->length);
+	else if (s->kind == S_SOCKET)
+		connect_data(s, frame->payload, frame->length);
 }
 
 static void take_end(struct stream *s)
@@ -106,6 +111,8 @@ static void take_end(struct stream *s)
 		view_end_input(s);
 	else if (s->kind == S_WRITE && !s->finished)
 		write_end(s);
+	else if (s->kind == S_SOCKET)
+		connect_end_input(s);
 }
 
 static void take_signal(struct stream *s, int signal)

@@ -48,7 +48,7 @@ static void start(struct stream *s, struct request *r, int script)
 	sp.search = env_get(sp.env, "PATH");
 	sp.cwd = working_directory(r, other ? &account : NULL);
 	shell[2] = (char *)r->cmd;
-	p = process_new(r, &error);
+	p = process_new(r, s->opened_ns, &error);
 	if (!p)
 		return stream_finish(s, error, error == EEXIST ? "id" : "too many processes");
 	sp.argv = script >= 0 ? script_shell : r->cmd ? shell : r->argv;
@@ -82,6 +82,7 @@ void exec_open(struct stream *s, const uint8_t *payload, uint32_t length, bool d
 	int error;
 
 	s->kind = S_EXEC;
+	s->opened_ns = now_ns();
 	s->detached = detached;
 	memcpy(copy, payload, length);
 	error = request_parse(&r, copy, length);

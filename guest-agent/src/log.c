@@ -146,7 +146,7 @@ static bool spill(struct log *log, uint64_t length, uint64_t cap)
 	return true;
 }
 
-/* Bytes that nobody needs any more leave, half of the memory at most. */
+/* Bytes before `needed` leave, half of the memory at most. */
 static bool forget_some(struct log *log, uint64_t needed)
 {
 	uint64_t spare = needed > log->held ? needed - log->held : 0;
@@ -163,8 +163,10 @@ static bool make_room(struct log *log, uint64_t needed, bool spool, uint64_t cap
 		return true;
 	if (!log->size)
 		return false;
-	if (!spool)
+	if (!cap)
 		return forget_some(log, needed);
+	if (!spool && log->size == RING_MAX) /* the host may have taken bytes that its client never got */
+		return forget_some(log, needed > BEHIND ? needed - BEHIND : 0);
 	if (after - log->base > cap + PUNCH_STEP && needed < after - cap)
 		return false; /* the file is full of what is needed */
 	return spill(log, log->size / 2, cap) || forget_some(log, needed);

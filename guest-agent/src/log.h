@@ -11,6 +11,7 @@ enum {
 	RING_ALWAYS = 16 * 1024, /* every log may have this much memory */
 	RING_MAX = 1024 * 1024, /* and grow so far while the budget lasts */
 	RING_BUDGET = 8 * 1024 * 1024,
+	BEHIND = RING_MAX / 2, /* what stays at least of bytes that were needed and then sent */
 };
 
 /* Offsets count from the first byte that was ever written. [base, held) is in the file, [held, end) in memory. */
@@ -24,8 +25,8 @@ struct log {
 void log_begin(struct log *log);
 void log_free(struct log *log);
 /*
- * Room for new bytes in one piece, or 0. To make some, bytes leave memory: into the file with `spool`, of which no more
- * than `cap` bytes are kept, else for good. Bytes from `needed` on are never dropped: without other room there is none.
+ * Room for new bytes in one piece, or 0. To make some, bytes leave memory: into the file with `spool`, or when there is
+ * little memory; no more than `cap` bytes are kept there. Else they leave for good. Bytes from `needed` on are never dropped: without other room there is none.
  */
 size_t log_room(struct log *log, uint8_t **at, uint64_t needed, bool spool, uint64_t cap);
 /* The first `length` bytes of the room are filled. */

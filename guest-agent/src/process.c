@@ -16,6 +16,7 @@ enum { TERM_GRACE_NS = 1000000000, HANGUP_NS = 300000000, CHUNK = 32 * 1024 };
 
 struct process processes[PROCESSES];
 uint64_t processes_forgotten;
+size_t processes_used;
 
 static char owner[33];
 
@@ -29,9 +30,9 @@ bool process_inherited(const struct process *p)
 	return strcmp(p->machine, owner) != 0;
 }
 
-static uint32_t index_of(const struct process *p)
+static size_t index_of(const struct process *p)
 {
-	return (uint32_t)(p - processes);
+	return (size_t)(p - processes);
 }
 
 static void forget(struct process *p)
@@ -41,13 +42,15 @@ static void forget(struct process *p)
 	free(p->command);
 	p->command = NULL;
 	p->state = P_FREE;
+	while (processes_used && processes[processes_used - 1].state == P_FREE)
+		processes_used--;
 }
 
 static struct process *oldest_ended(void)
 {
 	struct process *oldest = NULL;
 
-	for (size_t i = 0; i < PROCESSES; i++) {
+	for (size_t i = 0; i < processes_used; i++) {
 		struct process *p = &processes[i];
 
 		if (p->state == P_ENDED && !p->views && (!oldest || p->ended_ns < oldest->ended_ns))
@@ -61,7 +64,7 @@ void processes_retire(void)
 	uint64_t count = 0, bytes = 0, now = now_ns();
 	struct process *oldest;
 
-	for (size_t i = 0; i < PROCESSES; i++)
+	for (size_t i = 0; i < processes_used; i++)
 		if (processes[i].state == P_ENDED) {
 			count++;
 			bytes += log_kept(&processes[i].logs[0]) + log_kept(&processes[i].logs[1]);
@@ -87,7 +90,7 @@ struct process *process_find(const char *id)
 	bool number = *id && strlen(id) < 11 && !id[strspn(id, "0123456789")];
 	struct process *found = NULL;
 
-	for (size_t i = 0; i < PROCESSES; i++) {
+	for (size_t i = 0; i < processes_used; i++) {
 		struct process *p = &processes[i];
 
 		if (p->state == P_FREE || !p->id[0])
@@ -103,7 +106,7 @@ struct process *process_find(const char *id)
 
 struct process *process_of(pid_t pid)
 {
-	for (size_t i = 0; i < PROCESSES; i++)
+	for (size_t i = 0; i < processes_used; i++)
 		if (processes[i].state == P_RUNNING && processes[i].pid == pid)
 			return &processes[i];
 	return NULL;
@@ -111,12 +114,12 @@ struct process *process_of(pid_t pid)
 
 static struct process *free_slot(int *error)
 {
-	struct process *slot = NULL;
+	struct process *slot = processes_used < PROCESSES ? &processes[processes_used] : NULL;
 	size_t running = 0;
 
-	for (size_t i = 0; i < PROCESSES; i++) {
+	for (size_t i = processes_used; i-- > 0;) {
 		running += processes[i].state == P_RUNNING;
-		if (!slot && processes[i].state == P_FREE)
+		if (processes[i].state == P_FREE)
 			slot = &processes[i];
 	}
 	*error = EAGAIN;
@@ -131,7 +134,7 @@ static uint64_t wall_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-struct process *process_new(const struct request *r, int *error)
+struct process *process_new(const struct request *r, uint64_t began_ns, int *error)
 {
 	struct process *p;
 
@@ -163,7 +166,7 @@ struct process *process_new(const struct request *r, int *error)
 	p->rows = (uint16_t)r->rows;
 	p->cols = (uint16_t)r->cols;
 	p->timeout_ms = r->timeout_ms;
-	p->began_ns = now_ns();
+	p->began_ns = began_ns;
 	p->started_ns = wall_ns();
 	p->deadline_ns = r->timeout_ms ? p->began_ns + r->timeout_ms * 1000000u : 0;
 	return p;
@@ -235,11 +238,13 @@ bool process_start(struct process *p, struct spawn *sp, bool input, const char *
 		return false;
 	}
 	p->state = P_RUNNING;
-	watch(p->outputs[0].fd, W_OUT, index_of(p), false);
+	if (processes_used <= index_of(p))
+		processes_used = index_of(p) + 1;
+	watch(p->outputs[0].fd, W_OUT, (uint32_t)index_of(p), false);
 	if (p->outputs[1].fd >= 0)
-		watch(p->outputs[1].fd, W_ERR, index_of(p), false);
+		watch(p->outputs[1].fd, W_ERR, (uint32_t)index_of(p), false);
 	if (p->in.fd >= 0)
-		watch(p->in.fd, W_IN, index_of(p), true);
+		watch(p->in.fd, W_IN, (uint32_t)index_of(p), true);
 	return true;
 }
 

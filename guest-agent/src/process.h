@@ -62,8 +62,10 @@ struct process {
 extern struct process processes[PROCESSES];
 extern uint64_t processes_forgotten;
 
-/* A process for a request, not started yet; NULL with an errno when there is no room or the id is taken. */
-struct process *process_new(const struct request *request, int *error);
+extern size_t processes_used; /* there are none from this one on */
+
+/* A process for a request that came at `began_ns`, not started yet; NULL with an errno when there is no room or the id is taken. */
+struct process *process_new(const struct request *request, uint64_t began_ns, int *error);
 /* Starts it. False with what and errno set: then it is gone again. */
 bool process_start(struct process *process, struct spawn *spawn, bool input, const char **what);
 /* By id, or by pid written as a number; NULL when there is none. */

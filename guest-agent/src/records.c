@@ -86,7 +86,7 @@ bool records_pump(struct stream *s)
 
 	if (s->finished)
 		return false;
-	while (s->remaining < PROCESSES) {
+	while (s->remaining < (s->only ? 1 : processes_used)) {
 		const struct process *p = s->only ? s->only : &processes[s->remaining];
 
 		if (p->state != P_FREE && p->id[0]) {
@@ -94,7 +94,7 @@ bool records_pump(struct stream *s)
 				return moved;
 			moved = true;
 		}
-		s->remaining = s->only ? PROCESSES : s->remaining + 1;
+		s->remaining++;
 	}
 	stream_finish(s, 0, NULL);
 	return moved;

@@ -32,7 +32,7 @@ static pid_t session_of(const char *pid)
 
 static bool is_marked(pid_t session)
 {
-	for (size_t i = 0; i < PROCESSES; i++)
+	for (size_t i = 0; i < processes_used; i++)
 		if (processes[i].sweep && processes[i].pid == session)
 			return true;
 	return false;
@@ -59,7 +59,7 @@ void sessions_sweep(void)
 	}
 	if (directory)
 		closedir(directory);
-	for (size_t i = 0; marked && i < PROCESSES; i++)
+	for (size_t i = 0; marked && i < processes_used; i++)
 		processes[i].sweep = false;
 	marked = false;
 }

@@ -23,6 +23,7 @@ enum stream_kind {
 	S_LIST,
 	S_CHANGES,
 	S_RECORDS,
+	S_SOCKET,
 };
 
 struct walk;
@@ -32,6 +33,12 @@ struct process;
 struct view {
 	bool wanted, tell; /* the host has to be told at which offset the next bytes are */
 	uint64_t at, stop; /* stop: of a view that does not follow */
+};
+
+/* One direction of a connection. */
+struct socket_end {
+	int fd; /* -1 when closed */
+	bool ready; /* edge triggered: false after EAGAIN */
 };
 
 struct stream {
@@ -48,6 +55,7 @@ struct stream {
 	uint32_t input_start, input_length;
 	bool input_ended;
 	pid_t pid; /* of a job */
+	struct socket_end socket[2]; /* of an S_SOCKET: out of the guest, and into it */
 	bool cancelled, finished;
 	uint64_t opened_ns;
 	int file; /* -1 when closed */

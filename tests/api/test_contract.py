@@ -74,6 +74,14 @@ ROUTES = {
     ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/fork"),
     ("GET", "/v1/sandboxes/{sandbox_id}/diff"),
     ("GET", "/v1/lsp/languages"),
+    ("GET", "/v1/repl/languages"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/repl"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/repl/sessions"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/repl/sessions"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/repl/sessions/{session_id}/run"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/repl/sessions/{session_id}/interrupt"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/repl/sessions/{session_id}/variables"),
+    ("DELETE", "/v1/sandboxes/{sandbox_id}/repl/sessions/{session_id}"),
     ("GET", "/v1/snapshots"),
     ("GET", "/v1/snapshots/{snapshot_id}"),
     ("DELETE", "/v1/snapshots/{snapshot_id}"),
@@ -311,7 +319,7 @@ async def test_logs_and_usage_and_events(api: Api) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [r for r in sorted(ROUTES) if "{sandbox_id}" in r[1]])
 async def test_an_unknown_sandbox_is_not_found(api: Api, method: str, path: str) -> None:
-    body = {"cmd": "true", "ttl_seconds": 1} if method in ("POST", "PATCH") else None
+    body = {"cmd": "true", "ttl_seconds": 1, "code": "1"} if method in ("POST", "PATCH") else None
     url = path.replace("/v1/sandboxes/{sandbox_id}", UNKNOWN)
     for query in ({"path": "/x"}, {"path": "/x", "follow": "1"}):
         answer = refusal(await api.http.request(method, url, params=query, json=body), 404)

@@ -52,6 +52,7 @@ class ScriptedEngine:
         self.exec_ended = anyio.Event()
         self.exec_begun = anyio.Event()
         self.exec_silent = False
+        self.kernels: Callable[[dict[str, Any]], list[bytes]] | None = None
         self.received: list[bytes] = []
         self._events, self._event_source = anyio.create_memory_object_stream[dict[str, Any]](100)
         self.app = Starlette(
@@ -65,6 +66,7 @@ class ScriptedEngine:
                 Route("/sandboxes/{id}", self._get),
                 Route("/sandboxes/{id}/exec", self._exec, methods=["POST"]),
                 Route("/sandboxes/{id}/files", self._files, methods=["GET", "PUT", "DELETE"]),
+                Route("/sandboxes/{id}/connect", self._connect, methods=["POST"]),
                 Route("/sandboxes/{id}/directory", self._directory),
                 Route("/sandboxes/{id}/stat", self._stat),
                 Route("/sandboxes/{id}/console", self._console),
@@ -235,6 +237,20 @@ class ScriptedEngine:
         if path not in self.files:
             raise NotFoundError(f"no such file: {path}")
         return Response(self.files[path], media_type="application/octet-stream")
+
+    async def _connect(self, request: Request) -> Response:
+        """A guest's kernels: ``kernels`` says what they answer to a request, in pieces."""
+        self._machine(request)
+        asked = json.loads(await request.body())
+        self.calls.append(f"{asked['op']} {request.query_params['path']}")
+        if self.kernels is None:
+            raise NotFoundError("nothing in the guest listens there")
+
+        async def answer() -> AsyncIterator[bytes]:
+            for piece in self.kernels(asked) if self.kernels else []:
+                yield piece
+
+        return StreamingResponse(answer(), media_type="application/octet-stream")
 
     async def _directory(self, request: Request) -> Response:
         return JSONResponse({"path": request.query_params["path"], "entries": []})

@@ -51,6 +51,18 @@ async def test_resume_in_the_middle_of_frames_of_both_sides(
     assert not any(tmp_path.iterdir()), "a part of the cut command was run"
 
 
+async def test_a_guest_that_talks_to_a_host_that_is_gone_is_watched_and_resumed(raw_agent: socket.socket) -> None:
+    """What takes a machine over looks for its end before it can say anything to it."""
+    raw_agent.sendall(open_exec(7, b"exec yes"))
+    async with channel_over(raw_agent) as channel, anyio.create_task_group() as group:
+        group.start_soon(channel.wait_closed)
+        await anyio.sleep(0.2)  # nothing tells that what it says is dropped
+        channel.check()
+        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        assert await says(channel, "echo $WHO") == b"new\n"
+        group.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("kept", range(10))
 async def test_resume_after_a_cut_header(raw_agent: socket.socket, kept: int) -> None:
     raw_agent.sendall(encode(FrameType.DATA, 0x01020304, bytes(65536))[:kept])

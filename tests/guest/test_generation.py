@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.guest.inside import source
+from pandastack.guest.inside import GENERATION, programs
 
 PRELUDE = """
 import struct, sys
@@ -38,7 +38,7 @@ def run(tmp_path: Path):
     """Run a program in a Python that imported the module when it started."""
     word = tmp_path / "generation"
     word.write_bytes(struct.pack("Q", 7))
-    module = source("pandastack_generation.py").decode()
+    module = programs()[GENERATION].decode()
     assert '"/run/pandastack/generation"' in module
     (tmp_path / "pandastack_generation.py").write_text(module.replace("/run/pandastack/generation", str(word)))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 
-from pandastack.errors import BadRequestError, ConflictError, NotFoundError
+from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError
 from pandastack.guest import Channel, ExecRequest, Identity
 from pandastack.guest.exec import STDERR, STDOUT
 
@@ -199,3 +200,29 @@ async def test_what_a_terminal_said_last_is_not_lost(channel: Channel) -> None:
         name = f"t-{number}"
         await channel.start(keeping("seq 1 500; (sleep 30 &)", name, terminal=(24, 80)))
         assert (await read(channel, name))[STDOUT].endswith(b"499\r\n500\r\n")
+
+
+async def test_many_at_once_are_whole_though_memory_is_short(channel: Channel) -> None:
+    """More output waits than the agent has memory for, and the host goes away in the middle of it."""
+    whole = b"".join(b"%d\n" % number for number in range(1, 400001))
+    got: dict[str, bytes] = {}
+
+    async def begin(name: str) -> None:
+        request = ExecRequest(cmd="seq 1 400000", id=name, keep_bytes=64 * MIB)
+        with contextlib.suppress(GuestError):
+            async with channel.exec(request) as process:
+                async for _, chunk in process.output():
+                    got[name] = got.get(name, b"") + chunk
+                    if len(got[name]) > 100_000:
+                        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        for number in range(14):
+            group.start_soon(begin, f"m-{number}")
+        while len(got) < 14 or min(map(len, got.values())) <= 100_000:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        await channel.resume(AGAIN, quiet=True, timeout_s=5)
+        group.cancel_scope.cancel()
+    for name, begun in got.items():
+        assert await ended(channel, name) == 0
+        assert begun + (await read(channel, name, len(begun)))[STDOUT] == whole

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pandastack
-from pandastack import AsyncClient, AsyncSandbox, Candidate, Client, ExploreResult, Sandbox
+from pandastack import AsyncClient, AsyncSandbox, Candidate, Client, CodeContext, ExploreResult, Sandbox
 from pandastack.sdk._sync.client import SandboxAPI, TemplatesAPI
 from pandastack.sdk._sync.commands import SandboxCommands
 from pandastack.sdk._sync.filesystem import SandboxFilesystem
@@ -27,6 +27,7 @@ CLASSES = {
     "Client.snapshots": SnapshotsAPI,
     "Client.templates": TemplatesAPI,
     "Sandbox": Sandbox,
+    "CodeContext": CodeContext,
     "Sandbox.filesystem": SandboxFilesystem,
     "Sandbox.commands": SandboxCommands,
     "Candidate": Candidate,

@@ -81,8 +81,8 @@ def test_a_login_shell(server: Server, sandbox: Sandbox, route: str) -> None:
         screen.socket.send(json.dumps({"stdin": "stty size\r"}))
         screen.until(b"40 120\r\n")
         screen.socket.send(json.dumps({"type": "resize", "rows": 41, "cols": 121}))
-        screen.type("stty size; sleep 100\r")
-        screen.until(b"41 121\r\n")
+        screen.type("stty size; sh -c 'echo re''ady; exec sleep 100'\r")
+        screen.until(b"41 121\r\nready\r\n")
         screen.type("\x03")
         screen.until(PROMPT)
         screen.socket.send("this is no JSON")
@@ -243,8 +243,8 @@ def test_the_command_lines_shell(server: Server, sandbox: Sandbox, killed: bool)
         read_until(ours, b"33 99\r\n")
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
         shell.send_signal(signal.SIGWINCH)  # the kernel sends it to a terminal's own session only
-        os.write(ours, b"sleep 0.3; stty size; sleep 100\r")
-        read_until(ours, b"44 111\r\n")
+        os.write(ours, b"sleep 0.3; stty size; sh -c 'echo re''ady; exec sleep 100'\r")
+        read_until(ours, b"44 111\r\nready\r\n")
         if killed:
             shell.send_signal(signal.SIGTERM)
         else:

@@ -54,7 +54,7 @@ class EventStream(Response):
 
     async def _serve(self, send: Send) -> None:
         async with self._source() as events:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await self._write(send, b": open\n\n")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep_alive, send)

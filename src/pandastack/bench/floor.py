@@ -40,7 +40,7 @@ class Floor:
             path.unlink(missing_ok=True)
             channel.bind(str(path))
             channel.listen()
-            argv = self._argv(channel.fileno(), state.fileno())
+            argv = self.argv(channel.fileno(), state.fileno())
             started = time.perf_counter()
             process = subprocess.Popen(argv, pass_fds=[channel.fileno(), state.fileno()], stdin=subprocess.DEVNULL)
             with socket.socket(socket.AF_UNIX) as guest:
@@ -53,7 +53,7 @@ class Floor:
             process.wait()
         return elapsed
 
-    def _argv(self, channel: int, state: int) -> list[str]:
+    def argv(self, channel: int, state: int) -> list[str]:
         """The engine's own argv, but the state is given at once and nobody listens to the two other sockets."""
         argv = qemu_argv(self.qemu, self.plan, Listeners(channel=channel, control=-1, console=-2))
         swaps = {"defer": f"fd:{state}"}

@@ -49,12 +49,25 @@ def lifecycle(
     _report(*anyio.run(_lifecycle, config.data_dir(data_dir), template, large, n), json)
 
 
-def _report(machine: dict[str, object], rows: list[Row], json: Path | None) -> None:
+@group.command("exec")
+def exec_(
+    n: Annotated[int, typer.Option("-n", min=8, help="How many commands in turn.")] = 40,
+    template: TemplateName = "base",
+    data_dir: DataDir = None,
+    json: Json = None,
+) -> None:
+    """Commands, their output, files and keys, against the guest's own time and the bare channel."""
+    import anyio
+
+    _report(*anyio.run(_exec, config.data_dir(data_dir), template, n), json, against="× RAW")
+
+
+def _report(machine: dict[str, object], rows: list[Row], json: Path | None, against: str = "× FLOOR") -> None:
     from pandastack.bench.report import to_json
 
     if json is not None:
         json.write_text(to_json(machine, rows) + "\n")
-    print_table(("NAME", "UNIT", "N", "P50", "P90", "P99", "MIN", "MAX", "× FLOOR"), [_cells(row) for row in rows])
+    print_table(("NAME", "UNIT", "N", "P50", "P90", "P99", "MIN", "MAX", against), [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> tuple[object, ...]:
@@ -98,11 +111,32 @@ async def _lifecycle(data: Path, template: str, large: str, n: int) -> tuple[dic
     return machine, rows(samples)
 
 
+async def _exec(data: Path, template: str, n: int) -> tuple[dict[str, object], list[Row]]:
+    import anyio.to_thread
+
+    from pandastack.bench.exec import Wire, measure, rows
+    from pandastack.bench.subject import open_floor
+    from pandastack.engine.layout import Layout
+
+    logs.configure("warning")
+    url, token = _server(data)
+    async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
+        note(f"{n} commands, transfers in turns with the bare channel, keys, and 50 commands at once")
+        samples = await anyio.to_thread.run_sync(measure, _api(data, template), Wire(url, token), floor, n)
+    return machine, rows(samples)
+
+
 def _api(data: Path, template: str) -> Api:
     from pandastack.bench.api import Api
+
+    return Api(*_server(data), template)
+
+
+def _server(data: Path) -> tuple[str, str]:
+    """URL and token of the data directory's server."""
     from pandastack.cli import credentials, daemon
 
     server, token = daemon.find(data), credentials.first_token(data)
     if server is None or token is None:
         raise PandastackError(f"no server runs for {data}", hint="start one: pandastack up --detach")
-    return Api(server.url, token, template)
+    return server.url, token

@@ -13,6 +13,7 @@ from pandastack.cli import lifecycle, timeline
 from pandastack.cli.connection import Id, connect, follow, record_of
 from pandastack.cli.lifecycle import CheckpointEvery, OnExpire
 from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
+from pandastack.cli.repl import repl
 from pandastack.cli.shell import shell
 from pandastack.errors import PandastackError
 
@@ -135,6 +136,7 @@ def delete(
 
 
 group.command()(shell)
+group.command()(repl)
 for _name, _function in {**lifecycle.COMMANDS, **timeline.COMMANDS}.items():
     group.command(_name)(_function)
 

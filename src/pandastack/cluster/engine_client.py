@@ -198,6 +198,16 @@ class EngineClient:
         await self._call("POST", _process(sandbox_id, process, "/resize"), {"rows": rows, "cols": columns})
 
     @asynccontextmanager
+    async def exchange(self, sandbox_id: str, path: str, data: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send ``data`` to the Unix socket ``path`` in the guest: yields what comes back, to its end.
+
+        Raises :class:`NotFoundError` when nothing listens there.
+        """
+        url = f"/sandboxes/{sandbox_id}/connect"
+        async with self._stream("POST", url, params={"path": path}, content=data) as response:
+            yield response.aiter_raw()
+
+    @asynccontextmanager
     async def read_file(
         self, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from pandastack.engine.bodies import create_order, create_source, json_body
 from pandastack.engine.engine import Engine
+from pandastack.engine.http_connect import connect_routes
 from pandastack.engine.http_diff import diff
 from pandastack.engine.http_exec import execute
 from pandastack.engine.http_files import file_routes
@@ -49,6 +50,7 @@ def create_engine_app(engine: Engine) -> Starlette:
             Route("/diff", diff, methods=["POST"]),
             *process_routes(sandbox),
             *file_routes(sandbox),
+            *connect_routes(sandbox),
             *lifecycle_routes(sandbox),
         ],
         exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pandastack.guest.changes import Changed, Listing, Node
 from pandastack.guest.channel import Channel
+from pandastack.guest.connect import Pipe
 from pandastack.guest.exec import ExecRequest, ExecResult, Process
 from pandastack.guest.files import FileEntry
 from pandastack.guest.identity import Identity
@@ -18,6 +19,7 @@ __all__ = [
     "Identity",
     "Listing",
     "Node",
+    "Pipe",
     "Process",
     "ProcessRecord",
     "Retention",

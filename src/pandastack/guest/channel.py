@@ -9,6 +9,7 @@ from pandastack.guest import changes as changing
 from pandastack.guest import exec as commands
 from pandastack.guest import files, processes
 from pandastack.guest.changes import Listing
+from pandastack.guest.connect import Pipe, connect
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
@@ -53,6 +54,10 @@ class Channel(Connection):
     async def signal(self, process: str, number: int) -> None:
         """Send a signal to a process's group."""
         await processes.signal(self, process, number)
+
+    def connect(self, *, path: str | None = None, port: int | None = None) -> AbstractAsyncContextManager[Pipe]:
+        """A connection to a Unix socket in the guest, or to a TCP port of its loopback."""
+        return connect(self, path=path, port=port)
 
     def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """A regular file's bytes, in pieces of at most 32 KiB."""

@@ -26,6 +26,7 @@ from pandastack.services.processes import Processes
 from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
+from pandastack.services.repl import Repl
 from pandastack.services.rewinding import Rewinding
 from pandastack.services.room import Room
 from pandastack.services.sandboxes import Parts, Sandboxes
@@ -58,6 +59,7 @@ class ControlPlane:
     processes: Processes
     terminals: Terminals
     language_servers: LanguageServers
+    repl: Repl
     files: Files
     trees: Trees
     watches: Watches
@@ -109,7 +111,9 @@ async def open_control_plane(
         timeline = Timeline(parts, sandboxes)
         streams = Streams(settings)
         processes = Processes(registry, sandboxes, engine, activity, streams, settings)
+        lifecycle.on_awake.append(processes.look)
         recovery = Recovery(parts, sandboxes)
+        commands = Commands(sandboxes, engine, activity, streams, settings)
         reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
         plane = ControlPlane(
             settings=settings,
@@ -123,10 +127,11 @@ async def open_control_plane(
             timeline=timeline,
             diffs=Diffs(parts, sandboxes),
             forks=Forks(parts, sandboxes),
-            commands=Commands(sandboxes, engine, activity, streams, settings),
             processes=processes,
             terminals=Terminals(processes, settings),
             language_servers=LanguageServers(processes),
+            commands=commands,
+            repl=Repl(sandboxes, engine, activity, commands, timeline),
             files=Files(sandboxes, engine),
             trees=Trees(sandboxes, engine, settings),
             watches=Watches(sandboxes, engine),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,6 +47,8 @@ class Lifecycle:
         self._rewinding = rewinding
         self._turns: dict[str, anyio.Lock] = {}
         self._moving: set[str] = set()
+        self.on_awake: list[Callable[[str], None]] = []
+        """Told the id of each sandbox that was woken."""
 
     async def pause(self, workspace: str, sandbox_id: str) -> None:
         """Stop its CPUs, keep its memory. Nothing to do when it is paused."""
@@ -190,7 +192,10 @@ class Lifecycle:
             reason = "what it was hibernated to is gone"
             happening = Happening("recover.orphaned", {"reason": reason})
             raise await self.refusal(await self.settle(record.id, FAILED, happening, reason=reason)) from error
-        return await self.settle(record.id, RUNNING, Happening("sandbox.woken", _boot(machine)))
+        awake = await self.settle(record.id, RUNNING, Happening("sandbox.woken", _boot(machine)))
+        for tell in self.on_awake:
+            tell(record.id)
+        return awake
 
     async def _wake_for_use(self, record: SandboxRecord) -> SandboxRecord:
         """The cause stays out of the message: clients act on words in it, and this is not about their command."""

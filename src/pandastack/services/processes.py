@@ -206,8 +206,13 @@ class Processes:
                     self._tasks.start_soon(self._find, record.id)
             await anyio.sleep_forever()
 
+    def look(self, sandbox_id: str) -> None:
+        """Watch what runs in a sandbox that has been woken."""
+        if self._tasks is not None:
+            self._tasks.start_soon(self._find, sandbox_id)
+
     async def _find(self, sandbox_id: str) -> None:
-        """Watch what a former run of the server has left."""
+        """Watch what a former run of the server, or a former machine, has left."""
         try:
             with self._activity.hold(sandbox_id):
                 found = (await self._engine.processes(sandbox_id))["processes"]

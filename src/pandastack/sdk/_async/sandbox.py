@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pandastack.errors import NotFoundError, PandastackError
+from pandastack.sdk._async.code import AsyncCodeContext
 from pandastack.sdk._async.commands import AsyncCommandStream, AsyncSandboxCommands, run_command
 from pandastack.sdk._async.defaults import get_default_async_client
 from pandastack.sdk._async.explore import async_explore
@@ -17,6 +18,7 @@ from pandastack.sdk._async.lifecycle import AsyncLifecycle
 from pandastack.sdk._async.processes import AsyncProcesses
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
 from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
+from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import ExecResult
@@ -151,6 +153,20 @@ class AsyncSandbox(AsyncLifecycle):
         others.
         """
         return await self.exec(code_command(code, language))
+
+    async def create_code_context(self, language: str = "python") -> AsyncCodeContext:
+        """Open a session that keeps its state from cell to cell, in ``python`` (template code-interpreter) or ``bash``.
+
+        Raises BadRequestError when the template has none such, QuotaError for more than 8 in one sandbox.
+        """
+        wanted = language_of(language)
+        call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True)
+        return AsyncCodeContext(self, str((await self.client.transport.object(call))["id"]), wanted)
+
+    async def code_contexts(self) -> builtins.list[AsyncCodeContext]:
+        """The sessions that the sandbox has, those inherited from the one that it is a copy of included."""
+        found = await self.client.transport.list(Call("GET", sessions_path(self.id)))
+        return [AsyncCodeContext(self, str(each["id"]), str(each["language"])) for each in found]
 
     async def kill(self) -> None:
         """End the sandbox and delete its disk. Raises NotFoundError when it is gone already."""

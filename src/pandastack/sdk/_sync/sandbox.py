@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
 from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
+from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import CancelEvent
+from pandastack.sdk._sync.code import CodeContext
 from pandastack.sdk._sync.commands import CommandStream, SandboxCommands, run_command
 from pandastack.sdk._sync.defaults import get_default_client
 from pandastack.sdk._sync.explore import explore
@@ -152,6 +154,20 @@ class Sandbox(Lifecycle):
         others.
         """
         return self.exec(code_command(code, language))
+
+    def create_code_context(self, language: str = "python") -> CodeContext:
+        """Open a session that keeps its state from cell to cell, in ``python`` (template code-interpreter) or ``bash``.
+
+        Raises BadRequestError when the template has none such, QuotaError for more than 8 in one sandbox.
+        """
+        wanted = language_of(language)
+        call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True)
+        return CodeContext(self, str((self.client.transport.object(call))["id"]), wanted)
+
+    def code_contexts(self) -> builtins.list[CodeContext]:
+        """The sessions that the sandbox has, those inherited from the one that it is a copy of included."""
+        found = self.client.transport.list(Call("GET", sessions_path(self.id)))
+        return [CodeContext(self, str(each["id"]), str(each["language"])) for each in found]
 
     def kill(self) -> None:
         """End the sandbox and delete its disk. Raises NotFoundError when it is gone already."""

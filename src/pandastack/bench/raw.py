@@ -1,0 +1,111 @@
+"""What the channel itself carries: the same guest, a bare VMM, and a reader that does as little as can be done."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pandastack.bench.floor import Floor
+from pandastack.errors import GuestError
+from pandastack.guest import frames
+from pandastack.guest.frames import FrameType
+from pandastack.host.files import clone
+
+_HEADER = 9
+_RECEIVE = 1 << 20
+_CREDIT = 64 * 1024
+_CHUNK = 32 * 1024
+SILENCE_SECONDS = 60.0
+
+
+@contextmanager
+def bare_machine(floor: Floor) -> Iterator[RawChannel]:
+    """The guest of ``floor``, restored without the platform, and its channel."""
+    clone(floor.disk, floor.plan.disks[1].path)
+    with socket.socket(socket.AF_UNIX) as channel, floor.devices.open("rb") as state:
+        path = floor.work / "raw.sock"
+        path.unlink(missing_ok=True)
+        channel.bind(str(path))
+        channel.listen()
+        argv = floor.argv(channel.fileno(), state.fileno())
+        process = subprocess.Popen(argv, pass_fds=[channel.fileno(), state.fileno()], stdin=subprocess.DEVNULL)
+        try:
+            with socket.socket(socket.AF_UNIX) as guest:
+                guest.settimeout(SILENCE_SECONDS)
+                guest.connect(str(path))
+                yield RawChannel(guest)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@dataclass
+class RawChannel:
+    """One operation after another, blocking."""
+
+    socket: socket.socket
+    stream: int = 0
+
+    def command(self, cmd: str) -> float:
+        """Run a command and drop its output; returns MB/s of it, from the first to the last frame."""
+        return self._receive([(1, b"exec"), (4, cmd.encode())])
+
+    def download(self, path: str) -> float:
+        """Read a file and drop it; returns MB/s."""
+        return self._receive([(1, b"read"), (2, path.encode())])
+
+    def upload(self, path: str, data: bytes) -> float:
+        """Write a file; returns MB/s."""
+        started = time.perf_counter()
+        self._open([(1, b"write"), (2, path.encode())])
+        window, at = frames.WINDOW, 0
+        buffer = bytearray()
+        while at < len(data):
+            if not window:
+                window += self._credit(buffer)
+                continue
+            piece = data[at : at + min(_CHUNK, window)]
+            self.socket.sendall(frames.encode(FrameType.DATA, self.stream, piece))
+            at, window = at + len(piece), window - len(piece)
+        self.socket.sendall(frames.encode(FrameType.EOF, self.stream))
+        while self._frame(buffer)[0] != FrameType.RESULT:
+            pass
+        return len(data) / 1e6 / (time.perf_counter() - started)
+
+    def _open(self, fields: list[tuple[int, bytes]]) -> None:
+        self.stream += 1
+        self.socket.sendall(frames.encode(FrameType.OPEN, self.stream, frames.encode_fields(fields)))
+
+    def _receive(self, fields: list[tuple[int, bytes]]) -> float:
+        buffer, total, owed = bytearray(), 0, 0
+        started = time.perf_counter()
+        self._open(fields)
+        while True:
+            kind, payload = self._frame(buffer)
+            if kind == FrameType.RESULT:
+                return total / 1e6 / (time.perf_counter() - started)
+            total, owed = total + len(payload), owed + len(payload)
+            if owed >= _CREDIT:
+                self.socket.sendall(frames.encode(FrameType.CREDIT, self.stream, frames.u32(owed)))
+                owed = 0
+
+    def _credit(self, buffer: bytearray) -> int:
+        kind, payload = self._frame(buffer)
+        if kind != FrameType.CREDIT:
+            raise GuestError("the guest refused the upload")
+        return int.from_bytes(payload, "little")
+
+    def _frame(self, buffer: bytearray) -> tuple[int, bytes]:
+        while len(buffer) < _HEADER or len(buffer) < _HEADER + int.from_bytes(buffer[:4], "little"):
+            data = self.socket.recv(_RECEIVE)
+            if not data:
+                raise GuestError("the bare machine ended")
+            buffer += data
+        end = _HEADER + int.from_bytes(buffer[:4], "little")
+        kind, payload = buffer[4], bytes(memoryview(buffer)[_HEADER:end])
+        del buffer[:end]
+        return kind, payload
