@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pandastack.cluster import EngineClient
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Record
+from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
 from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError, ServerError, StorageFullError
 from pandastack.services.files import checked_path
 from pandastack.services.sandboxes import Sandboxes
@@ -167,9 +167,9 @@ async def output_of(records: AsyncIterator[Record], path: str, fine: tuple[int, 
     async for record in records:
         if isinstance(record, ExecResult):
             _check(record, bytes(said), path, fine)
-        elif record.kind == STDOUT:
+        elif isinstance(record, Output) and record.kind == STDOUT:
             yield record.data
-        elif record.kind == STDERR:
+        elif isinstance(record, Output) and record.kind == STDERR:
             said += record.data[: _MOST_SAID - len(said)]
 
 
