@@ -5,9 +5,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from tests.conformance import official
 from tests.conformance.official import DRIVERS, NPM_PACKAGE, Official
@@ -26,6 +28,12 @@ def environment_of(server: Server) -> dict[str, str]:
     """What every official client finds server and token in; one of them has a variable of its own for the former."""
     address = {"PANDASTACK_API": server.url, "PANDASTACK_API_URL": server.url, "PANDASTACK_API_KEY": server.token}
     return {**server.installation.environment, **address}
+
+
+def websocket(server: Server, path: str, **options: Any) -> ClientConnection:
+    """A WebSocket to a path below ``/v1``, with the owner's token."""
+    headers = {"Authorization": f"Bearer {server.token}"}
+    return connect(f"ws{server.url.removeprefix('http')}/v1{path}", additional_headers=headers, **options)
 
 
 @pytest.fixture(scope="session")

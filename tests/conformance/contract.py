@@ -66,6 +66,11 @@ PLAIN = {
     "GET /version": "test_health_version_and_metrics_need_no_token",
     "GET /metrics": "test_health_version_and_metrics_need_no_token",
     "GET /v1/version": "test_version",
+    "WS S/ssh": "test_14_a_terminal",
+    "WS S/exec/pty": "test_14_a_terminal",
+    "WS S/exec/ws": "test_commands_over_one_websocket",
+    "WS S/lsp/{}": "test_a_language_server_that_is_not_there",
+    "GET /v1/lsp/languages": "test_languages_of_servers",
     "POST /mcp": "test_agents_of_a_workspace",
     "POST /v1/mcp": "test_agents_of_a_workspace",
     "POST S/mcp": "test_agents_of_a_sandbox",
@@ -76,9 +81,7 @@ NOT_SERVED = {
     "one workspace per server: organisations are optional for self-hosting": routes("""POST /v1/me/current-org
         GET /v1/orgs  POST /v1/orgs  GET /v1/orgs/{}  GET /v1/orgs/{}/members  POST /v1/orgs/{}/members
         DELETE /v1/orgs/{}/members/{}  POST /v1/orgs/invites/{}/accept"""),
-    "terminals and commands over WebSockets are not built yet": routes("WS S/exec/ws  WS S/exec/pty  WS S/ssh"),
     "code contexts are not built yet": SECTIONS[8],
-    "the language server is not built yet": SECTIONS[9],
     "ports, proxy and previews are not built yet": SECTIONS[13],
     "templates are built by the command line, not over the API": routes("""DELETE /v1/templates/{}
         POST /v1/templates/build  GET /v1/templates/builds  GET /v1/templates/builds/{}
@@ -121,7 +124,6 @@ CHECKLIST_NOT_BUILT = {
     11: "databases are not built yet",
     12: "templates are built by the command line, not over the API",
     13: "functions are not built yet",
-    14: "terminals and commands over WebSockets are not built yet",
     15: "ports, proxy and previews are not built yet",
 }
 """Items of the contract's checklist that concern nothing that is served; the reason is a key of :data:`NOT_SERVED`."""

@@ -5,6 +5,7 @@ What of it is not built stands in :mod:`tests.conformance.contract` with the rea
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,10 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 from pandastack.disks.pool import RESERVE
 from pandastack.services import Settings
-from tests.conformance.conftest import environment_of
+from tests.conformance.conftest import environment_of, websocket
 from tests.conformance.official import Official
 from tests.system.conftest import Install
 from tests.system.installation import Installation, Server, eventually
@@ -288,3 +291,38 @@ def test_09_settings_and_sleepers_survive_a_restart(small: Installation) -> None
         assert http.get(url).json()["status"] == "hibernated"
         assert http.post(f"{url}/exec", json={"cmd": "cat /root/file"}).json()["stdout"] == "kept\n"
         assert http.delete(url).status_code == 204
+
+
+@pytest.mark.parametrize("route", ["ssh", "exec/pty"])
+def test_14_a_terminal(server: Server, path: str, route: str) -> None:
+    with websocket(server, f"{path}/{route}?rows=31&cols=97") as socket:
+        socket.send(b"stty size; echo $TERM\n")
+        _until(socket, b"31 97\r\nxterm-256color\r\n")
+        socket.send(json.dumps({"resize": {"rows": 40, "cols": 120}}))
+        socket.send(b"stty size\n")
+        _until(socket, b"40 120\r\n")
+        socket.send(b"exit 7\n")
+        frames = list(socket)
+    assert all(isinstance(frame, bytes) for frame in frames[:-1]), "no text but the exit, after all output"
+    assert json.loads(frames[-1]) == {"exit": 7}
+
+
+@pytest.mark.parametrize("route", ["ssh", "exec/pty", "exec/ws"])
+def test_14_a_terminal_of_nothing_is_404_and_a_token_may_be_in_the_query(server: Server, path: str, route: str) -> None:
+    with pytest.raises(InvalidStatus) as refused, websocket(server, f"/sandboxes/{UNKNOWN}/{route}"):
+        pass
+    assert refused.value.response.status_code == 404
+    url = f"ws{server.url.removeprefix('http')}/v1{path}/{route}"
+    with connect(f"{url}?access_token={server.token}"):
+        pass
+    with pytest.raises(InvalidStatus) as refused, connect(url):
+        pass
+    assert refused.value.response.status_code == 401
+
+
+def _until(socket: ClientConnection, text: bytes) -> None:
+    said = b""
+    while text not in said:
+        frame = socket.recv(60)
+        assert isinstance(frame, bytes), frame
+        said += frame

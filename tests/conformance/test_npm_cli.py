@@ -50,6 +50,15 @@ def test_commands(npm_cli: Cli, made: Any) -> None:
     assert npm_cli("sandbox", "logs", made["id"]).stdout.endswith("to the console\n")
 
 
+@pytest.mark.parametrize("command", [("ssh",), ("sandbox", "ssh")])
+def test_a_shell(npm_cli: Cli, made: Any, command: tuple[str, ...]) -> None:
+    """It never tells the shell's exit status, which is its own fault."""
+    ran = npm_cli(*command, made["id"], input="stty size; echo $((6*7)); exit 3\n")
+    assert ran.returncode == 0 and "24 80\n42\n" in ran.stdout
+    gone = npm_cli(*command, "00000000-0000-4000-8000-000000000000")
+    assert gone.returncode == 1 and "404" in gone.stderr
+
+
 def test_files(npm_cli: Cli, made: Any, tmp_path: Path) -> None:
     sandbox = made["id"]
     (tmp_path / "local").write_text("ü local\n")

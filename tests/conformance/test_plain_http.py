@@ -7,8 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
+from tests.conformance.conftest import websocket
 from tests.system.installation import Server
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 def test_a_file_is_deleted(http: httpx.Client, path: str) -> None:
@@ -30,6 +35,41 @@ def test_events(http: httpx.Client, path: str) -> None:
         lines = (line for line in following.iter_lines() if line.startswith(("event", "data")))
         assert next(lines) == "event: event"
         assert json.loads(next(lines).removeprefix("data: "))["type"] == "sandbox.running"
+
+
+def test_commands_over_one_websocket(server: Server, path: str) -> None:
+    with websocket(server, f"{path}/exec/ws") as socket:
+        socket.send(json.dumps({"id": "slow", "cmd": "sleep 60"}))
+        socket.send(json.dumps({"id": "a", "cmd": "echo out; echo err >&2; exit 3"}))
+        frames = [json.loads(socket.recv(60)) for _ in range(3)]
+        assert {"id": "a", "stream": "stdout", "data": "out\n"} in frames
+        assert {"id": "a", "stream": "stderr", "data": "err\n"} in frames
+        assert (frames[-1]["id"], frames[-1]["exit"]) == ("a", 3)
+        for sent, error in (("{", "bad json"), ('{"cmd": "true"}', "id required"), ('{"id": "x"}', "cmd required")):
+            socket.send(sent)
+            answer = json.loads(socket.recv(60))
+            assert answer["id"] in ("", "x") and answer["error"].startswith(error)
+        socket.send(json.dumps({"id": "slow", "cancel": True}))
+        ended = json.loads(socket.recv(60))
+        assert ended["id"] == "slow" and ("exit" in ended or "error" in ended)
+
+
+def test_languages_of_servers(http: httpx.Client) -> None:
+    told = http.get("/lsp/languages").json()
+    assert told["supported"] == ["python"] and told["note"]
+
+
+def test_a_language_server_that_is_not_there(server: Server, path: str) -> None:
+    """Those that are there talk to an editor in ``tests/system/test_lsp.py``."""
+    for route, status in ((f"{path}/lsp/cobol", 400), (f"/sandboxes/{UNKNOWN}/lsp/python", 404)):
+        with pytest.raises(InvalidStatus) as refused, websocket(server, route):
+            pass
+        assert refused.value.response.status_code == status
+    with websocket(server, f"{path}/lsp/py", subprotocols=[Subprotocol("lsp")]) as socket:
+        assert socket.subprotocol == "lsp"
+        frames = list(socket)
+    told = [json.loads(frame) for frame in frames if isinstance(frame, str)]
+    assert "error" in told[-1] or "exit" in told[-1]
 
 
 def test_usage(http: httpx.Client, path: str) -> None:

@@ -108,7 +108,7 @@ class ByteStream(Response):
     async def _serve(self, send: Send) -> None:
         async with self._source() as (headers, chunks):
             self.headers.update(headers)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -22,6 +22,7 @@ from pandastack.services.settings import Settings
 from pandastack.services.tar_filter import TarFilter
 
 _MOST_SAID = 16 * 1024  # bytes of a program's complaints
+_HELD_BACK = 256 * 1024  # bytes of an archive
 _LINE = 1000  # characters of a line that is found
 _EXISTS = 17
 MISSING = 44
@@ -95,7 +96,7 @@ class Trees:
         command = _command(_PACK, checked_path(path))
         async with self._running(workspace, sandbox_id, command, path, fine=(0, 1)) as output:
             chunks = _filtered(output, TarFilter(skip_links))
-            first = await anext(chunks)  # what is wrong from the start is an ordinary error
+            first = await _beginning(chunks)
             yield None, _chained(first, chunks)
 
     async def unpack(
@@ -197,6 +198,16 @@ async def _filtered(source: AsyncIterator[bytes], one: TarFilter) -> AsyncIterat
         if safe := one.feed(chunk):
             yield safe
     one.end()
+
+
+async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
+    """The first of an archive, a small one whole, so that what is wrong with it is an ordinary error."""
+    beginning = b""
+    async for chunk in chunks:
+        beginning += chunk
+        if len(beginning) >= _HELD_BACK:
+            break
+    return beginning
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

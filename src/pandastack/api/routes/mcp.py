@@ -48,7 +48,7 @@ async def sandbox_tools(request: Request, sandbox_id: str) -> Response:
 
 
 class _Answer(Response):
-    """What the protocol answers to ``body``. A caller who leaves ends what was begun for it, commands included."""
+    """What the protocol answers to ``body``. It ends when its caller leaves; a command goes on, as for every caller."""
 
     def __init__(self, request: Request, body: bytes, sandbox_id: str | None) -> None:
         super().__init__()
