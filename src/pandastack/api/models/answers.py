@@ -300,3 +300,22 @@ class Error(BaseModel):
     hint: str | None = None
     field: str | None = None
     detail: Any = None
+
+
+class Unpacked(BaseModel):
+    path: str
+    members: int
+    skipped: int = Field(description="Links that lead out and were left out")
+    bytes: int
+
+
+class Match(BaseModel):
+    path: str
+    line: int | None = Field(None, description="Number of the line, from 1")
+    text: str | None = Field(None, description="The line, at most 1000 characters of it")
+
+
+class Found(BaseModel):
+    path: str
+    matches: list[Match]
+    truncated: bool = Field(description="There are more")
