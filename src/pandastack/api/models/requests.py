@@ -84,7 +84,7 @@ class ReplCode(_Request):
 
 
 class CreateReplSession(_Request):
-    language: str = Field("python", description="`python` or `bash`")
+    language: str = Field("python", description="`python`, `bash` or `node`")
 
 
 class RunCell(_Request):
