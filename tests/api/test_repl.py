@@ -100,7 +100,7 @@ async def test_a_timeout_says_so(api: Api, kernels: Kernels) -> None:
     ("path", "body", "field"),
     [
         ("/repl", {"language": "cobol", "code": "1"}, "language"),
-        ("/repl/sessions", {"language": "node"}, "language"),
+        ("/repl/sessions", {"language": "ruby"}, "language"),
         ("/repl/sessions", {"language": ""}, "language"),
         ("/repl/sessions/1/run", {"code": ""}, "code"),
         ("/repl/sessions/1/run", {"code": " \n"}, "code"),

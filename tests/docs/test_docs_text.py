@@ -10,13 +10,15 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 import pytest
 import typer.main
+from starlette.routing import BaseRoute, WebSocketRoute
 from typer.core import TyperCommand, TyperGroup
 
 from pandastack.api import create_app
+from pandastack.api.app import ROUTERS
 from pandastack.cli.app import build_app
 from pandastack.cluster import EngineClient
 from pandastack.services import Settings
@@ -116,7 +118,12 @@ def routes() -> set[tuple[str, str]]:
     """Method and path of every public route, with ``{}`` for what varies."""
     app = create_app(cast(EngineClient, None), "")  # it is not opened, only asked what it has
     operations = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    operations |= {("GET", each.path) for router in ROUTERS for each in router.routes if _is_websocket(each)}
     return {(method, re.sub(r"{\w+}", "{}", path)) for method, path in operations}
+
+
+def _is_websocket(route: BaseRoute) -> TypeGuard[WebSocketRoute]:
+    return isinstance(route, WebSocketRoute)
 
 
 def mentioned_routes(page: Path) -> set[tuple[str, str]]:

@@ -28,13 +28,18 @@ def addresses() -> list[str]:
     return ["cc", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
+LOGS = [ROOT / "fuzz/log.c", ROOT / "src/log.c"]
+
+
 @pytest.mark.parametrize("compiler", [undefined, addresses])
-def test_the_parsers_survive_a_fuzzer(compiler, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sources", [FUZZED, LOGS], ids=["parsers", "logs"])
+def test_parsers_and_logs_survive_a_fuzzer(compiler, sources: list[Path], tmp_path: Path) -> None:
     program = tmp_path / "fuzz"
-    built = subprocess.run([*compiler(), *FLAGS, "-o", program, *FUZZED], capture_output=True, text=True, check=False)
+    built = subprocess.run([*compiler(), *FLAGS, "-o", program, *sources], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     for seed in ("1", "2"):
-        done = subprocess.run([program, seed, "700"], capture_output=True, text=True, check=False, timeout=60)
+        argv = [program, seed, "700", tmp_path]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout.split()[0]) > 20
 

@@ -162,3 +162,58 @@ def test_a_client_that_leaves_stops_nothing(kernels: Kernels) -> None:
         connection.sendall(json.dumps(request).encode() + b"\n")
         assert connection.recv(100)
     assert kernels.run("echo $left")["stdout"] == "done\n"
+
+
+@pytest.fixture(scope="module")
+def node(kernels: Kernels) -> Iterator[Kernels]:
+    if shutil.which("node") is None:
+        assert kernels.ask(op="open", id="n", language="node")["code"] == "missing"
+        pytest.skip("this host has no node")
+    assert kernels.ask(op="open", id="n", language="node")["language"] == "node"
+    yield kernels
+    kernels.ask(op="close", id="n")
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("const a = 1; let b = 2; var c = 3; function f(x) { return x * 2 }", None),
+        ("f(a + b + c)", "12"),
+        ("({ a, b })", "{ a: 1, b: 2 }"),
+        ("await Promise.resolve(5)", "5"),
+        ("const t = require('os').type(); t", "'Linux'"),
+        ("new Promise(r => setTimeout(() => r('late'), 50))", "'late'"),
+        ("d = await Promise.resolve(6); globalThis.e = 7", None),
+        ("d + e", "13"),
+        ("let u", None),
+    ],
+)
+def test_node_keeps_names_and_shows_values(node: Kernels, cell: str, value: str | None) -> None:
+    ran = node.run(cell, session="n")
+    assert ran["error"] is None
+    assert [each["text/plain"] for each in ran["results"]] == ([] if value is None else [value])
+
+
+def test_node_prints_and_throws(node: Kernels) -> None:
+    ran = node.run("console.log('out'); console.error('err'); null.x", session="n")
+    assert (ran["stdout"], ran["stderr"], ran["exit"]) == ("out\n", "err\n", 1)
+    assert "TypeError" in ran["error"]
+    assert "Uncaught 5" in node.run("throw 5", session="n")["error"]
+    assert "SyntaxError" in node.run("let (", session="n")["error"]
+    assert "boom" in node.run("Promise.reject(new Error('boom'))", session="n")["error"]
+    assert node.run("setTimeout(() => { throw new Error('later') }, 1); 1", session="n")["error"] is None
+    assert node.run("await new Promise(r => setTimeout(r, 100))", session="n")["restarted"] is False
+
+
+@pytest.mark.parametrize("cell", ["while (true) {}", "await new Promise(() => {})"])
+def test_node_is_interrupted_and_keeps_its_state(node: Kernels, cell: str) -> None:
+    node.run("globalThis.kept = 'yes'", session="n")
+    ran = node.run(cell, 400, session="n")
+    assert (ran["timed_out"], ran["restarted"], ran["exit"]) == (True, False, 1)
+    assert node.run("kept", session="n")["results"] == [{"text/plain": "'yes'"}]
+
+
+def test_node_that_ends_is_replaced(node: Kernels) -> None:
+    ran = node.run("process.exit(4)", session="n")
+    assert (ran["restarted"], ran["exit"]) == (True, 4)
+    assert node.run("1", session="n")["results"] == [{"text/plain": "1"}]

@@ -229,7 +229,7 @@ def test_one_piece_of_code_in_any_template(http: httpx.Client, create: Create) -
 
 def test_a_template_without_ipython_has_sessions_of_bash(create: Create) -> None:
     sandbox = create()
-    with pytest.raises(BadRequestError, match="no Python kernel"):
+    with pytest.raises(BadRequestError, match="no IPython"):
         sandbox.create_code_context()
     with sandbox.create_code_context("bash") as context:
         context.run_code("cd /tmp; x=1")

@@ -107,6 +107,16 @@ def test_signals_reach_the_group(box: Box) -> None:
     assert box.http.post(f"{box.path}/{started['id']}/signal", json={"signal": "TERM"}).status_code == 409
 
 
+def test_whoever_feeds_what_does_not_eat_may_leave(box: Box) -> None:
+    started = box.start("sleep 2; head -c 400000 | wc -c", stdin=True)
+    with pytest.raises(httpx.TimeoutException):
+        box.http.post(f"{box.path}/{started['id']}/stdin", content=b"x" * 400_000, timeout=0.5)
+    answer = box.http.post(f"{box.path}/{started['id']}/stdin", content=b"y" * 400_000)
+    assert answer.status_code in (200, 409)  # it took what it wanted and ended
+    assert box.wait(started["id"])["exit_code"] == 0
+    assert box.output(started["id"]) == b"400000\n"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
@@ -224,6 +234,23 @@ def test_hibernation_keeps_processes_and_their_output(http: httpx.Client, create
     assert box.wait(started["id"])["exit_code"] == 7
     assert box.output(started["id"]).decode() == COUNTED
     assert box.output(quick["id"]) == b"done\n"
+
+
+def test_a_stream_that_a_hibernation_broke_goes_on_where_it_was(http: httpx.Client, create: Create) -> None:
+    sandbox = create(persistent=True)
+    got, end, last = "", 0, ""
+    with http.stream("POST", f"/sandboxes/{sandbox.id}/exec/stream", json={"cmd": COUNT}) as response:
+        process = response.headers["x-pandastack-process"]
+        for last, data in events(response):
+            if last == "stdout":
+                if not got:
+                    sandbox.hibernate()
+                got, end = got + data["chunk"], data["end"]
+    assert last == "error"
+    box = Box(http, sandbox.id)
+    assert got + box.output(process, end).decode() == COUNTED  # which wakes it
+    ended = box.get(process)
+    assert (ended["exit_code"], ended["cancelled"]) == (7, False)
 
 
 def test_a_fork_has_the_processes_but_knows_whose_they_were(http: httpx.Client, create: Create) -> None:

@@ -42,6 +42,33 @@ def test_the_official_sdk_runs_the_example_unchanged(server: Server, official_py
     assert chart.startswith(PNG) and len(chart) > 5000
 
 
+CELLS = """
+from pandastack import Sandbox, SandboxTimeout
+with Sandbox.create(template="code-interpreter", ttl_seconds=300) as sandbox:
+    with sandbox.create_code_context() as context:
+        context.run_code("x = 41")
+        ran = context.run_code("print('seen'); x + 1")
+        assert (ran.stdout, ran.text, ran.exit_code, ran.error) == ("seen\\n", "42", 0, None), ran
+        ran = context.run_code("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()", timeout_seconds=60)
+        assert ran.png.startswith("iVBOR") and ran.results[0].chart == ran.png
+        assert "ZeroDivisionError" in context.run_code("1/0").error
+        try:
+            context.run_code("while True: pass", timeout_seconds=1)
+        except SandboxTimeout:
+            pass
+        else:
+            raise AssertionError("no timeout")
+        assert context.run_code("x").text == "41"
+    print("ok")
+"""
+
+
+def test_the_official_sdk_runs_cells(server: Server, official_python: Path) -> None:
+    environment = server.installation.environment
+    ran = subprocess.run([official_python, "-c", CELLS], env=environment, capture_output=True, text=True, timeout=200)
+    assert (ran.returncode, ran.stdout) == (0, "ok\n"), ran.stderr
+
+
 def test_our_sdk_runs_the_same_example(server: Server, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, EXAMPLE],

@@ -37,7 +37,7 @@ from pandastack.api.version import SEMVER
 from pandastack.cluster import EngineClient
 from pandastack.services import Settings, open_control_plane
 
-_ROUTERS = (
+ROUTERS = (
     system.router,
     me.router,
     templates.router,
@@ -92,7 +92,7 @@ def create_app(
     )
     app.state.metrics = metrics
     errors.install(app)
-    for router in _ROUTERS:
+    for router in ROUTERS:
         app.include_router(router)
     # Outermost last.
     app.add_middleware(Authentication)

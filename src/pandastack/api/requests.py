@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
+import anyio
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from pandastack.api import errors
@@ -16,6 +17,7 @@ from pandastack.services import ControlPlane
 from pandastack.services.access import Identity
 
 Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 def plane_of(request: HTTPConnection) -> ControlPlane:
@@ -55,6 +57,33 @@ async def limited(request: Request, limit: int) -> AsyncIterator[bytes]:
             raise _too_large(limit)
         if chunk:
             yield chunk
+
+
+async def unless_left(request: Request, work: Callable[[], Awaitable[Result]]) -> Result:
+    """What ``work`` returns; it is cancelled when the client leaves. The body has been read before.
+
+    Raises ``ClientDisconnect`` then.
+    """
+    results: list[Result] = []
+    failure: Exception | None = None
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        try:
+            results.append(await work())
+        except Exception as error:  # out of the group as it is, not inside an exception group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if not results:
+        raise ClientDisconnect()
+    return results[0]
 
 
 def check_length(request: Request, limit: int) -> None:

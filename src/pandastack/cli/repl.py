@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def repl(
     sandbox_id: Id,
-    language: Annotated[str, typer.Option("--language", "-l", help="python or bash.")] = "python",
+    language: Annotated[str, typer.Option("--language", "-l", help="python, bash or node.")] = "python",
     timeout: Annotated[float | None, typer.Option("--timeout", min=0.001, help="Limit of a cell in seconds.")] = None,
     save: Annotated[
         Path | None, typer.Option("--save", metavar="DIRECTORY", help="Where pictures are written, as 1.png and so on.")
@@ -55,7 +55,7 @@ def _cells(language: str) -> Iterator[str]:
     lines: list[str] = []
     while True:
         try:
-            lines.append(input("... " if lines else ">>> " if language == "python" else "$ "))
+            lines.append(input("... " if lines else "$ " if language == "bash" else ">>> "))
         except KeyboardInterrupt:
             typer.echo()
             lines.clear()

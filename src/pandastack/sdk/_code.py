@@ -10,7 +10,7 @@ from typing import Any
 from pandastack.sdk._call import Call, segment
 
 CHART = "application/vnd.pandastack.chart+json"
-_ALIASES = {"py": "python", "python3": "python", "sh": "bash", "shell": "bash"}
+_ALIASES = {"py": "python", "python3": "python", "sh": "bash", "shell": "bash", "js": "node"}
 _CELL_SECONDS = 30.0
 _GRACE_SECONDS = 75.0
 """What the server may take beyond a cell's limit: it interrupts, and replaces an interpreter that does not react."""

@@ -17,7 +17,17 @@ from pandastack.errors import BadRequestError, GuestError, NotFoundError, Pandas
 SOCKET = "/run/pandastack/kernels.sock"
 START = "sh /usr/lib/pandastack/kernels/start.sh"
 
-LANGUAGES = {"python": "python", "py": "python", "python3": "python", "bash": "bash", "sh": "bash", "shell": "bash"}
+LANGUAGES = {
+    "python": "python",
+    "py": "python",
+    "python3": "python",
+    "bash": "bash",
+    "sh": "bash",
+    "shell": "bash",
+    "node": "node",
+    "js": "node",
+    "javascript": "node",
+}
 """What sessions can be had in, by the names that callers use."""
 
 ANSWER_MAX = 64 * 1024 * 1024
@@ -89,8 +99,8 @@ def _refusal(code: str, message: str) -> PandastackError:
         case "too_many":
             return QuotaError(message, hint="delete a session that is no longer needed")
         case "missing":
-            hint = "create the sandbox from the template code-interpreter"
-            return BadRequestError("this sandbox's template has no Python kernel", hint=hint, field="language")
+            hint = "python: the template code-interpreter; node: a template of your own with nodejs; bash: any template"
+            return BadRequestError(f"language: this sandbox's template cannot, {message}", hint=hint, field="language")
         case _:
             return ServerError(f"the kernels failed: {message}")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from pandastack.api import models, render
 from pandastack.api.errors import body_of
-from pandastack.api.requests import flag, json_response, limited, plane_of, read_json, workspace_of
+from pandastack.api.requests import flag, json_response, limited, plane_of, read_json, unless_left, workspace_of
 from pandastack.api.streams import ByteStream, Event, EventStream
 from pandastack.cluster.exec_records import STDERR, STDOUT, At, ExecResult, Output, Record
 from pandastack.errors import BadRequestError, UnavailableError, from_body
@@ -160,11 +161,12 @@ async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes
 
 @router.post("/{process}/stdin", response_class=Response)
 async def send_input(request: Request, sandbox_id: str, process: str, close: str = "") -> Response:
-    """Write the body to the standard input; `close=1` ends it. Answers when the process's pipe has taken all."""
+    """Write the body to the standard input; `close=1` ends it. Answers when the process's pipe has taken all; who
+    leaves before that takes the rest back."""
     plane, workspace = plane_of(request), workspace_of(request)
-    body = limited(request, plane.settings.max_file_bytes)
-    count = await plane.processes.send_input(workspace, sandbox_id, process, body, close=flag(close))
-    return json_response({"bytes": count})
+    data = b"".join([chunk async for chunk in limited(request, plane.settings.max_json_bytes)])
+    send = partial(plane.processes.send_input, workspace, sandbox_id, process, data, close=flag(close))
+    return json_response({"bytes": await unless_left(request, send)})
 
 
 @router.post(
@@ -207,5 +209,5 @@ async def wait(request: Request, sandbox_id: str, process: str) -> Response:
         raise BadRequestError(
             f"timeout_seconds: must be between 0 and {LONGEST_WAIT_SECONDS:.0f}", field="timeout_seconds"
         )
-    record = await plane_of(request).processes.wait(workspace_of(request), sandbox_id, process, seconds)
-    return json_response(render.process(record))
+    wait_for = partial(plane_of(request).processes.wait, workspace_of(request), sandbox_id, process, seconds)
+    return json_response(render.process(await unless_left(request, wait_for)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from pandastack.api import models, render, repl_models
+from pandastack.api import models, render
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
 from pandastack.services.kernels import Session
 from pandastack.services.repl import ONE_SHOT, Ran
@@ -28,12 +28,12 @@ async def list_languages(request: Request) -> Response:
 @router.post(
     _ONE,
     response_class=Response,
-    responses={200: {"model": repl_models.ReplOutcome}},
-    openapi_extra=models.takes(repl_models.ReplCode),
+    responses={200: {"model": models.ReplOutcome}},
+    openapi_extra=models.takes(models.ReplCode),
 )
 async def run_code(request: Request, sandbox_id: str) -> Response:
     """Run a piece of code by a fresh interpreter; nothing of it is kept."""
-    body = await read_json(request, repl_models.ReplCode)
+    body = await read_json(request, models.ReplCode)
     outcome = await plane_of(request).repl.run_once(workspace_of(request), sandbox_id, body.language, body.code)
     answer = {"language": body.language, "stdout": outcome.stdout, "stderr": outcome.stderr}
     return json_response(answer | {"exit_code": outcome.exit_code, "duration_ms": round(outcome.duration_us / 1000)})
@@ -43,17 +43,17 @@ async def run_code(request: Request, sandbox_id: str) -> Response:
     _SESSIONS,
     status_code=201,
     response_class=Response,
-    responses={201: {"model": repl_models.ReplSession}},
-    openapi_extra=models.takes(repl_models.CreateReplSession),
+    responses={201: {"model": models.ReplSession}},
+    openapi_extra=models.takes(models.CreateReplSession),
 )
 async def open_session(request: Request, sandbox_id: str) -> Response:
     """An interpreter that keeps its state from cell to cell. At most 8 in a sandbox (429)."""
-    body = await read_json(request, repl_models.CreateReplSession)
+    body = await read_json(request, models.CreateReplSession)
     session = await plane_of(request).repl.open(workspace_of(request), sandbox_id, body.language)
     return json_response(_session(session, sandbox_id), 201)
 
 
-@router.get(_SESSIONS, response_class=Response, responses={200: {"model": list[repl_models.ReplSession]}})
+@router.get(_SESSIONS, response_class=Response, responses={200: {"model": list[models.ReplSession]}})
 async def list_sessions(request: Request, sandbox_id: str) -> Response:
     """The sessions of a sandbox. A hibernated one is woken."""
     found = await plane_of(request).repl.sessions(workspace_of(request), sandbox_id)
@@ -63,25 +63,25 @@ async def list_sessions(request: Request, sandbox_id: str) -> Response:
 @router.post(
     f"{_SESSION}/run",
     response_class=Response,
-    responses={200: {"model": repl_models.Execution}},
-    openapi_extra=models.takes(repl_models.RunCell),
+    responses={200: {"model": models.Execution}},
+    openapi_extra=models.takes(models.RunCell),
 )
 async def run_cell(request: Request, sandbox_id: str, session_id: str) -> Response:
     """Run a cell; those of one session run one after the other. A timeout is an error (500) with `timeout` in it."""
-    body = await read_json(request, repl_models.RunCell)
+    body = await read_json(request, models.RunCell)
     repl, workspace = plane_of(request).repl, workspace_of(request)
     ran = await repl.run(workspace, sandbox_id, session_id, body.code, body.timeout_ms, keep=body.checkpoint)
     return json_response(_execution(ran))
 
 
-@router.post(f"{_SESSION}/interrupt", response_class=Response, responses={200: {"model": repl_models.Interrupted}})
+@router.post(f"{_SESSION}/interrupt", response_class=Response, responses={200: {"model": models.Interrupted}})
 async def interrupt(request: Request, sandbox_id: str, session_id: str) -> Response:
     """Interrupt the cell that is running, as Ctrl-C does; its `run` answers with the error that this raises."""
     done = await plane_of(request).repl.interrupt(workspace_of(request), sandbox_id, session_id)
     return json_response({"interrupted": done})
 
 
-@router.get(f"{_SESSION}/variables", response_class=Response, responses={200: {"model": repl_models.Variables}})
+@router.get(f"{_SESSION}/variables", response_class=Response, responses={200: {"model": models.Variables}})
 async def list_variables(request: Request, sandbox_id: str, session_id: str) -> Response:
     """What is named in a Python session, without modules and names that begin with `_`."""
     found = await plane_of(request).repl.variables(workspace_of(request), sandbox_id, session_id)

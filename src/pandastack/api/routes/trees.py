@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from pandastack.api import models, tree_models
+from pandastack.api import models
 from pandastack.api.requests import check_length, flag, json_response, limited, plane_of, read_json, workspace_of
 from pandastack.api.streams import Event, EventStream, FileStream
 from pandastack.errors import BadRequestError
@@ -36,7 +36,7 @@ async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str 
 @router.put(
     "/tar",
     response_class=Response,
-    responses={200: {"model": tree_models.Unpacked}},
+    responses={200: {"model": models.Unpacked}},
     openapi_extra={"requestBody": {"content": {_TAR: {}}}},
 )
 async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
@@ -53,11 +53,11 @@ async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: st
     "/mkdir",
     response_class=Response,
     responses={200: {"model": models.FileEntry}},
-    openapi_extra=models.takes(tree_models.Mkdir),
+    openapi_extra=models.takes(models.Mkdir),
 )
 async def make_directory(request: Request, sandbox_id: str) -> Response:
     """Make a directory and its parents; one that is there is fine."""
-    body = await read_json(request, tree_models.Mkdir)
+    body = await read_json(request, models.Mkdir)
     return json_response(await plane_of(request).trees.mkdir(workspace_of(request), sandbox_id, body.path, body.mode))
 
 
@@ -65,11 +65,11 @@ async def make_directory(request: Request, sandbox_id: str) -> Response:
     "/move",
     response_class=Response,
     responses={200: {"model": models.FileEntry}},
-    openapi_extra=models.takes(tree_models.Move),
+    openapi_extra=models.takes(models.Move),
 )
 async def move(request: Request, sandbox_id: str) -> Response:
     """Give a file or directory another name; 409 when there is something already."""
-    body = await read_json(request, tree_models.Move)
+    body = await read_json(request, models.Move)
     workspace, overwrite = workspace_of(request), bool(body.overwrite)
     return json_response(await plane_of(request).trees.move(workspace, sandbox_id, body.source, body.to, overwrite))
 
@@ -78,16 +78,16 @@ async def move(request: Request, sandbox_id: str) -> Response:
     "/chmod",
     response_class=Response,
     responses={200: {"model": models.FileEntry}},
-    openapi_extra=models.takes(tree_models.Chmod),
+    openapi_extra=models.takes(models.Chmod),
 )
 async def change_mode(request: Request, sandbox_id: str) -> Response:
     """Change the mode of a file, or of all below a directory."""
-    body = await read_json(request, tree_models.Chmod)
+    body = await read_json(request, models.Chmod)
     workspace, recursive = workspace_of(request), bool(body.recursive)
     return json_response(await plane_of(request).trees.chmod(workspace, sandbox_id, body.path, body.mode, recursive))
 
 
-@router.get("/search", response_class=Response, responses={200: {"model": tree_models.Found}})
+@router.get("/search", response_class=Response, responses={200: {"model": models.Found}})
 async def search(
     request: Request,
     sandbox_id: str,

@@ -156,7 +156,9 @@ class Sandbox(Lifecycle):
         return self.exec(code_command(code, language))
 
     def create_code_context(self, language: str = "python") -> CodeContext:
-        """Open a session that keeps its state from cell to cell, in ``python`` (template code-interpreter) or ``bash``.
+        """Open a session that keeps its state from cell to cell, in ``python``, ``bash`` or ``node``.
+
+        The template code-interpreter has a kernel for Python; every template has bash.
 
         Raises BadRequestError when the template has none such, QuotaError for more than 8 in one sandbox.
         """

@@ -26,6 +26,15 @@ def prepare(shell):
     _seed()
 
 
+def rehearse(shell):
+    """Do once, in a new kernel, what its first cells would wait for."""
+    shell.display_formatter.format([1, "a"])
+    try:
+        raise ValueError
+    except ValueError as error:
+        shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
+
+
 def _seed():
     """A fork has the state of its parent's generators; Python itself sees to `random`."""
     import numpy.random

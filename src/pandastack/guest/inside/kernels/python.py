@@ -21,6 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 READY_SECONDS = 120
 REPLY_SECONDS = 10
 BEGIN_SECONDS = 5
+TOOLS = "__import__('sys').modules['pandastack_kernel_tools']"
 
 
 class ZygoteEnded(Exception):
@@ -71,7 +72,12 @@ class PythonKernel:
         kernel._watch()
         kernel._client.start_channels(hb=False, stdin=False)
         await kernel._client.wait_for_ready(timeout=READY_SECONDS)
+        await kernel._rehearse()
         return kernel
+
+    async def _rehearse(self):
+        """A first cell makes much that later ones find: nobody shall wait for that."""
+        await self._reply(self._client.execute(f"{TOOLS}.rehearse(get_ipython())", silent=True, allow_stdin=False))
 
     def _watch(self):
         self._pidfd = os.pidfd_open(self._pid)
@@ -135,8 +141,8 @@ class PythonKernel:
 
     async def variables(self):
         """What the user has named, as a list; see pandastack_kernel_tools."""
-        expression = "__import__('sys').modules['pandastack_kernel_tools'].variables(get_ipython())"
-        request = self._client.execute("", silent=True, user_expressions={"all": expression}, allow_stdin=False)
+        expressions = {"all": f"{TOOLS}.variables(get_ipython())"}
+        request = self._client.execute("", silent=True, user_expressions=expressions, allow_stdin=False)
         found = (await self._reply(request))["user_expressions"]["all"]
         return json.loads(ast.literal_eval(found["data"]["text/plain"]))
 

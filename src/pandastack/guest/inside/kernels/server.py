@@ -1,4 +1,4 @@
-"""Kernels for code, kept inside the guest: sessions of Python and bash behind one Unix socket.
+"""Kernels for code, kept inside the guest: sessions of Python, bash and Node behind one Unix socket.
 
 It is started when a template is baked and stays in its snapshot, with one Python kernel that waits for its first
 session: opening one costs no more than a message, and the next kernel is made in the background.
@@ -19,7 +19,7 @@ import sys
 import time
 
 from cells import Cell
-from shell import ShellKernel
+from shell import PROGRAMS, ShellKernel
 
 try:
     import python
@@ -43,25 +43,33 @@ class Refusal(Exception):
 
 
 class Kernels:
-    """Makes kernels; one of Python's is always ready or on its way."""
+    """Makes kernels, one of Python's ahead of need."""
+
+    def __init__(self):
+        self._next = None
 
     async def start(self):
         if python:
             self._zygote = python.Zygote()
             await self._zygote.start()
-            self._prepare()
+            self.replenish()
             await asyncio.shield(self._next)
 
-    def _prepare(self):
-        self._next = asyncio.ensure_future(python.PythonKernel.start(self._zygote))
+    def replenish(self):
+        """Have one ready or on its way. Called when a cell is done: while one runs, it shall have the processors."""
+        if python and self._next is None:
+            self._next = asyncio.ensure_future(python.PythonKernel.start(self._zygote))
 
     async def take(self, language):
-        if language == "bash":
-            return await ShellKernel.start()
+        if language in PROGRAMS:
+            try:
+                return await ShellKernel.start(language)
+            except FileNotFoundError:
+                raise Refusal("missing", f"there is no {language} here") from None
         if not python:
             raise Refusal("missing", "there is no IPython here")
-        kernel = self._next
-        self._prepare()
+        self.replenish()
+        kernel, self._next = self._next, None
         try:
             return await kernel
         except python.ZygoteEnded:
@@ -124,7 +132,7 @@ class Server:
             raise Refusal("not_found", "no such session") from None
 
     async def _open(self, request, say):
-        if request["language"] not in ("python", "bash"):
+        if request["language"] not in ("python", *PROGRAMS):
             raise Refusal("unsupported", "no such language")
         if len(self._sessions) + self._opening >= SESSIONS_MAX:
             raise Refusal("too_many", f"a sandbox has at most {SESSIONS_MAX} sessions")
@@ -171,6 +179,7 @@ class Server:
                 cell.error = cell.error or "the interpreter ended; the session goes on with a new one"
                 cell.exit = cell.exit or 1
                 await self._replace(session)
+            self._kernels.replenish()
             duration = round((time.monotonic() - began) * 1000)
             return {**cell.answer(), "duration_ms": duration, "cells": session.cells}
 

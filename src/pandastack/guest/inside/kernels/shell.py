@@ -1,10 +1,13 @@
-"""Bash as a kernel: one shell that reads the path of a file with each cell's code, sources it, and says its status."""
+"""Programs as kernels: bash and Node, each in a loop that reads the path of a file with a cell's code, runs it in the
+state that the cells before have left, and answers with a line: a number, its status, or JSON (see loop.js)."""
 # mypy: ignore-errors
+# ruff: noqa: PTH100, PTH118, PTH120 - pathlib takes longer to import than all of this
 
 import array
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import tempfile
@@ -20,28 +23,44 @@ done
 """
 
 
+def _bash(code, status):
+    return ["bash", "--noprofile", "--norc", "-c", _LOOP.format(code=code, status=status)]
+
+
+def _node(code, status):
+    return ["node", os.path.join(os.path.dirname(os.path.abspath(__file__)), "loop.js"), str(code), str(status)]
+
+
+PROGRAMS = {"bash": _bash, "node": _node}
+
+
 class ShellKernel:
-    """A running shell."""
+    """A running loop."""
 
     @classmethod
-    async def start(cls):
+    async def start(cls, language):
+        """Raises FileNotFoundError when there is no such program."""
         kernel = cls()
         code, kernel._code = os.pipe()
         kernel._status, status = os.pipe()
         kernel._out, out = os.pipe()
         kernel._err, err = os.pipe()
-        script = _LOOP.format(code=code, status=status)
-        kernel._process = await asyncio.create_subprocess_exec(
-            *("bash", "--noprofile", "--norc", "-c", script),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            pass_fds=(code, status),
-            start_new_session=True,
-            cwd=os.environ.get("HOME") or "/",
-        )
-        for each in (code, status, out, err):
-            os.close(each)
+        try:
+            kernel._process = await asyncio.create_subprocess_exec(
+                *PROGRAMS[language](code, status),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                pass_fds=(code, status),
+                start_new_session=True,
+                cwd=os.environ.get("HOME") or "/",
+            )
+        except OSError:
+            kernel._close_pipes()
+            raise
+        finally:
+            for each in (code, status, out, err):
+                os.close(each)
         for each in (kernel._status, kernel._out, kernel._err):
             os.set_blocking(each, False)
         return kernel
@@ -49,6 +68,7 @@ class ShellKernel:
     async def run(self, code, cell):
         """Run a cell to its end; raises EOFError when the shell ended, with its status in the cell."""
         loop, done = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        self._said = bytearray()
         with tempfile.NamedTemporaryFile("w", prefix="cell-") as file:
             file.write(code + "\n")
             file.flush()
@@ -69,7 +89,7 @@ class ShellKernel:
         if status is None:
             cell.exit = _shell_status(await self._process.wait())
             raise EOFError
-        cell.exit = status
+        _tell(status, cell)
 
     async def _status_of(self, done):
         """The cell's status, or None when the shell ends: a job that it leaves may hold its pipe open."""
@@ -81,12 +101,11 @@ class ShellKernel:
             ended.cancel()
 
     def _ended(self, done):
-        try:
-            text = os.read(self._status, 64)
-        except BlockingIOError:
-            return
-        if not done.done():
-            done.set_result(int(text) if text.strip().isdigit() else None)
+        with contextlib.suppress(BlockingIOError):
+            text = os.read(self._status, 65536)
+            self._said += text
+            if not done.done() and (not text or self._said.endswith(b"\n")):
+                done.set_result(bytes(self._said) or None)
 
     def _take(self, fd, stream):
         with contextlib.suppress(BlockingIOError):
@@ -116,8 +135,21 @@ class ShellKernel:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+        self._close_pipes()
+
+    def _close_pipes(self):
         for fd in (self._code, self._status, self._out, self._err):
             os.close(fd)
+
+
+def _tell(line, cell):
+    """What a loop answered, for the cell."""
+    said = json.loads(line)
+    if isinstance(said, int):
+        said = {"status": said}
+    cell.exit, cell.error = said["status"], said.get("error")
+    if "value" in said:
+        cell.result({"text/plain": said["value"]})
 
 
 def _shell_status(code):

@@ -7,7 +7,6 @@ kernel, a line with its process id answers.
 # ruff: noqa: PTH100, PTH120 - pathlib takes longer to import than all of this
 
 import importlib
-import io
 import json
 import os
 import signal
@@ -31,7 +30,8 @@ def preload():
         FigureCanvasAgg(figure)
         pandas = importlib.import_module("pandas")
         pandas.Series([1.0, 2.0]).plot(ax=figure.subplots())
-        figure.savefig(io.BytesIO(), format="png")
+        importlib.import_module("IPython.core.pylabtools").print_figure(figure)
+        pandas.DataFrame({"a": [1]}).to_html()
     except ImportError:  # a smaller template
         pass
 

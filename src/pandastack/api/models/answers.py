@@ -1,109 +1,10 @@
-"""The shapes of bodies: those that are read, and those that the documentation shows."""
+"""The shapes of answers: the documentation shows them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
-Number = Annotated[float, BeforeValidator(_no_bool)]
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class VolumeMount(_Request):
-    name: str
-    read_only: bool = False
-
-
-class CreateSandbox(_Request):
-    template: str | None = Field(None, description="Name or alias of a template", examples=["code-interpreter"])
-    from_snapshot: str | None = Field(None, description="Id of a snapshot; `template` is ignored then")
-    ttl_seconds: WholeNumber | None = Field(None, description="Idle limit in seconds")
-    persistent: StrictBool | None = Field(None, description="Exempt from the idle limit")
-    metadata: dict[str, str] | None = Field(None, description="Free text; `secret.*` keys are never returned")
-    volumes: list[VolumeMount] | None = None
-    on_expire: str | None = Field(None, description="At the idle limit: `delete` (default) or `hibernate`")
-    checkpoint_every: Number | None = Field(
-        None, description="Seconds between automatic checkpoints, at least 1; 0: off"
-    )
-    checkpoint_after_exec: StrictBool | None = Field(None, description="Take a checkpoint after each command")
-
-
-class ExecCommand(_Request):
-    cmd: str = Field("", description="A line for `sh -c`, run as root", examples=["echo hello"])
-    timeout_seconds: Number | None = Field(None, description="0 or absent: no limit")
-
-    id: str | None = Field(None, description="A UUID for the record of it; absent: one is made")
-
-
-class StreamedCommand(ExecCommand):
-    on_disconnect: str | None = Field(None, description="`kill` (default) or `keep`: what becomes of it then")
-
-
-class StartProcess(_Request):
-    cmd: str = Field("", description="A line for `sh -c`", examples=["make test"])
-    id: str | None = Field(None, description="A UUID; absent: one is made")
-    background: StrictBool | None = Field(None, description="Does not keep the sandbox from being idle")
-    cwd: str | None = None
-    env: dict[str, str] | None = None
-    user: str | None = Field(None, description="Name or `uid:gid`; default root")
-    stdin: StrictBool | None = Field(None, description="Keep standard input open for `…/stdin`; else it is empty")
-    pty: StrictBool | None = Field(None, description="With a terminal of its own")
-    rows: WholeNumber | None = None
-    cols: WholeNumber | None = None
-    timeout_seconds: Number | None = Field(None, description="0 or absent: no limit")
-
-
-class SignalProcess(_Request):
-    signal: int | str = Field("TERM", description="Name or number")
-
-
-class ResizeTerminal(_Request):
-    rows: WholeNumber = 0
-    cols: WholeNumber = 0
-
-
-class WaitProcess(_Request):
-    timeout_seconds: Number | None = Field(None, description="How long to wait; default 25, at most 3600")
-
-
-class PatchLifecycle(_Request):
-    ttl_seconds: WholeNumber | None = Field(None, description="Idle limit in seconds")
-    persistent: StrictBool | None = None
-    on_expire: str | None = Field(None, description="At the idle limit: `delete` or `hibernate`")
-    checkpoint_every: Number | None = Field(None, description="Seconds between checkpoints, at least 1; 0 or null: off")
-    checkpoint_after_exec: StrictBool | None = Field(None, description="Take a checkpoint after each command")
-
-
-class Capture(_Request):
-    label: str | None = Field(None, description="Free text, at most 200 characters are kept")
-
-
-class Fork(_Request):
-    metadata: dict[str, str] | None = Field(None, description="Merged into the metadata of the children")
-    count: WholeNumber | None = Field(None, description="How many children, 1 to 16")
-
-
-class Promote(_Request):
-    cleanup_siblings: StrictBool | None = Field(None, description="Delete the other children of the tree")
-    tree_id: str | None = Field(None, description="Absent: the tree that the sandbox is part of")
-
-
-class CreateToken(_Request):
-    label: str | None = Field(None, max_length=200)
-    name: str | None = Field(None, max_length=200, description="Same as `label`")
-    expires_in_days: Annotated[WholeNumber, Field(ge=1, le=36500)] | None = None
+from pydantic import BaseModel, Field
 
 
 class Sandbox(BaseModel):
@@ -183,6 +84,51 @@ class Retention(BaseModel):
 class Processes(BaseModel):
     processes: list[Process]
     retention: Retention
+
+
+class ReplOutcome(BaseModel):
+    language: str
+    stdout: str
+    stderr: str
+    exit_code: int
+    duration_ms: int
+
+
+class ReplSession(BaseModel):
+    id: str
+    session_id: str
+    sandbox_id: str
+    language: str
+    created_at: str
+    cells: int
+
+
+class Execution(BaseModel):
+    stdout: str
+    stderr: str
+    exit: int
+    exit_code: int
+    error: str | None
+    results: list[dict[str, str]] = Field(description="MIME bundles in order; binary data is base64, JSON serialised")
+    duration_ms: int
+    cells: int
+    restarted: bool = Field(description="The interpreter has ended: the state of the session is lost")
+    checkpoint_id: str | None = None
+
+
+class Variable(BaseModel):
+    name: str
+    type: str
+    shape: list[int] | None
+    repr: str
+
+
+class Variables(BaseModel):
+    variables: list[Variable]
+
+
+class Interrupted(BaseModel):
+    interrupted: bool = Field(description="False: no cell was running")
 
 
 class FileEntry(BaseModel):
@@ -356,18 +302,20 @@ class Error(BaseModel):
     detail: Any = None
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
-    """The part of a route's documentation that describes its JSON body."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs", {})
-    return {"requestBody": {"content": {"application/json": {"schema": _inline(schema, definitions)}}}}
+class Unpacked(BaseModel):
+    path: str
+    members: int
+    skipped: int = Field(description="Links that lead out and were left out")
+    bytes: int
 
 
-def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(schema, list):
-        return [_inline(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return _inline(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    return {key: _inline(value, definitions) for key, value in schema.items()}
+class Match(BaseModel):
+    path: str
+    line: int | None = Field(None, description="Number of the line, from 1")
+    text: str | None = Field(None, description="The line, at most 1000 characters of it")
+
+
+class Found(BaseModel):
+    path: str
+    matches: list[Match]
+    truncated: bool = Field(description="There are more")

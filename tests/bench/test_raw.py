@@ -1,0 +1,44 @@
+"""The bare channel's reader, against the real agent as a process."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pandastack.bench.exec import Samples, rows
+from pandastack.bench.raw import RawChannel
+from pandastack.guest.agent import binary
+
+
+@pytest.fixture
+def channel() -> Iterator[RawChannel]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        argv = [str(binary()), "--fd", str(theirs.fileno()), "--no-identity"]
+        with subprocess.Popen(argv, pass_fds=[theirs.fileno()]) as process:
+            theirs.close()
+            ours.settimeout(30)
+            assert ours.recv(9)[4] == 1  # HELLO; its payload follows
+            ours.recv(100)
+            yield RawChannel(ours)
+            ours.close()
+            process.wait(10)
+
+
+def test_a_file_goes_in_and_out_and_a_command_prints_it(channel: RawChannel, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 8192
+    assert channel.upload(str(tmp_path / "file"), data) > 0
+    assert (tmp_path / "file").read_bytes() == data
+    assert channel.download(str(tmp_path / "file")) > 0
+    assert channel.command(f"cat {tmp_path}/file {tmp_path}/file; echo x >&2") > 0
+
+
+def test_transfers_are_held_against_the_raw_ones() -> None:
+    names = Samples.__dataclass_fields__
+    samples = Samples(**{name: [1.0, 2.0, 4.0] for name in names} | {"raw_upload": [4.0, 4.0, 4.0]})
+    found = {row.name: row.ratio for row in rows(samples)}
+    assert (found["exec_stream"], found["file_upload"], found["pty_echo"]) == (1.0, 0.5, None)
