@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := python3-venv qemu-system-x86 erofs-utils e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 util-linux
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check bench docs setup system clean
+.PHONY: demo test check soak bench docs setup system clean
 .DEFAULT_GOAL := help
 
 help:            ## show this list
@@ -26,10 +26,14 @@ check: setup     ## formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup     ## measure create, exec and delete against the bare restore floor
+soak: setup      ## live through SOAK_OPERATIONS (300) random operations, killed servers and reboots; SOAK_SEED repeats a run
+	SOAK_OPERATIONS=$${SOAK_OPERATIONS:-300} $(BIN)/pytest -s tests/soak
+
+bench: setup     ## measure creates and lifecycles against the bare restore floor
 	$(BIN)/pandastack template build
 	$(BIN)/pandastack up --detach
 	$(BIN)/pandastack bench create --json bench-create.json
+	$(BIN)/pandastack bench lifecycle --json bench-lifecycle.json
 
 docs: setup      ## run every command and snippet of the documentation
 	$(BIN)/pytest tests/docs

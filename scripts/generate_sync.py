@@ -20,6 +20,7 @@ _CLASSES = (
     "Branches",
     "CancelEvent",
     "Client",
+    "CodeContext",
     "CommandStream",
     "Experiment",
     "Lifecycle",
@@ -33,7 +34,18 @@ _CLASSES = (
     "TemplatesAPI",
     "Transport",
 )
-_FUNCTIONS = ("check_cancel", "explore", "pause", "read_file", "run_all", "scope", "settled", "write_file")
+_FUNCTIONS = (
+    "check_cancel",
+    "explore",
+    "pack_tree",
+    "pause",
+    "read_file",
+    "run_all",
+    "scope",
+    "settled",
+    "unpack_tree",
+    "write_file",
+)
 REPLACEMENTS = {
     **{f"Async{name}": name for name in _CLASSES},
     **{f"async_{name}": name for name in _FUNCTIONS},

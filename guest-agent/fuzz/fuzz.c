@@ -35,11 +35,11 @@ static size_t frame(uint8_t *to, uint8_t type, uint32_t stream, const uint8_t *p
 
 static size_t some_request(uint8_t *to)
 {
-	static const char *const ops[] = { "exec", "start", "attach", "processes", "read", "write", "list", "" };
+	static const char *const ops[] = { "exec", "start", "attach", "processes", "read", "write", "list", "changes", "" };
 	struct tlv_writer w = { to, to + PAYLOAD_MAX, false };
 	uint8_t noise[64];
 
-	tlv_put_text(&w, OPEN_OP, ops[pick(8)]);
+	tlv_put_text(&w, OPEN_OP, ops[pick(9)]);
 	for (uint32_t i = pick(20); i > 0; i--) {
 		for (size_t at = 0; at < sizeof noise; at++)
 			noise[at] = (uint8_t)pick(256);
@@ -50,7 +50,7 @@ static size_t some_request(uint8_t *to)
 
 static size_t some_input(uint8_t *to)
 {
-	static const uint8_t types[] = { 0, 2, 4, 6, 16, 16, 17, 19, 20, 21, 22, 24, 99 };
+	static const uint8_t types[] = { 0, 2, 4, 6, 8, 16, 16, 17, 19, 20, 21, 22, 24, 99 };
 	static uint8_t payload[PAYLOAD_MAX];
 	size_t size = 0;
 

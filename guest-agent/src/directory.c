@@ -13,15 +13,7 @@
 
 enum { ENTRY_MAX = 512, LIST_CHUNK = 16 * 1024, DIRENTS = 8 * 1024, DEPTH_MAX = 4000 };
 
-struct raw_dirent {
-	uint64_t ino;
-	int64_t next;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
-
-static char type_of(mode_t mode)
+char type_of(mode_t mode)
 {
 	switch (mode & S_IFMT) {
 	case S_IFDIR: return 'd';
@@ -80,7 +72,7 @@ void list_open(struct stream *s, const struct request *r)
 		stream_finish(s, r->path ? errno : EINVAL, "list");
 }
 
-static bool dots(const char *name)
+bool dots(const char *name)
 {
 	return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
 }

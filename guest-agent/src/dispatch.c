@@ -4,8 +4,10 @@
 #include <signal.h>
 #include <string.h>
 
+#include "connect.h"
 #include "exec.h"
 #include "files.h"
+#include "freeze.h"
 #include "identity.h"
 #include "out.h"
 #include "process.h"
@@ -35,8 +37,12 @@ static void open_file_operation(struct stream *s, const struct request *r)
 		delete_open(s, r);
 	else if (!strcmp(r->op, "mkdir"))
 		mkdir_open(s, r);
+	else if (!strcmp(r->op, "connect"))
+		connect_open(s, r);
 	else if (!strcmp(r->op, "sync"))
 		sync_open(s);
+	else if (!strcmp(r->op, "changes"))
+		changes_open(s);
 	else {
 		s->kind = S_JOB;
 		stream_finish(s, EOPNOTSUPP, "operation");
@@ -93,6 +99,8 @@ static void take_data(struct stream *s, const struct parser *frame)
 		view_data(s, frame->payload, frame->length);
 	else if (s->kind == S_WRITE)
 		write_data(s, frame->payload, frame->length);
+	else if (s->kind == S_SOCKET)
+		connect_data(s, frame->payload, frame->length);
 }
 
 static void take_end(struct stream *s)
@@ -103,6 +111,8 @@ static void take_end(struct stream *s)
 		view_end_input(s);
 	else if (s->kind == S_WRITE && !s->finished)
 		write_end(s);
+	else if (s->kind == S_SOCKET)
+		connect_end_input(s);
 }
 
 static void take_signal(struct stream *s, int signal)
@@ -139,13 +149,22 @@ static void resume(const struct parser *frame)
 	identity_resume(frame->payload, frame->length);
 }
 
+/* A payload that is not empty asks for programs to stand still as well, until a THAW or a RESUME. */
+static void quiesce(const struct parser *frame)
+{
+	if (frame->length)
+		freeze();
+	out_empty(F_QUIET, 0);
+}
+
 void dispatch(const struct parser *frame)
 {
 	struct stream *s;
 
 	switch (frame->type) {
 	case F_RESUME: resume(frame); return;
-	case F_QUIESCE: out_empty(F_QUIET, 0); return;
+	case F_QUIESCE: quiesce(frame); return;
+	case F_THAW: identity_go_on(frame->payload, frame->length); return;
 	case F_PING: out_empty(F_PONG, 0); return;
 	case F_OPEN: open_stream(frame); return;
 	}

@@ -101,6 +101,8 @@ bool files_pump(struct stream *s)
 		return false;
 	if (s->kind == S_READ)
 		return pump_read(s);
+	if (s->kind == S_CHANGES)
+		return changes_pump(s);
 	return s->kind == S_LIST && list_pump(s);
 }
 

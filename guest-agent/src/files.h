@@ -20,12 +20,29 @@ void delete_open(struct stream *stream, const struct request *request);
 void sync_open(struct stream *stream);
 void job_exited(struct stream *stream, int status);
 
+/* What differs from the template: see changes.c. The two directories that the root's overlay is made of. */
+bool changes_between(const char *upper, const char *lower);
+void changes_open(struct stream *stream);
+bool changes_pump(struct stream *stream);
+void changes_end(struct walk *walk);
+
 bool files_pump(struct stream *stream);
 
 /* 0 or an errno. */
 int delete_tree(const char *path);
 int make_parents(const char *path);
 int open_regular(const char *path, int flags, mode_t mode, int *fd);
+
+struct raw_dirent { /* of getdents64 */
+	uint64_t ino;
+	int64_t next;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+bool dots(const char *name);
+char type_of(mode_t mode);
 
 struct stat;
 void put_entry(struct tlv_writer *writer, const char *name, const struct stat *st);

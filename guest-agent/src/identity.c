@@ -12,13 +12,14 @@
 #include <unistd.h>
 
 #include "env.h"
+#include "freeze.h"
 #include "loop.h"
 #include "out.h"
 #include "process.h"
 #include "proto.h"
 #include "tlv.h"
 
-enum { ENTROPY_MIN = 32, ENTROPY_MAX = 512, HOSTNAME_MAX = 64, MACHINE_ID_SIZE = 32 };
+enum { ENTROPY_MIN = 32, ENTROPY_MAX = 512, HOSTNAME_MAX = 64, MACHINE_ID_SIZE = 32, BOOT_ID_SIZE = 36 };
 
 /*
  * A small file on a tmpfs that is also mapped. Writing to the mapping runs no kernel code, and under emulation code that
@@ -31,7 +32,8 @@ struct mapped {
 
 enum { MAPPED_SIZE = 4096 };
 
-static struct mapped machine_id = { -1, NULL }, hostname_file = { -1, NULL }, hosts = { -1, NULL };
+static struct mapped machine_id = { -1, NULL }, boot_id = { -1, NULL }, generation = { -1, NULL };
+static struct mapped hostname_file = { -1, NULL }, hosts = { -1, NULL };
 static int random_device = -1;
 
 static void map(struct mapped *file, const char *path)
@@ -70,6 +72,8 @@ void identity_prepare(void)
 {
 	random_device = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 	map(&machine_id, "/run/machine-id");
+	map(&boot_id, "/run/pandastack/boot_id");
+	map(&generation, "/run/pandastack/generation");
 	map(&hostname_file, "/run/hostname");
 	map(&hosts, "/run/hosts");
 }
@@ -132,15 +136,30 @@ static int set_hostname(const struct tlv_item *item)
 	return error;
 }
 
-static int set_machine_id(const struct tlv_item *item)
+/* An id of a fixed size, as a line. */
+static int set_id(const struct mapped *file, const struct tlv_item *item, uint32_t size)
 {
-	char line[MACHINE_ID_SIZE + 1];
+	char line[BOOT_ID_SIZE + 1];
 
-	if (item->length != MACHINE_ID_SIZE)
+	if (item->length != size)
 		return EINVAL;
-	memcpy(line, item->value, MACHINE_ID_SIZE);
-	line[MACHINE_ID_SIZE] = '\n';
-	return replace(&machine_id, line, sizeof line);
+	memcpy(line, item->value, size);
+	line[size] = '\n';
+	return replace(file, line, size + 1);
+}
+
+/*
+ * The number that programs watch to learn that they run in another copy than a moment ago. It comes last: who sees a new
+ * one finds the rest of the identity in place, the kernel's random numbers above all.
+ */
+static int publish(uint64_t number)
+{
+	if (!options.identity)
+		return 0;
+	if (mapped_size(&generation) != sizeof number)
+		return replace(&generation, (const char *)&number, sizeof number);
+	*(volatile uint64_t *)(void *)generation.bytes = number; /* at once: somebody may be reading it */
+	return 0;
 }
 
 static int apply(const struct tlv_item *item, const char **what)
@@ -157,7 +176,8 @@ static int apply(const struct tlv_item *item, const char **what)
 	case RESUME_TIME_NS: *what = "clock"; return set_clock(item);
 	case RESUME_ENTROPY: *what = "entropy"; return add_entropy(item);
 	case RESUME_HOSTNAME: *what = "hostname"; return set_hostname(item);
-	case RESUME_MACHINE_ID: *what = "machine-id"; return set_machine_id(item);
+	case RESUME_MACHINE_ID: *what = "machine-id"; return set_id(&machine_id, item, MACHINE_ID_SIZE);
+	case RESUME_BOOT_ID: *what = "boot id"; return set_id(&boot_id, item, BOOT_ID_SIZE);
 	default: return 0;
 	}
 }
@@ -179,7 +199,8 @@ static void answer(const uint8_t *nonce, const char *what, int error)
 }
 
 /* Keys that must be there: without one of them the machine would be half another's. */
-static const uint32_t needed = 1u << RESUME_TIME_NS | 1u << RESUME_ENTROPY | 1u << RESUME_HOSTNAME | 1u << RESUME_MACHINE_ID;
+static const uint32_t needed = 1u << RESUME_TIME_NS | 1u << RESUME_ENTROPY | 1u << RESUME_GENERATION |
+                               1u << RESUME_HOSTNAME | 1u << RESUME_MACHINE_ID | 1u << RESUME_BOOT_ID;
 
 void identity_resume(const uint8_t *payload, uint32_t length)
 {
@@ -187,6 +208,7 @@ void identity_resume(const uint8_t *payload, uint32_t length)
 	struct tlv_item item;
 	const uint8_t *nonce;
 	const char *what = NULL;
+	uint64_t number = 0;
 	uint32_t seen = 0;
 	int more, error = 0;
 
@@ -199,12 +221,32 @@ void identity_resume(const uint8_t *payload, uint32_t length)
 		error = more < 0 ? EINVAL : apply(&item, &what);
 		if (more > 0 && item.key < 32)
 			seen |= 1u << item.key;
+		if (more > 0 && !error && item.key == RESUME_GENERATION && !tlv_uint(&item, &number))
+			error = EINVAL;
 	}
 	if (!error && options.identity && (seen & needed) != needed) {
 		what = "incomplete identity";
 		error = EINVAL;
 	}
-	if (!error)
+	if (!error) {
+		what = "generation";
+		error = publish(number);
+	}
+	if (!error) {
 		sandbox_env_commit();
+		if (seen & 1u << RESUME_STILL)
+			freeze();
+		else
+			thaw();
+	}
 	answer(nonce, error ? what : NULL, error);
+}
+
+void identity_go_on(const uint8_t *payload, uint32_t length)
+{
+	struct tlv_item time = { RESUME_TIME_NS, length, payload };
+
+	if (options.identity && length)
+		(void)set_clock(&time); /* one that is a little late is better than programs that stand */
+	thaw();
 }

@@ -11,5 +11,7 @@ void identity_prepare(void);
  * not use the machine then.
  */
 void identity_resume(const uint8_t *payload, uint32_t length);
+/* After a THAW: the machine stood still and is no other than before. Sets the clock, then lets programs go on. */
+void identity_go_on(const uint8_t *payload, uint32_t length);
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "dispatch.h"
 #include "files.h"
 #include "out.h"
@@ -87,6 +88,8 @@ static void on_event(uint64_t data)
 	case W_ERR: processes[index].outputs[1].ready = true; break;
 	case W_IN: processes[index].in.ready = true; break;
 	case W_DRAIN: drain(index); break;
+	case W_SOCKET_OUT: streams[index].socket[0].ready = true; break;
+	case W_SOCKET_IN: streams[index].socket[1].ready = true; break;
 	}
 }
 
@@ -96,6 +99,7 @@ static bool pump_stream(struct stream *s)
 	case S_FREE: case S_SCRIPT: return false;
 	case S_EXEC: case S_VIEW: return view_pump(s);
 	case S_RECORDS: return records_pump(s);
+	case S_SOCKET: return connect_pump(s);
 	default: return files_pump(s);
 	}
 }

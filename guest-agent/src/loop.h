@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum watch_kind { W_PORT, W_SIGNALS, W_OUT, W_ERR, W_IN, W_DRAIN };
+enum watch_kind { W_PORT, W_SIGNALS, W_OUT, W_ERR, W_IN, W_DRAIN, W_SOCKET_OUT, W_SOCKET_IN };
 
 struct agent_options {
 	bool identity; /* whether a RESUME changes the machine */

@@ -1,8 +1,8 @@
 /*
  * The guest's init and agent. As PID 1 it makes a running system out of the kernel and serves the host
  * by the virtio port named "agent". With --fd N it serves the inherited descriptor N as an ordinary
- * process, for tests; --no-identity then lets a RESUME leave the machine as it is, and --logs DIRECTORY has
- * the output of processes that is too long for memory.
+ * process, for tests; --no-identity then lets a RESUME leave the machine as it is, --overlay UPPER LOWER says
+ * whose changes are asked for, and --logs DIRECTORY has the output of processes that is too long for memory.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "files.h"
+#include "freeze.h"
 #include "identity.h"
 #include "log.h"
 #include "loop.h"
@@ -45,6 +47,8 @@ int main(int argc, char **argv)
 			fd = atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--no-identity"))
 			options.identity = false;
+		else if (!strcmp(argv[i], "--overlay") && i + 2 < argc && !changes_between(argv[i + 1], argv[i + 2]))
+			return 2;
 		else if (!strcmp(argv[i], "--logs") && i + 1 < argc)
 			log_directory = argv[++i];
 	}
@@ -55,6 +59,7 @@ int main(int argc, char **argv)
 	options.identity = options.is_init = true;
 	boot();
 	identity_prepare();
+	freeze_prepare();
 	serve(open_port("agent"));
 	power_off("the agent ended");
 }

@@ -13,7 +13,7 @@ void parser_reset(struct parser *parser)
 static bool from_host(uint8_t type)
 {
 	switch (type) {
-	case F_PAD: case F_RESUME: case F_QUIESCE: case F_PING:
+	case F_PAD: case F_RESUME: case F_QUIESCE: case F_PING: case F_THAW:
 	case F_OPEN: case F_DATA: case F_EOF: case F_CREDIT: case F_SIGNAL: case F_RESIZE:
 		return true;
 	default:

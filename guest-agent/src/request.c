@@ -54,13 +54,14 @@ static int take_number(struct request *r, const struct tlv_item *item)
 	case OPEN_ERR_OFFSET: r->err_offset = value; break;
 	case OPEN_SIGNAL: r->signal = value; break;
 	case OPEN_KEEP: r->keep = value; break;
+	case OPEN_PORT: r->port = value; break;
 	}
 	return 0;
 }
 
 static bool known_number(uint8_t key)
 {
-	return key == OPEN_SCRIPT_BYTES || (key >= OPEN_TIMEOUT_MS && key <= OPEN_MODE) ||
+	return key == OPEN_SCRIPT_BYTES || (key >= OPEN_TIMEOUT_MS && key <= OPEN_PORT) ||
 	       (key >= OPEN_HOW && key <= OPEN_KEEP);
 }
 

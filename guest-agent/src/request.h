@@ -14,7 +14,7 @@ struct request {
 	size_t argc;
 	char *env[REQUEST_ENVS];
 	size_t envc;
-	uint64_t script_bytes, timeout_ms, offset, length, mode;
+	uint64_t script_bytes, timeout_ms, offset, length, mode, port;
 	uint64_t flags, rows, cols, err_offset, signal, keep;
 	bool input, has_mode, has_length;
 };

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "files.h"
 
 enum { ROOT_WAIT_MS = 5000, LIST_SIZE = 4096 };
 
@@ -103,6 +104,7 @@ void switch_root(void)
 	if (mount("/dev/vda", "/lower", "erofs", MS_RDONLY | MS_NOATIME, NULL))
 		power_off("cannot mount the root disk");
 	mount_upper();
+	changes_between("/upper/upper", "/lower"); /* out of sight once the root is the overlay */
 	if (mount("overlay", "/new", "overlay", MS_NOATIME,
 	          "lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work"))
 		power_off("cannot mount the root");
@@ -145,8 +147,19 @@ static void cover_identity(void)
 	cover("/etc/machine-id", "/run/machine-id", "uninitialized\n");
 	cover("/etc/hostname", "/run/hostname", "localhost\n");
 	cover("/etc/hosts", "/run/hosts", hosts);
+	cover("/proc/sys/kernel/random/boot_id", "/run/pandastack/boot_id", "00000000-0000-0000-0000-000000000000\n");
+	write_file("/run/pandastack/generation", "--------"); /* eight bytes: see identity.c */
 	if (!strcmp(command_line("pandastack.nic"), "user"))
 		cover("/etc/resolv.conf", "/run/resolv.conf", "nameserver 10.0.2.3\n");
+}
+
+/* With favordynmods every program that starts may join its group without the wait of milliseconds for an RCU period. */
+static void mount_cgroups(void)
+{
+	const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+
+	if (mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags, "favordynmods"))
+		mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags, NULL);
 }
 
 void mount_late(void)
@@ -154,13 +167,14 @@ void mount_late(void)
 	mkdir("/run", 0755);
 	mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
 	mkdir("/run/lock", 01777);
+	mkdir("/run/pandastack", 0755);
 	mkdir("/tmp", 01777);
 	chmod("/tmp", 01777);
 	mkdir("/dev/pts", 0755);
 	mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=0620,ptmxmode=0666");
 	mkdir("/dev/shm", 01777);
 	mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
-	mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	mount_cgroups();
 	(void)!symlink("/proc/self/fd", "/dev/fd");
 	(void)!symlink("/proc/self/fd/0", "/dev/stdin");
 	(void)!symlink("/proc/self/fd/1", "/dev/stdout");

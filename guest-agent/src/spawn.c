@@ -9,6 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "freeze.h"
+
 static _Noreturn void fail(struct spawn *s, const char *what)
 {
 	s->error = errno;
@@ -60,6 +62,7 @@ static _Noreturn void child(struct spawn *s)
 	sigset_t none;
 
 	setsid();
+	freeze_join();
 	if (s->terminal && (ioctl(s->in, TIOCSCTTY, 0) || (s->group_count >= 0 && fchown(s->in, s->uid, s->gid))))
 		fail(s, "terminal");
 	move(s, s->in, 0);
@@ -85,6 +88,7 @@ pid_t spawn(struct spawn *s)
 	pid_t pid;
 
 	s->error = 0;
+	thaw(); /* into a group that stands the child would not get to its program, nor we out of the vfork */
 	/* vfork: copying page tables and then faulting every page again is slow where memory is emulated. */
 	pid = vfork();
 	if (pid == 0)

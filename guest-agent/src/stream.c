@@ -5,6 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "connect.h"
+#include "files.h"
 #include "out.h"
 #include "view.h"
 
@@ -36,7 +38,7 @@ struct stream *stream_new(uint32_t id)
 		memset(s, 0, sizeof *s);
 		s->id = id;
 		s->credit = WINDOW;
-		s->file = -1;
+		s->file = s->socket[0].fd = s->socket[1].fd = -1;
 		return s;
 	}
 	return NULL;
@@ -45,6 +47,8 @@ struct stream *stream_new(uint32_t id)
 void stream_forget(struct stream *s)
 {
 	view_close(s);
+	if (s->kind == S_SOCKET)
+		connect_close(s);
 	if (s->file >= 0)
 		close(s->file);
 	if (s->temporary)
@@ -53,6 +57,8 @@ void stream_forget(struct stream *s)
 	free(s->target);
 	free(s->input);
 	free(s->request);
+	changes_end(s->walk);
+	s->walk = NULL;
 	s->temporary = s->target = NULL;
 	s->input = s->request = NULL;
 	s->kind = S_FREE;

@@ -21,15 +21,24 @@ enum stream_kind {
 	S_READ,
 	S_WRITE,
 	S_LIST,
+	S_CHANGES,
 	S_RECORDS,
+	S_SOCKET,
 };
 
+struct walk;
 struct process;
 
 /* Where a view stands in one output of its process. */
 struct view {
 	bool wanted, tell; /* the host has to be told at which offset the next bytes are */
 	uint64_t at, stop; /* stop: of a view that does not follow */
+};
+
+/* One direction of a connection. */
+struct socket_end {
+	int fd; /* -1 when closed */
+	bool ready; /* edge triggered: false after EAGAIN */
 };
 
 struct stream {
@@ -46,12 +55,14 @@ struct stream {
 	uint32_t input_start, input_length;
 	bool input_ended;
 	pid_t pid; /* of a job */
+	struct socket_end socket[2]; /* of an S_SOCKET: out of the guest, and into it */
 	bool cancelled, finished;
 	uint64_t opened_ns;
 	int file; /* -1 when closed */
 	char *target, *temporary; /* of a write: what to replace, and with what; the latter goes with the stream */
 	uint64_t bytes; /* moved so far */
 	uint64_t remaining; /* of a read; of a list of records the next one */
+	struct walk *walk; /* of an S_CHANGES */
 	uint8_t *request; /* of an S_SCRIPT: the OPEN, kept until the command is complete */
 	uint32_t request_length;
 	uint64_t script_left;

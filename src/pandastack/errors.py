@@ -193,7 +193,7 @@ def from_body(status: int, body: Mapping[str, Any]) -> PandastackError:
     kind = by_code.get(str(body.get("code")), for_status(status or 500))
     if kind in _OWN_CONSTRUCTORS:
         kind = ServerError
-    detail = body.get("detail")
+    detail = body.get("detail", {key: body[key] for key in _WRITTEN if key in body})
     return kind(
         str(body.get("error") or body.get("message") or f"HTTP {status}"),
         hint=body.get("hint"),
@@ -201,6 +201,10 @@ def from_body(status: int, body: Mapping[str, Any]) -> PandastackError:
         status_code=status,
         detail=detail if isinstance(detail, Mapping) else None,
     )
+
+
+_WRITTEN = ("stdout", "stderr")
+"""What a command had written when it failed stands beside the error, not below ``detail``."""
 
 
 def for_status(status: int) -> type[PandastackError]:

@@ -45,6 +45,13 @@ ROUTES = {
     ("DELETE", "/v1/sandboxes/{sandbox_id}/fs"),
     ("GET", "/v1/sandboxes/{sandbox_id}/fs/dir"),
     ("GET", "/v1/sandboxes/{sandbox_id}/fs/stat"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/fs/tar"),
+    ("PUT", "/v1/sandboxes/{sandbox_id}/fs/tar"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/fs/mkdir"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/fs/move"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/fs/chmod"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/fs/search"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/fs/watch"),
     ("GET", "/v1/sandboxes/{sandbox_id}/logs"),
     ("GET", "/v1/sandboxes/{sandbox_id}/events"),
     ("GET", "/v1/sandboxes/{sandbox_id}/metrics"),
@@ -65,11 +72,24 @@ ROUTES = {
     ("DELETE", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}"),
     ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/rewind"),
     ("POST", "/v1/sandboxes/{sandbox_id}/checkpoints/{checkpoint_id}/fork"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/diff"),
+    ("GET", "/v1/lsp/languages"),
+    ("GET", "/v1/repl/languages"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/repl"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/repl/sessions"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/repl/sessions"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/repl/sessions/{session_id}/run"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/repl/sessions/{session_id}/interrupt"),
+    ("GET", "/v1/sandboxes/{sandbox_id}/repl/sessions/{session_id}/variables"),
+    ("DELETE", "/v1/sandboxes/{sandbox_id}/repl/sessions/{session_id}"),
     ("GET", "/v1/snapshots"),
     ("GET", "/v1/snapshots/{snapshot_id}"),
     ("DELETE", "/v1/snapshots/{snapshot_id}"),
     ("GET", "/v1/templates"),
     ("GET", "/v1/templates/{name}"),
+    ("POST", "/mcp"),
+    ("POST", "/v1/mcp"),
+    ("POST", "/v1/sandboxes/{sandbox_id}/mcp"),
 }
 
 
@@ -95,7 +115,7 @@ async def test_the_documentation_lists_every_route(api: Api) -> None:
 @pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
 async def test_every_v1_route_needs_a_token(api: Api, method: str, path: str) -> None:
     response = await api.http.request(method, path, headers={"authorization": "Bearer pds_wrong"})
-    if path.startswith("/v1/") and path != "/v1/version":
+    if path.startswith(("/v1/", "/mcp")) and path != "/v1/version":
         body = refusal(response, 401)
         assert (body["error"], body["detail"]) == ("unauthorized", "invalid api token")
     else:
@@ -263,10 +283,11 @@ async def test_lifecycle(api: Api) -> None:
     path = await api.sandbox()
     state = (await api.http.get(f"{path}/lifecycle")).json()
     assert state.pop("expires_at").endswith("Z")
-    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0, "on_expire": "delete"}
+    automatic = {"checkpoint_every": None, "checkpoint_after_exec": False}
+    assert state == {"ttl_seconds": 300, "persistent": False, "idle_seconds": 0, "on_expire": "delete", **automatic}
     wanted = {"ttl_seconds": 0, "persistent": True, "on_expire": "hibernate"}
     patched = await api.http.patch(f"{path}/lifecycle", json=wanted)
-    assert patched.json() == {**wanted, "idle_seconds": 0, "expires_at": None}
+    assert patched.json() == {**wanted, "idle_seconds": 0, "expires_at": None, **automatic}
     assert (await api.http.patch(f"{path}/lifecycle")).json() == patched.json()
     assert (await api.http.get(path)).json()["persistent"] is True
     refusal(await api.http.patch(f"{path}/lifecycle", json={"ttl_seconds": -1}), 400)
@@ -289,6 +310,8 @@ async def test_logs_and_usage_and_events(api: Api) -> None:
     assert logs.text == "one\ntwo\nthree ü\n"
     assert logs.headers["content-type"] == "text/plain; charset=utf-8"
     assert (await api.http.get(f"{path}/logs", params={"tail": 1})).text == "three ü\n"
+    api.engine.console = "by\r\na terminal\r\n"
+    assert (await api.http.get(f"{path}/logs")).text == "by\na terminal\n"
     assert (await api.http.get(f"{path}/metrics")).json() == {"pid": 1, "uptime_seconds": 2, "threads": 3}
     events = (await api.http.get(f"{path}/events")).json()["events"]
     assert [(event["type"], event["payload"]["boot_ms"]) for event in events] == [("sandbox.running", 37)]
@@ -296,7 +319,7 @@ async def test_logs_and_usage_and_events(api: Api) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [r for r in sorted(ROUTES) if "{sandbox_id}" in r[1]])
 async def test_an_unknown_sandbox_is_not_found(api: Api, method: str, path: str) -> None:
-    body = {"cmd": "true", "ttl_seconds": 1} if method in ("POST", "PATCH") else None
+    body = {"cmd": "true", "ttl_seconds": 1, "code": "1"} if method in ("POST", "PATCH") else None
     url = path.replace("/v1/sandboxes/{sandbox_id}", UNKNOWN)
     for query in ({"path": "/x"}, {"path": "/x", "follow": "1"}):
         answer = refusal(await api.http.request(method, url, params=query, json=body), 404)

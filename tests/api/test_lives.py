@@ -166,6 +166,8 @@ async def test_checkpoints(api: Api) -> None:
     named = (await api.http.post(f"{path}/checkpoints", json={"label": "before"})).json()
     other = (await api.http.post(f"{path}/checkpoints")).json()
     assert (named["label"], other["label"]) == ("before", "make " + "x" * 195)
+    assert (named["commands"], named["command_count"], named["automatic"]) == (["make " + "x" * 195], 1, False)
+    assert (other["commands"], other["command_count"]) == ([], 0)
     assert (await api.http.get(f"{path}/checkpoints")).json() == {"checkpoints": [named, other]}
     assert (await api.http.get("/v1/snapshots")).json() == {"snapshots": []}
     await api.http.post(f"{path}/hibernate")
@@ -181,3 +183,43 @@ async def test_checkpoints(api: Api) -> None:
     assert list(api.engine.snapshots) == [other["id"]]
     await api.http.delete(path)
     assert api.engine.snapshots == {}
+
+
+async def test_when_checkpoints_are_taken_is_said_and_changed(api: Api) -> None:
+    body = {"template": "base", "checkpoint_every": 60, "checkpoint_after_exec": True}
+    path = f"/v1/sandboxes/{(await api.http.post('/v1/sandboxes', json=body)).json()['id']}/lifecycle"
+
+    async def now(change: dict[str, Any] | None = None) -> tuple[float | None, bool]:
+        answer = await (api.http.get(path) if change is None else api.http.patch(path, json=change))
+        assert answer.status_code == 200, answer.text
+        return answer.json()["checkpoint_every"], answer.json()["checkpoint_after_exec"]
+
+    assert await now() == (60, True)
+    assert await now({"ttl_seconds": 9}) == (60, True)
+    assert await now({"checkpoint_every": None}) == (None, True)
+    assert await now({"checkpoint_every": 1.5, "checkpoint_after_exec": False}) == (1.5, False)
+    assert await now({"checkpoint_every": 0, "checkpoint_after_exec": None}) == (None, False)
+    for wrong in (0.5, -1, "often", True):
+        refused = refusal(await api.http.patch(path, json={"checkpoint_every": wrong}), 400)
+        assert refused["field"] == "checkpoint_every"
+    refusal(await api.http.patch(path, json={"checkpoint_after_exec": "yes"}), 400)
+    assert await now() == (None, False)
+
+
+async def test_a_command_is_followed_by_a_checkpoint(api: Api) -> None:
+    made = await api.http.post("/v1/sandboxes", json={"template": "base", "checkpoint_after_exec": True})
+    path = f"/v1/sandboxes/{made.json()['id']}"
+    api.engine.refusals["snapshot"] = ServerError("no room")
+    assert (await api.http.post(f"{path}/exec", json={"cmd": "echo \x1b[2J"})).status_code == 200
+    plane = api.app.state.plane
+    while plane.timeline._due_at(plane.registry.of(made.json()["id"])) is not None:
+        await plane.timeline.look()
+    assert (await api.http.get(f"{path}/checkpoints")).json() == {"checkpoints": []}
+    del api.engine.refusals["snapshot"]
+    assert (await api.http.post(f"{path}/exec", json={"cmd": "echo two"})).status_code == 200
+    async for event in plane.events.follow(made.json()["id"], None, lambda: True):
+        if event.type == "checkpoint.taken":
+            break
+    (taken,) = (await api.http.get(f"{path}/checkpoints")).json()["checkpoints"]
+    assert taken["commands"] == ["echo \\x1b[2J", "echo two"]
+    assert (taken["automatic"], taken["size_bytes"]) == (True, 8192)

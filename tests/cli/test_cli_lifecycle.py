@@ -11,7 +11,16 @@ from tests.sdk.wire_server import RECORD, Reply, WireServer
 
 HERE = "/v1/sandboxes/0b5f"
 SNAPSHOT = {"id": "s1", "sandbox_id": "0b5f", "template": "base", "size_bytes": 3 << 20, "created_at": "now"}
-CHECKPOINT = {"id": "k1", "created_at": "now", "label": "clean", "size_bytes": 9 << 20, "dirty_bytes": 4 << 20}
+CHECKPOINT = {
+    "id": "k1",
+    "created_at": "now",
+    "label": "clean",
+    "size_bytes": 9 << 20,
+    "dirty_bytes": 4 << 20,
+    "automatic": False,
+    "commands": ["make", "make install"],
+    "command_count": 5,
+}
 FOUND = Reply(200, RECORD)
 
 
@@ -94,13 +103,48 @@ def test_checkpoint_timeline_and_rewind(cli: Cli, wire: WireServer) -> None:
     listed = Reply(200, {"checkpoints": [CHECKPOINT]})
     wire.will(FOUND, listed, FOUND, listed)
     header, row = cli("sandbox", "timeline", "0b5f").stdout.splitlines()
-    assert header.split() == ["ID", "LABEL", "CREATED", "SIZE", "CHANGED"]
-    assert row.split() == ["k1", "clean", "now", "9", "MB", "4", "MB"]
+    assert header.split() == ["ID", "CREATED", "SIZE", "CHANGED", "LABEL", "RAN"]
+    assert " ".join(row.split()) == "k1 now 9 MB 4 MB clean (3 more); make; make install"
     assert json.loads(cli("sandbox", "timeline", "0b5f", "--json").stdout) == [CHECKPOINT]
     wire.will(FOUND, FOUND, FOUND, FOUND)
     assert cli("sandbox", "rewind", "0b5f", "k1").stdout == "running\n"
     assert wire.lines[-1] == f"POST {HERE}/checkpoints/k1/rewind"
     assert json.loads(cli("sandbox", "rewind", "0b5f", "k1", "--json").stdout)["id"] == "0b5f"
+
+
+def test_delete_of_checkpoints_goes_on_after_a_failure(cli: Cli, wire: WireServer) -> None:
+    wire.will(FOUND, Reply(404, {"error": "checkpoint not found"}), Reply(404, {"error": "gone"}), Reply(204))
+    result = cli("sandbox", "delete-checkpoint", "0b5f", "k1", "k2", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {"deleted": ["k2"]})
+    assert wire.lines[-1] == f"DELETE {HERE}/checkpoints/k2"
+
+
+def test_fork_of_a_checkpoint(cli: Cli, wire: WireServer) -> None:
+    wire.will(FOUND, Reply(201, RECORD | {"id": "c1"}))
+    assert cli("sandbox", "fork", "0b5f", "--checkpoint", "k1").stdout == "c1\n"
+    assert wire.lines[-1] == f"POST {HERE}/checkpoints/k1/fork"
+    assert cli("sandbox", "fork", "0b5f", "--checkpoint", "k1", "--count", "2").exit_code == 2
+
+
+def test_what_a_create_says_of_the_life(cli: Cli, wire: WireServer) -> None:
+    wire.will(Reply(201, RECORD), Reply(201, RECORD))
+    options = ("--on-expire", "hibernate", "--checkpoint-every", "60", "--checkpoint-after-exec")
+    assert cli("sandbox", "create", "-t", "base", *options).stdout == "0b5f\n"
+    assert cli("sandbox", "create", "-t", "base").stdout == "0b5f\n"
+    own = {"on_expire": "hibernate", "checkpoint_every": 60.0, "checkpoint_after_exec": True}
+    assert [each.json() for each in wire.asked] == [{"template": "base", **own}, {"template": "base"}]
+    assert cli("sandbox", "create", "--on-expire", "explode").exit_code == 2
+
+
+def test_lifecycle_shows_and_changes(cli: Cli, wire: WireServer) -> None:
+    answer = Reply(200, {"ttl_seconds": 90, "checkpoint_every": None, "checkpoint_after_exec": True})
+    wire.will(FOUND, answer, FOUND, answer)
+    assert cli("sandbox", "lifecycle", "0b5f").stdout.splitlines()[0].split() == ["ttl_seconds", "90"]
+    options = ("--checkpoint-every", "0", "--checkpoint-after-exec", "--not-persistent", "--ttl", "90")
+    assert json.loads(cli("sandbox", "lifecycle", "0b5f", *options, "--json").stdout)["checkpoint_after_exec"] is True
+    assert wire.lines[1] == f"GET {HERE}/lifecycle"
+    body = {"ttl_seconds": 90, "persistent": False, "checkpoint_every": 0.0, "checkpoint_after_exec": True}
+    assert wire.asked[3].json() == body
 
 
 def test_snapshots(cli: Cli, wire: WireServer) -> None:

@@ -37,17 +37,22 @@ class ScriptedEngine:
         self.files: dict[str, bytes] = {"/etc/hostname": b"guest\n"}
         self.console = "booting\n"
         self.snapshots: dict[str, dict[str, Any]] = {}
+        self.storage = {"total_bytes": 2**40, "free_bytes": 2**39, "reserve_bytes": 2**30}
+        self.storage_refusal: Exception | None = None
         self.refusals: dict[str, Exception] = {}
         self.child_failures: dict[int, Exception] = {}
         self.before: Callable[[str, str], Awaitable[None]] | None = None
         self.calls: list[str] = []
+        self.diffs: list[dict[str, Any]] = []
         self.refusal: Exception | None = None
+        self.refusal_of_create: Callable[[], Exception | None] = lambda: None
         self.delete_refusal: Exception | None = None
         self.before_answer: Callable[[str], Awaitable[None]] | None = None
         self.exec_records: Records = self._hello
         self.exec_ended = anyio.Event()
         self.exec_begun = anyio.Event()
         self.exec_silent = False
+        self.kernels: Callable[[dict[str, Any]], list[bytes]] | None = None
         self.received: list[bytes] = []
         self._events, self._event_source = anyio.create_memory_object_stream[dict[str, Any]](100)
         self.app = Starlette(
@@ -61,6 +66,7 @@ class ScriptedEngine:
                 Route("/sandboxes/{id}", self._get),
                 Route("/sandboxes/{id}/exec", self._exec, methods=["POST"]),
                 Route("/sandboxes/{id}/files", self._files, methods=["GET", "PUT", "DELETE"]),
+                Route("/sandboxes/{id}/connect", self._connect, methods=["POST"]),
                 Route("/sandboxes/{id}/directory", self._directory),
                 Route("/sandboxes/{id}/stat", self._stat),
                 Route("/sandboxes/{id}/console", self._console),
@@ -68,7 +74,9 @@ class ScriptedEngine:
                 Route("/sandboxes/{id}/snapshots", self._snapshot, methods=["POST"]),
                 Route("/sandboxes/{id}/fork", self._fork, methods=["POST"]),
                 Route("/sandboxes/{id}/{action}", self._act, methods=["POST"]),
+                Route("/diff", self._diff, methods=["POST"]),
                 Route("/snapshots", self._list_snapshots),
+                Route("/snapshots/measure", self._measure, methods=["POST"]),
                 Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
             ],
             exception_handlers={PandastackError: _error},
@@ -94,8 +102,8 @@ class ScriptedEngine:
     async def _create(self, request: Request) -> Response:
         body = await request.json()
         self.calls.append(f"create {body['id']}")
-        if self.refusal is not None:
-            raise self.refusal
+        if (refusal := self.refusal or self.refusal_of_create()) is not None:
+            raise refusal
         assert ("template" in body) != ("snapshot" in body)
         if "snapshot" in body and body["snapshot"] not in self.snapshots:
             raise NotFoundError("no such snapshot", field="snapshot")
@@ -120,18 +128,24 @@ class ScriptedEngine:
 
     async def _act(self, request: Request) -> Response:
         action = request.path_params["action"]
+        if action == "rewind":
+            self._find_lost(request.path_params["id"], (await request.json())["snapshot"])
         machine = await self._enter(action, request)
-        if action == "rewind" and (await request.json())["snapshot"] not in self.snapshots:
-            raise NotFoundError("no such snapshot", field="snapshot")
         states = {"pause": "paused", "hibernate": "hibernated"}
         machine["state"] = states.get(action, "running")
         if action in ("pause", "resume"):
             return Response(status_code=204)
         return JSONResponse(COST if action == "hibernate" else self._start(machine["id"]))
 
+    def _find_lost(self, sandbox_id: str, snapshot_id: str) -> None:
+        if snapshot_id not in self.snapshots:
+            raise NotFoundError("no such snapshot", field="snapshot")
+        if self.snapshots[snapshot_id].get("source") == sandbox_id:
+            self.machines.setdefault(sandbox_id, {"id": sandbox_id, "state": "lost"})
+
     async def _snapshot(self, request: Request) -> Response:
         machine = await self._enter("snapshot", request)
-        snapshot = {"id": (await request.json())["id"], "template": "base", **COST}
+        snapshot = {"id": (await request.json())["id"], "template": "base", "source": machine["id"], **COST}
         assert machine["state"] == "running"
         self.snapshots[snapshot["id"]] = snapshot
         return JSONResponse(snapshot, 201)
@@ -150,11 +164,30 @@ class ScriptedEngine:
     async def _list_snapshots(self, _request: Request) -> Response:
         return JSONResponse(list(self.snapshots.values()))
 
+    async def _measure(self, request: Request) -> Response:
+        self.calls.append("measure")
+        if self.storage_refusal is not None:
+            raise self.storage_refusal
+        going = [each for each in (await request.json())["ids"] if each in self.snapshots]
+        frees = {each: self.snapshots[each].get("frees", COST["size_bytes"]) for each in going}
+        return JSONResponse({**self.storage, "frees": frees})
+
     async def _delete_snapshot(self, request: Request) -> Response:
         self.calls.append(f"delete_snapshot {request.path_params['id']}")
         if self.snapshots.pop(request.path_params["id"], None) is None:
             raise NotFoundError("no such snapshot")
         return Response(status_code=204)
+
+    async def _diff(self, request: Request) -> Response:
+        body = await request.json()
+        self.diffs.append(body)
+        if "diff" in self.refusals:
+            raise self.refusals["diff"]
+        for side in (body["from"], body["to"]):
+            if side.get("snapshot", None) not in {None, *self.snapshots}:
+                raise NotFoundError("no such snapshot", field="snapshot")
+            assert side.get("sandbox") is None or self.machines[side["sandbox"]]["state"] == "running"
+        return JSONResponse({"added": 0, "removed": 0, "changed": 0, "changes": [], "truncated": False})
 
     async def _list(self, _request: Request) -> Response:
         return JSONResponse(list(self.machines.values()))
@@ -204,6 +237,20 @@ class ScriptedEngine:
         if path not in self.files:
             raise NotFoundError(f"no such file: {path}")
         return Response(self.files[path], media_type="application/octet-stream")
+
+    async def _connect(self, request: Request) -> Response:
+        """A guest's kernels: ``kernels`` says what they answer to a request, in pieces."""
+        self._machine(request)
+        asked = json.loads(await request.body())
+        self.calls.append(f"{asked['op']} {request.query_params['path']}")
+        if self.kernels is None:
+            raise NotFoundError("nothing in the guest listens there")
+
+        async def answer() -> AsyncIterator[bytes]:
+            for piece in self.kernels(asked) if self.kernels else []:
+                yield piece
+
+        return StreamingResponse(answer(), media_type="application/octet-stream")
 
     async def _directory(self, request: Request) -> Response:
         return JSONResponse({"path": request.query_params["path"], "entries": []})

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard, cast
 
 import pytest
 import typer.main
+from starlette.routing import BaseRoute, WebSocketRoute
 from typer.core import TyperCommand, TyperGroup
 
+from pandastack.api import create_app
+from pandastack.api.app import ROUTERS
 from pandastack.cli.app import build_app
+from pandastack.cluster import EngineClient
+from pandastack.services import Settings
 from tests.docs.blocks import ROOT, RUNNABLE, SHOWN, blocks, pages
 
 PAGES = pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -22,6 +30,8 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SPAN = re.compile(r"`([^`\n]+)`")
 _COMMAND = re.compile(r"(?:^|\$\(|\| )(?:\.venv/bin/)?pandastack (.+?)\)?$")
 _VARIABLE = re.compile(r"\bPANDASTACK_[A-Z_]+[A-Z]\b")
+_ROUTE = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) (…?/[^`?]*)[^`]*`")
+_API_PAGE = ROOT / "docs/api.md"
 
 
 @PAGES
@@ -90,14 +100,55 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
 @PAGES
 def test_environment_variables_are_read_by_something(page: Path) -> None:
     sources = [path.read_text() for path in (ROOT / "src").rglob("*.py")]
-    settings = {
-        f"PANDASTACK_{name.upper()}" for name in re.findall(r"^    (\w+): (?:int|float) =", _SETTINGS, re.MULTILINE)
-    }
-    for name in set(_VARIABLE.findall(page.read_text())) - settings:
+    for name in set(_VARIABLE.findall(page.read_text())) - settings():
         assert any(name in source for source in sources), name
 
 
-_SETTINGS = (ROOT / "src/pandastack/services/settings.py").read_text()
+def settings() -> set[str]:
+    """The variables that the control plane reads by the names of its settings."""
+    return {f"PANDASTACK_{each.name.upper()}" for each in dataclasses.fields(Settings)}
+
+
+def test_every_setting_is_on_its_page() -> None:
+    assert settings() - set(_VARIABLE.findall((ROOT / "docs/server.md").read_text())) == set()
+
+
+@functools.cache
+def routes() -> set[tuple[str, str]]:
+    """Method and path of every public route, with ``{}`` for what varies."""
+    app = create_app(cast(EngineClient, None), "")  # it is not opened, only asked what it has
+    operations = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    operations |= {("GET", each.path) for router in ROUTERS for each in router.routes if _is_websocket(each)}
+    return {(method, re.sub(r"{\w+}", "{}", path)) for method, path in operations}
+
+
+def _is_websocket(route: BaseRoute) -> TypeGuard[WebSocketRoute]:
+    return isinstance(route, WebSocketRoute)
+
+
+def mentioned_routes(page: Path) -> set[tuple[str, str]]:
+    """The same of what a page mentions; ``…/`` stands for the beginning of a path."""
+    return {(method, re.sub(r"{\w+}", "{}", path)) for method, path in _ROUTE.findall(page.read_text())}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_routes_exist(page: Path) -> None:
+    known = routes() | {("GET", "/openapi.json"), ("GET", "/docs")}
+    for method, path in mentioned_routes(page):
+        assert any(
+            method == each and (route == path or (path[0] == "…" and route.endswith(path[1:]))) for each, route in known
+        ), f"{method} {path}"
+
+
+def test_every_route_is_on_its_page() -> None:
+    assert routes() - mentioned_routes(_API_PAGE) == set()
+
+
+def test_every_event_is_on_its_page() -> None:
+    sources = [path.read_text() for path in (ROOT / "src/pandastack/services").glob("*.py")]
+    types = {type for source in sources for type in re.findall(r'Happening\(\s*"([\w.]+)"', source)}
+    assert "sandbox.running" in types
+    assert types - set(_SPAN.findall(_API_PAGE.read_text())) == set()
 
 
 @PAGES

@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
+from pandastack.engine.capture import HELD_BYTES
 from pandastack.engine.engine import Engine, Settings, open_engine
 from pandastack.engine.sandbox import Hibernated, Order, Sandbox
 from pandastack.errors import ConflictError, NotFoundError
@@ -17,7 +19,7 @@ from pandastack.guest import ExecRequest
 from tests.system.conftest import Install
 from tests.system.conftest import install as install
 from tests.system.conftest import installed as installed
-from tests.system.installation import Installation
+from tests.system.installation import Installation, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +56,9 @@ async def run(sandbox: Sandbox, cmd: str) -> str:
 
 
 COUNTER = (
-    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/counter; sleep 0.05; done' </dev/null >/dev/null 2>&1 &"
+    "echo 0 > /run/counter; "
+    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done' "
+    "</dev/null >/dev/null 2>&1 &"
 )
 
 
@@ -133,6 +137,46 @@ async def test_a_fork_of_a_fork_of_a_fork(engine: Engine) -> None:
         await engine.delete(each.id)
 
 
+async def test_memory_of_which_much_was_written_gets_an_image_of_its_own(engine: Engine) -> None:
+    sandbox = await engine.create(order(), "base")
+    template = engine.templates.get("base").snapshot.memory
+    little, much = order().sandbox, order().sandbox
+    await engine.lifecycle.snapshot(sandbox.id, little)
+    await run(sandbox, f"mount -t tmpfs none /mnt && head -c {HELD_BYTES + 2**20} /dev/urandom > /mnt/much")
+    await engine.lifecycle.snapshot(sandbox.id, much)
+    assert engine.saved.get(little).snapshot.memory.samefile(template)
+    assert not engine.saved.get(much).snapshot.memory.samefile(template)
+    assert not engine.saved.get(much).snapshot.pages.exists()
+    digest = await run(sandbox, "sha256sum /mnt/much")
+    copy = await engine.create_from(order(), much)
+    child = (await engine.lifecycle.fork(copy.id, [order()])).children[0]
+    assert isinstance(child, Sandbox)
+    assert await run(child, "sha256sum /mnt/much") == digest
+    assert await run(copy, "sha256sum /mnt/much") == digest
+    for name in (little, much):
+        engine.saved.remove(name)
+
+
+async def test_forks_and_sleepers_move_into_machines_that_wait(place: Installation) -> None:
+    async with open_engine(place.layout, Settings(ready_machines=2)) as engine:
+        sandbox = await engine.create(order(), "base")
+
+        def full() -> bool:
+            return all(len(kind) == 2 for kind in engine.ready.waiting())
+
+        await anyio.to_thread.run_sync(eventually, full, 30, "machines wait")
+        waiting = {each.name for each in engine.machines.iterdir()}
+        await run(sandbox, "echo kept > /root/file")
+        child = (await engine.lifecycle.fork(sandbox.id, [order()])).children[0]
+        await engine.lifecycle.hibernate(sandbox.id)
+        woken = await engine.lifecycle.wake(sandbox.id)
+        assert isinstance(child, Sandbox)
+        for each in (child, woken):
+            assert await run(each, "cat /root/file") == "kept"
+            assert each.journal.entry.machine in waiting
+        assert await run(child, "cat /etc/machine-id") != await run(woken, "cat /etc/machine-id")
+
+
 async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
     sandbox, name = await engine.create(order(), "base"), str(uuid.uuid4())
     await run(sandbox, "echo good > /root/file; echo good > /run/in-memory")
@@ -142,6 +186,21 @@ async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
     assert rewound.id == sandbox.id
     assert await run(rewound, "cat /root/file /run/in-memory") == "good\ngood"
     await engine.delete(rewound.id)
+    engine.saved.remove(name)
+
+
+async def test_a_lost_sandbox_returns_by_its_own_snapshot_only(engine: Engine) -> None:
+    """What a reboot leaves: a snapshot with the order that its sandbox was made for."""
+    wanted, name = replace(order(), hostname="mine", env={"A": "1"}), str(uuid.uuid4())
+    sandbox = await engine.create(wanted, "base")
+    await run(sandbox, "echo kept > /root/file")
+    await engine.lifecycle.snapshot(sandbox.id, name)
+    await engine.delete(sandbox.id)
+    with pytest.raises(NotFoundError, match="sandbox"):
+        await engine.lifecycle.rewind(str(uuid.uuid4()), name)
+    found = await engine.lifecycle.rewind(wanted.sandbox, name)
+    assert await run(found, "cat /root/file; hostname; echo $A") == "kept\nmine\n1"
+    await engine.delete(found.id)
     engine.saved.remove(name)
 
 

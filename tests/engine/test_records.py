@@ -56,6 +56,7 @@ def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
         "hostname": "",
         "env": {},
         "process": None,
+        "paused": False,
     }
     journal.advance("prepared", process=identify(os.getpid()))
     journal.advance("claimed", sandbox="sandbox-id")
@@ -73,22 +74,28 @@ def test_a_journal_that_makes_no_sense_is_none(tmp_path: Path, data: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    ("state", "asleep", "goes"),
+    ("state", "elsewhere", "goes"),
     [
-        ("planned", False, False),
-        ("prepared", False, False),
-        ("claimed", False, False),
-        ("running", False, True),
-        ("running", True, True),
-        ("paused", False, True),
-        ("hibernating", False, True),
-        ("hibernating", True, False),
-        ("ending", False, False),
+        ("planned", "", False),
+        ("prepared", "", False),
+        ("claimed", "", False),
+        ("running", "", True),
+        ("running", "asleep", True),
+        ("running", "running", True),
+        ("hibernating", "", True),
+        ("hibernating", "asleep", False),
+        ("rewinding", "", True),
+        ("rewinding", "running", False),
+        ("ending", "", False),
     ],
 )
-def test_which_machines_go_on(state: str, asleep: bool, goes: bool) -> None:
+def test_which_machines_go_on(state: str, elsewhere: str, goes: bool) -> None:
     entry = Entry("beef", 3, "base", "0123", state, sandbox="s")
-    assert goes_on(entry, {"s"} if asleep else set()) is goes
+    assert goes_on(entry, *({"s"} if elsewhere == each else set() for each in ("asleep", "running"))) is goes
+
+
+def test_a_machine_that_was_only_looked_at_does_not_go_on() -> None:
+    assert not goes_on(Entry("beef", 3, "base", "0123", "running"), set(), set())
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -116,6 +118,72 @@ async def test_nothing_is_sent_inside_a_quiesced_block(channel: Channel) -> None
     await channel.quiesce(5)
 
 
+async def test_stillness_asks_for_a_thaw_before_anything_else() -> None:
+    async with hostile() as (channel, theirs):
+        theirs.sendall(encode(FrameType.QUIET))
+        async with channel.quiesced(5, freeze=True):
+            channel.post(encode(FrameType.PING))
+        sent = b""
+        while len(sent) < 10 + 17 + 9:
+            sent += await anyio.to_thread.run_sync(theirs.recv, 4096)
+    kinds = [(frame.type, len(frame.payload)) for frame in sent_frames(sent)]
+    assert kinds == [(FrameType.QUIESCE, 1), (FrameType.THAW, 8), (FrameType.PING, 0)]
+
+
+def sent_frames(data: bytes) -> list[frames.Frame]:
+    found = []
+    while data:
+        length, kind, stream = struct.unpack_from("<IBI", data)
+        found.append(frames.Frame(FrameType(kind), stream, data[9 : 9 + length]))
+        data = data[9 + length :]
+    return found
+
+
+async def test_an_agent_that_is_no_init_goes_on_as_well(channel: Channel) -> None:
+    async with channel.quiesced(5, freeze=True):
+        pass
+    await channel.quiesce(5, freeze=True)
+    channel.thaw()
+    assert await says(channel, "echo on") == b"on\n"
+
+
+async def test_a_guest_that_was_told_late_is_told_the_time_again() -> None:
+    async with hostile() as (channel, theirs), anyio.create_task_group() as group:
+        group.start_soon(channel._correct_clock, 0.2, 5)
+        sent = b""
+        while len(sent) < 17 + 9:
+            sent += await anyio.to_thread.run_sync(theirs.recv, 4096)
+        theirs.sendall(encode(FrameType.PONG))
+    assert [frame.type for frame in sent_frames(sent)] == [FrameType.THAW, FrameType.PING]
+
+
+@pytest.mark.parametrize("still", [False, True])
+async def test_programs_of_a_guest_that_is_only_looked_at_are_not_let_go_on(
+    still: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pandastack.guest.connection._CLOCK_TOLERANCE_S", 0.0)  # every answer is late
+    seen: list[frames.Frame] = []
+
+    async def guest(theirs: socket.socket) -> None:
+        while data := await anyio.to_thread.run_sync(theirs.recv, 4096, abandon_on_cancel=True):
+            for frame in sent_frames(data):
+                seen.append(frame)
+                if frame.type is FrameType.RESUME:
+                    nonce = frames.decode_fields(frame.payload)[1][0]
+                    theirs.sendall(encode(FrameType.RESUMED, 0, encode_fields([(1, nonce)])))
+                elif frame.type is FrameType.PING:
+                    theirs.sendall(encode(FrameType.PONG))
+
+    async with hostile() as (channel, theirs), anyio.create_task_group() as group:
+        group.start_soon(guest, theirs)
+        await channel.resume(replace(IDENTITY, still=still), quiet=True, timeout_s=5)
+        await channel.ping()
+        theirs.shutdown(socket.SHUT_RD)
+        group.cancel_scope.cancel()
+    assert (9 in frames.decode_fields(seen[0].payload)) is still
+    assert (FrameType.THAW in {frame.type for frame in seen}) is not still
+
+
 async def test_identity_that_cannot_be_taken_on_is_refused(agent_binary: os.PathLike[str]) -> None:
     ours, theirs = socket.socketpair()
     argv = [str(agent_binary), "--fd", str(theirs.fileno())]
@@ -192,6 +260,18 @@ async def test_a_guest_that_breaks_the_protocol_ends_the_channel_for_everybody(d
         with pytest.raises(GuestError):
             await channel.ping()
         assert failures or data.startswith(encode(FrameType.RESULT, 1)[:9])
+
+
+async def test_who_waits_for_the_end_listens_to_nothing_before_the_resume(raw_agent: socket.socket) -> None:
+    """The output of a command that ran when the former host's process was killed: of a stream that is not ours."""
+    raw_agent.sendall(open_exec(7, b"exec yes"))
+    raw_agent.recv(4096)
+    async with channel_over(raw_agent) as channel, anyio.create_task_group() as group:
+        group.start_soon(channel.wait_closed)
+        await anyio.wait_all_tasks_blocked()
+        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        assert await says(channel, "echo on") == b"on\n"
+        group.cancel_scope.cancel()
 
 
 async def test_a_silent_guest_meets_the_hosts_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,3 +107,12 @@ def test_a_full_disk_has_a_class_of_its_own() -> None:
     other = files.map_error(OSError(errno.EIO, "Input/output error"), Path("/pool/x"))
     assert not isinstance(other, StorageFullError)
     assert str(other) == "/pool/x: Input/output error"
+
+
+def test_what_cannot_be_made_durable_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    files.make_durable(tmp_path)
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    files.make_durable(tmp_path, contents=False)
+    with pytest.raises(ServerError, match="gone"):
+        files.make_durable(tmp_path)

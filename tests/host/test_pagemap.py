@@ -111,3 +111,18 @@ def test_the_file_is_found_by_device_and_inode() -> None:
 def test_ranges_that_touch_become_one() -> None:
     assert list(merged([(0, 1), (1, 3), (4, 5)])) == [(0, 3), (4, 5)]
     assert list(merged([])) == []
+
+
+def test_what_is_put_there_is_the_process_s_own(child: Child, file: Path) -> None:
+    written = bytes(range(256)) * (3 * PAGE // 256)
+    pagemap.write_pages(child.process.pid, file, [(5 * PAGE, written), ((PAGES - 1) * PAGE, b"last" * (PAGE // 4))])
+    assert pages_of(child, file) == {5, 6, 7, PAGES - 1}
+    found = dict(read_pages(child.process.pid, own_pages(child.process.pid, file)))
+    assert found == {5 * PAGE: written, (PAGES - 1) * PAGE: b"last" * (PAGE // 4)}
+    assert file.read_bytes() == b"file" * (PAGES * PAGE // 4)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(PAGES * PAGE, 1), (PAGES * PAGE - 1, 2)])
+def test_nothing_is_put_where_the_file_is_not(child: Child, file: Path, offset: int, size: int) -> None:
+    with pytest.raises(OSError, match="is not mapped"):
+        pagemap.write_pages(child.process.pid, file, [(offset, b"x" * size)])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -132,12 +134,16 @@ async def test_descriptors_are_passed_on() -> None:
         assert stream.read() == "through"
 
 
-async def test_several_wait_for_a_process_that_is_not_our_child() -> None:
-    async with spawn(["sleep", "60"]) as child:
-        identity = identify(child.pid)
-        with anyio.fail_after(10):
-            async with adopted(identity) as process, anyio.create_task_group() as tasks:
-                for _ in range(3):
-                    tasks.start_soon(process.wait)
-                await anyio.wait_all_tasks_blocked()
-                process.kill()
+@pytest.fixture
+def child() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        yield child.pid
+        child.kill()
+
+
+async def test_two_may_wait_for_the_end_of_a_foreign_process(child: int) -> None:
+    async with adopted(identify(child)) as process, anyio.create_task_group() as group:
+        group.start_soon(process.wait)
+        group.start_soon(process.wait)
+        await anyio.wait_all_tasks_blocked()
+        process.kill()

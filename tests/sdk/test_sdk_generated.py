@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pandastack
-from pandastack import AsyncClient, AsyncSandbox, Candidate, Client, ExploreResult, Sandbox
+from pandastack import AsyncClient, AsyncSandbox, Candidate, Client, CodeContext, ExploreResult, Sandbox
 from pandastack.sdk._sync.client import SandboxAPI, TemplatesAPI
 from pandastack.sdk._sync.commands import SandboxCommands
 from pandastack.sdk._sync.filesystem import SandboxFilesystem
@@ -27,6 +27,7 @@ CLASSES = {
     "Client.snapshots": SnapshotsAPI,
     "Client.templates": TemplatesAPI,
     "Sandbox": Sandbox,
+    "CodeContext": CodeContext,
     "Sandbox.filesystem": SandboxFilesystem,
     "Sandbox.commands": SandboxCommands,
     "Candidate": Candidate,
@@ -35,10 +36,18 @@ CLASSES = {
 METHODS = [(owner, name) for owner, methods in OFFICIAL["methods"].items() for name in methods]
 
 
+OWN = ("on_expire", "checkpoint_every", "checkpoint_after_exec")
+"""Keyword-only arguments that the official client does not have: they take nothing from its callers."""
+
+
 def plain(function: Any) -> str:
-    """The signature without annotations, which are better than the official ones."""
+    """The signature without annotations, which are better than the official ones, and without arguments of our own."""
     signature = inspect.signature(function)
-    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    bare = [
+        each.replace(annotation=each.empty)
+        for each in signature.parameters.values()
+        if not (each.name in OWN and each.kind is each.KEYWORD_ONLY)
+    ]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from pandastack import AsyncClient, AsyncSandbox, Checkpoint, Client, CreateRetryEvent, Sandbox, ServerError
+from pandastack import (
+    AsyncClient,
+    AsyncSandbox,
+    Checkpoint,
+    Client,
+    CreateRetryEvent,
+    NotFoundError,
+    Sandbox,
+    ServerError,
+)
 from pandastack.errors import BadRequestError, ConflictError
 from tests.sdk.wire_server import RECORD, Reply, WireServer
 
@@ -151,6 +160,29 @@ def test_checkpoints(sandbox: Sandbox, wire: WireServer) -> None:
     assert sandbox.timeline() == [made]
     assert [each.body for each in wire.asked] == [b'{"label":"clean"}', b"{}", b""]
     assert wire.lines == [f"POST {HERE}/checkpoints"] * 2 + [f"GET {HERE}/checkpoints"]
+
+
+def test_a_checkpoint_says_what_ran(sandbox: Sandbox, wire: WireServer) -> None:
+    wire.will(Reply(201, {"id": "k1", "automatic": True, "commands": ["a", "b"], "command_count": 7}))
+    made = sandbox.checkpoint()
+    assert (made.automatic, made.commands, made.command_count) == (True, ("a", "b"), 7)
+
+
+def test_forking_and_deleting_checkpoints(sandbox: Sandbox, wire: WireServer) -> None:
+    wire.will(Reply(201, RECORD | {"id": "c1"}), Reply(204), Reply(404, {"error": "gone"}), Reply(404, {}))
+    assert sandbox.fork_checkpoint("k1", {"a": "b"}).id == "c1"
+    sandbox.delete_checkpoint("k1")
+    with pytest.raises(NotFoundError):
+        sandbox.delete_checkpoint("k1")
+    assert wire.lines[:2] == [f"POST {HERE}/checkpoints/k1/fork", f"DELETE {HERE}/checkpoints/k1"]
+    assert wire.asked[0].json() == {"metadata": {"a": "b"}}
+
+
+def test_what_a_create_says_of_the_life(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(201, RECORD))
+    client.sandboxes.create("base", on_expire="hibernate", checkpoint_every=60, checkpoint_after_exec=True)
+    own = {"on_expire": "hibernate", "checkpoint_every": 60, "checkpoint_after_exec": True}
+    assert wire.asked[0].json() == {"template": "base", **own}
 
 
 def test_rewind_updates_in_place(client: Client, wire: WireServer) -> None:

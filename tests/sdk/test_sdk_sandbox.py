@@ -14,6 +14,7 @@ from pandastack import (
     ExecInterrupted,
     ExecResult,
     FileInfo,
+    FileMatch,
     Sandbox,
     SandboxTimeout,
     ServerError,
@@ -239,6 +240,34 @@ def test_files_go_in_and_out(sandbox: Sandbox, wire: WireServer, tmp_path: Path)
     assert [each.body for each in wire.asked] == ["é".encode(), b"\x00\x01\x02", b""]
     assert (tmp_path / "out").read_bytes() == b"\x00\xff"
     assert wire.lines[0] == f"PUT {HERE}/fs?path=%2Fa+b"
+
+
+def test_trees_go_in_and_out(sandbox: Sandbox, wire: WireServer, tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "deep" / "ü").write_text("1")
+    wire.will(Reply(200, {"path": "/w", "members": 3, "skipped": 0, "bytes": 1}))
+    assert sandbox.filesystem.upload_tree(tmp_path / "in", "/w") == 3
+    packed = wire.asked[0].body
+    wire.will(Reply(200, packed))
+    sandbox.filesystem.download_tree("/w", tmp_path / "out")
+    assert (tmp_path / "out" / "deep" / "ü").read_text() == "1"
+    assert wire.lines == [f"PUT {HERE}/fs/tar?path=%2Fw", f"GET {HERE}/fs/tar?path=%2Fw"]
+
+
+def test_changes_and_searches_of_files(sandbox: Sandbox, wire: WireServer) -> None:
+    wire.will(*[Reply(200, {"name": "a", "path": "/a", "is_dir": True})] * 4)
+    files = sandbox.filesystem
+    made = [files.mkdir("/a"), files.mkdir("/a", 0o7), files.move("/b", "/a"), files.chmod("/a", 0o640, recursive=True)]
+    assert {each.path for each in made} == {"/a"}
+    assert [(each.path.rpartition("/")[2], each.json()) for each in wire.asked] == [
+        ("mkdir", {"path": "/a"}),
+        ("mkdir", {"path": "/a", "mode": "0007"}),
+        ("move", {"from": "/b", "to": "/a", "overwrite": False}),
+        ("chmod", {"path": "/a", "mode": "0640", "recursive": True}),
+    ]
+    wire.will(Reply(200, {"matches": [{"path": "/x", "line": 2, "text": "t"}, {"path": "/y"}]}))
+    assert files.search("/w", text="t") == [FileMatch("/x", 2, "t"), FileMatch("/y")]
+    assert wire.lines[-1] == f"GET {HERE}/fs/search?path=%2Fw&name=%2A&limit=1000&text=t"
 
 
 def test_listdir_and_stat_build_paths(sandbox: Sandbox, wire: WireServer) -> None:

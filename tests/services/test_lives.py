@@ -210,15 +210,6 @@ async def test_the_oldest_checkpoint_makes_room(plane: ControlPlane, engine: Scr
     record = await plane.sandboxes.create(WORKSPACE, BASE)
     taken = [await plane.timeline.checkpoint(WORKSPACE, record.id) for _ in range(3)]
     assert await plane.timeline.checkpoints(WORKSPACE, record.id) == taken[1:]
-    full = [StorageFullError("full")]
-
-    async def once(action: str, _sandbox_id: str) -> None:
-        if action == "snapshot" and full:
-            raise full.pop()
-
-    engine.before = once
-    last = await plane.timeline.checkpoint(WORKSPACE, record.id)
-    assert await plane.timeline.checkpoints(WORKSPACE, record.id) == [taken[2], last]
 
 
 async def test_automatic_checkpoints_need_activity_and_never_wake(plane: ControlPlane, engine: ScriptedEngine) -> None:
@@ -235,6 +226,72 @@ async def test_automatic_checkpoints_need_activity_and_never_wake(plane: Control
     await plane.timeline.look()
     assert len(named(engine, "snapshot")) == 1
     assert named(engine, "wake") == []
+
+
+async def execute(plane: ControlPlane, sandbox_id: str, *commands: str) -> None:
+    for command in commands:
+        await plane.commands.run(WORKSPACE, sandbox_id, plane.commands.plan(command, None))
+
+
+async def test_commands_in_quick_succession_become_one_checkpoint(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", checkpoint_after_exec=True))
+    await execute(plane, record.id, "one", "two\nlines", "three")
+    await until(plane, record.id, "checkpoint.taken")
+    (checkpoint,) = await plane.timeline.checkpoints(WORKSPACE, record.id)
+    assert (checkpoint.label, checkpoint.automatic) == ("three", True)
+    assert (list(checkpoint.commands), checkpoint.command_count) == (["one", "two\\nlines", "three"], 3)
+    await plane.timeline.look()
+    assert len(named(engine, "snapshot")) == 1
+
+
+async def test_a_checkpoint_that_hangs_or_fails_is_no_matter_of_the_command(
+    plane: ControlPlane, engine: ScriptedEngine
+) -> None:
+    slow = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", checkpoint_after_exec=True))
+    other = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", checkpoint_after_exec=True))
+    arrived, go_on = anyio.Event(), anyio.Event()
+
+    async def hang(action: str, sandbox_id: str) -> None:
+        if action == "snapshot" and sandbox_id == slow.id and not go_on.is_set():
+            arrived.set()
+            await go_on.wait()
+            raise ServerError("broken")
+
+    engine.before = hang
+    await execute(plane, slow.id, "one")
+    await arrived.wait()
+    await execute(plane, slow.id, "two")
+    await execute(plane, other.id, "elsewhere")
+    await until(plane, other.id, "checkpoint.taken")
+    go_on.set()
+    await until(plane, slow.id, "checkpoint.taken")
+    (checkpoint,) = await plane.timeline.checkpoints(WORKSPACE, slow.id)
+    assert list(checkpoint.commands) == ["one", "two"]
+
+
+async def test_checkpoints_after_commands_are_switched_on_and_off(plane: ControlPlane, engine: ScriptedEngine) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, None, None, checkpoint_after_exec=True)
+    await execute(plane, record.id, "one")
+    await until(plane, record.id, "checkpoint.taken")
+    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, None, None, checkpoint_after_exec=False)
+    await execute(plane, record.id, "two")
+    assert plane.timeline._due_at(plane.registry.of(record.id)) is None
+
+
+async def test_what_was_asked_for_outlives_what_was_not(plane: ControlPlane) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", checkpoint_after_exec=True))
+    kept = await plane.timeline.checkpoint(WORKSPACE, record.id, "kept")
+    for command in ("one", "two", "three"):
+        await execute(plane, record.id, command)
+        plane.sandboxes._activity.history._of[record.id].last_end -= 1
+        await plane.timeline.look()
+        if plane.timeline._under_way:  # the plane's own look was faster
+            async with plane.lifecycle.turn(record.id):
+                pass
+    found = await plane.timeline.checkpoints(WORKSPACE, record.id)
+    assert [each.label for each in found] == ["kept", "three"]
+    assert found[0] == kept
 
 
 async def test_a_machine_lost_in_a_rewind_fails_its_sandbox(plane: ControlPlane, engine: ScriptedEngine) -> None:

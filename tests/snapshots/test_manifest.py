@@ -67,3 +67,11 @@ def test_it_is_restored_only_where_it_fits(change: dict[str, object], said: str)
         Snapshot(Path("/s"), replace(MANIFEST, **change)).check(**here)  # type: ignore[arg-type]
     assert str(refused.value).startswith(f"snapshot {MANIFEST.key[:12]} {said}")
     assert "template build" in (refused.value.hint or "")
+
+
+def test_a_capture_cannot_be_built_again() -> None:
+    captured = Snapshot(Path("/nowhere"), replace(MANIFEST, parent="0011"))
+    with pytest.raises(ConflictError) as refused:
+        captured.check(vmm="another", cpu_flags=MANIFEST.cpu_flags)
+    assert "template build" not in (refused.value.hint or "")
+    assert "delete it" in (refused.value.hint or "")

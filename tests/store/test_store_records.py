@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from pandastack.errors import ServerError, UnavailableError
 from pandastack.store import Store, events, open_store, sandboxes, tokens
+from pandastack.store.events import EventRecord
 from pandastack.store.sandboxes import SandboxRecord
 from pandastack.store.tokens import TokenRecord
 
@@ -38,15 +39,15 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 async def _add_event(store: Store, type: str) -> None:
     async with store.write() as connection:
-        await events.add(
-            connection, workspace="default", sandbox_id=RECORD.id, time=1.0, type=type, payload={"n": type}
-        )
+        await events.add_all(connection, [EventRecord(0, "default", RECORD.id, 1.0, type, {"n": type})])
 
 
 async def test_a_record_comes_back_as_it_was(store: Store) -> None:
     async with store.write() as connection:
         await sandboxes.add(connection, RECORD)
-        await sandboxes.change(connection, RECORD.id, {"status": "running", "cpu": 2, "boot_ms": 37})
+        await sandboxes.change_all(
+            connection, {RECORD.id: {"status": "running", "cpu": 2, "boot_ms": 37}, "unknown": {}}
+        )
         await sandboxes.set_active(connection, {RECORD.id: 5.5, "unknown": 1.0})
     async with store.read() as connection:
         expected = replace(RECORD, status="running", cpu=2, boot_ms=37, last_active_at=5.5)

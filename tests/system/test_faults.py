@@ -78,8 +78,10 @@ def test_garbage_on_the_channel_is_the_guests_own_problem(
     assert create().exec("echo the next", check=True).stdout == "the next\n"
 
 
-def test_a_killed_machine_fails_its_sandbox_within_a_second(server: Server, http: httpx.Client, create: Create) -> None:
-    victim = create()
+def test_a_killed_machine_fails_its_sandbox_within_a_second(
+    server: Server, http: httpx.Client, create: Create, sandbox: Sandbox
+) -> None:
+    victim, neighbour = create(), pid_of(http, sandbox)
     pid = pid_of(http, victim)
     directories = machine_of(server, pid)
     assert all(each.exists() for each in directories)
@@ -91,6 +93,7 @@ def test_a_killed_machine_fails_its_sandbox_within_a_second(server: Server, http
     assert (died["payload"]["pid"], died["payload"]["reason"]) == (pid, "killed by SIGKILL")
     with pytest.raises(BadRequestError, match="has failed: killed by SIGKILL"):
         victim.exec("true")
+    assert (sandbox.exec("echo unharmed").stdout, pid_of(http, sandbox)) == ("unharmed\n", neighbour)
     victim.kill()
     with pytest.raises(NotFoundError):
         victim.refresh()

@@ -14,7 +14,9 @@ from tests.system.conftest import Create
 from tests.system.installation import Server, eventually
 
 COUNTER = (
-    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/counter; sleep 0.05; done' </dev/null >/dev/null 2>&1 &"
+    "echo 0 > /run/counter; "
+    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done' "
+    "</dev/null >/dev/null 2>&1 &"
 )
 
 
@@ -176,6 +178,34 @@ def test_automatic_checkpoints_follow_what_ran(http: httpx.Client) -> None:
         assert found[0]["label"] == "echo first"
     finally:
         http.delete(url)
+
+
+def test_a_checkpoint_after_each_command_leads_back_to_it(http: httpx.Client, create: Create) -> None:
+    sandbox = create(checkpoint_after_exec=True)
+    for number in ("one", "two"):
+        sandbox.exec(f"echo {number} > /root/file", check=True)
+        wanted = f"echo {number} > /root/file"
+        eventually(lambda wanted=wanted: wanted in [each.label for each in sandbox.timeline()], 15, "it is taken")
+    first, second = sandbox.timeline()
+    assert (first.commands, second.commands) == (("echo one > /root/file",), ("echo two > /root/file",))
+    assert first.automatic and first.size_bytes > 0
+    sandbox.set_lifecycle(checkpoint_after_exec=False)
+    other = sandbox.fork_checkpoint(first.id)
+    assert other.exec("cat /root/file", check=True).stdout == "one\n"
+    other.kill()
+    assert sandbox.rewind(first.id).exec("cat /root/file", check=True).stdout == "one\n"
+    sandbox.delete_checkpoint(first.id)
+    assert [each.id for each in sandbox.timeline()] == [second.id]
+
+
+def test_a_burst_of_commands_becomes_one_checkpoint_and_none_waits_for_it(create: Create) -> None:
+    sandbox = create(checkpoint_after_exec=True)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda n: sandbox.exec(f"echo {n}", check=True).stdout, range(12)))
+    assert said == [f"{number}\n" for number in range(12)]
+    listed = lambda: sum(each.command_count for each in sandbox.timeline())  # noqa: E731
+    eventually(lambda: listed() == 12, 20, "every command is in a checkpoint")
+    assert len(sandbox.timeline()) < 6
 
 
 def test_an_idle_sandbox_can_be_hibernated_instead_of_deleted(http: httpx.Client) -> None:

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 
-from pandastack import AsyncClient, AsyncSandbox, Sandbox, config
+from pandastack import AsyncClient, AsyncSandbox, Sandbox
+from tests.conformance import official
 from tests.system.conftest import Create
 from tests.system.installation import Server
 
-OFFICIAL = "0.10.0"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chart.py"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="session")
 def official_python() -> Path:
-    """An interpreter with nothing but the official SDK; kept in the cache, since it never changes."""
-    home = config.cache_dir() / "tests" / f"official-sdk-{OFFICIAL}-py{sys.version_info[0]}.{sys.version_info[1]}"
-    if not home.exists():
-        unfinished = home.with_name(f".{home.name}.{os.getpid()}")
-        venv.create(unfinished, with_pip=True, clear=True)
-        pip = [str(unfinished / "bin" / "python"), "-m", "pip", "install", "--quiet", f"pandastack=={OFFICIAL}"]
-        subprocess.run(pip, check=True, stdout=sys.stderr)
-        shutil.move(unfinished, home)
-    return home / "bin" / "python"
+    return official.python_sdk()
 
 
 def test_the_official_sdk_runs_the_example_unchanged(server: Server, official_python: Path, tmp_path: Path) -> None:
     """It finds server and token in the file that our server wrote."""
     found = "import pandastack, importlib.metadata as m; print(m.version('pandastack'), pandastack.__file__)"
     where = subprocess.run([official_python, "-c", found], capture_output=True, text=True, check=True).stdout
-    assert where.split()[0] == OFFICIAL
+    assert where.split()[0] == official.PYTHON_SDK
     assert str(official_python.parents[1]) in where
     ran = subprocess.run(
         [official_python, EXAMPLE],
@@ -53,37 +42,30 @@ def test_the_official_sdk_runs_the_example_unchanged(server: Server, official_py
     assert chart.startswith(PNG) and len(chart) > 5000
 
 
-LIFE = """
-from pandastack import Client, Sandbox
-client = Client()
-with Sandbox.create(template="base", ttl_seconds=300) as sandbox:
-    sandbox.exec("mkdir -p /srv/job; echo start > /srv/job/file", check=True)
-    sandbox.pause(); sandbox.resume()
-    sandbox.hibernate(); sandbox.wake()
-    assert sandbox.exec("cat /srv/job/file").stdout == "start\\n"
-    snapshot = sandbox.snapshot()
-    assert snapshot in [each["id"] for each in client.snapshots.list()]
-    with Sandbox.create(from_snapshot=snapshot) as restored:
-        assert restored.exec("cat /srv/job/file").stdout == "start\\n"
-    client.snapshots.delete(snapshot)
-    child = sandbox.fork(metadata={"role": "child"})
-    assert child.metadata["role"] == "child" and child.template == "base"
-    child.kill()
-    tree = sandbox.fork_tree(3)
-    assert [each.metadata["fork_index"] for each in tree] == ["0", "1", "2"]
-    tree[1].exec("echo won > /srv/job/file", check=True)
-    promoted = tree[1].promote(cleanup_siblings=True)
-    alive = {each.id for each in Sandbox.list()}
-    assert tree[1].id in alive and tree[0].id not in alive and tree[2].id not in alive, promoted
-    tree[1].kill()
-    assert sandbox.set_ttl(120)["ttl_seconds"] == 120
+CELLS = """
+from pandastack import Sandbox, SandboxTimeout
+with Sandbox.create(template="code-interpreter", ttl_seconds=300) as sandbox:
+    with sandbox.create_code_context() as context:
+        context.run_code("x = 41")
+        ran = context.run_code("print('seen'); x + 1")
+        assert (ran.stdout, ran.text, ran.exit_code, ran.error) == ("seen\\n", "42", 0, None), ran
+        ran = context.run_code("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()", timeout_seconds=60)
+        assert ran.png.startswith("iVBOR") and ran.results[0].chart == ran.png
+        assert "ZeroDivisionError" in context.run_code("1/0").error
+        try:
+            context.run_code("while True: pass", timeout_seconds=1)
+        except SandboxTimeout:
+            pass
+        else:
+            raise AssertionError("no timeout")
+        assert context.run_code("x").text == "41"
     print("ok")
 """
 
 
-def test_the_official_sdk_lives_a_whole_life(server: Server, official_python: Path) -> None:
+def test_the_official_sdk_runs_cells(server: Server, official_python: Path) -> None:
     environment = server.installation.environment
-    ran = subprocess.run([official_python, "-c", LIFE], env=environment, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run([official_python, "-c", CELLS], env=environment, capture_output=True, text=True, timeout=200)
     assert (ran.returncode, ran.stdout) == (0, "ok\n"), ran.stderr
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pandastack import Client
 from pandastack.host import facts
-from tests.system.conftest import Install
+from tests.system.conftest import Create, Install
 from tests.system.installation import Installation, Server, eventually, machine_processes
 
 
@@ -41,6 +41,18 @@ def test_status(server: Server) -> None:
     assert said["health"]["status"] == "ok"
     text = server.installation.cli("status").stdout
     assert server.url in text and said["health"]["checks"]["engine"]["isolation"] in text
+
+
+def test_status_counts_what_runs(server: Server, create: Create) -> None:
+    def counted() -> int:
+        return int(server.installation.json("status")["health"]["checks"]["engine"]["sandboxes"])
+
+    before = counted()
+    asleep, paused, _ = create(), create(), create()
+    assert counted() == before + 3
+    asleep.hibernate()
+    paused.pause()
+    assert counted() == before + 1
 
 
 def test_isolation_is_said_honestly(server: Server, http: httpx.Client) -> None:

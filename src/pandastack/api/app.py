@@ -9,29 +9,35 @@ from typing import Any
 from fastapi import FastAPI
 
 from pandastack.api import errors, models
+from pandastack.api.allowance import Allowance
 from pandastack.api.metrics import Metrics
-from pandastack.api.middleware import Authentication, Edge
+from pandastack.api.middleware import Authentication, Edge, is_guarded
 from pandastack.api.routes import (
     checkpoints,
+    diff,
     exec_socket,
     files,
     forks,
     lifecycle,
+    lsp,
+    mcp,
     me,
     observe,
     processes,
+    repl,
     sandboxes,
     snapshots,
     system,
     templates,
     terminals,
+    trees,
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
 from pandastack.cluster import EngineClient
 from pandastack.services import Settings, open_control_plane
 
-_ROUTERS = (
+ROUTERS = (
     system.router,
     me.router,
     templates.router,
@@ -40,12 +46,17 @@ _ROUTERS = (
     exec_socket.router,
     processes.router,
     terminals.router,
+    repl.router,
     files.router,
+    trees.router,
     observe.router,
     lifecycle.router,
     snapshots.router,
     forks.router,
     checkpoints.router,
+    diff.router,
+    lsp.router,
+    mcp.router,
 )
 
 
@@ -67,6 +78,7 @@ def create_app(
         chosen = settings or Settings.from_env()
         async with open_control_plane(engine_client, database_url, chosen, on_first_token) as plane:
             app.state.plane = plane
+            app.state.tool_calls = Allowance(chosen.mcp_calls_per_minute)
             metrics.watch(plane)
             yield
 
@@ -80,7 +92,7 @@ def create_app(
     )
     app.state.metrics = metrics
     errors.install(app)
-    for router in _ROUTERS:
+    for router in ROUTERS:
         app.include_router(router)
     # Outermost last.
     app.add_middleware(Authentication)
@@ -98,7 +110,7 @@ def _document_authentication(app: FastAPI) -> None:
         schemes["token"] = {"type": "http", "scheme": "bearer", "description": "An API token: pds_…"}
         for path, operations in schema["paths"].items():
             for operation in operations.values():
-                operation["security"] = [{"token": []}] if path.startswith("/v1/") else []
+                operation["security"] = [{"token": []}] if is_guarded(path) else []
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -73,7 +73,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = int(message["status"])
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self.request_id.encode("ascii")),
@@ -84,19 +84,23 @@ class _Exchange:
 
 
 class Authentication:
-    """Nothing under ``/v1`` without a valid token; the identity goes into ``scope["identity"]``."""
+    """Nothing under ``/v1``, nor ``/mcp``, without a valid token.
+
+    The identity goes into ``scope["identity"]``, the token into ``scope["token"]`` for requests made on its behalf.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] == "lifespan" or path in _OPEN_PATHS or not (path == "/v1" or path.startswith("/v1/")):
+        if scope["type"] == "lifespan" or not is_guarded(path):
             await self._app(scope, receive, send)
             return
         plane: ControlPlane = scope["app"].state.plane
         try:
-            scope["identity"] = await plane.access.identify(_token(scope))
+            scope["token"] = _token(scope)
+            scope["identity"] = await plane.access.identify(scope["token"])
         except PandastackError as error:
             response = error_response(error)
             if isinstance(error, AuthError):
@@ -104,6 +108,11 @@ class Authentication:
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def is_guarded(path: str) -> bool:
+    """Whether a path needs a token."""
+    return (path in ("/v1", "/mcp") or path.startswith("/v1/")) and path not in _OPEN_PATHS
 
 
 def _token(scope: Scope) -> str:

@@ -62,12 +62,18 @@ def lifecycle(record: SandboxRecord, plane: ControlPlane) -> dict[str, Any]:
         "idle_seconds": plane.sandboxes.idle_seconds(record),
         "on_expire": record.on_expire or DELETE,
         "expires_at": optional(plane.sandboxes.expires_at(record)),
+        "checkpoint_every": record.checkpoint_every,
+        "checkpoint_after_exec": record.checkpoint_after_exec,
     }
+
+
+_OF_CHECKPOINTS = ("automatic", "commands", "command_count")
 
 
 def snapshot(record: SnapshotRecord) -> dict[str, Any]:
     """A snapshot."""
-    return {**asdict(record), "created_at": timestamp(record.created_at)}
+    shown = {key: value for key, value in asdict(record).items() if key not in _OF_CHECKPOINTS}
+    return {**shown, "created_at": timestamp(record.created_at)}
 
 
 def checkpoint(record: SnapshotRecord) -> dict[str, Any]:
@@ -78,6 +84,9 @@ def checkpoint(record: SnapshotRecord) -> dict[str, Any]:
         "label": record.label,
         "size_bytes": record.size_bytes,
         "dirty_bytes": record.dirty_bytes,
+        "automatic": record.automatic,
+        "commands": list(record.commands),
+        "command_count": record.command_count,
     }
 
 

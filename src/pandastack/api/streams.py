@@ -50,11 +50,11 @@ class EventStream(Response):
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _while_connected(receive, partial(self._serve, send))
+        await while_connected(receive, partial(self._serve, send))
 
     async def _serve(self, send: Send) -> None:
         async with self._source() as events:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await self._write(send, b": open\n\n")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep_alive, send)
@@ -91,19 +91,24 @@ class ByteStream(Response):
     media_type = "application/octet-stream"
 
     def __init__(
-        self, source: Callable[[], AbstractAsyncContextManager[tuple[Mapping[str, str], AsyncIterator[bytes]]]]
+        self,
+        source: Callable[[], AbstractAsyncContextManager[tuple[Mapping[str, str], AsyncIterator[bytes]]]],
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
     ) -> None:
-        super().__init__()
-        del self.headers["content-length"]
+        super().__init__(status_code=status_code, headers=headers, media_type=media_type)
+        if "content-length" not in (headers or {}):
+            del self.headers["content-length"]
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _while_connected(receive, partial(self._serve, send))
+        await while_connected(receive, partial(self._serve, send))
 
     async def _serve(self, send: Send) -> None:
         async with self._source() as (headers, chunks):
             self.headers.update(headers)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -113,17 +118,21 @@ class FileStream(ByteStream):
     """The bytes of a file: ``source`` gives its length, when known, and its content."""
 
     def __init__(
-        self, source: Callable[[], AbstractAsyncContextManager[tuple[int | None, AsyncIterator[bytes]]]]
+        self,
+        source: Callable[[], AbstractAsyncContextManager[tuple[int | None, AsyncIterator[bytes]]]],
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
     ) -> None:
         @asynccontextmanager
         async def with_length() -> AsyncIterator[tuple[Mapping[str, str], AsyncIterator[bytes]]]:
             async with source() as (length, chunks):
                 yield {} if length is None else {"content-length": str(length)}, chunks
 
-        super().__init__(with_length)
+        super().__init__(with_length, status_code, headers, media_type)
 
 
-async def _while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
     """Do ``work`` until it is done or the client leaves, also while the source is still opening."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:

@@ -5,17 +5,11 @@ Floor and create are measured in turns in one run, so that a host whose speed dr
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
-from typing import Any
 
-from pandastack import errors
+from pandastack.bench.api import Api, timed
 from pandastack.bench.floor import Floor
 from pandastack.bench.report import Row, summarize
 from pandastack.host.usage import private_bytes
@@ -36,57 +30,6 @@ class Samples:
     create_parallel_per_s: list[float] = field(default_factory=list)
     idle_private_mb: list[float] = field(default_factory=list)
     cold_boot: list[float] = field(default_factory=list)
-
-
-class Api:
-    """The requests that are measured, over one kept-alive connection a thread and with the standard library's plain
-    client: what is measured is the server."""
-
-    def __init__(self, url: str, token: str, template: str) -> None:
-        self._address = url.removeprefix("http://")
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        self._template = template
-        self._local = threading.local()
-
-    def create(self) -> str:
-        body = {"template": self._template, "ttl_seconds": 600, "metadata": {"kind": "bench"}}
-        return str(self._json("POST", "/v1/sandboxes", body)["id"])
-
-    def execute(self, sandbox: str, cmd: str) -> dict[str, Any]:
-        return self._json("POST", f"/v1/sandboxes/{sandbox}/exec", {"cmd": cmd})
-
-    def delete(self, sandbox: str) -> None:
-        self._send("DELETE", f"/v1/sandboxes/{sandbox}")
-
-    def pid(self, sandbox: str) -> int:
-        return int(self._json("GET", f"/v1/sandboxes/{sandbox}/metrics")["pid"])
-
-    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._send(method, path, body))
-        return answer
-
-    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        connection = self._connection()
-        connection.request(method, path, None if body is None else json.dumps(body), self._headers)
-        with connection.getresponse() as response:
-            answer = response.read()
-        if response.status >= 400:
-            raise errors.from_body(response.status, json.loads(answer))
-        return answer
-
-    def _connection(self) -> HTTPConnection:
-        if not hasattr(self._local, "connection"):
-            self._local.connection = HTTPConnection(self._address, timeout=60)
-        connection: HTTPConnection = self._local.connection
-        return connection
-
-
-@contextmanager
-def timed(into: list[float]) -> Iterator[None]:
-    """Add the block's milliseconds to ``into``."""
-    started = time.perf_counter()
-    yield
-    into.append((time.perf_counter() - started) * 1000)
 
 
 def measure(api: Api, floor: Floor, n: int) -> Samples:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from websockets.sync.client import connect
 
-from pandastack.bench.create import Api, timed
+from pandastack.bench.api import Api, timed
 from pandastack.bench.floor import Floor
 from pandastack.bench.raw import RawChannel, bare_machine
 from pandastack.bench.report import Row, summarize

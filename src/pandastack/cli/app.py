@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ("run",),
     "serve": ("up", "down", "status"),
     "doctor": ("doctor",),
+    "mcp": ("mcp",),
 }
 
 TIMED_OUT = 124

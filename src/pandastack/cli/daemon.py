@@ -125,5 +125,5 @@ def stop(server: Server) -> None:
         os.close(fd)
     raise PandastackError(
         f"the server did not end within {STOP_DEADLINE:g} s and was killed",
-        hint="the next `pandastack up` removes what it left behind",
+        hint="the next `pandastack up` takes over the sandboxes that still run",
     )

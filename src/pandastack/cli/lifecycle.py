@@ -1,16 +1,23 @@
-"""The commands of ``pandastack sandbox`` about its life: stop and wake it, copy it, go back in its timeline."""
+"""The commands of ``pandastack sandbox`` about its life: stop and wake it, copy it, say when it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pandastack.cli.connection import Id, connect, record_of
-from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result, size_of
+from pandastack.cli.output import Json, print_fields, print_json, report, result
 from pandastack.errors import CapacityError, ServerError
+
+OnExpire = Annotated[
+    Literal["delete", "hibernate"] | None, typer.Option("--on-expire", help="What happens at the idle limit.")
+]
+CheckpointEvery = Annotated[
+    float | None,
+    typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Take checkpoints so often; 0: do not."),
+]
 
 
 def pause(sandbox_id: Id, json: Json = False) -> None:
@@ -43,15 +50,23 @@ def snapshot(sandbox_id: Id, json: Json = False) -> None:
 def fork(
     sandbox_id: Id,
     count: Annotated[int, typer.Option("--count", min=1, max=16, help="How many copies of the same moment.")] = 1,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="CHECKPOINT", help="Copy it as it was then.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Copy a running sandbox, memory and disk, and print the ids of the copies.
+    """Copy a running sandbox, memory and disk, and print the ids of the copies. With --checkpoint there is one copy.
 
     When there is room for some of them only, those are printed and the exit status is 1.
     """
+    if checkpoint is not None and count != 1:
+        raise typer.BadParameter("not together with --checkpoint", param_hint="--count")
     with connect() as client:
         sandboxes = client.sandboxes
-        children = [sandboxes.fork(sandbox_id)] if count == 1 else sandboxes.fork_tree(sandbox_id, count)
+        if checkpoint is not None:
+            children = [sandboxes.get(sandbox_id).fork_checkpoint(checkpoint)]
+        else:
+            children = [sandboxes.fork(sandbox_id)] if count == 1 else sandboxes.fork_tree(sandbox_id, count)
     result([record_of(each) for each in children], "\n".join(each.id for each in children), as_json=json)
     if len(children) < count:
         report(CapacityError(f"there was room for {len(children)} of {count} copies only"), json)
@@ -91,37 +106,30 @@ def set_ttl(
         print_fields(answer)
 
 
-def checkpoint(
+def set_lifecycle(
     sandbox_id: Id,
-    label: Annotated[str | None, typer.Option("--label", help="A name for people.")] = None,
+    ttl: Annotated[int | None, typer.Option("--ttl", min=0, help="Idle limit in seconds.")] = None,
+    persistent: Annotated[
+        bool | None, typer.Option("--persistent/--not-persistent", help="Exempt it from the idle limit, or not.")
+    ] = None,
+    on_expire: OnExpire = None,
+    checkpoint_every: CheckpointEvery = None,
+    after_exec: Annotated[
+        bool | None,
+        typer.Option("--checkpoint-after-exec/--no-checkpoint-after-exec", help="A checkpoint after each command."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Remember a sandbox's present state in its timeline and print the checkpoint's id."""
+    """Show a sandbox's lifecycle, after changing what is given."""
+    changes = (ttl, persistent, on_expire, checkpoint_every, after_exec)
     with connect() as client:
-        made = client.sandboxes.get(sandbox_id).checkpoint(label)
-    result(asdict(made), made.id, as_json=json)
-
-
-def timeline(sandbox_id: Id, json: Json = False) -> None:
-    """List a sandbox's checkpoints, oldest first."""
-    with connect() as client:
-        found = client.sandboxes.get(sandbox_id).timeline()
+        sandbox = client.sandboxes.get(sandbox_id)
+        changed = any(each is not None for each in changes)
+        answer = sandbox.set_lifecycle(*changes) if changed else sandbox.lifecycle()
     if json:
-        print_json([asdict(each) for each in found])
-        return
-    rows = [(c.id, c.label, c.created_at, size_of(c.size_bytes), size_of(c.dirty_bytes)) for c in found]
-    print_table(("ID", "LABEL", "CREATED", "SIZE", "CHANGED"), rows)
-
-
-def rewind(
-    sandbox_id: Id,
-    checkpoint_id: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The checkpoint's id.")],
-    json: Json = False,
-) -> None:
-    """Go back to a checkpoint: memory, processes and disk are as they were then."""
-    with connect() as client:
-        sandbox = client.sandboxes.get(sandbox_id).rewind(checkpoint_id)
-    result(record_of(sandbox), sandbox.status, as_json=json)
+        print_json(answer)
+    else:
+        print_fields(answer)
 
 
 def _change(sandbox_id: str, verb: str, as_json: bool) -> None:
@@ -141,8 +149,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "snapshot": snapshot,
     "fork": fork,
     "promote": promote,
-    "checkpoint": checkpoint,
-    "timeline": timeline,
-    "rewind": rewind,
+    "lifecycle": set_lifecycle,
 }
 """What ``pandastack sandbox`` takes from here, in the order of its help."""

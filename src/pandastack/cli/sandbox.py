@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
-from pandastack.cli import lifecycle
+from pandastack.cli import lifecycle, timeline
 from pandastack.cli.connection import Id, connect, follow, record_of
+from pandastack.cli.lifecycle import CheckpointEvery, OnExpire
 from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
+from pandastack.cli.repl import repl
 from pandastack.cli.shell import shell
 from pandastack.errors import PandastackError
 
@@ -29,13 +31,25 @@ def create(
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A label (repeatable).")
     ] = None,
+    on_expire: OnExpire = None,
+    checkpoint_every: CheckpointEvery = None,
+    after_exec: Annotated[
+        bool, typer.Option("--checkpoint-after-exec", help="Take a checkpoint after each command.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Create a sandbox and print its id."""
     labels = _labels(metadata or [])
     with connect() as client:
         sandbox = client.sandboxes.create(
-            template, ttl_seconds=ttl, persistent=persistent, metadata=labels or None, from_snapshot=snapshot
+            template,
+            ttl_seconds=ttl,
+            persistent=persistent,
+            metadata=labels or None,
+            from_snapshot=snapshot,
+            on_expire=on_expire,
+            checkpoint_every=checkpoint_every,
+            checkpoint_after_exec=after_exec or None,
         )
     result(record_of(sandbox), sandbox.id, as_json=json)
 
@@ -122,7 +136,8 @@ def delete(
 
 
 group.command()(shell)
-for _name, _function in lifecycle.COMMANDS.items():
+group.command()(repl)
+for _name, _function in {**lifecycle.COMMANDS, **timeline.COMMANDS}.items():
     group.command(_name)(_function)
 
 

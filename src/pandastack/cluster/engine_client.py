@@ -121,6 +121,11 @@ class EngineClient:
         """Every snapshot that was taken of a sandbox and not deleted."""
         return _array(await self._call("GET", "/snapshots"))
 
+    async def measure(self, going: Sequence[str]) -> dict[str, Any]:
+        """``total_bytes``, ``free_bytes`` and ``reserve_bytes`` of the engine's storage, and in ``frees`` for each of
+        these snapshots the bytes that become free when it is deleted after those before it."""
+        return _object(await self._call("POST", "/snapshots/measure", {"ids": list(going)}))
+
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Free what a snapshot has."""
         await self._call("DELETE", f"/snapshots/{snapshot_id}")
@@ -137,6 +142,14 @@ class EngineClient:
     async def rewind(self, sandbox_id: str, snapshot_id: str) -> dict[str, Any]:
         """The same sandbox, continued from a snapshot. After a failure its machine may be gone."""
         return _object(await self._call("POST", f"/sandboxes/{sandbox_id}/rewind", {"snapshot": snapshot_id}))
+
+    async def diff(self, before: Mapping[str, str], after: Mapping[str, str], patch: bool) -> dict[str, Any]:
+        """What differs between the files of two states of the same template.
+
+        Each is ``{"sandbox": id}``, ``{"snapshot": id}`` or ``{"template": name}``.
+        """
+        body = {"from": before, "to": after, "patch": patch}
+        return _object(await self._call("POST", "/diff", body, limit=_LONG))
 
     @asynccontextmanager
     async def exec(self, sandbox_id: str, command: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Record]]:
@@ -185,9 +198,23 @@ class EngineClient:
         await self._call("POST", _process(sandbox_id, process, "/resize"), {"rows": rows, "cols": columns})
 
     @asynccontextmanager
-    async def read_file(self, sandbox_id: str, path: str) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
-        """A file of the guest: its length in bytes, when the engine says it, and its content."""
-        async with self._stream("GET", f"/sandboxes/{sandbox_id}/files", params={"path": path}) as response:
+    async def exchange(self, sandbox_id: str, path: str, data: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send ``data`` to the Unix socket ``path`` in the guest: yields what comes back, to its end.
+
+        Raises :class:`NotFoundError` when nothing listens there.
+        """
+        url = f"/sandboxes/{sandbox_id}/connect"
+        async with self._stream("POST", url, params={"path": path}, content=data) as response:
+            yield response.aiter_raw()
+
+    @asynccontextmanager
+    async def read_file(
+        self, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
+        """A file of the guest: its length in bytes, when the engine says it, and its content from ``offset``."""
+        part = {"offset": str(offset)} if offset else {}
+        part |= {} if length is None else {"length": str(length)}
+        async with self._stream("GET", f"/sandboxes/{sandbox_id}/files", params={"path": path, **part}) as response:
             length = response.headers.get("content-length")
             yield None if length is None else int(length), response.aiter_raw()
 

@@ -20,6 +20,7 @@ from pandastack.errors import PandastackError
 from pandastack.host import facts
 from pandastack.host.files import write_atomically
 from pandastack.host.identity import boot_id
+from pandastack.host.process import CommandError
 from pandastack.images.cache import content_key
 from pandastack.vmm.plan import Accelerator, Boot, Disk
 
@@ -76,9 +77,13 @@ async def _decide(trial: Trial) -> Choice:
     try:
         await _boot_with_kvm(trial)
     except PandastackError as error:
-        first = str(error).splitlines()[0]
-        return Choice(Accelerator.TCG, f"/dev/kvm is there but the guest kernel does not boot with it: {first}")
+        return Choice(Accelerator.TCG, f"/dev/kvm is there but the guest kernel does not boot with it: {_brief(error)}")
     return Choice(Accelerator.KVM, "the guest kernel boots with it")
+
+
+def _brief(error: PandastackError) -> str:
+    """The first line of what went wrong, without the VMM's command line: this is read by people, again and again."""
+    return error.reason if isinstance(error, CommandError) else str(error).splitlines()[0]
 
 
 async def _boot_with_kvm(trial: Trial) -> None:

@@ -1,7 +1,8 @@
 """What an engine that was killed has left: which machines go on, which are ended. Decided from journals alone.
 
-Only a guest that has reached ``running`` knows who it is. A sandbox that was ``hibernating`` is where its data is: its
-directory appears on the disk whole, after the machine was stopped for good.
+Only a guest that has reached ``running`` knows who it is; one that is no sandbox's was only looked at. A sandbox that
+was ``hibernating`` or ``rewinding`` is where its data is: its directory appears on the disk whole, or its new machine
+runs, after the old one was stopped for good.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ from pandastack.engine import journal
 from pandastack.engine.journal import Entry
 from pandastack.host.identity import alive
 
-_OWNED = ("running", "paused")
 
+def goes_on(entry: Entry, asleep: Container[str], running: Container[str]) -> bool:
+    """Whether the machine of ``entry``, whose process lives, is still its sandbox.
 
-def goes_on(entry: Entry, asleep: Container[str]) -> bool:
-    """Whether the machine of ``entry``, whose process lives, is still its sandbox. ``asleep`` are ids on the disk."""
+    ``asleep`` are the sandboxes on the disk, ``running`` those that live machines are in the state of that name for.
+    """
     if entry.state == "hibernating":
         return entry.sandbox not in asleep
-    return entry.state in _OWNED
+    if entry.state == "rewinding":
+        return entry.sandbox not in running
+    return bool(entry.sandbox) and entry.state == "running"
 
 
 def left_running(machines: Path, asleep: Container[str]) -> list[Entry]:
     """The machines in the directory ``machines`` that go on."""
-    entries = [journal.read(each) for each in sorted(machines.iterdir())] if machines.exists() else []
-    return [entry for entry in entries if entry and entry.process and alive(entry.process) and goes_on(entry, asleep)]
+    found = [journal.read(each) for each in sorted(machines.iterdir())] if machines.exists() else []
+    living = [entry for entry in found if entry and entry.process and alive(entry.process)]
+    running = {entry.sandbox for entry in living if entry.state == "running"}
+    return [entry for entry in living if goes_on(entry, asleep, running)]

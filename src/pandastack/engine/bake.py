@@ -11,6 +11,7 @@ import anyio
 
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.boot import Booted, boot, run_in_guest
+from pandastack.engine.dress import dress, dress_text
 from pandastack.engine.orphans import work_name
 from pandastack.engine.plans import BootSpec
 from pandastack.engine.progress import Steps, megabytes
@@ -53,6 +54,7 @@ def bake_key(workshop: Workshop, dough: Dough) -> str:
         [FORMAT, LAYOUT, workshop.vmm, workshop.accelerator.value, workshop.cpu_flags],
         [workshop.kernel.sha256, file_sha256(workshop.initramfs)],
         [dough.image_key, dough.cpus, dough.memory_mb, dough.disk_mb, dough.warm_up, dough.env],
+        dress_text(),
     )
 
 
@@ -74,6 +76,7 @@ async def _bake(workshop: Workshop, dough: Dough, key: str, work: Path, steps: S
     steps.next(f"boot {dough.name}")
     with TemporaryDirectory() as logs:
         async with boot(workshop.qemu, _spec(workshop, dough, snapshot, key), Path(logs)) as booted:
+            await dress(booted, steps)
             for command in dough.warm_up:
                 steps.next(f"warm up: {command[:60]}")
                 await _warm_up(booted, command, dough.env, steps)

@@ -65,6 +65,14 @@ def identifier(values: Mapping[str, Any], field: str) -> str:
         raise BadRequestError(f"{field} must be a UUID", field=field) from error
 
 
+def identifiers(values: Mapping[str, Any], field: str) -> list[str]:
+    """The UUIDs in the list under ``field``."""
+    found = values.get(field)
+    if not isinstance(found, list):
+        raise BadRequestError(f"{field} must be a list", field=field)
+    return [identifier({field: each}, field) for each in found]
+
+
 def exec_request(body: dict[str, Any]) -> tuple[ExecRequest, bytes | None]:
     """The command and its standard input (``None``: empty)."""
     command = body.get("cmd")

@@ -1,7 +1,8 @@
 """Capturing a machine: the one way from something that runs to something that can be restored.
 
-The guest stands still only while its devices, its disk and the pages it has written are taken. What does not need that
-is done before (the memory image that it was restored from is cloned) or after (the pages are written into it).
+The guest stands still only while its devices, its disk and the pages it has written are taken; they go to the disk
+afterwards. What a machine has not written it has in common with all that were restored from the same memory image, so
+that is linked, not copied.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from pandastack.engine.sandbox import Sandbox
 from pandastack.engine.stopwatch import Stopwatch
 from pandastack.errors import GuestError
 from pandastack.host import files, pagemap
+from pandastack.snapshots import pages as memory_pages
 from pandastack.snapshots.manifest import Snapshot
 
 QUIESCE_DEADLINE = 3.0
 """Seconds a guest gets to stand at a frame border. One that does not answer is captured all the same."""
 
 HELD_BYTES = 64 * 1024 * 1024
-"""Pages up to this much are held in memory until the guest runs again; the rest is written while it stands still."""
+"""Written pages up to this much are held in memory until the guest runs again, and stay beside the memory image that
+they differ from. More would be too much to put into each machine that is restored: they make an image of their own."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,17 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
     """
     former = sandbox.template.snapshot
     taken = Snapshot(directory, former.manifest)
-    files.clone(former.memory, taken.memory)
     files.clone(former.disk, taken.disk)  # writes back what the host still caches, so that the next clone is quick
     async with _still(sandbox, end=end) as still:
         await sandbox.machine.save_devices(taken.devices)
         files.clone(former.disk, taken.disk)
-        pages, dirty = await anyio.to_thread.run_sync(_take_pages, sandbox.machine.pid, former.memory, taken.memory)
+        pages = await anyio.to_thread.run_sync(_take_pages, sandbox.machine.pid, former, taken)
         if end:
             await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, still.quiet)
     if not end:
         await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, still.quiet)
-    size = dirty + taken.devices.stat().st_size + files.allocated_bytes(taken.disk)
-    return Captured(size, dirty, still.pause_ms)
+    size = pages.bytes + taken.devices.stat().st_size + files.allocated_bytes(taken.disk)
+    return Captured(size, pages.bytes, still.pause_ms)
 
 
 @dataclass
@@ -91,43 +93,55 @@ async def _still(sandbox: Sandbox, *, end: bool) -> AsyncIterator[_Still]:
 
 async def _hush(sandbox: Sandbox, stack: AsyncExitStack) -> bool:
     try:
-        await stack.enter_async_context(sandbox.channel.quiesced(timeout_s=QUIESCE_DEADLINE))
+        await stack.enter_async_context(sandbox.channel.quiesced(timeout_s=QUIESCE_DEADLINE, freeze=True))
     except GuestError:
         sandbox.channel.check()  # a channel that is over is another matter than a guest that is slow
         return False
     return True
 
 
-def _take_pages(pid: int, former: Path, taken: Path) -> tuple[list[tuple[int, bytes]], int]:
-    """The pages that the machine ``pid`` wrote, as pairs of offset and bytes, and how many bytes there are in all."""
-    extents = pagemap.own_pages(pid, former)
+@dataclass(frozen=True)
+class _Pages:
+    """What the machine wrote: pairs of offset and content, ``None`` when they are in an image of their own already."""
+
+    held: list[tuple[int, bytes]] | None
+    bytes: int
+
+
+def _take_pages(pid: int, former: Snapshot, taken: Snapshot) -> _Pages:
+    extents = pagemap.own_pages(pid, former.memory)
     dirty = sum(each.length for each in extents)
-    held: list[tuple[int, bytes]] = []
-    room = HELD_BYTES
-    with taken.open("r+b", buffering=0) as file:
-        for offset, data in pagemap.read_pages(pid, extents):
-            if room >= len(data):
-                held.append((offset, data))
-                room -= len(data)
-            else:
-                _write_at(file.fileno(), taken, offset, data)
-    return held, dirty
-
-
-def _complete(sandbox: Sandbox, taken: Snapshot, pages: list[tuple[int, bytes]], quiet: bool) -> None:
+    if dirty <= HELD_BYTES:
+        return _Pages(list(pagemap.read_pages(pid, extents)), dirty)
+    files.clone(former.memory, taken.memory)
+    files.write_sparingly(taken.memory)
     with taken.memory.open("r+b", buffering=0) as file:
-        for offset, data in pages:
+        for offset, data in pagemap.read_pages(pid, extents):
             _write_at(file.fileno(), taken.memory, offset, data)
+    return _Pages(None, dirty)
+
+
+def _complete(sandbox: Sandbox, taken: Snapshot, pages: _Pages, quiet: bool) -> None:
     former = sandbox.template
+    if pages.held is not None:
+        origins.link(former.snapshot.memory, taken.memory)
+        _write_pages(taken.pages, pages.held)
     manifest = replace(
         taken.manifest,
-        key=_key(taken, former.key, pages),
+        key=_key(taken, former.key, pages.held or []),
         parent=former.key,
         quiet=quiet,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     described = Snapshot(taken.directory, manifest)
     origins.describe(taken.directory, former.template, described, former.image)
+
+
+def _write_pages(path: Path, held: list[tuple[int, bytes]]) -> None:
+    try:
+        memory_pages.write(path, [(offset, len(data)) for offset, data in held], (data for _, data in held))
+    except OSError as error:
+        raise files.map_error(error, path) from error
 
 
 def _write_at(fd: int, path: Path, offset: int, data: bytes) -> None:

@@ -18,6 +18,7 @@ from pandastack.disks.pool import RESERVE, Pool, open_pool
 from pandastack.engine import origins
 from pandastack.engine.accelerator import cpu_identity
 from pandastack.engine.adoption import left_running
+from pandastack.engine.diff import Diffs
 from pandastack.engine.events import Events
 from pandastack.engine.journal import Entry
 from pandastack.engine.layout import SLOTS, Layout
@@ -44,7 +45,7 @@ from pandastack.host import facts
 from pandastack.host.files import remove_when_empty
 from pandastack.host.identity import kill
 from pandastack.host.lock import FileLock
-from pandastack.host.tasks import beside
+from pandastack.host.tasks import beside, together
 from pandastack.network.namespace import empty_namespace
 from pandastack.vmm.plan import Accelerator
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
@@ -98,6 +99,7 @@ class Engine:
         self.saved = Shelf(pool.directory / "saved")
         self.asleep = Shelf(pool.directory / "asleep")
         self.lifecycle = Lifecycle(self)
+        self.diffs = Diffs(self)
         self.ready = Ready(self, lives, settings.ready_machines)
         self._lives = lives
         self._sandboxes: dict[str, Sandbox | Hibernated] = {}
@@ -123,6 +125,29 @@ class Engine:
 
         Raises :class:`ConflictError` before anything is done when ``origin`` does not fit this host.
         """
+        sandbox = await self._restore(origin, order)
+        self.keep(sandbox)
+        return sandbox
+
+    @asynccontextmanager
+    async def temporary(self, *origins: Installed) -> AsyncIterator[list[Sandbox]]:
+        """Machines that are only looked at: no sandbox's, so in no list, and the next engine sweeps what a killed one
+        has left of them."""
+        made: dict[int, Sandbox] = {}
+
+        async def make(index: int, origin: Installed) -> None:
+            made[index] = await self._restore(origin, Order(sandbox="", hostname="snapshot", still=True))
+
+        if origins:
+            self.admit(len(origins))
+        try:
+            await together(*(partial(make, index, origin) for index, origin in enumerate(origins)))
+            yield [made[index] for index in range(len(origins))]
+        finally:
+            with anyio.CancelScope(shield=True):
+                await together(*(sandbox.end for sandbox in made.values()))
+
+    async def _restore(self, origin: Installed, order: Order) -> Sandbox:
         accelerator = Accelerator(origin.snapshot.manifest.accelerator)
         origin.snapshot.check(vmm=self.vmm, cpu_flags=cpu_identity(accelerator))
         clock = Stopwatch()
@@ -134,7 +159,6 @@ class Engine:
         finally:
             self._beginning -= 1
         sandbox.phases["machine"] = clock.elapsed() - sum(sandbox.phases.values())
-        self.keep(sandbox)
         return sandbox
 
     def keep(self, sandbox: Sandbox | Hibernated) -> None:
@@ -147,9 +171,9 @@ class Engine:
             origin = origins.load(self.machines / entry.machine)
             start = partial(live_on, self, entry, origin)
             prepared: Prepared = await self._lives.start(start)
-            sandbox = await prepared.claim(Order(entry.sandbox, entry.hostname, entry.env))
+            sandbox = await prepared.claim(Order(entry.sandbox, entry.hostname, entry.env), origin)
             self.keep(sandbox)
-            if entry.state == "paused":
+            if entry.paused:
                 await self.lifecycle.pause(sandbox.id)
         except PandastackError as error:
             log.warning("a machine of a former run is lost", sandbox_id=entry.sandbox, reason=str(error))
@@ -194,6 +218,9 @@ class Engine:
     def list(self) -> list[Sandbox | Hibernated]:
         return list(self._sandboxes.values())
 
+    def find(self, sandbox_id: str) -> Sandbox | Hibernated | None:
+        return self._sandboxes.get(sandbox_id)
+
     def get(self, sandbox_id: str) -> Sandbox | Hibernated:
         """The sandbox; raises :class:`NotFoundError`."""
         try:
@@ -226,7 +253,7 @@ class Engine:
 
     def ended(self, sandbox: Sandbox) -> None:
         """Called by a machine's life at its end."""
-        if sandbox.failure and sandbox.id in self._sandboxes:
+        if sandbox.failure and self._sandboxes.get(sandbox.id) is sandbox:
             payload = {"pid": sandbox.machine.pid, "reason": sandbox.failure}
             self.events.publish("vm.died", sandbox.id, payload)
 

@@ -17,6 +17,8 @@ from starlette.routing import Route
 
 from pandastack.engine.bodies import create_order, create_source, json_body
 from pandastack.engine.engine import Engine
+from pandastack.engine.http_connect import connect_routes
+from pandastack.engine.http_diff import diff
 from pandastack.engine.http_exec import execute
 from pandastack.engine.http_files import file_routes
 from pandastack.engine.http_lifecycle import lifecycle_routes, machine_json
@@ -45,8 +47,10 @@ def create_engine_app(engine: Engine) -> Starlette:
             Route(sandbox, delete_sandbox, methods=["DELETE"]),
             Route(f"{sandbox}/console", console),
             Route(f"{sandbox}/exec", execute, methods=["POST"]),
+            Route("/diff", diff, methods=["POST"]),
             *process_routes(sandbox),
             *file_routes(sandbox),
+            *connect_routes(sandbox),
             *lifecycle_routes(sandbox),
         ],
         exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},
@@ -80,7 +84,7 @@ async def health(request: Request) -> Response:
             "accelerator": engine.accelerator.value,
             "isolation": engine.accelerator.isolation,
             "vmm": engine.vmm,
-            "sandboxes": len(engine.list()),
+            "sandboxes": sum(each.state == "running" for each in engine.list()),
         }
     )
 

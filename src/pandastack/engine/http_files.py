@@ -38,6 +38,15 @@ def _path(request: Request) -> str:
     return path
 
 
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name, "")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) >= 1 << 63:
+        raise BadRequestError(f"{name} must be a whole number, not {text[:32]!r}", field=name)
+    return int(text)
+
+
 def entry_json(entry: FileEntry, path: str) -> dict[str, Any]:
     return {
         "name": posixpath.basename(path) or "/",
@@ -51,9 +60,10 @@ def entry_json(entry: FileEntry, path: str) -> dict[str, Any]:
 
 async def read(request: Request) -> Response:
     sandbox, path = _sandbox(request), _path(request)
+    offset, length = _number(request, "offset") or 0, _number(request, "length")
 
     async def body(write_chunk: Write) -> None:
-        async for chunk in sandbox.channel.read_file(path):
+        async for chunk in sandbox.channel.read_file(path, offset=offset, length=length):
             await write_chunk(chunk)
 
     return WrittenResponse(body, "application/octet-stream")

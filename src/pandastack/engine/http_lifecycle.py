@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pandastack.engine.bodies import fork_orders, identifier, json_body
+from pandastack.engine.accounting import measure
+from pandastack.engine.bodies import fork_orders, identifier, identifiers, json_body
 from pandastack.engine.lifecycle import Lifecycle
 from pandastack.engine.sandbox import Order, Sandbox
 from pandastack.errors import PandastackError, to_body
@@ -26,6 +28,7 @@ def lifecycle_routes(prefix: str) -> list[Route]:
         Route(f"{prefix}/fork", fork, methods=["POST"]),
         Route(f"{prefix}/rewind", rewind, methods=["POST"]),
         Route("/snapshots", list_snapshots, methods=["GET"]),
+        Route("/snapshots/measure", measure_snapshots, methods=["POST"]),
         Route("/snapshots/{id}", delete_snapshot, methods=["DELETE"]),
     ]
 
@@ -108,6 +111,11 @@ async def rewind(request: Request) -> Response:
 async def list_snapshots(request: Request) -> Response:
     saved = request.app.state.engine.saved
     return JSONResponse([{"id": name} for name in saved.names()])
+
+
+async def measure_snapshots(request: Request) -> Response:
+    engine, going = request.app.state.engine, identifiers(await json_body(request), "ids")
+    return JSONResponse(asdict(await anyio.to_thread.run_sync(measure, engine.pool, engine.saved, going)))
 
 
 async def delete_snapshot(request: Request) -> Response:

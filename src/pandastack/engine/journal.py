@@ -24,11 +24,14 @@ class Entry:
     template: str
     snapshot: str
     state: str
-    """``planned`` → ``prepared`` → ``claimed`` → ``running`` ⇄ ``paused``, ``hibernating`` (→ ``ending``)."""
+    """``planned`` → ``prepared`` (→ ``rehearsed``) → ``claimed`` → ``running`` ⇄ ``hibernating``, ``rewinding``
+    (→ ``ending``)."""
     sandbox: str = ""
     hostname: str = ""
     env: dict[str, str] = field(default_factory=dict)
     process: ProcessIdentity | None = None
+    paused: bool = False
+    """Whether its owner wants it to stand still."""
 
 
 class Journal:

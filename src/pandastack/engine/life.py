@@ -1,17 +1,20 @@
-"""The life of one machine, from a VMM that loads a snapshot to the end of the sandbox in it: one block, one task.
+"""The life of one machine, from a VMM that starts to the end of the sandbox in it: one block, one task.
 
-A machine may be made *ahead* of need: it is restored, rehearses what every sandbox does first, and then its CPUs are
-stopped. When a sandbox claims it they go on, the guest is told who it is, and only then is it handed out. What makes
-machines ahead is :mod:`pandastack.engine.ready`; a create that finds none starts a life of its own, by the same path.
+Every machine begins *empty*: a VMM that has the files of a template open and no guest. It can be filled with whatever
+was captured from a sandbox of that template. A machine may be *rehearsed* ahead of need: filled with the template,
+made to do what every sandbox does first, and then its CPUs are stopped. When a sandbox claims it they go on, the guest
+is told who it is, and only then is it handed out. What makes machines ahead is :mod:`pandastack.engine.ready`; a claim
+that finds none starts a life of its own, by the same path.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -25,15 +28,16 @@ from pandastack.engine.console import Console
 from pandastack.engine.journal import Entry, Journal
 from pandastack.engine.layout import Layout
 from pandastack.engine.plans import Berth, restore_plan
-from pandastack.engine.sandbox import Held, Order, Prepared, Sandbox
+from pandastack.engine.sandbox import Claim, Held, Order, Prepared, Sandbox
 from pandastack.engine.slots import Slots
 from pandastack.engine.stopwatch import Stopwatch
 from pandastack.engine.templates import Installed
 from pandastack.errors import GuestError, PandastackError, ServerError
 from pandastack.guest import Channel, Identity
-from pandastack.host import files
+from pandastack.host import files, pagemap
 from pandastack.host.identity import identify
 from pandastack.host.tasks import beside
+from pandastack.snapshots import pages
 from pandastack.vmm.qemu.machine import Machine, launch, reattach
 
 log = structlog.get_logger(__name__)
@@ -60,21 +64,22 @@ class Resources(Protocol):
 
 
 async def live(
-    resources: Resources, origin: Installed, *, ahead: bool = False, task_status: TaskStatus[Prepared]
+    resources: Resources, origin: Installed, *, rehearsed: bool = False, task_status: TaskStatus[Prepared]
 ) -> None:
-    """The whole life of a machine that is restored from ``origin``. Reports a :class:`Prepared` as soon as it can be
-    claimed.
+    """The whole life of a machine for ``origin``, or for whatever fits it if it is not to be rehearsed. Reports a
+    :class:`Prepared` as soon as it can be claimed.
 
     Raises only before that; afterwards whoever claims the machine is told what went wrong.
     """
     death = _Death()
-    await _live(resources, origin, death, _new(resources, origin, death, ahead=ahead), ahead, task_status)
+    opening = _new(resources, origin, death, rehearsed=rehearsed)
+    await _live(resources, origin, death, opening, task_status)
 
 
 async def live_on(resources: Resources, entry: Entry, origin: Installed, *, task_status: TaskStatus[Prepared]) -> None:
     """The rest of the life of a machine that a former engine has left running, as :func:`live`."""
     death = _Death()
-    await _live(resources, origin, death, _left(resources, entry, origin, death), False, task_status)
+    await _live(resources, origin, death, _left(resources, entry, origin, death), task_status)
 
 
 async def _live(
@@ -82,7 +87,6 @@ async def _live(
     origin: Installed,
     death: _Death,
     opening: AbstractAsyncContextManager[Held],
-    ahead: bool,
     task_status: TaskStatus[Prepared],
 ) -> None:
     prepared = Prepared(origin)
@@ -91,20 +95,12 @@ async def _live(
         async with opening as held:
             prepared.offered = True
             task_status.started(prepared)
-            order = await prepared.ordered()
-            if order is None:
+            claim = await prepared.claimed()
+            if claim is None:
                 return
             clock = Stopwatch()
-            if held.journal.entry.state == "prepared":
-                held.journal.advance("claimed", sandbox=order.sandbox, hostname=order.hostname, env=order.env)
-            if ahead:
-                await held.machine.resume()
-                clock.lap("resume")
-            await _introduce(held, order, quiet=ahead)
-            clock.lap("identity")
-            sandbox = Sandbox(order, held, clock.laps)
-            if held.journal.entry.state != "paused":
-                held.journal.advance("running")
+            sandbox = Sandbox(claim.order, await _occupied(held, claim, clock), clock.laps)
+            held.journal.advance("running")
             prepared.succeed(sandbox)
             await sandbox.ended()
             held.journal.advance("ending")
@@ -141,8 +137,8 @@ class _Death:
 
 
 @asynccontextmanager
-async def _new(resources: Resources, origin: Installed, death: _Death, *, ahead: bool) -> AsyncIterator[Held]:
-    """A new machine with the guest as ``origin`` has it. It does not know yet that it is another."""
+async def _new(resources: Resources, origin: Installed, death: _Death, *, rehearsed: bool) -> AsyncIterator[Held]:
+    """A new machine for ``origin``: empty, or ``rehearsed``."""
     with _berth(resources) as berth:
         journal = Journal(berth.directory, Entry(berth.name, berth.slot, origin.name, origin.key, "planned"))
         own = origins.moor(origin, berth.directory)
@@ -152,9 +148,10 @@ async def _new(resources: Resources, origin: Installed, death: _Death, *, ahead:
             _attended(machine, own, journal, death) as held,
         ):
             journal.advance("prepared", process=identify(machine.pid))
-            await machine.load(origin.snapshot.devices)
-            if ahead:
+            if rehearsed:
+                held = await _filled(held, origin)
                 await _rehearse(held)
+                journal.advance("rehearsed")
             yield held
 
 
@@ -201,10 +198,41 @@ async def _attended(machine: Machine, origin: Installed, journal: Journal, death
         yield Held(origin, machine, channel, console, journal)
 
 
+async def _occupied(held: Held, claim: Claim, clock: Stopwatch) -> Held:
+    """The machine with the guest that ``claim`` wants in it, running and aware of who it is."""
+    state, order = held.journal.entry.state, claim.order
+    if state in ("prepared", "rehearsed"):
+        owner = {"sandbox": order.sandbox, "hostname": order.hostname, "env": order.env}
+        held.journal.advance("claimed", template=claim.origin.name, snapshot=claim.origin.key, **owner)
+    if state == "prepared":
+        held = await _filled(held, claim.origin)
+        clock.lap("fill")
+    elif state == "rehearsed":
+        await held.machine.resume()
+        clock.lap("resume")
+    # A guest whose channel was used since its restore stands at a frame border; one that was taken over may not.
+    await _introduce(held, order, quiet=state == "rehearsed" or (state == "prepared" and held.quiet))
+    clock.lap("identity")
+    return held
+
+
+async def _filled(held: Held, origin: Installed) -> Held:
+    """The empty machine with the guest as ``origin`` has it. That does not know yet that it is another."""
+    own = await anyio.to_thread.run_sync(_fill, held, origin)
+    await held.machine.load(origin.snapshot.devices)  # it reads the guest's memory, so that comes first
+    return replace(held, origin=own)
+
+
+def _fill(held: Held, origin: Installed) -> Installed:
+    directory = held.origin.snapshot.directory
+    own = origins.fill(origin, directory)
+    if origin.snapshot.pages.exists():
+        pagemap.write_pages(held.machine.pid, own.snapshot.memory, pages.read(origin.snapshot.pages))
+    return own
+
+
 async def _introduce(held: Held, order: Order, *, quiet: bool) -> None:
-    """Tell the guest who it is. ``quiet``: the channel was used since the restore, so it stands at a frame border."""
-    restored = held.journal.entry.state in ("prepared", "claimed")
-    quiet = quiet or (restored and held.origin.snapshot.manifest.quiet)
+    """Tell the guest who it is. ``quiet``: its end of the channel stands at a frame border."""
     await held.channel.resume(identity_of(order), quiet=quiet, timeout_s=HANDSHAKE_DEADLINE)
 
 
@@ -216,7 +244,7 @@ async def _rehearse(held: Held) -> None:
     random numbers included, when the machine is claimed. A first command is not rehearsed: it would cost every machine
     ten megabytes for as long as it waits.
     """
-    await _introduce(held, Order(sandbox="", hostname="template"), quiet=False)
+    await _introduce(held, Order(sandbox="", hostname="template"), quiet=held.quiet)
     await held.machine.pause()
 
 
@@ -229,15 +257,21 @@ async def _why_closed(channel: Channel, machine: Machine) -> str:
 
 
 def identity_of(order: Order) -> Identity:
-    """Who a guest is from now on. Name and machine-id are the sandbox's for as long as it exists, through every sleep;
-    nothing else in it is ever used twice."""
+    """Who a guest is from now on. Name, machine-id and boot id are the sandbox's for as long as it exists, through
+    every sleep; nothing else in it is ever used twice."""
     return Identity(
         hostname=order.hostname,
-        machine_id=hashlib.sha256(f"machine-id:{order.sandbox}".encode()).hexdigest()[:32],
+        machine_id=_derived("machine-id", order).hex(),
+        boot_id=str(uuid.UUID(bytes=_derived("boot-id", order), version=4)),
         entropy=secrets.token_bytes(64),
         generation=secrets.randbits(63),
         env=order.env,
+        still=order.still,
     )
+
+
+def _derived(purpose: str, order: Order) -> bytes:
+    return hashlib.sha256(f"{purpose}:{order.sandbox}".encode()).digest()[:16]
 
 
 @asynccontextmanager

@@ -7,7 +7,8 @@ and :meth:`Beginnings.begin` makes a machine of an origin.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,10 +21,14 @@ from pandastack.engine.journal import crash_at
 from pandastack.engine.origins import Shelf
 from pandastack.engine.sandbox import Hibernated, Order, Sandbox
 from pandastack.engine.templates import Installed
-from pandastack.errors import ConflictError, PandastackError
+from pandastack.errors import ConflictError, GuestError, NotFoundError, PandastackError
 from pandastack.host import facts, files
 
 _UNFINISHED = ".new-"
+
+PAUSE_DEADLINE = 1.0
+"""Seconds a guest gets to hold its programs still before its CPUs are stopped. One that does not answer is stopped all
+the same."""
 
 
 class Beginnings(Protocol):
@@ -32,6 +37,8 @@ class Beginnings(Protocol):
     pool: Pool
     saved: Shelf
     asleep: Shelf
+
+    def find(self, sandbox_id: str) -> Sandbox | Hibernated | None: ...
 
     def get(self, sandbox_id: str) -> Sandbox | Hibernated: ...
 
@@ -57,6 +64,8 @@ class Lifecycle:
 
     def __init__(self, engine: Beginnings) -> None:
         self._engine = engine
+        self._unknown = anyio.Lock()
+        """Held while a sandbox that is not known is restored: there is nothing of its own to hold."""
 
     async def pause(self, sandbox_id: str) -> None:
         """Stop the guest's CPUs; what is paused already stays so."""
@@ -64,9 +73,9 @@ class Lifecycle:
         with anyio.CancelScope(shield=True):
             async with sandbox.turn:
                 if not sandbox.paused:
-                    await sandbox.machine.pause()
+                    await _stop(sandbox)
                     sandbox.paused = True
-                    sandbox.journal.advance("paused")
+                    sandbox.journal.advance("running", paused=True)
 
     async def resume(self, sandbox_id: str) -> None:
         """Let the guest go on; what runs already goes on."""
@@ -74,9 +83,9 @@ class Lifecycle:
         with anyio.CancelScope(shield=True):
             async with sandbox.turn:
                 if sandbox.paused:
-                    await sandbox.machine.resume()
+                    await _go_on(sandbox)
                     sandbox.paused = False
-                    sandbox.journal.advance("running")
+                    sandbox.journal.advance("running", paused=False)
 
     async def hibernate(self, sandbox_id: str) -> Captured | None:
         """Put the sandbox on the disk and end its machine. ``None`` when it is there already.
@@ -94,20 +103,24 @@ class Lifecycle:
         return captured
 
     async def _put_to_sleep(self, sandbox: Sandbox) -> Captured:
-        state = sandbox.journal.entry.state
         sandbox.journal.advance("hibernating")
         try:
-            with self._engine.asleep.adding(sandbox.id) as directory:
+            async with self._engine.asleep.adding(sandbox.id) as directory:
                 captured = await capture(sandbox, directory, end=True)
                 origins.keep_order(directory, sandbox.order)
                 crash_at("captured")
         except BaseException:
-            sandbox.journal.advance(state)
-            if not sandbox.paused:
-                await sandbox.machine.resume()
+            await self._as_before(sandbox)
             raise
         crash_at("asleep")
         return captured
+
+    async def _as_before(self, sandbox: Sandbox) -> None:
+        """After something failed: as before it began."""
+        if not sandbox.paused:
+            await _go_on(sandbox)
+        with suppress(PandastackError):  # a full disk: what is written there already means the same to the next engine
+            sandbox.journal.advance("running")
 
     async def wake(self, sandbox_id: str) -> Sandbox:
         """The sandbox, running: as it was put to sleep, with a clock that is right."""
@@ -137,10 +150,10 @@ class Lifecycle:
             raise ConflictError(f"snapshot {snapshot_id} exists already", field="id")
         self._engine.admit(0)
         with anyio.CancelScope(shield=True):
-            async with sandbox.turn:
-                with self._engine.saved.adding(snapshot_id) as directory:
-                    captured = await capture(sandbox, directory)
-                    crash_at("captured")
+            async with sandbox.turn, self._engine.saved.adding(snapshot_id) as directory:
+                captured = await capture(sandbox, directory)
+                origins.keep_order(directory, sandbox.order)
+                crash_at("captured")
         return captured
 
     async def fork(self, sandbox_id: str, orders: Sequence[Order]) -> Forked:
@@ -170,22 +183,55 @@ class Lifecycle:
         return Forked(captured, children)
 
     async def rewind(self, sandbox_id: str, snapshot_id: str) -> Sandbox:
-        """The sandbox as it was in the snapshot, under the same id. What it has become since is gone."""
+        """The sandbox as it was in the snapshot, under the same id. What it has become since is gone.
+
+        On failure it is as before: its machine stands still, and is ended only when the new one runs.
+        A sandbox whose machine was lost with a former engine returns by a snapshot of its own.
+        """
         origin = self._engine.saved.get(snapshot_id)
-        sandbox = self._engine.get(sandbox_id)
         self._engine.admit()
         with anyio.CancelScope(shield=True):
-            async with sandbox.turn:
-                rewound = await self._rewind(sandbox, origin)
+            async with self._turn_of(sandbox_id) as sandbox:
+                if sandbox is None:
+                    rewound = await self._engine.begin(origin, self._lost(sandbox_id, snapshot_id))
+                else:
+                    rewound = await self._rewind(sandbox, origin)
         return rewound
 
+    @asynccontextmanager
+    async def _turn_of(self, sandbox_id: str) -> AsyncIterator[Sandbox | Hibernated | None]:
+        """The sandbox in its turn; None: it is not known, and nobody else makes it known meanwhile."""
+        sandbox = self._engine.find(sandbox_id)
+        async with sandbox.turn if sandbox else self._unknown:
+            if self._engine.find(sandbox_id) is not sandbox:
+                raise ConflictError(f"sandbox {sandbox_id} has become another meanwhile", hint="try again")
+            yield sandbox
+
+    def _lost(self, sandbox_id: str, snapshot_id: str) -> Order:
+        order = origins.order_in(self._engine.saved.path(snapshot_id))
+        if order.sandbox != sandbox_id:
+            raise NotFoundError(f"sandbox {sandbox_id} not found")
+        return order
+
     async def _rewind(self, sandbox: Sandbox | Hibernated, origin: Installed) -> Sandbox:
-        if isinstance(sandbox, Sandbox):
-            await sandbox.end()
-            sandbox.failure = "it was being rewound"  # until it is back, and if it never is
+        if isinstance(sandbox, Sandbox) and not sandbox.failure:
+            return await self._replace(sandbox, origin)
         rewound = await self._engine.begin(origin, sandbox.order)
         if isinstance(sandbox, Hibernated):
             self._engine.asleep.remove(sandbox.id)
+        return rewound
+
+    async def _replace(self, sandbox: Sandbox, origin: Installed) -> Sandbox:
+        sandbox.journal.advance("rewinding")
+        try:
+            if not sandbox.paused:
+                await sandbox.machine.pause()
+            rewound = await self._engine.begin(origin, sandbox.order)
+        except BaseException:
+            await self._as_before(sandbox)
+            raise
+        crash_at("rewound")
+        await sandbox.end()
         return rewound
 
     def _awake(self, sandbox_id: str) -> Sandbox:
@@ -195,3 +241,21 @@ class Lifecycle:
         if sandbox.failure:
             raise ConflictError(f"sandbox {sandbox_id} has failed: {sandbox.failure}", hint="create a new one")
         return sandbox
+
+
+async def _stop(sandbox: Sandbox) -> None:
+    """Programs first, then the CPUs: in a copy that is made now, nothing may run before it knows that it is one."""
+    try:
+        await sandbox.channel.quiesce(PAUSE_DEADLINE, freeze=True)
+    except GuestError:
+        sandbox.channel.check()
+    try:
+        await sandbox.machine.pause()
+    except BaseException:
+        sandbox.channel.thaw()
+        raise
+
+
+async def _go_on(sandbox: Sandbox) -> None:
+    await sandbox.machine.resume()
+    sandbox.channel.thaw()

@@ -1,5 +1,5 @@
-"""What a machine is restored from, as a directory: ``memory``, ``devices``, ``disk.img``, ``image.erofs``, a manifest
-and the template's description.
+"""What a machine is restored from, as a directory: ``memory``, ``pages``, ``devices``, ``disk.img``, ``image.erofs``, a
+manifest and the template's description.
 
 A machine's own directory has the same names. The big read-only files in it are hard links: the file system counts who
 still uses them, so a snapshot or a template can be deleted at any time, and exactly what nobody else uses becomes free.
@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+
+import anyio
 
 from pandastack.engine.sandbox import Order
 from pandastack.engine.templates import Installed
@@ -28,16 +30,41 @@ _UNFINISHED = ".new-"
 
 
 def moor(origin: Installed, directory: Path) -> Installed:
-    """Give a machine in ``directory`` what it needs of ``origin``, and return it as the machine has it."""
+    """Give a machine in ``directory`` the files it opens when it starts. Its disk is empty until :func:`fill`."""
     own = Snapshot(directory, origin.snapshot.manifest)
-    _link(origin.snapshot.memory, own.memory)
+    link(origin.snapshot.memory, own.memory)
+    link(origin.image, directory / _IMAGE)
+    try:
+        with own.disk.open("wb") as file:
+            file.truncate(origin.snapshot.disk.stat().st_size)
+    except OSError as error:
+        raise files.map_error(error, own.disk) from error
+    return Installed(origin.template, own, directory / _IMAGE)
+
+
+def fits(machine: Installed, origin: Installed) -> bool:
+    """Whether a machine that was moored for ``machine`` can be filled with ``origin``: it has the same files open."""
+    pairs = (machine.snapshot.memory, origin.snapshot.memory), (machine.image, origin.image)
+    try:
+        return all(mine.samefile(other) for mine, other in pairs)
+    except FileNotFoundError:  # the template was replaced
+        return False
+
+
+def fill(origin: Installed, directory: Path) -> Installed:
+    """Make what was moored in ``directory`` this origin's, and return it as the machine has it."""
+    own = Snapshot(directory, origin.snapshot.manifest)
     files.clone(origin.snapshot.disk, own.disk)
-    return describe(directory, origin.template, own, origin.image)
+    return _describe(directory, origin.template, own)
 
 
 def describe(directory: Path, template: Template, snapshot: Snapshot, image: Path) -> Installed:
     """Complete ``directory`` with everything but memory, devices and disk."""
-    _link(image, directory / _IMAGE)
+    link(image, directory / _IMAGE)
+    return _describe(directory, template, snapshot)
+
+
+def _describe(directory: Path, template: Template, snapshot: Snapshot) -> Installed:
     try:
         (directory / _TEMPLATE).write_text(json.dumps(template.to_json()))
         (directory / _MANIFEST).write_bytes(snapshot.manifest.to_json())
@@ -61,11 +88,15 @@ def keep_order(directory: Path, order: Order) -> None:
 
 
 def order_in(directory: Path) -> Order:
-    """What :func:`keep_order` kept."""
-    return Order(**json.loads((directory / _ORDER).read_bytes()))
+    """What :func:`keep_order` kept. Raises :class:`NotFoundError` when there is nothing."""
+    try:
+        return Order(**json.loads((directory / _ORDER).read_bytes()))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """Another name for a file that nobody writes to any more."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -94,12 +125,21 @@ class Shelf:
         """Raises :class:`NotFoundError`."""
         return load(self.path(name))
 
-    @contextmanager
-    def adding(self, name: str) -> Iterator[Path]:
-        """A directory to fill; the origin is there when the block ends well, and nothing is left when it does not."""
+    @asynccontextmanager
+    async def adding(self, name: str) -> AsyncIterator[Path]:
+        """A directory to fill; the origin is there when the block ends well, and nothing is left when it does not.
+
+        What is there survives a power cut: it may be all that is left of a sandbox.
+        """
         with files.directory_for_now(self._directory / f"{_UNFINISHED}{name}") as work:
             yield work
+            await anyio.to_thread.run_sync(files.make_durable, work)
             work.rename(self.path(name))
+            try:
+                await anyio.to_thread.run_sync(files.make_durable, self._directory, False)
+            except BaseException:
+                self.remove(name)
+                raise
 
     def remove(self, name: str) -> None:
         """Raises :class:`NotFoundError`."""

@@ -1,16 +1,22 @@
-"""Machines made before they are needed: a create then has no process to start and no state to load."""
+"""Machines made before they are needed: a create then has no process to start and no state to load.
+
+For each template there are two kinds: *rehearsed* ones, which become new sandboxes, and *empty* ones, which become what
+was captured from a sandbox: forks, sandboxes that wake, sandboxes from a snapshot.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from pandastack.engine import origins
 from pandastack.engine.life import Resources, live
 from pandastack.engine.sandbox import Order, Prepared, Sandbox
 from pandastack.engine.templates import Installed
@@ -19,15 +25,23 @@ from pandastack.errors import PandastackError
 log = structlog.get_logger(__name__)
 
 
+@dataclass
+class _Stock:
+    """What waits for one template."""
+
+    template: Installed
+    rehearsed: deque[Prepared] = field(default_factory=deque)
+    empty: deque[Prepared] = field(default_factory=deque)
+
+
 class Ready:
-    """``depth`` machines made ahead for each template that is in use."""
+    """``depth`` machines of each kind made ahead for each template that is in use."""
 
     def __init__(self, resources: Resources, lives: TaskGroup, depth: int) -> None:
         self._resources = resources
         self._lives = lives
         self._depth = depth
-        self._waiting: dict[str, deque[Prepared]] = {}
-        self._wanted: dict[str, Installed] = {}
+        self._stocks: dict[str, _Stock] = {}
         self._short = anyio.Event()
         self._claims = 0
         self._calm = anyio.Event()
@@ -46,28 +60,41 @@ class Ready:
             if self._claims == 0:
                 self._calm.set()
 
-    async def claim(self, template: Installed, order: Order) -> Sandbox:
+    async def claim(self, origin: Installed, order: Order) -> Sandbox:
         """A sandbox in a machine made ahead, else in a new one, by the same path.
 
         A waiting machine may have died, or die now, for reasons of its own: that is no reason to refuse the order.
         """
-        waiting = self._waiting.get(template.key)
-        while waiting:
-            prepared = waiting.popleft()
-            if prepared.usable:
-                try:
-                    return await prepared.claim(order)
-                except PandastackError as error:
-                    log.warning("a machine made ahead failed", template=template.name, reason=str(error))
-        return await (await self._start(template, ahead=False)).claim(order)
+        for waiting in self._suitable(origin):
+            self._short.set()
+            while waiting:
+                prepared = waiting.popleft()
+                if prepared.usable:
+                    try:
+                        return await prepared.claim(order, origin)
+                    except PandastackError as error:
+                        log.warning("a machine made ahead failed", template=origin.name, reason=str(error))
+        return await (await self._start(origin, rehearsed=False)).claim(order, origin)
+
+    def _suitable(self, origin: Installed) -> Iterator[deque[Prepared]]:
+        for stock in self._stocks.values():
+            if stock.template.key == origin.key:
+                yield stock.rehearsed
+            if origins.fits(stock.template, origin):
+                yield stock.empty
+
+    def waiting(self) -> list[list[Prepared]]:
+        """What can be claimed now: for each template in use its rehearsed machines, then its empty ones."""
+        kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.empty)]
+        return [[each for each in kind if each.usable] for kind in kinds]
 
     def replenish(self, template: Installed) -> None:
         """Say that ``template`` is in use; what is missing is made in the background."""
-        former = self._wanted.get(template.name)
-        if former is not None and former.key != template.key:
-            for outdated in self._waiting.pop(former.key, ()):
+        former = self._stocks.get(template.name)
+        if former is None or former.template.key != template.key:
+            self._stocks[template.name] = _Stock(template)
+            for outdated in (*former.rehearsed, *former.empty) if former else ():
                 outdated.dismiss()
-        self._wanted[template.name] = template
         self._short.set()
 
     async def keep(self) -> None:
@@ -75,19 +102,19 @@ class Ready:
         while True:
             await self._short.wait()
             self._short = anyio.Event()
-            for template in list(self._wanted.values()):
-                await self._fill(template)
+            for stock in list(self._stocks.values()):
+                await self._fill(stock.template, stock.rehearsed, rehearsed=True)
+                await self._fill(stock.template, stock.empty, rehearsed=False)
 
-    async def _fill(self, template: Installed) -> None:
-        waiting = self._waiting.setdefault(template.key, deque())
+    async def _fill(self, template: Installed, waiting: deque[Prepared], *, rehearsed: bool) -> None:
         while sum(each.usable for each in waiting) < self._depth:
             await self._calm.wait()
             try:
-                waiting.append(await self._start(template, ahead=True))
+                waiting.append(await self._start(template, rehearsed=rehearsed))
             except PandastackError as error:
                 log.warning("cannot make a machine ahead", template=template.name, reason=str(error))
                 return
 
-    async def _start(self, template: Installed, *, ahead: bool) -> Prepared:
-        prepared: Prepared = await self._lives.start(partial(live, self._resources, template, ahead=ahead))
+    async def _start(self, template: Installed, *, rehearsed: bool) -> Prepared:
+        prepared: Prepared = await self._lives.start(partial(live, self._resources, template, rehearsed=rehearsed))
         return prepared

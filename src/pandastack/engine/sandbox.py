@@ -22,6 +22,8 @@ class Order:
     sandbox: str
     hostname: str
     env: dict[str, str] = field(default_factory=dict)
+    still: bool = False
+    """Whether no program in it is to run: a machine that is only looked at."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Held:
     channel: Channel
     console: Console
     journal: Journal
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the guest's end of the channel stood at a frame border when it was captured."""
+        return self.origin.snapshot.manifest.quiet
 
 
 class Sandbox:
@@ -87,8 +94,16 @@ class Hibernated:
     state = "hibernated"
 
 
+@dataclass(frozen=True)
+class Claim:
+    """Who shall live in a machine, and as what it was captured."""
+
+    order: Order
+    origin: Installed
+
+
 class Prepared:
-    """A machine that waits for its guest. It belongs to the task that made it; others only send it an order."""
+    """A machine that waits to become a sandbox. It belongs to the task that made it; others only send it a claim."""
 
     def __init__(self, template: Installed) -> None:
         self.template = template
@@ -96,31 +111,34 @@ class Prepared:
         """True once somebody may claim it."""
         self.usable = True
         """False once it is claimed or has died."""
-        self._ordered = anyio.Event()
+        self._claimed = anyio.Event()
         self._answered = anyio.Event()
-        self._order: Order | None = None
+        self._claim: Claim | None = None
         self._sandbox: Sandbox | None = None
         self._error: PandastackError | None = None
 
-    async def claim(self, order: Order) -> Sandbox:
-        """Become the sandbox of ``order``. Returns when the guest knows who it is; raises why it could not."""
+    async def claim(self, order: Order, origin: Installed) -> Sandbox:
+        """Become the sandbox of ``order``. Returns when the guest knows who it is; raises why it could not.
+
+        A machine that has a guest must have been made of ``origin``, one that has none must fit it.
+        """
         self.usable = False
-        self._order = order
-        self._ordered.set()
+        self._claim = Claim(order, origin)
+        self._claimed.set()
         await self._answered.wait()
         if self._sandbox is None:
             raise self._error or ServerError("the sandbox could not be started")
         return self._sandbox
 
-    async def ordered(self) -> Order | None:
+    async def claimed(self) -> Claim | None:
         """Wait for the claim; ``None`` when the machine is no longer wanted."""
-        await self._ordered.wait()
-        return self._order
+        await self._claimed.wait()
+        return self._claim
 
     def dismiss(self) -> None:
         """End a machine that nobody has claimed."""
         self.usable = False
-        self._ordered.set()
+        self._claimed.set()
 
     def succeed(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox

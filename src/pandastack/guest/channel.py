@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager
 
+from pandastack.guest import changes as changing
 from pandastack.guest import exec as commands
 from pandastack.guest import files, processes
+from pandastack.guest.changes import Listing
+from pandastack.guest.connect import Pipe, connect
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
@@ -52,7 +55,11 @@ class Channel(Connection):
         """Send a signal to a process's group."""
         await processes.signal(self, process, number)
 
-    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def connect(self, *, path: str | None = None, port: int | None = None) -> AbstractAsyncContextManager[Pipe]:
+        """A connection to a Unix socket in the guest, or to a TCP port of its loopback."""
+        return connect(self, path=path, port=port)
+
+    def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """A regular file's bytes, in pieces of at most 32 KiB."""
         return files.read(self, path, offset=offset, length=length)
 
@@ -75,6 +82,10 @@ class Channel(Connection):
     async def mkdir(self, path: str, timeout_s: float = _LONG_S) -> None:
         """Make a directory and its parents; existing is fine."""
         await files.simple(self, "mkdir", path, timeout_s)
+
+    async def changes(self, timeout_s: float) -> Listing:
+        """What differs from the template."""
+        return await changing.changes(self, timeout_s)
 
     async def sync(self, timeout_s: float = _LONG_S) -> None:
         """Write everything in the guest's page cache to its disks."""

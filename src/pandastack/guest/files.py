@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat as statmode
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 
 import anyio
@@ -66,7 +66,7 @@ async def _finish(stream: Stream, path: str) -> Fields:
 
 async def read(
     connection: Connection, path: str, *, offset: int = 0, length: int | None = None
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """A regular file's bytes; NotFoundError or BadRequestError come before the first piece."""
     extra = [(11, frames.u64(offset))]
     if length is not None:

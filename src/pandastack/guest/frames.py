@@ -42,6 +42,7 @@ class FrameType(IntEnum):
     QUIET = 5
     PING = 6
     PONG = 7
+    THAW = 8
     OPEN = 16
     DATA = 17
     DATA_ERR = 18

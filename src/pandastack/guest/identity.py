@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,15 +16,18 @@ from pandastack.guest import frames
 class Identity:
     """Given to a guest by every RESUME. ``machine_id`` is 32 hexadecimal digits, ``hostname`` at most 64 bytes.
 
-    ``entropy`` is 32 to 512 bytes that no other machine ever gets; ``env`` replaces the environment that every
-    command in the guest starts with.
+    ``entropy`` is 32 to 512 bytes that no other machine ever gets, ``generation`` a number of at most 64 bits that none
+    gets either; ``env`` replaces the environment that every command in the guest starts with. With ``still`` programs
+    do not go on until the next RESUME or the next command: for a machine that is only looked at.
     """
 
     hostname: str
     machine_id: str
     env: Mapping[str, str] = field(default_factory=dict)
     generation: int = 0
+    boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     entropy: bytes = field(default_factory=lambda: os.urandom(64), repr=False)
+    still: bool = False
 
 
 def environment(env: Mapping[str, str]) -> list[bytes]:
@@ -44,7 +48,9 @@ def resume_payload(nonce: bytes, identity: Identity) -> bytes:
             (4, frames.u64(identity.generation)),
             (5, identity.hostname.encode()),
             (6, identity.machine_id.encode()),
+            (8, identity.boot_id.encode()),
             *((7, item) for item in environment(identity.env)),
+            *([(9, b"")] if identity.still else []),
         ]
     )
     if len(payload) % 256 == 0:  # the first byte behind a run of zeros must not be one itself

@@ -21,14 +21,12 @@ class ForeignProcess:
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
         self._pidfd = pidfd
+        self._waiting = anyio.Lock()
 
     async def wait(self) -> int | None:
-        """Wait for its end. Several may wait at once."""
-        own = os.dup(self._pidfd)  # a descriptor can have one waiter only
-        try:
-            await anyio.wait_readable(own)
-        finally:
-            os.close(own)
+        """Wait for its end, beside others who do."""
+        async with self._waiting:  # a descriptor can be waited for by one task at a time
+            await anyio.wait_readable(self._pidfd)
         return None
 
     def kill(self) -> None:

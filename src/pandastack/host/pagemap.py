@@ -1,4 +1,4 @@
-"""Which pages of another process's private file mapping are its own, and what is in them.
+"""Another process's private file mapping: which pages are its own, what is in them, and putting others there.
 
 Sources: Documentation/admin-guide/mm/pagemap.rst and include/uapi/linux/fs.h of Linux (``PAGEMAP_SCAN``, since 6.7),
 and proc(5) for ``maps``, ``pagemap`` and ``mem``. A page that was written to is present or swapped, and no longer the
@@ -13,7 +13,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,18 +63,22 @@ def mappings_of(maps: str, device: int, inode: int) -> list[Mapping]:
     return found
 
 
+def mapped(pid: int, file: Path) -> list[Mapping]:
+    """Where the process ``pid`` has ``file`` in its memory."""
+    status = file.stat()
+    return mappings_of(Path(f"/proc/{pid}/maps").read_text(), status.st_dev, status.st_ino)
+
+
 def own_pages(pid: int, file: Path) -> list[Extent]:
     """What the process ``pid`` has written to its private mapping of ``file``, in the order of addresses.
 
     O(pages it has), not O(size of the mapping), where the kernel can scan; else one pass over eight bytes a page.
     """
-    status = file.stat()
-    maps = Path(f"/proc/{pid}/maps").read_text()
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return [
             Extent(start, mapping.offset + start - mapping.start, end - start)
-            for mapping in mappings_of(maps, status.st_dev, status.st_ino)
+            for mapping in mapped(pid, file)
             for start, end in merged(_scan(fd, mapping))
         ]
     finally:
@@ -141,3 +145,27 @@ def read_pages(pid: int, extents: Iterable[Extent]) -> Iterator[tuple[int, bytes
                 yield extent.offset + done, data
     finally:
         os.close(fd)
+
+
+def write_pages(pid: int, file: Path, pages: Iterable[tuple[int, bytes]]) -> None:
+    """Put bytes into the process's private mapping of ``file``, as if it had written them itself.
+
+    ``pages`` are pairs of file offset and content. Raises ``OSError`` for an offset that is not mapped.
+    """
+    mappings = mapped(pid, file)
+    fd = os.open(f"/proc/{pid}/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for offset, data in pages:
+            _write_run(fd, mappings, offset, memoryview(data))
+    finally:
+        os.close(fd)
+
+
+def _write_run(fd: int, mappings: Sequence[Mapping], offset: int, data: memoryview) -> None:
+    while data:
+        home = next((each for each in mappings if each.offset <= offset < each.offset + each.end - each.start), None)
+        if home is None:
+            raise OSError(f"byte {offset} of the memory is not mapped")
+        address = home.start + offset - home.offset
+        written = os.pwrite(fd, data[: min(CHUNK, home.end - address)], address)
+        offset, data = offset + written, data[written:]

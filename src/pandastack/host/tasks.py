@@ -1,13 +1,15 @@
-"""Tasks that run beside a block."""
+"""Tasks that run beside a block, or beside one another."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -27,3 +29,23 @@ async def beside(*works: Callable[[], Coroutine[Any, Any, object]]) -> AsyncIter
         tasks.cancel_scope.cancel()
     if failed is not None:
         raise failed
+
+
+async def together(*works: Callable[[], Awaitable[T]]) -> list[T]:
+    """Run ``works`` at once; their results in order. An error of one cancels the others and comes out as itself."""
+    results: dict[int, T] = {}
+    failed: list[Exception] = []
+
+    async def run(index: int, work: Callable[[], Awaitable[T]]) -> None:
+        try:
+            results[index] = await work()
+        except Exception as error:
+            failed.append(error)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for index, work in enumerate(works):
+            tasks.start_soon(run, index, work)
+    if failed:
+        raise failed[0]
+    return [results[index] for index in range(len(works))]

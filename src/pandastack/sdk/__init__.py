@@ -21,19 +21,33 @@ from pandastack.errors import (
     TemplateBuildError,
 )
 from pandastack.sdk._async.client import AsyncClient
+from pandastack.sdk._async.code import AsyncCodeContext
 from pandastack.sdk._async.defaults import get_default_async_client, set_default_async_client
 from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._code import Execution, Result
+from pandastack.sdk._diff import Diff, FileChange, FileState
 from pandastack.sdk._experiment import BranchOutcome, Candidate, ExploreError, ExploreResult
 from pandastack.sdk._sync.client import Client
+from pandastack.sdk._sync.code import CodeContext
 from pandastack.sdk._sync.defaults import get_default_client, set_default_client
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.sandbox import Sandbox
-from pandastack.sdk._types import Checkpoint, CreateRetryEvent, ExecResult, FileInfo, ProcessInfo, Snapshot, Template
+from pandastack.sdk._types import (
+    Checkpoint,
+    CreateRetryEvent,
+    ExecResult,
+    FileInfo,
+    FileMatch,
+    ProcessInfo,
+    Snapshot,
+    Template,
+)
 
 __all__ = [
     "APIConnectionError",
     "AsyncClient",
+    "AsyncCodeContext",
     "AsyncSandbox",
     "AuthError",
     "BadRequestError",
@@ -42,19 +56,26 @@ __all__ = [
     "CapacityError",
     "Checkpoint",
     "Client",
+    "CodeContext",
     "CommandFailed",
     "ConflictError",
     "ConnectionError",
     "CreateCancelled",
     "CreateRetryEvent",
+    "Diff",
     "ExecInterrupted",
     "ExecResult",
+    "Execution",
     "ExploreError",
     "ExploreResult",
+    "FileChange",
     "FileInfo",
+    "FileMatch",
+    "FileState",
     "NotFoundError",
     "PandastackError",
     "ProcessInfo",
+    "Result",
     "Sandbox",
     "SandboxTimeout",
     "ServerError",

@@ -8,6 +8,7 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -72,9 +73,10 @@ def create_sandbox(
     metadata: Mapping[str, str] | None,
     from_snapshot: str | None,
     volumes: Sequence[Mapping[str, Any]] | None,
+    own: Mapping[str, Any] = MappingProxyType({}),
 ) -> Call:
     """``POST /sandboxes``. Sizes are baked into the template, so ``cpu`` and ``memory_mb`` are warned about
-    and left out.
+    and left out. ``own`` has what the official SDK does not.
     """
     if cpu is not None or memory_mb is not None:
         warnings.warn("cpu and memory_mb have no effect: the template decides them", DeprecationWarning, stacklevel=3)
@@ -84,9 +86,22 @@ def create_sandbox(
         "metadata": metadata,
         "from_snapshot": from_snapshot,
         "volumes": volumes,
+        **own,
     }
     present = {key: value for key, value in optional.items() if value is not None}
     return Call("POST", "/sandboxes", json={"template": template, **present}, creates=True)
+
+
+def lifecycle_options(
+    on_expire: str | None, checkpoint_every: float | None, checkpoint_after_exec: bool | None
+) -> dict[str, Any]:
+    """The fields about a sandbox's life that a create and ``PATCH …/lifecycle`` have in common; None is left out."""
+    wanted = {
+        "on_expire": on_expire,
+        "checkpoint_every": checkpoint_every,
+        "checkpoint_after_exec": checkpoint_after_exec,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
 
 
 def exec_command(sandbox_id: str, cmd: str, timeout_seconds: float | None, streamed: bool, default: float) -> Call:
@@ -122,6 +137,18 @@ def code_command(code: str, language: str) -> str:
             "the code is too long for a command line", hint="write it with filesystem.write and exec the file"
         )
     return command
+
+
+def file_change(sandbox_id: str, what: str, **body: Any) -> Call:
+    """``mkdir``, ``move`` or ``chmod``; what is None is left out."""
+    given = {key.rstrip("_"): value for key, value in body.items() if value is not None}
+    return Call("POST", f"/sandboxes/{segment(sandbox_id)}/fs/{what}", json=given, into_guest=True)
+
+
+def file_search(sandbox_id: str, path: str, name: str, text: str | None, limit: int) -> Call:
+    """``GET fs/search``."""
+    params = {"path": path, "name": name, "limit": str(limit)} | ({} if text is None else {"text": text})
+    return Call("GET", f"/sandboxes/{segment(sandbox_id)}/fs/search", params=params, into_guest=True)
 
 
 def file_call(method: str, sandbox_id: str, path: str, what: str = "", content: bytes | None = None) -> Call:

@@ -111,6 +111,20 @@ class FileInfo:
         )
 
 
+@dataclass(frozen=True)
+class FileMatch:
+    """What a search found: a file, or one line of it, ``line`` being its number from 1."""
+
+    path: str
+    line: int | None = None
+    text: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FileMatch:
+        """Build from one match of the server's answer."""
+        return cls(str(data["path"]), data.get("line"), data.get("text"))
+
+
 @dataclass
 class Template:
     """What a sandbox can be created from."""
@@ -148,13 +162,20 @@ class Snapshot(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state in the timeline of a sandbox; ``dirty_bytes`` is what was written anew for it."""
+    """A state in the timeline of a sandbox; ``dirty_bytes`` is what was written anew for it.
+
+    ``commands`` are the last of the ``command_count`` commands that ran since the checkpoint before, shortened and each
+    on one line; ``automatic`` ones the server took by itself.
+    """
 
     id: str
     created_at: str | None = None
     label: str | None = None
     size_bytes: int = 0
     dirty_bytes: int = 0
+    automatic: bool = False
+    commands: tuple[str, ...] = ()
+    command_count: int = 0
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Checkpoint:
@@ -165,4 +186,7 @@ class Checkpoint:
             label=data.get("label"),
             size_bytes=int(data.get("size_bytes") or 0),
             dirty_bytes=int(data.get("dirty_bytes") or 0),
+            automatic=bool(data.get("automatic")),
+            commands=tuple(map(str, data.get("commands") or ())),
+            command_count=int(data.get("command_count") or 0),
         )

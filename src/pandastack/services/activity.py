@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_MAX_COMMAND = 200  # characters
+from pandastack.services.history import History
 
 
 class Activity:
@@ -20,7 +20,7 @@ class Activity:
         self._last: dict[str, float] = {}
         self._running: dict[str, int] = {}
         self._unsaved: set[str] = set()
-        self._commands: dict[str, str] = {}
+        self.history = History(clock)
 
     def start(self, sandbox_id: str, at: float | None = None) -> None:
         """Begin to watch a sandbox that was last active ``at`` (epoch seconds; None: now)."""
@@ -30,16 +30,16 @@ class Activity:
         """The sandbox is gone."""
         self._last.pop(sandbox_id, None)
         self._unsaved.discard(sandbox_id)
-        self._commands.pop(sandbox_id, None)
+        self.history.forget(sandbox_id)
 
     def ran(self, sandbox_id: str, command: str) -> None:
-        """A command begins; the last one names checkpoints."""
+        """A command begins; :meth:`done` when it has ended."""
         if sandbox_id in self._last:
-            self._commands[sandbox_id] = command[:_MAX_COMMAND]
+            self.history.began(sandbox_id, command)
 
-    def last_command(self, sandbox_id: str) -> str:
-        """The beginning of the last command that ran since the start of the server; may be empty."""
-        return self._commands.get(sandbox_id, "")
+    def done(self, sandbox_id: str) -> None:
+        """A command has ended, however."""
+        self.history.ended(sandbox_id)
 
     @contextmanager
     def hold(self, sandbox_id: str) -> Iterator[None]:

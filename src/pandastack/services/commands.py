@@ -27,7 +27,7 @@ from pandastack.services.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A line for the guest's shell. ``timeout_seconds`` None: no limit."""
+    """A line for the guest's shell. ``timeout_seconds`` None: no limit; ``stdin`` None: nothing, else base64."""
 
     cmd: str
     timeout_seconds: float | None = None
@@ -35,6 +35,7 @@ class Command:
     """Names the record that the guest keeps of it."""
     leave: bool = False
     """Whether it goes on when nobody waits for it any more."""
+    stdin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,14 @@ class Commands:
             }
             if command.timeout_seconds:
                 request["timeout_seconds"] = command.timeout_seconds
-            with self._streams.one(sandbox.id):
-                async with self._engine.exec(sandbox.id, request) as records:
-                    yield records
+            if command.stdin is not None:
+                request["stdin"] = command.stdin
+            try:
+                with self._streams.one(sandbox.id):
+                    async with self._engine.exec(sandbox.id, request) as records:
+                        yield records
+            finally:
+                self._activity.done(sandbox.id)
 
 
 def checked_id(text: str) -> str:

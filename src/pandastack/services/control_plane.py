@@ -16,20 +16,27 @@ from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.commands import Commands, Streams
 from pandastack.services.deadlines import Deadlines
+from pandastack.services.diffs import Diffs
 from pandastack.services.events import EventLog
 from pandastack.services.files import Consoles, Files
 from pandastack.services.forks import Forks
+from pandastack.services.language_servers import LanguageServers
 from pandastack.services.lifecycle import Lifecycle
 from pandastack.services.processes import Processes
 from pandastack.services.reaper import Reaper
 from pandastack.services.recovery import Recovery
 from pandastack.services.registry import Registry
+from pandastack.services.repl import Repl
+from pandastack.services.rewinding import Rewinding
+from pandastack.services.room import Room
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
 from pandastack.services.terminals import Terminals
 from pandastack.services.timeline import Timeline
+from pandastack.services.trees import Trees
+from pandastack.services.watches import Watches
 from pandastack.store import Store, open_store
 
 
@@ -46,11 +53,16 @@ class ControlPlane:
     lifecycle: Lifecycle
     snapshots: Snapshots
     timeline: Timeline
+    diffs: Diffs
     forks: Forks
     commands: Commands
     processes: Processes
     terminals: Terminals
+    language_servers: LanguageServers
+    repl: Repl
     files: Files
+    trees: Trees
+    watches: Watches
     consoles: Consoles
     templates: Templates
     events: EventLog
@@ -90,15 +102,18 @@ async def open_control_plane(
         events, activity, alarm = EventLog(store), Activity(), Alarm()
         registry, access = Registry(store, events), Access(store)
         deadlines = Deadlines(activity, alarm, settings)
-        lifecycle = Lifecycle(registry, engine, activity, deadlines)
         snapshots = Snapshots(store, engine, events)
-        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, settings)
+        room = Room(registry, engine, snapshots, settings)
+        rewinding = Rewinding(registry, engine, activity, deadlines, snapshots)
+        lifecycle = Lifecycle(registry, engine, activity, deadlines, room, rewinding)
+        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, room, rewinding, settings)
         sandboxes = Sandboxes(parts)
         timeline = Timeline(parts, sandboxes)
         streams = Streams(settings)
         processes = Processes(registry, sandboxes, engine, activity, streams, settings)
         lifecycle.on_awake.append(processes.look)
         recovery = Recovery(parts, sandboxes)
+        commands = Commands(sandboxes, engine, activity, streams, settings)
         reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
         plane = ControlPlane(
             settings=settings,
@@ -110,11 +125,16 @@ async def open_control_plane(
             lifecycle=lifecycle,
             snapshots=snapshots,
             timeline=timeline,
+            diffs=Diffs(parts, sandboxes),
             forks=Forks(parts, sandboxes),
-            commands=Commands(sandboxes, engine, activity, streams, settings),
             processes=processes,
             terminals=Terminals(processes, settings),
+            language_servers=LanguageServers(processes),
+            commands=commands,
+            repl=Repl(sandboxes, engine, activity, commands, timeline),
             files=Files(sandboxes, engine),
+            trees=Trees(sandboxes, engine, settings),
+            watches=Watches(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),
             events=events,

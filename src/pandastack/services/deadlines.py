@@ -6,7 +6,7 @@ from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.plans import HIBERNATE
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import CREATING, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 
 
 class Deadlines:
@@ -27,7 +27,7 @@ class Deadlines:
         """When the idle limit that its owner set is over; None: it does not apply."""
         if record.persistent or record.status in (CREATING, STOPPING):
             return None
-        if record.status == HIBERNATED and record.on_expire == HIBERNATE:
+        if record.status in (HIBERNATED, FAILED) and record.on_expire == HIBERNATE:  # it is kept, and can return
             return None
         return self._activity.last_active(record.id) + (record.ttl_seconds or self._settings.reaper_interval_seconds)
 

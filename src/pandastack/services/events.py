@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -14,6 +15,14 @@ from pandastack.store import events as table
 from pandastack.store.events import EventRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event that goes with a change, in the same transaction."""
+
+    type: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
 class EventLog:
     """Events of all sandboxes."""
 
@@ -21,23 +30,16 @@ class EventLog:
         self._store = store
         self._next: dict[str, anyio.Event] = {}
 
-    async def append(
-        self,
-        connection: AsyncConnection,
-        workspace: str,
-        sandbox_id: str,
-        type: str,
-        payload: Mapping[str, Any],
-    ) -> None:
-        """Write an event in the caller's transaction; call :meth:`announce` after the commit."""
-        await table.add(
-            connection,
-            workspace=workspace,
-            sandbox_id=sandbox_id,
-            time=time.time(),
-            type=type,
-            payload=dict(payload),
-        )
+    async def append(self, connection: AsyncConnection, *entries: tuple[str, str, Happening]) -> None:
+        """Write events in the caller's transaction: workspace, sandbox and what happened. :meth:`announce` them after
+        the commit."""
+        now = time.time()
+        records = [
+            EventRecord(0, workspace, sandbox_id, now, each.type, dict(each.payload))
+            for workspace, sandbox_id, each in entries
+        ]
+        if records:
+            await table.add_all(connection, records)
 
     def announce(self, sandbox_id: str) -> None:
         """Wake those who follow the sandbox's events: there are new ones, or the sandbox is deleted."""

@@ -28,38 +28,38 @@ class Files:
 
     @asynccontextmanager
     async def read(
-        self, workspace: str, sandbox_id: str, path: str
+        self, workspace: str, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
-        """Length in bytes, if known, and content of a file."""
+        """Length in bytes, if known, and content of a file, from ``offset`` and for ``length`` bytes at most."""
         async with (
             self._sandboxes.use(workspace, sandbox_id) as sandbox,
-            self._engine.read_file(sandbox.id, _checked(path)) as opened,
+            self._engine.read_file(sandbox.id, checked_path(path), offset, length) as opened,
         ):
             yield opened
 
     async def write(self, workspace: str, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> dict[str, Any]:
         """Make or replace a file, and its parent directories."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            return await self._engine.write_file(sandbox.id, _checked(path), content)
+            return await self._engine.write_file(sandbox.id, checked_path(path), content)
 
     async def delete(self, workspace: str, sandbox_id: str, path: str) -> None:
         """Delete with all that is inside; a missing path is fine."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            await self._engine.delete_file(sandbox.id, _checked(path))
+            await self._engine.delete_file(sandbox.id, checked_path(path))
 
     async def directory(self, workspace: str, sandbox_id: str, path: str) -> dict[str, Any]:
         """The entries of a directory."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            return await self._engine.directory(sandbox.id, _checked(path))
+            return await self._engine.directory(sandbox.id, checked_path(path))
 
     async def stat(self, workspace: str, sandbox_id: str, path: str) -> dict[str, Any]:
         """One entry."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            return await self._engine.stat(sandbox.id, _checked(path))
+            return await self._engine.stat(sandbox.id, checked_path(path))
 
 
 class Consoles:
-    """What machines write to their consoles."""
+    """What machines write to their consoles. A console is a terminal, whose lines end with CR and LF; shown are LF."""
 
     def __init__(self, sandboxes: Sandboxes, engine: EngineClient, settings: Settings) -> None:
         self._sandboxes = sandboxes
@@ -69,7 +69,7 @@ class Consoles:
     async def read(self, workspace: str, sandbox_id: str, tail: int | None) -> str:
         """The console's text, or its last ``tail`` lines."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            text = await self._engine.console(sandbox.id)
+            text = (await self._engine.console(sandbox.id)).replace("\r\n", "\n")
         if tail is None or tail <= 0:
             return text
         return "".join(text.splitlines(keepends=True)[-tail:])
@@ -89,7 +89,7 @@ class Consoles:
         while True:
             *whole, pending = pending.split("\n")
             for line in whole:
-                yield line + "\n"
+                yield line.removesuffix("\r") + "\n"
             # The engine announces nothing here: the console is a file that the machine writes.
             await anyio.sleep(self._poll_seconds)
             try:
@@ -114,11 +114,12 @@ def appended(before: str, after: str) -> str:
     return after[found + len(mark) :] if found >= 0 else after
 
 
-def _checked(path: str) -> str:
+def checked_path(path: str, field: str = "path") -> str:
+    """An absolute path of the guest. Raises :class:`BadRequestError` that names ``field``."""
     if not path.startswith("/"):
         raise BadRequestError(
-            f"path: must be absolute, not {path[:64]!r}" if path else "path: is required", field="path"
+            f"{field}: must be absolute, not {path[:64]!r}" if path else f"{field}: is required", field=field
         )
     if "\0" in path or len(path.encode(errors="replace")) >= _MAX_PATH:
-        raise BadRequestError("path: must be shorter than 4096 bytes, without NUL characters", field="path")
+        raise BadRequestError(f"{field}: must be shorter than 4096 bytes, without NUL characters", field=field)
     return path

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError, ServerError, from_body
+from pandastack.services.events import Happening
 from pandastack.services.plans import planned_child
-from pandastack.services.registry import Happening
+from pandastack.services.registry import Change
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.store.sandboxes import SandboxRecord
 
@@ -54,18 +54,20 @@ class Forks:
 
     async def fork(self, workspace: str, parent_id: str, metadata: Mapping[str, str], count: int = 1) -> Forked:
         """``count`` copies, at least one of which was made. A refusal for capacity is a promise that there is none."""
-        done = await self._fork(workspace, parent_id, [metadata] * _checked(count), str(uuid.uuid4()))
-        await self._conclude(done, "fork.completed", {"fork_id": done.id})
-        return done
+        fork_id = str(uuid.uuid4())
+        wanted = [metadata] * _checked(count)
+        return await self._fork(
+            workspace, parent_id, wanted, fork_id, Happening("fork.completed", {"fork_id": fork_id})
+        )
 
     async def fork_tree(self, workspace: str, parent_id: str, metadata: Mapping[str, str], count: int) -> Forked:
         """The same, and the children know of each other: ``fork_tree_id``, ``fork_index`` in their metadata."""
         tree_id = str(uuid.uuid4())
         tree = {"fork_tree_id": tree_id, "fork_tree_role": _CHILD}
         wanted = [{**metadata, **tree, "fork_index": str(index)} for index in range(_checked(count))]
-        done = await self._fork(workspace, parent_id, wanted, tree_id)
-        await self._conclude(done, "fork_tree.completed", {"tree_id": tree_id})
-        return done
+        return await self._fork(
+            workspace, parent_id, wanted, tree_id, Happening("fork_tree.completed", {"tree_id": tree_id})
+        )
 
     async def promote(self, workspace: str, sandbox_id: str, cleanup: bool, tree_id: str | None) -> Promoted:
         """Make a child independent of its tree; with ``cleanup`` delete the tree's other children."""
@@ -83,48 +85,48 @@ class Forks:
         return Promoted(record.id, mine, deleted, failures)
 
     async def _fork(
-        self, workspace: str, parent_id: str, wanted: list[Mapping[str, str]] | list[dict[str, str]], fork_id: str
+        self, workspace: str, parent_id: str, wanted: Sequence[Mapping[str, str]], fork_id: str, completed: Happening
     ) -> Forked:
         async with self._sandboxes.use(workspace, parent_id, alone=True) as parent:
             children = [planned_child(parent, metadata, self._settings) for metadata in wanted]
             await self._registry.add_all(children)
-            done = Forked(fork_id, parent, time.time(), [], {})
+            at = time.time()
             try:
                 with anyio.CancelScope(shield=True):  # undone when it is done: no child may begin after its undoing
                     answer = await self._engine.fork(parent.id, [child.id for child in children])
                 await anyio.lowlevel.checkpoint_if_cancelled()
-                await self._registry.note(parent.id, _staged(fork_id, len(children), answer))
-                machines = {machine["id"]: machine for machine in answer["children"]}
-                for index, child in enumerate(children):
-                    await self._settle(done, index, child.id, machines.get(child.id))
+                starts, errors = self._starts(children, answer)
+                if not starts:
+                    raise ServerError("none of the forks could be started") from next(iter(errors.values()))
+                await self._undo([children[index] for index in errors], ServerError("the fork failed"))
+                log = _staged(fork_id, len(children), answer), _concluded(fork_id, completed, starts, errors)
+                await self._registry.apply(
+                    Change(parent.id, happenings=log[0]), *starts, Change(parent.id, happenings=log[1])
+                )
             except BaseException as error:
                 await self._undo(children, error)
                 raise
-        if not done.children:
-            raise ServerError("none of the forks could be started") from next(iter(done.errors.values()))
-        return done
+            return Forked(fork_id, parent, at, [self._sandboxes.begun(each.sandbox_id) for each in starts], errors)
 
-    async def _settle(self, done: Forked, index: int, child_id: str, machine: Mapping[str, Any] | None) -> None:
-        try:
-            done.children.append(await self._sandboxes.started(child_id, _made(machine)))
-        except PandastackError as error:
-            done.errors[index] = error
-            await self._sandboxes.undo(child_id, ServerError(error.message))
-            payload = {"fork_id": done.id, "index": index, "error": error.message}
-            await self._registry.note(done.parent.id, Happening("fork.child_failed", payload))
+    def _starts(
+        self, children: Sequence[SandboxRecord], answer: Mapping[str, Any]
+    ) -> tuple[list[Change], dict[int, PandastackError]]:
+        """What changes for those that were made, and by index why others were not."""
+        machines = {machine["id"]: machine for machine in answer["children"]}
+        starts: list[Change] = []
+        errors: dict[int, PandastackError] = {}
+        for index, child in enumerate(children):
+            try:
+                starts.append(self._sandboxes.start(child.id, _made(machines.get(child.id))))
+            except PandastackError as error:
+                errors[index] = error
+        return starts, errors
 
     async def _undo(self, children: list[SandboxRecord], error: BaseException) -> None:
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as tasks:
                 for child in children:
                     tasks.start_soon(self._sandboxes.undo, child.id, error)
-
-    async def _conclude(self, done: Forked, type: str, names: dict[str, str]) -> None:
-        counts = {"requested": len(done.children) + len(done.errors), "succeeded": len(done.children)}
-        payload = {**names, "snapshot": done.id, **counts, "failed": len(done.errors)}
-        forked = Happening("sandbox.forked", {"fork_id": done.id, "children": [child.id for child in done.children]})
-        with suppress(NotFoundError):  # the parent was deleted meanwhile; its children live
-            await self._registry.note(done.parent.id, forked, Happening(type, payload))
 
     def _independent(self, record: SandboxRecord) -> dict[str, Any]:
         metadata = {**record.metadata, "fork_tree_role": _PROMOTED}
@@ -171,6 +173,18 @@ def _made(machine: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return machine
 
 
-def _staged(fork_id: str, count: int, answer: Mapping[str, Any]) -> Happening:
+def _staged(fork_id: str, count: int, answer: Mapping[str, Any]) -> list[Happening]:
     cost = {key: answer[key] for key in ("pause_ms", "dirty_bytes") if key in answer}
-    return Happening("fork.staged", {"fork_id": fork_id, "requested": count, **cost})
+    return [Happening("fork.staged", {"fork_id": fork_id, "requested": count, **cost})]
+
+
+def _concluded(
+    fork_id: str, completed: Happening, starts: Sequence[Change], errors: Mapping[int, PandastackError]
+) -> list[Happening]:
+    failed = [
+        Happening("fork.child_failed", {"fork_id": fork_id, "index": index, "error": error.message})
+        for index, error in errors.items()
+    ]
+    forked = Happening("sandbox.forked", {"fork_id": fork_id, "children": [each.sandbox_id for each in starts]})
+    counts = {"requested": len(starts) + len(errors), "succeeded": len(starts), "failed": len(errors)}
+    return [*failed, forked, Happening(completed.type, {**completed.payload, "snapshot": fork_id, **counts})]

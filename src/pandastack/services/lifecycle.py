@@ -14,7 +14,11 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import ConflictError, NotFoundError, PandastackError, UnavailableError
 from pandastack.services.activity import Activity
 from pandastack.services.deadlines import Deadlines
-from pandastack.services.registry import Happening, Registry
+from pandastack.services.events import Happening
+from pandastack.services.refusals import unusable
+from pandastack.services.registry import Registry
+from pandastack.services.rewinding import Rewinding
+from pandastack.services.room import Room
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 
 _LONGEST_SECONDS = 60.0
@@ -26,11 +30,21 @@ log = structlog.get_logger(__name__)
 class Lifecycle:
     """Who holds a sandbox's turn decides alone; requests that need it running wait for a transition in progress."""
 
-    def __init__(self, registry: Registry, engine: EngineClient, activity: Activity, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        engine: EngineClient,
+        activity: Activity,
+        deadlines: Deadlines,
+        room: Room,
+        rewinding: Rewinding,
+    ) -> None:
         self._registry = registry
         self._engine = engine
         self._activity = activity
         self._deadlines = deadlines
+        self._room = room
+        self._rewinding = rewinding
         self._turns: dict[str, anyio.Lock] = {}
         self._moving: set[str] = set()
         self.on_awake: list[Callable[[str], None]] = []
@@ -42,7 +56,7 @@ class Lifecycle:
             if record.status == PAUSED:
                 return
             if record.status != RUNNING:
-                raise unusable(record)
+                raise await self.refusal(record)
             await self._engine.pause(record.id)
             await self.settle(record.id, PAUSED, Happening("sandbox.paused"))
 
@@ -52,7 +66,7 @@ class Lifecycle:
             if record.status == RUNNING:
                 return
             if record.status != PAUSED:
-                raise unusable(record)
+                raise await self.refusal(record)
             await self._resume(record)
 
     async def hibernate(self, workspace: str, sandbox_id: str) -> None:
@@ -60,6 +74,8 @@ class Lifecycle:
         async with self._asked(workspace, sandbox_id) as record:
             if record.status == HIBERNATED:
                 return
+            if record.status == FAILED:
+                raise await self.refusal(record)
             await self._hibernate(record, "request")
 
     async def hibernate_idle(self, sandbox_id: str) -> None:
@@ -70,14 +86,17 @@ class Lifecycle:
                 await self._hibernate(record, "idle")
 
     async def wake(self, workspace: str, sandbox_id: str) -> None:
-        """Bring it to ``running`` from hibernated or paused. Nothing to do when it is running."""
+        """Bring it to ``running``: from hibernated or paused, or from failed by its last checkpoint.
+
+        Nothing to do when it is running. Raises :class:`ConflictError` when it has failed and has no checkpoint.
+        """
         async with self._asked(workspace, sandbox_id) as record:
             if record.status == HIBERNATED:
                 await self._wake(record)
             elif record.status == PAUSED:
                 await self._resume(record)
-            elif record.status != RUNNING:
-                raise unusable(record)
+            elif record.status == FAILED:
+                await self._rewinding.restore(record)
 
     async def ready(self, sandbox_id: str) -> SandboxRecord:
         """The sandbox running: woken if it was hibernated, after a transition in progress. Hold its activity.
@@ -89,7 +108,7 @@ class Lifecycle:
             if record.status == RUNNING:
                 return record
             if record.status != HIBERNATED:
-                raise unusable(record)
+                raise await self.refusal(record)
         async with self.alone(sandbox_id) as running:
             return running
 
@@ -101,7 +120,7 @@ class Lifecycle:
             if record.status == HIBERNATED:
                 record = await self._wake_for_use(record)
             if record.status != RUNNING:
-                raise unusable(record)
+                raise await self.refusal(record)
             yield record
 
     @asynccontextmanager
@@ -130,6 +149,10 @@ class Lifecycle:
         """The sandbox is gone."""
         self._turns.pop(sandbox_id, None)
 
+    async def refusal(self, record: SandboxRecord) -> ConflictError:
+        """What to answer when the sandbox's status does not allow what is asked."""
+        return await self._rewinding.refusal(record)
+
     async def settle(self, sandbox_id: str, status: str, happening: Happening, **values: Any) -> SandboxRecord:
         """The end of a transition, unless the sandbox has ended meanwhile."""
         current = self._registry.of(sandbox_id)
@@ -144,7 +167,7 @@ class Lifecycle:
         self._registry.find(workspace, sandbox_id)
         with self._activity.hold(sandbox_id):
             async with self._transition(sandbox_id) as record:
-                if record.status in (CREATING, STOPPING, FAILED):
+                if record.status in (CREATING, STOPPING):
                     raise unusable(record)
                 yield record
 
@@ -158,17 +181,17 @@ class Lifecycle:
         await self.settle(record.id, RUNNING, Happening("sandbox.resumed"))
 
     async def _hibernate(self, record: SandboxRecord, cause: str) -> None:
-        cost = await self._engine.hibernate(record.id)
+        cost = await self._room.finding(lambda: self._engine.hibernate(record.id), need_mb=record.memory_mb)
         await self.settle(record.id, HIBERNATED, Happening("sandbox.hibernated", {"cause": cause, **cost}))
         log.info("sandbox hibernated", sandbox_id=record.id, cause=cause)
 
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
         try:
-            machine = await self._engine.wake(record.id)
+            machine = await self._room.finding(lambda: self._engine.wake(record.id))
         except NotFoundError as error:
             reason = "what it was hibernated to is gone"
             happening = Happening("recover.orphaned", {"reason": reason})
-            raise unusable(await self.settle(record.id, FAILED, happening, reason=reason)) from error
+            raise await self.refusal(await self.settle(record.id, FAILED, happening, reason=reason)) from error
         awake = await self.settle(record.id, RUNNING, Happening("sandbox.woken", _boot(machine)))
         for tell in self.on_awake:
             tell(record.id)
@@ -186,20 +209,6 @@ class Lifecycle:
             raise UnavailableError(
                 f"sandbox {record.id} is hibernated and cannot be woken now", detail={"cause": error.code}
             ) from error
-
-
-def unusable(record: SandboxRecord) -> ConflictError:
-    """The refusal of what the sandbox's status does not allow."""
-    why = {
-        CREATING: "is still being created",
-        PAUSED: "is paused",
-        STOPPING: "is being deleted",
-        FAILED: f"has failed: {record.reason or 'its machine is gone'}",
-    }
-    hints = {FAILED: "create a new sandbox", PAUSED: "resume it first", HIBERNATED: "wake it first"}
-    message = f"sandbox {record.id} {why.get(record.status, f'is {record.status}')}"
-    detail = {"status": record.status} | ({"reason": record.reason} if record.reason else {})
-    return ConflictError(message, detail=detail, hint=hints.get(record.status))
 
 
 def _boot(machine: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _OF_THE_PARENT_ONLY = ("fork_tree_id", "fork_tree_role", "fork_index", "explore"
 class NewSandbox:
     """What a caller wants. ``ttl_seconds`` None: the configured default. ``snapshot`` overrides ``template``.
 
-    ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds.
+    ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds (0, None: off).
     """
 
     template: str = ""
@@ -35,6 +35,7 @@ class NewSandbox:
     snapshot: str | None = None
     on_expire: str | None = None
     checkpoint_every: float | None = None
+    checkpoint_after_exec: bool = False
 
 
 def planned(
@@ -58,7 +59,8 @@ def planned(
         last_active_at=now,
         from_snapshot=None if snapshot is None else snapshot.id,
         on_expire=checked_on_expire(wanted.on_expire),
-        checkpoint_every=_checked_every(wanted.checkpoint_every),
+        checkpoint_every=checked_every(wanted.checkpoint_every),
+        checkpoint_after_exec=wanted.checkpoint_after_exec,
     )
 
 
@@ -95,6 +97,16 @@ def checked_on_expire(value: str | None) -> str | None:
     return value
 
 
+def checked_every(seconds: float | None) -> float | None:
+    """Seconds between automatic checkpoints; 0 becomes None. Raises :class:`BadRequestError`."""
+    if not seconds:
+        return None
+    if not (math.isfinite(seconds) and seconds >= 1):
+        hint = "0 switches automatic checkpoints off"
+        raise BadRequestError("checkpoint_every: must be at least 1 second", field="checkpoint_every", hint=hint)
+    return seconds
+
+
 def unknown_template(name: str) -> BadRequestError:
     """The refusal of a name that is no template's."""
     hint = "GET /v1/templates lists the templates"
@@ -105,12 +117,6 @@ def _checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
     if sum(len(key) + len(text) for key, text in metadata.items()) > _MAX_METADATA:
         raise BadRequestError(f"metadata: over {_MAX_METADATA} characters altogether", field="metadata")
     return metadata
-
-
-def _checked_every(seconds: float | None) -> float | None:
-    if seconds is not None and not (math.isfinite(seconds) and seconds >= 1):
-        raise BadRequestError("checkpoint_every: must be at least 1 second", field="checkpoint_every")
-    return seconds
 
 
 def _explore_ttl(metadata: Mapping[str, str], settings: Settings) -> int | None:

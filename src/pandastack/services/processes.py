@@ -19,7 +19,7 @@ from pandastack.cluster.exec_records import Record
 from pandastack.errors import BadRequestError, PandastackError, QuotaError
 from pandastack.services.activity import Activity
 from pandastack.services.commands import Streams, checked_id
-from pandastack.services.lifecycle import unusable
+from pandastack.services.refusals import unusable
 from pandastack.services.registry import Registry
 from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
@@ -98,7 +98,10 @@ class Processes:
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._admit(sandbox.id)
             self._activity.ran(sandbox.id, new.cmd)
-            record = await self._engine.start_process(sandbox.id, self._order(new))
+            try:
+                record = await self._engine.start_process(sandbox.id, self._order(new))
+            finally:
+                self._activity.done(sandbox.id)  # what it does later is not this command's
             if not new.background:
                 self._watch(sandbox.id, new.id)
             return record

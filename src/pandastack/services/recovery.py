@@ -8,11 +8,12 @@ import anyio
 import structlog
 
 from pandastack.errors import PandastackError
-from pandastack.services.registry import Happening
+from pandastack.services.events import Happening
 from pandastack.services.sandboxes import Parts, Sandboxes
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
 
 _ALIVE = (RUNNING, PAUSED, HIBERNATED)
+_COMPARED = (*_ALIVE, FAILED)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 log = structlog.get_logger(__name__)
@@ -72,17 +73,18 @@ class Recovery:
             await anyio.sleep(pause)
 
     def _can_be_compared(self, record: SandboxRecord) -> bool:
-        return record.status in _ALIVE and not self._lifecycle.is_moving(record.id)
+        return record.status in _COMPARED and not self._lifecycle.is_moving(record.id)
 
     async def _correct(self, record: SandboxRecord, state: str | None) -> None:
         if state is None:
-            reason = "its machine did not survive a restart of the engine"
+            reason = "its machine did not survive a restart of the host or the engine"
             await self._sandboxes.fail(record.id, Happening("recover.orphaned", {"reason": reason}), reason)
         elif state == FAILED:
             await self._died(record.id, {"reason": "its machine died"})
         elif state in _ALIVE and state != record.status:
+            # A failed one: it was being rewound when the control plane was killed.
             happening = Happening("recover.hibernated") if state == HIBERNATED else None
-            await self._registry.change(record.id, happening, status=state)
+            await self._registry.change(record.id, happening, status=state, reason=None)
 
     async def _died(self, sandbox_id: str, payload: dict[str, Any]) -> None:
         reason = str(payload.get("reason") or "its machine died")

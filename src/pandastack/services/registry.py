@@ -11,18 +11,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pandastack.errors import NotFoundError
-from pandastack.services.events import EventLog
+from pandastack.services.events import EventLog, Happening
 from pandastack.store import Store
 from pandastack.store import sandboxes as table
 from pandastack.store.sandboxes import SandboxRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """An event that goes with a change, in the same transaction."""
+class Change:
+    """New values of fields of a sandbox's record, and what to log of it; either may be empty."""
 
-    type: str
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    sandbox_id: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    happenings: Sequence[Happening] = ()
 
 
 class Registry:
@@ -72,33 +73,45 @@ class Registry:
 
     async def note(self, sandbox_id: str, *happenings: Happening) -> None:
         """Log what happened to a sandbox without changing its record."""
-        record = self.of(sandbox_id)
-        async with self._store.write() as connection:
-            for event in happenings:
-                await self._events.append(connection, record.workspace, sandbox_id, event.type, event.payload)
-        self._events.announce(sandbox_id)
+        await self.apply(Change(sandbox_id, happenings=happenings))
 
     async def change(self, sandbox_id: str, happening: Happening | None = None, **values: Any) -> SandboxRecord:
-        """Set fields of an existing record, and log why.
+        """Set fields of an existing record, and log why."""
+        await self.apply(Change(sandbox_id, values, () if happening is None else (happening,)))
+        return self._records[sandbox_id]
 
-        The change is visible in memory at once, so that no request slips in between; it is taken back when the
-        store refuses it.
+    async def apply(self, *changes: Change) -> None:
+        """Change existing records: all or none, in one transaction, with their events in this order.
+
+        The changes are visible in memory at once, so that no request slips in between; they are taken back when the
+        store refuses them. Raises :class:`NotFoundError` before anything is done when a record is missing.
         """
-        before = self._records[sandbox_id]
-        after = self._records[sandbox_id] = replace(before, **values)
+        before = {each.sandbox_id: self.of(each.sandbox_id) for each in changes}
+        for each in changes:
+            self._records[each.sandbox_id] = replace(self._records[each.sandbox_id], **each.values)
+        after = {sandbox_id: self._records[sandbox_id] for sandbox_id in before}
         try:
-            async with self._store.write() as connection:
-                await table.change(connection, sandbox_id, values)
-                if happening is not None:
-                    await self._events.append(
-                        connection, after.workspace, sandbox_id, happening.type, happening.payload
-                    )
+            await self._write(changes, before)
         except BaseException:
-            if self._records.get(sandbox_id) is after:
-                self._records[sandbox_id] = before
+            for sandbox_id, record in before.items():
+                if self._records.get(sandbox_id) is after[sandbox_id]:
+                    self._records[sandbox_id] = record
             raise
-        self._events.announce(sandbox_id)
-        return after
+        for sandbox_id in before:
+            self._events.announce(sandbox_id)
+
+    async def _write(self, changes: Sequence[Change], records: Mapping[str, SandboxRecord]) -> None:
+        values: dict[str, dict[str, Any]] = {}
+        for each in changes:
+            values.setdefault(each.sandbox_id, {}).update(each.values)
+        events = [
+            (records[each.sandbox_id].workspace, each.sandbox_id, happening)
+            for each in changes
+            for happening in each.happenings
+        ]
+        async with self._store.write() as connection:
+            await table.change_all(connection, values)
+            await self._events.append(connection, *events)
 
     async def remove(self, sandbox_id: str) -> None:
         """Delete the record and its events; a missing one is fine."""

@@ -22,9 +22,20 @@ from pandastack.errors import (
 from pandastack.services.activity import Activity
 from pandastack.services.alarm import Alarm
 from pandastack.services.deadlines import Deadlines
-from pandastack.services.lifecycle import Lifecycle, unusable
-from pandastack.services.plans import NewSandbox, checked_on_expire, checked_ttl, planned, unknown_template
-from pandastack.services.registry import Happening, Registry
+from pandastack.services.events import Happening
+from pandastack.services.lifecycle import Lifecycle
+from pandastack.services.plans import (
+    NewSandbox,
+    checked_every,
+    checked_on_expire,
+    checked_ttl,
+    planned,
+    unknown_template,
+)
+from pandastack.services.refusals import unusable
+from pandastack.services.registry import Change, Registry
+from pandastack.services.rewinding import Rewinding
+from pandastack.services.room import Room
 from pandastack.services.settings import Settings
 from pandastack.services.snapshots import Snapshots, unknown_snapshot
 from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
@@ -48,6 +59,8 @@ class Parts:
     deadlines: Deadlines
     lifecycle: Lifecycle
     snapshots: Snapshots
+    room: Room
+    rewinding: Rewinding
     settings: Settings
 
 
@@ -62,6 +75,7 @@ class Sandboxes:
         self._deadlines = parts.deadlines
         self._lifecycle = parts.lifecycle
         self._snapshots = parts.snapshots
+        self._room = parts.room
         self._settings = parts.settings
 
     async def create(self, workspace: str, wanted: NewSandbox) -> SandboxRecord:
@@ -72,7 +86,9 @@ class Sandboxes:
         record = await self._plan(workspace, wanted)
         await self._registry.add(record)
         try:
-            machine = await self._engine.create(record.id, record.template, record.from_snapshot)
+            machine = await self._room.finding(
+                lambda: self._engine.create(record.id, record.template, record.from_snapshot)
+            )
             return await self.started(record.id, machine)
         except NotFoundError as error:
             await self.undo(record.id, error)
@@ -97,8 +113,8 @@ class Sandboxes:
         cannot be used now, :class:`UnavailableError` when it cannot be woken.
         """
         record = self.get(workspace, sandbox_id)
-        if record.status not in (RUNNING, PAUSED, HIBERNATED):
-            raise unusable(record)
+        if record.status not in (RUNNING, PAUSED, HIBERNATED) and not self._lifecycle.is_moving(record.id):
+            raise await self._lifecycle.refusal(record)
         with self._activity.hold(record.id):
             if not alone:
                 yield await self._lifecycle.ready(record.id)
@@ -111,7 +127,7 @@ class Sandboxes:
         """What the sandbox's machine uses on its host."""
         record = self.get(workspace, sandbox_id)
         if record.status not in (RUNNING, PAUSED):
-            raise unusable(record)
+            raise await self._lifecycle.refusal(record)
         usage: dict[str, Any] = (await self._engine.sandbox(record.id)).get("usage") or {}
         return usage
 
@@ -122,8 +138,13 @@ class Sandboxes:
         ttl_seconds: int | None,
         persistent: bool | None,
         on_expire: str | None = None,
+        checkpoint_every: float | None = None,
+        checkpoint_after_exec: bool | None = None,
     ) -> SandboxRecord:
-        """Change the idle limit (seconds), whether it applies and what it does; None leaves as is."""
+        """Change the idle limit (seconds), whether it applies and what it does, and when checkpoints are taken.
+
+        None leaves as is; a ``checkpoint_every`` of 0 is never.
+        """
         record = self.get(workspace, sandbox_id)
         values: dict[str, Any] = {}
         if ttl_seconds is not None:
@@ -132,6 +153,10 @@ class Sandboxes:
             values["persistent"] = persistent
         if on_expire is not None:
             values["on_expire"] = checked_on_expire(on_expire)
+        if checkpoint_every is not None:
+            values["checkpoint_every"] = checked_every(checkpoint_every)
+        if checkpoint_after_exec is not None:
+            values["checkpoint_after_exec"] = checkpoint_after_exec
         if values:
             record = await self._registry.change(record.id, **values)
             self._deadlines.expect(record)
@@ -187,6 +212,11 @@ class Sandboxes:
 
     async def started(self, sandbox_id: str, machine: Mapping[str, Any]) -> SandboxRecord:
         """The engine made the machine of a sandbox that was being created."""
+        await self._registry.apply(self.start(sandbox_id, machine))
+        return self.begun(sandbox_id)
+
+    def start(self, sandbox_id: str, machine: Mapping[str, Any]) -> Change:
+        """What changes when the engine made this machine; :meth:`begun` follows it. Raises when it died since."""
         current = self._registry.get(sandbox_id)
         if current is None or current.reason is not None:
             raise ServerError("the sandbox's machine died as it started", detail={"reason": current and current.reason})
@@ -194,10 +224,13 @@ class Sandboxes:
         template = machine.get("template") or current.template
         payload = {"template": template, **boot, "phases": machine.get("phases") or {}}
         facts = {"template": template, "cpu": machine["cpu"], "memory_mb": machine["memory_mb"]}
+        running = Happening("sandbox.running", payload)
+        return Change(sandbox_id, {"status": RUNNING, **facts, **boot}, (running,))
+
+    def begun(self, sandbox_id: str) -> SandboxRecord:
+        """The sandbox is running from now on, and its idle limit counts."""
         self._activity.start(sandbox_id)
-        record = await self._registry.change(
-            sandbox_id, Happening("sandbox.running", payload), status=RUNNING, **facts, **boot
-        )
+        record = self._registry.of(sandbox_id)
         self._deadlines.expect(record)
         return record
 
@@ -217,6 +250,7 @@ class Sandboxes:
         snapshot = None
         if wanted.snapshot is not None:
             snapshot = await self._snapshots.get(workspace, wanted.snapshot, SNAPSHOT, CHECKPOINT)
+            self._snapshots.used(snapshot.id)
         return planned(workspace, wanted, self._settings, snapshot)
 
     async def _end_machine(self, sandbox_id: str) -> None:

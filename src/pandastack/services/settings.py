@@ -13,6 +13,18 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """A number of bytes, or a share (0 to 1) of a whole."""
+
+    fixed: int | None = None
+    share: float = 0.0
+
+    def bytes_of(self, whole: int) -> int:
+        """The budget in bytes when there are ``whole`` bytes in all."""
+        return int(whole * self.share) if self.fixed is None else self.fixed
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Each field ``name`` is read from ``PANDASTACK_NAME``. Times in seconds, sizes in bytes.
 
@@ -38,14 +50,24 @@ class Settings:
     """How much of what a terminal said before a viewer of it may ask for."""
     terminal_linger_seconds: float = 300.0
     """How long a terminal goes on after its last viewer's connection broke."""
+    lsp_idle_seconds: float = 600.0
+    """After this a client of a language server that says nothing is disconnected."""
     max_json_bytes: int = 8 * MIB
     max_file_bytes: int = 32 * MIB
+    max_tar_bytes: int = 1024 * MIB
+    """The largest archive that is unpacked into a sandbox."""
+    max_tree_seconds: float = 600.0
+    """How long the guest may take to pack, unpack, move or search a tree."""
     keep_alive_seconds: float = 10.0
     """Longest silence on a stream of events; clients give up after 15 s."""
     idle_after: float = 300.0
     """After this a persistent sandbox that nobody uses is hibernated; 0: never."""
     max_checkpoints: int = 10
     """How many checkpoints a sandbox keeps; the oldest make room."""
+    snapshot_budget: Budget = Budget(share=0.2)
+    """What automatic checkpoints of all sandboxes may take: bytes, or with ``%`` a share of the engine's storage."""
+    mcp_calls_per_minute: int = 60
+    """How many tool calls of agents a workspace may make over HTTP."""
     log_poll_seconds: float = 1.0
     """How often a followed console is read again."""
 
@@ -54,10 +76,24 @@ class Settings:
         """Raises :class:`BadRequestError` that names the variable whose value makes no sense."""
         kinds = get_type_hints(cls)
         given = {field.name: f"PANDASTACK_{field.name.upper()}" for field in fields(cls)}
-        return cls(**{name: _number(key, env[key], kinds[name]) for name, key in given.items() if env.get(key)})
+        return cls(**{name: _value(key, env[key], kinds[name]) for name, key in given.items() if env.get(key)})
 
 
-_MAY_BE_ZERO = ("PANDASTACK_IDLE_AFTER",)
+_MAY_BE_ZERO = ("PANDASTACK_IDLE_AFTER", "PANDASTACK_SNAPSHOT_BUDGET")
+
+
+def _value(key: str, text: str, kind: type[int] | type[float] | type[Budget]) -> Any:
+    if not issubclass(kind, Budget):
+        return _number(key, text, kind)
+    if text.endswith("%"):
+        return Budget(share=_at_most(key, text, _number(key, text[:-1], float), 100) / 100)
+    return Budget(fixed=_number(key, text, int))
+
+
+def _at_most(key: str, text: str, value: float, most: float) -> float:
+    if value > most:
+        raise BadRequestError(f"{key} must be at most {most:g} %, not {text!r}", field=key)
+    return value
 
 
 def _number(key: str, text: str, kind: type[int] | type[float]) -> Any:

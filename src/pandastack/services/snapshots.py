@@ -12,8 +12,8 @@ import structlog
 
 from pandastack.cluster import EngineClient
 from pandastack.errors import NotFoundError, PandastackError
-from pandastack.services.events import EventLog
-from pandastack.services.registry import Happening
+from pandastack.services.events import EventLog, Happening
+from pandastack.services.history import NOTHING, Ran
 from pandastack.store import Store
 from pandastack.store import snapshots as table
 from pandastack.store.sandboxes import SandboxRecord
@@ -36,8 +36,12 @@ class Snapshots:
         self._engine = engine
         self._events = events
         self._unrecorded: set[str] = set()
+        self.used_at: dict[str, float] = {}
+        """When snapshots were last restored from, since the start (epoch seconds)."""
 
-    async def take(self, sandbox: SandboxRecord, kind: str, label: str) -> SnapshotRecord:
+    async def take(
+        self, sandbox: SandboxRecord, kind: str, label: str, ran: Ran = NOTHING, *, automatic: bool = False
+    ) -> SnapshotRecord:
         """Capture a sandbox that is running. A failure leaves nothing."""
         snapshot_id = str(uuid.uuid4())
         self._unrecorded.add(snapshot_id)
@@ -56,6 +60,9 @@ class Snapshots:
                 size_bytes=int(made.get("size_bytes") or 0),
                 dirty_bytes=int(made.get("dirty_bytes") or 0),
                 created_at=time.time(),
+                automatic=automatic,
+                commands=ran.commands,
+                command_count=ran.count,
             )
             await self._add(record, Happening(f"{kind}.taken", {"id": snapshot_id, "label": label, **_cost(made)}))
         except BaseException:
@@ -75,6 +82,20 @@ class Snapshots:
         async with self._store.read() as connection:
             return await table.checkpoints(connection, sandbox_id)
 
+    async def all(self) -> list[SnapshotRecord]:
+        """Those of every workspace, oldest first."""
+        async with self._store.read() as connection:
+            return await table.load_all(connection)
+
+    def used(self, snapshot_id: str) -> None:
+        """Something is restored from it."""
+        self.used_at[snapshot_id] = time.time()
+
+    async def last_checkpoint(self, sandbox_id: str) -> SnapshotRecord | None:
+        """The newest of them."""
+        found = await self.checkpoints(sandbox_id)
+        return found[-1] if found else None
+
     async def get(self, workspace: str, snapshot_id: str, *kinds: str) -> SnapshotRecord:
         """One of them, of any of ``kinds``; raises :class:`NotFoundError`."""
         async with self._store.read() as connection:
@@ -88,6 +109,7 @@ class Snapshots:
         await self._free(record.id)
         async with self._store.write() as connection:
             await table.remove(connection, record.id)
+        self.used_at.pop(record.id, None)
 
     async def delete_checkpoints(self, sandbox_id: str) -> None:
         """All checkpoints of a sandbox that ends."""
@@ -96,8 +118,7 @@ class Snapshots:
 
     async def settle(self, sandboxes: set[str]) -> None:
         """After a start: delete what has no record, and the checkpoints of sandboxes that are gone."""
-        async with self._store.read() as connection:
-            records = await table.load_all(connection)
+        records = await self.all()
         for record in records:
             if record.kind == CHECKPOINT and record.sandbox_id not in sandboxes:
                 await self.delete(record)
@@ -111,9 +132,7 @@ class Snapshots:
     async def _add(self, record: SnapshotRecord, happening: Happening) -> None:
         async with self._store.write() as connection:
             await table.add(connection, record)
-            await self._events.append(
-                connection, record.workspace, record.sandbox_id, happening.type, happening.payload
-            )
+            await self._events.append(connection, (record.workspace, record.sandbox_id, happening))
         self._events.announce(record.sandbox_id)
 
     async def _undo(self, snapshot_id: str) -> None:

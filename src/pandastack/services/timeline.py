@@ -7,38 +7,46 @@ from dataclasses import replace
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 
-from pandastack.errors import NotFoundError, PandastackError, StorageFullError
-from pandastack.services.lifecycle import unusable
+from pandastack.errors import NotFoundError, PandastackError
+from pandastack.services.alarm import Alarm
+from pandastack.services.history import one_line
 from pandastack.services.plans import NewSandbox
-from pandastack.services.registry import Happening
+from pandastack.services.rewinding import unknown_checkpoint
 from pandastack.services.sandboxes import Parts, Sandboxes
-from pandastack.store.sandboxes import FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import RUNNING, SandboxRecord
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
 
 _LOOK_SECONDS = 1.0  # the shortest distance between automatic checkpoints
-_MAX_LABEL = 200  # characters
+_AT_ONCE = 4  # captures that were not asked for take host and guests no more than this
 
 log = structlog.get_logger(__name__)
 
 
 class Timeline:
-    """Each sandbox has a bounded number of checkpoints; the oldest makes room for the newest."""
+    """Each sandbox has a bounded number of checkpoints: the newest takes the place of the oldest automatic one."""
 
     def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
         self._registry = parts.registry
-        self._engine = parts.engine
         self._activity = parts.activity
         self._lifecycle = parts.lifecycle
         self._snapshots = parts.snapshots
+        self._room = parts.room
+        self._rewinding = parts.rewinding
         self._sandboxes = sandboxes
-        self._most = parts.settings.max_checkpoints
         self._looked_at: dict[str, float] = {}
+        self._under_way: set[str] = set()
+        self._places = anyio.CapacityLimiter(_AT_ONCE)
+        self._alarm = Alarm()
+        self._history = parts.activity.history
+        self._history.on_end = self._alarm.expect
 
     async def snapshot(self, workspace: str, sandbox_id: str, label: str | None = None) -> SnapshotRecord:
         """Capture a sandbox for as long as its owner wants; it runs on."""
         async with self._sandboxes.use(workspace, sandbox_id, alone=True) as sandbox:
-            return await self._snapshots.take(sandbox, SNAPSHOT, (label or "")[:_MAX_LABEL])
+            name = one_line(label or "")
+            return await self._room.finding(lambda: self._snapshots.take(sandbox, SNAPSHOT, name))
 
     async def checkpoint(self, workspace: str, sandbox_id: str, label: str | None = None) -> SnapshotRecord:
         """Take a checkpoint now; without a label it is named after the last command."""
@@ -60,82 +68,78 @@ class Timeline:
         return await self._sandboxes.create(workspace, replace(wanted, snapshot=checkpoint.id, metadata=metadata))
 
     async def rewind(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SandboxRecord:
-        """The same sandbox as it was; what it did since is lost, its later checkpoints stay."""
+        """The same sandbox as it was, a failed one too; what it did since is lost, its later checkpoints stay."""
         checkpoint = await self._find(workspace, sandbox_id, checkpoint_id)
         with self._activity.hold(sandbox_id):
             async with self._lifecycle.turn(sandbox_id), self._lifecycle.moving(sandbox_id):
-                return await self._rewind(self._registry.of(sandbox_id), checkpoint)
+                return await self._rewinding.rewind(self._registry.of(sandbox_id), checkpoint)
 
     async def run(self) -> None:
-        """Until cancelled: automatic checkpoints."""
-        while True:
-            await self.look()
-            await anyio.sleep(_LOOK_SECONDS)
+        """Until cancelled: automatic checkpoints. One that takes long holds up no other sandbox's."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._begin(tasks)
+                await self._alarm.sleep_until(self._next(time.time()))
 
     async def look(self) -> None:
-        """Take the checkpoints that are due: of running sandboxes that did something since the last one."""
-        wanted = [record for record in self._registry.all() if record.checkpoint_every]
-        existing = {record.id for record in wanted}
-        self._looked_at = {key: at for key, at in self._looked_at.items() if key in existing}
-        for record in wanted:
-            if record.status != RUNNING or not self._due(record, time.time()):
-                continue
-            try:
-                await self._take_automatic(record.id)
-            except PandastackError as error:
-                log.warning("an automatic checkpoint failed", sandbox_id=record.id, cause=repr(error))
+        """Take the checkpoints that are due now."""
+        async with anyio.create_task_group() as tasks:
+            self._begin(tasks)
 
-    def _due(self, record: SandboxRecord, now: float) -> bool:
-        since = self._looked_at.setdefault(record.id, record.created_at)
-        every = record.checkpoint_every or 0.0
-        return now - since >= every and self._activity.last_active(record.id) > since
+    def _begin(self, tasks: TaskGroup) -> None:
+        for sandbox_id in self._due(time.time()):
+            self._under_way.add(sandbox_id)  # at once: the next look must not begin it again
+            tasks.start_soon(self._attempt, sandbox_id)
 
-    async def _take_automatic(self, sandbox_id: str) -> None:
-        """Neither wakes the sandbox nor counts as a use of it."""
-        async with self._lifecycle.turn(sandbox_id):
-            record = self._registry.get(sandbox_id)
-            if record is not None and record.status == RUNNING:
-                self._looked_at[sandbox_id] = time.time()
-                await self._take(record, None)
+    def _due(self, now: float) -> list[str]:
+        """Running sandboxes that want a checkpoint by now and of which none is being taken."""
+        wanted = {record.id: record for record in self._registry.all() if _wants(record)}
+        self._looked_at = {key: at for key, at in self._looked_at.items() if key in wanted}
+        return [key for key, record in wanted.items() if (at := self._due_at(record)) is not None and at <= now]
 
-    async def _take(self, sandbox: SandboxRecord, label: str | None) -> SnapshotRecord:
-        name = (label or self._activity.last_command(sandbox.id))[:_MAX_LABEL]
+    def _next(self, now: float) -> float:
+        times = [at for record in self._registry.all() if _wants(record) and (at := self._due_at(record)) is not None]
+        return min([now + _LOOK_SECONDS, *times])
+
+    def _due_at(self, record: SandboxRecord) -> float | None:
+        return None if record.id in self._under_way else self._wanted_at(record)
+
+    def _wanted_at(self, record: SandboxRecord) -> float | None:
+        """When there is to be a checkpoint: of a sandbox that did something since the last attempt."""
+        if record.status != RUNNING:
+            return None
+        times = []
+        if record.checkpoint_every:
+            since = self._looked_at.setdefault(record.id, record.created_at)
+            if self._activity.last_active(record.id) > since:
+                times.append(since + record.checkpoint_every)
+        if record.checkpoint_after_exec and (settled := self._history.settled_at(record.id)) is not None:
+            times.append(settled)
+        return min(times, default=None)
+
+    async def _attempt(self, sandbox_id: str) -> None:
+        """Neither wakes the sandbox nor counts as a use of it. A failure is logged; the next occasion comes."""
         try:
-            taken = await self._snapshots.take(sandbox, CHECKPOINT, name)
-        except StorageFullError:
-            kept = await self._snapshots.checkpoints(sandbox.id)
-            if not kept:
-                raise
-            await self._snapshots.delete(kept[0])
-            taken = await self._snapshots.take(sandbox, CHECKPOINT, name)
-        for oldest in (await self._snapshots.checkpoints(sandbox.id))[: -self._most]:
-            await self._snapshots.delete(oldest)
-        return taken
-
-    async def _rewind(self, record: SandboxRecord, checkpoint: SnapshotRecord) -> SandboxRecord:
-        if record.status not in (RUNNING, PAUSED, HIBERNATED):
-            raise unusable(record)
-        try:
-            await self._engine.rewind(record.id, checkpoint.id)
+            async with self._lifecycle.turn(sandbox_id), self._places:
+                record = self._registry.get(sandbox_id)
+                at = None if record is None else self._wanted_at(record)
+                if record is not None and at is not None and at <= time.time():  # still: others had their turn before
+                    await self._take(record, None, automatic=True)
         except PandastackError as error:
-            await self._fail_if_gone(record.id, error)
-            raise unknown_checkpoint(checkpoint.id) if isinstance(error, NotFoundError) else error from error
-        current = self._registry.of(record.id)
-        if current.status == STOPPING:
-            raise unusable(current)
-        happening = Happening("sandbox.rewound", {"checkpoint": checkpoint.id, "label": checkpoint.label})
-        return await self._registry.change(record.id, happening, status=RUNNING, reason=None)
+            log.warning("an automatic checkpoint failed", sandbox_id=sandbox_id, cause=repr(error))
+        finally:
+            self._under_way.discard(sandbox_id)
 
-    async def _fail_if_gone(self, sandbox_id: str, error: PandastackError) -> None:
-        try:
-            state = (await self._engine.sandbox(sandbox_id)).get("state")
-        except NotFoundError:
-            state = FAILED
-        except PandastackError:
-            return  # recovery compares when the engine is back
-        if state == FAILED:
-            reason = f"its machine was lost in a rewind: {error.message}"
-            await self._sandboxes.fail(sandbox_id, Happening("vm.died", {"reason": reason}), reason)
+    async def _take(self, sandbox: SandboxRecord, label: str | None, *, automatic: bool = False) -> SnapshotRecord:
+        self._looked_at[sandbox.id] = time.time()
+        ran = self._history.attempt(sandbox.id)
+        name = one_line(label) if label else self._history.last(sandbox.id)
+        taken = await self._room.finding(
+            lambda: self._snapshots.take(sandbox, CHECKPOINT, name, ran, automatic=automatic)
+        )
+        self._history.recorded(sandbox.id, ran)
+        await self._room.tidy(sandbox.id)
+        return taken
 
     async def _find(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SnapshotRecord:
         self._sandboxes.get(workspace, sandbox_id)
@@ -148,6 +152,5 @@ class Timeline:
         return checkpoint
 
 
-def unknown_checkpoint(checkpoint_id: str) -> NotFoundError:
-    """The refusal of an id that is no checkpoint's of this sandbox."""
-    return NotFoundError(f"checkpoint not found: {checkpoint_id[:64]}", hint="GET …/checkpoints lists them")
+def _wants(record: SandboxRecord) -> bool:
+    return bool(record.checkpoint_every or record.checkpoint_after_exec)

@@ -1,8 +1,9 @@
 """The manifest of a snapshot: what it was made with, and so where it can be restored.
 
-A snapshot is a directory: ``memory`` (the guest's RAM, one byte for one byte, sparse), ``devices`` (CPU and device
-state, without RAM, in QEMU's migration format), ``disk.img`` (the writable disk) and ``manifest.json``. It is named by
-the hash of what it was made from, so two builds of the same thing share one.
+A snapshot is a directory: ``memory`` (the guest's RAM, one byte for one byte, sparse), if need be ``pages`` (what
+differs from that; :mod:`pandastack.snapshots.pages`), ``devices`` (CPU and device state, without RAM, in QEMU's
+migration format), ``disk.img`` (the writable disk) and ``manifest.json``. It is named by the hash of what it was made
+from, so two builds of the same thing share one.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class Snapshot:
         return self.directory / "memory"
 
     @property
+    def pages(self) -> Path:
+        return self.directory / "pages"
+
+    @property
     def devices(self) -> Path:
         return self.directory / "devices"
 
@@ -81,8 +86,13 @@ class Snapshot:
             if made != here:
                 raise ConflictError(
                     f"snapshot {self.manifest.key[:12]} was made with {name} {made}, this host has {here}",
-                    hint="build the template again: `pandastack template build`",
+                    hint=self._remedy(),
                 )
+
+    def _remedy(self) -> str:
+        if self.manifest.parent:
+            return "what ran in it needs the VMM and the CPU of then: restore it on such a host, or delete it"
+        return "build the template again: `pandastack template build`"
 
 
 def load(directory: Path) -> Snapshot:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -14,7 +14,7 @@ from pandastack.store.schema import events
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One event. ``id`` grows with time; ``time`` is epoch seconds."""
+    """One event. ``id`` grows with time, 0 before it is in the store; ``time`` is epoch seconds."""
 
     id: int
     workspace: str
@@ -27,18 +27,10 @@ class EventRecord:
 _INSERT = insert(events).inline()
 
 
-async def add(
-    connection: AsyncConnection,
-    *,
-    workspace: str,
-    sandbox_id: str,
-    time: float,
-    type: str,
-    payload: Mapping[str, Any],
-) -> None:
-    """Append one event."""
-    row = {"workspace": workspace, "sandbox_id": sandbox_id, "time": time, "type": type, "payload": payload}
-    await connection.execute(_INSERT, row)
+async def add_all(connection: AsyncConnection, records: Sequence[EventRecord]) -> None:
+    """Append events; their ``id`` is given by the database."""
+    rows = [{name: value for name, value in asdict(record).items() if name != "id"} for record in records]
+    await connection.execute(_INSERT, rows)
 
 
 async def latest(connection: AsyncConnection, sandbox_id: str, limit: int | None) -> list[EventRecord]:

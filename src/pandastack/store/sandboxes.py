@@ -20,7 +20,7 @@ class SandboxRecord:
     """What the control plane remembers of one sandbox. ``reason`` says why it failed; times are epoch seconds.
 
     ``on_expire`` is what happens at the idle limit (None: it is deleted), ``checkpoint_every`` the seconds between
-    automatic checkpoints (None: there are none).
+    automatic checkpoints (None: there are none); with ``checkpoint_after_exec`` there is one after each command.
     """
 
     id: str
@@ -40,6 +40,7 @@ class SandboxRecord:
     from_snapshot: str | None = None
     on_expire: str | None = None
     checkpoint_every: float | None = None
+    checkpoint_after_exec: bool = False
 
 
 _INSERT = insert(sandboxes).inline()
@@ -66,9 +67,15 @@ async def load_all(connection: AsyncConnection) -> list[SandboxRecord]:
     return [SandboxRecord(**row) for row in rows.mappings()]
 
 
-async def change(connection: AsyncConnection, sandbox_id: str, values: Mapping[str, Any]) -> None:
-    """Set the columns in ``values``."""
-    await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
+async def change_all(connection: AsyncConnection, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set columns of some records: id → values."""
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for sandbox_id, values in changes.items():
+        if values:
+            alike.setdefault(tuple(sorted(values)), []).append({"sandbox_id": sandbox_id, **values})
+    for names, rows in alike.items():
+        where = update(sandboxes).where(sandboxes.c.id == bindparam("sandbox_id"))
+        await connection.execute(where.values({name: bindparam(name) for name in names}), rows)
 
 
 async def remove(connection: AsyncConnection, sandbox_id: str) -> None:

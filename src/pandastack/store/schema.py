@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 DEFAULT_WORKSPACE = "default"
@@ -59,6 +60,7 @@ sandboxes = Table(
     Column("from_snapshot", String(36), nullable=True),
     Column("on_expire", String(16), nullable=True),
     Column("checkpoint_every", Double, nullable=True),
+    Column("checkpoint_after_exec", Boolean, nullable=False, server_default=false()),
     Index(None, "workspace", "created_at"),
 )
 
@@ -88,6 +90,9 @@ snapshots = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("dirty_bytes", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("automatic", Boolean, nullable=False, server_default=false()),
+    Column("commands", JSON, nullable=False, server_default="[]"),
+    Column("command_count", Integer, nullable=False, server_default="0"),
     Index(None, "workspace", "created_at"),
     Index(None, "sandbox_id"),
 )

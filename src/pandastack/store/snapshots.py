@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,7 +16,11 @@ SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRecord:
-    """A captured sandbox. ``kind`` is :data:`SNAPSHOT` or :data:`CHECKPOINT`; ``created_at`` is epoch seconds."""
+    """A captured sandbox. ``kind`` is :data:`SNAPSHOT` or :data:`CHECKPOINT`; ``created_at`` is epoch seconds.
+
+    Of a checkpoint, ``commands`` are the last of those that ran since the one before, as text for people, and
+    ``command_count`` is the number of all; ``automatic`` ones were not asked for.
+    """
 
     id: str
     workspace: str
@@ -27,6 +33,9 @@ class SnapshotRecord:
     size_bytes: int
     dirty_bytes: int
     created_at: float
+    automatic: bool = False
+    commands: tuple[str, ...] = ()
+    command_count: int = 0
 
 
 async def add(connection: AsyncConnection, record: SnapshotRecord) -> None:
@@ -37,7 +46,7 @@ async def add(connection: AsyncConnection, record: SnapshotRecord) -> None:
 async def get(connection: AsyncConnection, snapshot_id: str) -> SnapshotRecord | None:
     """One record of whatever workspace."""
     row = (await connection.execute(select(snapshots).where(snapshots.c.id == snapshot_id))).mappings().first()
-    return None if row is None else SnapshotRecord(**row)
+    return None if row is None else _record(row)
 
 
 async def of_workspace(
@@ -48,22 +57,26 @@ async def of_workspace(
     if sandbox_id is not None:
         query = query.where(snapshots.c.sandbox_id == sandbox_id)
     rows = await connection.execute(query.order_by(snapshots.c.created_at.desc()))
-    return [SnapshotRecord(**row) for row in rows.mappings()]
+    return [_record(row) for row in rows.mappings()]
 
 
 async def checkpoints(connection: AsyncConnection, sandbox_id: str) -> list[SnapshotRecord]:
     """A sandbox's checkpoints, oldest first."""
     mine = (snapshots.c.sandbox_id == sandbox_id) & (snapshots.c.kind == CHECKPOINT)
     rows = await connection.execute(select(snapshots).where(mine).order_by(snapshots.c.created_at))
-    return [SnapshotRecord(**row) for row in rows.mappings()]
+    return [_record(row) for row in rows.mappings()]
 
 
 async def load_all(connection: AsyncConnection) -> list[SnapshotRecord]:
     """Every record of every workspace, oldest first."""
     rows = await connection.execute(select(snapshots).order_by(snapshots.c.created_at))
-    return [SnapshotRecord(**row) for row in rows.mappings()]
+    return [_record(row) for row in rows.mappings()]
 
 
 async def remove(connection: AsyncConnection, snapshot_id: str) -> None:
     """Delete the record; a missing one is fine."""
     await connection.execute(delete(snapshots).where(snapshots.c.id == snapshot_id))
+
+
+def _record(row: Mapping[Any, Any]) -> SnapshotRecord:
+    return SnapshotRecord(**{**row, "commands": tuple(row["commands"])})

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Query, Request, Response
 
-from pandastack.api import models
+from pandastack.api import models, ranges
 from pandastack.api.requests import check_length, json_response, limited, plane_of, workspace_of
 from pandastack.api.streams import FileStream
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/fs", tags=["files"])
 
+_RANGES = {"accept-ranges": "bytes"}
 _PATH = Query("", description="An absolute path")
 
 
 @router.get(
     "",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}, "description": "The file's bytes"}},
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "The file's bytes"},
+        206: {"content": {"application/octet-stream": {}}, "description": "Those that `Range` asked for"},
+    },
 )
 async def read_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
-    """The bytes of a file."""
+    """The bytes of a file, or one range of them."""
     files, workspace = plane_of(request).files, workspace_of(request)
-    return FileStream(lambda: files.read(workspace, sandbox_id, path))
+    part = None
+    if asked := request.headers.get("range"):
+        entry = await files.stat(workspace, sandbox_id, path)
+        part = None if entry["is_dir"] else ranges.span(asked, entry["size"])
+    if part is None:
+        return FileStream(lambda: files.read(workspace, sandbox_id, path), headers=_RANGES)
+    headers = {**_RANGES, "content-range": part.content_range, "content-length": str(part.length)}
+    source = partial(files.read, workspace, sandbox_id, path, part.offset, part.length)
+    return FileStream(source, 206, headers)
 
 
 @router.put(

@@ -25,11 +25,20 @@ async def get_lifecycle(request: Request, sandbox_id: str) -> Response:
     openapi_extra=models.takes(models.PatchLifecycle),
 )
 async def patch_lifecycle(request: Request, sandbox_id: str) -> Response:
-    """Change the idle limit, whether it applies, and what it does."""
+    """Change the idle limit, whether it applies and what it does, and when checkpoints are taken."""
     plane = plane_of(request)
     body = await read_json(request, models.PatchLifecycle)
+    every = body.checkpoint_every
+    if every is None and "checkpoint_every" in body.model_fields_set:
+        every = 0.0  # null: the one value of this body that says "off"
     record = await plane.sandboxes.set_lifecycle(
-        workspace_of(request), sandbox_id, body.ttl_seconds, body.persistent, body.on_expire
+        workspace_of(request),
+        sandbox_id,
+        body.ttl_seconds,
+        body.persistent,
+        body.on_expire,
+        every,
+        body.checkpoint_after_exec,
     )
     return json_response(render.lifecycle(record, plane))
 

@@ -65,4 +65,5 @@ def wanted(body: models.CreateSandbox) -> NewSandbox:
         snapshot=body.from_snapshot or None,
         on_expire=body.on_expire,
         checkpoint_every=body.checkpoint_every,
+        checkpoint_after_exec=bool(body.checkpoint_after_exec),
     )

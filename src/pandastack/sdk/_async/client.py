@@ -5,14 +5,14 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pandastack.config import resolve_client
 from pandastack.sdk._async.sandbox import AsyncSandbox
 from pandastack.sdk._async.snapshots import AsyncSnapshotsAPI
 from pandastack.sdk._async.transport import AsyncTransport
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
-from pandastack.sdk._call import Call, create_sandbox, segment
+from pandastack.sdk._call import Call, create_sandbox, lifecycle_options, segment
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import CreateRetryEvent, Template
@@ -85,14 +85,21 @@ class AsyncSandboxAPI:
         volumes: Sequence[Mapping[str, Any]] | None = None,
         *,
         cancel: AsyncCancelEvent | None = None,
+        on_expire: Literal["delete", "hibernate"] | None = None,
+        checkpoint_every: float | None = None,
+        checkpoint_after_exec: bool | None = None,
     ) -> AsyncSandbox:
         """Create a sandbox and return when commands can run in it.
 
         ``ttl_seconds`` is an idle limit: the sandbox is deleted after that long without activity, unless it
-        is ``persistent``. A refusal for capacity is repeated within the client's budget; setting ``cancel``
-        ends that with CreateCancelled. Raises BadRequestError (unknown template, bad TTL) and ServerError.
+        is ``persistent``; with ``on_expire="hibernate"`` it is put to sleep instead. ``checkpoint_every`` (seconds,
+        at least 1) and ``checkpoint_after_exec`` let the server take checkpoints by itself.
+
+        A refusal for capacity is repeated within the client's budget; setting ``cancel`` ends that with
+        CreateCancelled. Raises BadRequestError (unknown template, bad TTL) and ServerError.
         """
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
+        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
         return AsyncSandbox.from_dict(await self._client.transport.object(call, cancel), self._client, persistent)
 
     async def list(self) -> builtins.list[AsyncSandbox]:

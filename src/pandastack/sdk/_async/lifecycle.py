@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pandastack.errors import ServerError
-from pandastack.sdk._call import CAPTURE_SILENCE_SECONDS, Call, segment
+from pandastack.sdk._call import CAPTURE_SILENCE_SECONDS, Call, lifecycle_options, segment
+from pandastack.sdk._diff import Diff
 from pandastack.sdk._types import Checkpoint
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class AsyncLifecycle:
         def _path(self, below: str = "") -> str: ...
 
         def _take_over(self, record: Mapping[str, Any]) -> Self: ...
+
+        def _other(self, record: Mapping[str, Any]) -> Self: ...
 
     async def pause(self) -> None:
         """Stop the CPUs; the memory stays where it is. Until it is resumed, calls into it are refused."""
@@ -77,6 +80,30 @@ class AsyncLifecycle:
         call = self._capture(f"/checkpoints/{segment(checkpoint_id)}/rewind")
         return self._take_over(await self.client.transport.object(call))
 
+    async def fork_checkpoint(self, checkpoint_id: str, metadata: Mapping[str, str] | None = None) -> Self:
+        """A new sandbox that goes on from a checkpoint, with the server's default idle limit; this one is left as
+        it is. Raises NotFoundError for a checkpoint that is not in the timeline.
+        """
+        body = {} if metadata is None else {"metadata": dict(metadata)}
+        where = self._path(f"/checkpoints/{segment(checkpoint_id)}/fork")
+        return self._other(await self.client.transport.object(Call("POST", where, json=body, creates=True)))
+
+    async def delete_checkpoint(self, checkpoint_id: str) -> None:
+        """Take a checkpoint out of the timeline. Raises NotFoundError."""
+        await self.client.transport.run(Call("DELETE", self._path(f"/checkpoints/{segment(checkpoint_id)}")))
+
+    async def diff(self, since: str = "template", until: str = "now", *, patch: bool = False) -> Diff:
+        """The files that differ between two states of this sandbox, or of it and another.
+
+        ``since`` and ``until`` are ``"template"``, ``"now"``, or the id of a checkpoint, a snapshot or a sandbox, all
+        of the same build of a template. With ``patch`` small text files come with a unified diff. Raises
+        NotFoundError for an unknown id and BadRequestError for states that cannot be compared.
+        """
+        params = {"from": since, "to": until} | ({"patch": "1"} if patch else {})
+        silence = max(CAPTURE_SILENCE_SECONDS, self.client.timeout)
+        call = Call("GET", self._path("/diff"), params=params, silence=silence)
+        return Diff.from_dict(await self.client.transport.object(call))
+
     async def set_ttl(self, seconds: int) -> dict[str, Any]:
         """Set the idle limit and return the lifecycle. Raises BadRequestError when negative."""
         return await self.set_lifecycle(ttl_seconds=seconds)
@@ -91,19 +118,17 @@ class AsyncLifecycle:
         persistent: bool | None = None,
         on_expire: Literal["delete", "hibernate"] | None = None,
         checkpoint_every: float | None = None,
+        checkpoint_after_exec: bool | None = None,
     ) -> dict[str, Any]:
         """Change what is given and return the lifecycle.
 
         ``ttl_seconds`` is the idle limit, ``on_expire`` what happens when it is reached, ``checkpoint_every``
-        the seconds (at least 1) between checkpoints that the server makes by itself. Raises BadRequestError.
+        the seconds (at least 1; 0: never) between checkpoints that the server takes by itself, and with
+        ``checkpoint_after_exec`` it takes one after each command. Raises BadRequestError.
         """
-        wanted = {
-            "ttl_seconds": ttl_seconds,
-            "persistent": persistent,
-            "on_expire": on_expire,
-            "checkpoint_every": checkpoint_every,
-        }
+        wanted = {"ttl_seconds": ttl_seconds, "persistent": persistent}
         body = {key: value for key, value in wanted.items() if value is not None}
+        body |= lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
         answer = await self.client.transport.object(Call("PATCH", self._path("/lifecycle"), json=body))
         if persistent is not None:
             self.persistent = persistent

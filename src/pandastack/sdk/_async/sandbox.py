@@ -6,9 +6,10 @@ import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pandastack.errors import NotFoundError, PandastackError
+from pandastack.sdk._async.code import AsyncCodeContext
 from pandastack.sdk._async.commands import AsyncCommandStream, AsyncSandboxCommands, run_command
 from pandastack.sdk._async.defaults import get_default_async_client
 from pandastack.sdk._async.explore import async_explore
@@ -16,7 +17,8 @@ from pandastack.sdk._async.filesystem import AsyncSandboxFilesystem
 from pandastack.sdk._async.lifecycle import AsyncLifecycle
 from pandastack.sdk._async.processes import AsyncProcesses
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
-from pandastack.sdk._call import Call, code_command, create_sandbox, segment
+from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
+from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import ExecResult
@@ -81,10 +83,14 @@ class AsyncSandbox(AsyncLifecycle):
         volumes: Sequence[Mapping[str, Any]] | None = None,
         *,
         cancel: AsyncCancelEvent | None = None,
+        on_expire: Literal["delete", "hibernate"] | None = None,
+        checkpoint_every: float | None = None,
+        checkpoint_after_exec: bool | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = get_default_async_client()
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
+        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
         return cls.from_dict(await client.transport.object(call, cancel), client, persistent)
 
     @classmethod
@@ -148,6 +154,22 @@ class AsyncSandbox(AsyncLifecycle):
         """
         return await self.exec(code_command(code, language))
 
+    async def create_code_context(self, language: str = "python") -> AsyncCodeContext:
+        """Open a session that keeps its state from cell to cell, in ``python``, ``bash`` or ``node``.
+
+        The template code-interpreter has a kernel for Python; every template has bash.
+
+        Raises BadRequestError when the template has none such, QuotaError for more than 8 in one sandbox.
+        """
+        wanted = language_of(language)
+        call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True)
+        return AsyncCodeContext(self, str((await self.client.transport.object(call))["id"]), wanted)
+
+    async def code_contexts(self) -> builtins.list[AsyncCodeContext]:
+        """The sessions that the sandbox has, those inherited from the one that it is a copy of included."""
+        found = await self.client.transport.list(Call("GET", sessions_path(self.id)))
+        return [AsyncCodeContext(self, str(each["id"]), str(each["language"])) for each in found]
+
     async def kill(self) -> None:
         """End the sandbox and delete its disk. Raises NotFoundError when it is gone already."""
         await self.client.transport.run(Call("DELETE", self._path()))
@@ -191,6 +213,9 @@ class AsyncSandbox(AsyncLifecycle):
         for each in fields(self):
             setattr(self, each.name, getattr(current, each.name))
         return self
+
+    def _other(self, record: Mapping[str, Any]) -> Self:
+        return type(self).from_dict(record, self.client)
 
     def _path(self, below: str = "") -> str:
         return f"/sandboxes/{segment(self.id)}{below}"

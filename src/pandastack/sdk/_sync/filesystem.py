@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pandastack.errors import NotFoundError
-from pandastack.sdk._call import Call, file_call
-from pandastack.sdk._runtime import read_file, write_file
-from pandastack.sdk._types import FileInfo
+from pandastack.sdk._call import Call, file_call, file_change, file_search
+from pandastack.sdk._runtime import pack_tree, read_file, unpack_tree, write_file
+from pandastack.sdk._types import FileInfo, FileMatch
 from pandastack.sdk._wire import json_object
 
 if TYPE_CHECKING:
@@ -47,6 +47,40 @@ class SandboxFilesystem:
         """Copy a file out of the sandbox. Raises OSError for the local side, else as :meth:`read`."""
         write_file(local_path, self.read(remote_path))
 
+    def upload_tree(self, local_path: str | os.PathLike[str], remote_path: str) -> int:
+        """Copy a local directory into the sandbox and return how many files and directories that were.
+
+        Raises OSError for the local side, BadRequestError for a link that leads out of the directory.
+        """
+        packed = pack_tree(local_path)
+        answer = json_object(self._run(file_call("PUT", self._sandbox.id, remote_path, "/tar", packed)))
+        return int(answer.get("members") or 0)
+
+    def download_tree(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
+        """Copy a directory out of the sandbox; owners and set-uid bits are lost, links that lead out refused.
+
+        Raises OSError for the local side, NotFoundError, BadRequestError.
+        """
+        packed = self._run(file_call("GET", self._sandbox.id, remote_path, "/tar"))
+        unpack_tree(packed.content, local_path)
+
+    def mkdir(self, path: str, mode: int | None = None) -> FileInfo:
+        """Make a directory and its parents; one that is there is fine."""
+        return self._change("mkdir", path=path, mode=None if mode is None else f"{mode:04o}")
+
+    def move(self, path: str, new_path: str, overwrite: bool = False) -> FileInfo:
+        """Give a file or directory another name. Raises ConflictError when there is something already."""
+        return self._change("move", from_=path, to=new_path, overwrite=overwrite)
+
+    def chmod(self, path: str, mode: int, recursive: bool = False) -> FileInfo:
+        """Change the mode of a file, or of all below a directory: ``chmod("/x", 0o600)``."""
+        return self._change("chmod", path=path, mode=f"{mode:04o}", recursive=recursive)
+
+    def search(self, path: str, name: str = "*", text: str | None = None, limit: int = 1000) -> list[FileMatch]:
+        """Files below ``path`` whose names match a shell pattern, or their lines that contain ``text``."""
+        answer = json_object(self._run(file_search(self._sandbox.id, path, name, text, limit)))
+        return [FileMatch.from_dict(each) for each in answer.get("matches") or []]
+
     def listdir(self, path: str = "/") -> list[FileInfo]:
         """The entries of a directory. Symbolic links to directories count as files."""
         answer = json_object(self._run(file_call("GET", self._sandbox.id, path, "/dir")))
@@ -74,6 +108,9 @@ class SandboxFilesystem:
             directories = [each for each in entries if each.is_dir]
             yield here, directories, [each for each in entries if not each.is_dir]
             waiting.extend(each.path for each in reversed(directories))
+
+    def _change(self, what: str, **body: Any) -> FileInfo:
+        return FileInfo.from_dict(json_object(self._run(file_change(self._sandbox.id, what, **body))))
 
     def _run(self, call: Call) -> httpx.Response:
         return self._sandbox.client.transport.run(call)

@@ -7,13 +7,15 @@ import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
-from pandastack.sdk._call import Call, code_command, create_sandbox, segment
+from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
+from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import CancelEvent
+from pandastack.sdk._sync.code import CodeContext
 from pandastack.sdk._sync.commands import CommandStream, SandboxCommands, run_command
 from pandastack.sdk._sync.defaults import get_default_client
 from pandastack.sdk._sync.explore import explore
@@ -82,10 +84,14 @@ class Sandbox(Lifecycle):
         volumes: Sequence[Mapping[str, Any]] | None = None,
         *,
         cancel: CancelEvent | None = None,
+        on_expire: Literal["delete", "hibernate"] | None = None,
+        checkpoint_every: float | None = None,
+        checkpoint_after_exec: bool | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = get_default_client()
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes)
+        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
+        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
         return cls.from_dict(client.transport.object(call, cancel), client, persistent)
 
     @classmethod
@@ -149,6 +155,22 @@ class Sandbox(Lifecycle):
         """
         return self.exec(code_command(code, language))
 
+    def create_code_context(self, language: str = "python") -> CodeContext:
+        """Open a session that keeps its state from cell to cell, in ``python``, ``bash`` or ``node``.
+
+        The template code-interpreter has a kernel for Python; every template has bash.
+
+        Raises BadRequestError when the template has none such, QuotaError for more than 8 in one sandbox.
+        """
+        wanted = language_of(language)
+        call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True)
+        return CodeContext(self, str((self.client.transport.object(call))["id"]), wanted)
+
+    def code_contexts(self) -> builtins.list[CodeContext]:
+        """The sessions that the sandbox has, those inherited from the one that it is a copy of included."""
+        found = self.client.transport.list(Call("GET", sessions_path(self.id)))
+        return [CodeContext(self, str(each["id"]), str(each["language"])) for each in found]
+
     def kill(self) -> None:
         """End the sandbox and delete its disk. Raises NotFoundError when it is gone already."""
         self.client.transport.run(Call("DELETE", self._path()))
@@ -192,6 +214,9 @@ class Sandbox(Lifecycle):
         for each in fields(self):
             setattr(self, each.name, getattr(current, each.name))
         return self
+
+    def _other(self, record: Mapping[str, Any]) -> Self:
+        return type(self).from_dict(record, self.client)
 
     def _path(self, below: str = "") -> str:
         return f"/sandboxes/{segment(self.id)}{below}"

@@ -1,0 +1,46 @@
+"""The ``Range`` header (RFC 9110, section 14): one range of bytes; anything else is answered with the whole."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pandastack.errors import BadRequestError
+
+_ONE = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``length`` bytes from ``offset`` of a file of ``size`` bytes."""
+
+    offset: int
+    length: int
+    size: int
+
+    @property
+    def content_range(self) -> str:
+        """The header that says so."""
+        return f"bytes {self.offset}-{self.offset + self.length - 1}/{self.size}"
+
+
+def span(header: str, size: int) -> Span | None:
+    """What a ``Range`` header asks for of ``size`` bytes; None when it is not understood, which means everything.
+
+    Raises :class:`BadRequestError` (416) when there are no such bytes.
+    """
+    found = _ONE.fullmatch(header.strip())
+    if found is None or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    if not first:
+        offset, end = max(0, size - int(last)), size
+    else:
+        offset, end = int(first), min(size, int(last) + 1) if last else size
+        if last and int(last) < int(first):
+            return None
+    if offset >= end:
+        raise BadRequestError(
+            f"range: the file has {size} bytes", field="range", status_code=416, detail={"size": size}
+        )
+    return Span(offset, end - offset, size)

@@ -1,0 +1,29 @@
+"""What differs between the files of two states."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from pandastack.api import models
+from pandastack.api.requests import flag, json_response, plane_of, workspace_of
+from pandastack.services.diffs import NOW, TEMPLATE
+
+router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["checkpoints"])
+
+_STATE = f"`{NOW}`, `{TEMPLATE}`, or the id of a checkpoint, a snapshot or another sandbox"
+
+
+@router.get("/diff", response_class=Response, responses={200: {"model": models.Diff}})
+async def diff_files(
+    request: Request,
+    sandbox_id: str,
+    since: Annotated[str, Query(alias="from", description=f"{_STATE}; default: `{TEMPLATE}`")] = TEMPLATE,
+    until: Annotated[str, Query(alias="to", description=f"The same; default: `{NOW}`")] = NOW,
+    patch: Annotated[str | None, Query(description="`1`: with a unified diff of each small text file")] = None,
+) -> Response:
+    """Files that were added, removed or changed between two states of the same template, by path."""
+    since, until = since or TEMPLATE, until or NOW
+    found = await plane_of(request).diffs.diff(workspace_of(request), sandbox_id, since, until, flag(patch))
+    return json_response({"from": since, "to": until, **found})

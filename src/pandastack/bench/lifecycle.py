@@ -1,0 +1,161 @@
+"""``bench lifecycle``: what it costs to copy a sandbox, to put it aside and to have it back.
+
+Every measure takes turns with the floor, so that a host whose speed drifts does not favour either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pandastack.bench.api import Api, timed
+from pandastack.bench.floor import Floor
+from pandastack.bench.report import Row, summarize
+
+MIB = 2**20
+
+TREE = 8
+"""Children of the measured fork tree."""
+
+ASLEEP = 5
+"""Sandboxes that lie on the disk while their bytes are counted."""
+
+AGAINST_FLOOR = ("fork", "fork_first_exec", "fork_tree_8", "wake", "wake_first_exec")
+
+_WRITE = "mount -t tmpfs -o size=1g none /mnt && tr '\\0' x </dev/zero | head -c {mib}M >/mnt/written"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a server, the bare restore to hold it against, and the directory that its disks are in.
+
+    ``large`` is a template with more memory than ``floor``'s, for the measures that need it.
+    """
+
+    api: Api
+    floor: Floor
+    pool: Path
+    large: str
+
+
+class Samples(defaultdict[str, list[float]]):
+    """Samples by the row's name: milliseconds, or MiB where the name says so."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+
+def measure(subject: Subject, n: int, progress: Callable[[str], None]) -> Samples:
+    """All measures, ``n`` times; those of much memory or many sandboxes less often."""
+    samples = Samples()
+    few = max(3, n // 4)
+    subject.floor.measure()  # the first restore reads the image from the disk
+    for name, times, once in (
+        ("forks", n, _fork),
+        ("hibernating and waking", n, _hibernate),
+        ("pausing", n, _pause),
+        ("snapshots", n, _snapshot),
+        ("fork trees", few, _fork_tree),
+        ("hibernating much memory", few, _hibernate_dirty),
+    ):
+        progress(f"{name}, {times} times")
+        once(subject, Samples())
+        for _ in range(times):
+            samples["floor"].append(subject.floor.measure())
+            once(subject, samples)
+    progress("the disk space of hibernated sandboxes")
+    _footprint(subject, samples)
+    return samples
+
+
+def _fork(subject: Subject, samples: Samples) -> None:
+    api = subject.api
+    with api.sandbox() as parent:
+        with timed(samples["fork_first_exec"]):
+            with timed(samples["fork"]):
+                child = api.post(f"/sandboxes/{parent}/fork")["sandbox"]["id"]
+            api.execute(child, "true")
+        api.delete(child)
+        events = api.get(f"/sandboxes/{parent}/events?tail=0")["events"]
+        samples["fork_pause"] += [each["payload"]["pause_ms"] for each in events if each["type"] == "fork.staged"]
+
+
+def _fork_tree(subject: Subject, samples: Samples) -> None:
+    api = subject.api
+    with api.sandbox() as parent:
+        with timed(samples["fork_tree_8"]):
+            made = api.post(f"/sandboxes/{parent}/fork-tree", {"count": TREE})
+        for child in made["children"]:
+            api.delete(child["id"])
+
+
+def _hibernate(subject: Subject, samples: Samples) -> None:
+    api = subject.api
+    with api.sandbox() as sandbox:
+        with timed(samples["hibernate"]):
+            api.post(f"/sandboxes/{sandbox}/hibernate")
+        with timed(samples["wake_first_exec"]):
+            with timed(samples["wake"]):
+                api.post(f"/sandboxes/{sandbox}/wake")
+            api.execute(sandbox, "true")
+
+
+def _pause(subject: Subject, samples: Samples) -> None:
+    api = subject.api
+    with api.sandbox() as sandbox, timed(samples["pause_resume"]):
+        api.post(f"/sandboxes/{sandbox}/pause")
+        api.post(f"/sandboxes/{sandbox}/resume")
+
+
+def _snapshot(subject: Subject, samples: Samples) -> None:
+    api = subject.api
+    with api.sandbox() as sandbox:
+        with timed(samples["snapshot"]):
+            snapshot = api.post(f"/sandboxes/{sandbox}/snapshots")["id"]
+        api.delete(snapshot, "/snapshots")
+
+
+def _hibernate_dirty(subject: Subject, samples: Samples) -> None:
+    """The same amount of written memory in a small sandbox and in a large one, and more of it in the large one."""
+    _hibernate_after(subject, None, 4, samples["hibernate_small_dirty_4"])
+    for mib in (1, 4, 64, 512):
+        _hibernate_after(subject, subject.large, mib, samples[f"hibernate_dirty_{mib}"])
+
+
+def _hibernate_after(subject: Subject, template: str | None, mib: int, into: list[float]) -> None:
+    api = subject.api
+    with api.sandbox(template) as sandbox:
+        api.execute(sandbox, _WRITE.format(mib=mib))
+        with timed(into):
+            api.post(f"/sandboxes/{sandbox}/hibernate")
+
+
+def _footprint(subject: Subject, samples: Samples) -> None:
+    api = subject.api
+    before = _used(subject.pool)
+    made = [api.create() for _ in range(ASLEEP)]
+    for sandbox in made:
+        api.post(f"/sandboxes/{sandbox}/hibernate")
+    samples["hibernated_mib"].append((_used(subject.pool) - before) / ASLEEP / MIB)
+    for sandbox in made:
+        api.delete(sandbox)
+
+
+def _used(pool: Path) -> int:
+    """Bytes in use on the pool's file system."""
+    os.sync()  # blocks are given out when data is written back
+    status = os.statvfs(pool)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def rows(samples: Samples) -> list[Row]:
+    """The report's rows; what restores a machine is held against the floor."""
+    floor = samples["floor"]
+    return [
+        summarize(name, "MiB" if name.endswith("_mib") else "ms", values, floor if name in AGAINST_FLOOR else None)
+        for name, values in samples.items()
+        if values
+    ]

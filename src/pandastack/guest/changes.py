@@ -1,0 +1,170 @@
+"""What a guest has changed since its template: the list that its agent makes of the upper directory of its root.
+
+The kernel keeps there everything that differs (``guest-agent/src/changes.c`` says how), so the list is complete without
+the host ever looking at the guest's file system. File systems that the guest has mounted itself are not in it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import anyio
+
+from pandastack.errors import BadRequestError, ConflictError, GuestError
+from pandastack.guest import frames
+from pandastack.guest.connection import Connection
+from pandastack.guest.frames import Fields
+from pandastack.guest.outcome import checked
+
+ENTRIES_MAX = 100_000
+BYTES_MAX = 32 * 1024 * 1024
+"""Bounds of one list. A guest that has changed more is told to its owner, not cut."""
+
+_PATH_MAX = 4096
+_KINDS = "-dlcbps"
+_GONE = "x"
+_ENTRY = 11
+_NAME, _KIND, _SIZE, _MODE, _UID, _GID, _MTIME, _CTIME, _INODE, _TARGET, _DEVICE, _OPAQUE, _BELOW = (
+    *(1, 2, 3, 4, 6, 7),
+    *range(8, 15),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A file. ``kind`` is one of ``-dlcbps``, ``size`` in bytes, times in ns since the epoch, ``target`` a link's."""
+
+    kind: str
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    target: bytes = b""
+    device: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What is at one path now (None: what the template has there was deleted), and what the template has there.
+
+    With ``opaque`` nothing of the template shows below it.
+    """
+
+    now: Node | None
+    template: Node | None
+    opaque: bool = False
+
+
+Listing = Mapping[bytes, Changed]
+"""By absolute path, as bytes: a guest's names are in no encoding."""
+
+
+async def changes(connection: Connection, timeout_s: float) -> Listing:
+    """Everything that differs from the template. Of a guest that is busy meanwhile: roughly so.
+
+    Raises BadRequestError when it is more than :data:`ENTRIES_MAX` entries or :data:`BYTES_MAX` bytes, GuestError when
+    it takes more than ``timeout_s`` seconds or is no list.
+    """
+    found: dict[bytes, Changed] = {}
+    entries = size = 0
+    try:
+        with (
+            anyio.fail_after(timeout_s),
+            connection.open(frames.encode_fields([(1, b"changes")])) as stream,
+        ):
+            while (item := await stream.next(None)) is not None:
+                size += len(item[1])
+                entries += add(found, item[1])
+                if entries > ENTRIES_MAX or size > BYTES_MAX:
+                    raise BadRequestError(
+                        f"more than {ENTRIES_MAX} files differ from the template, or their names are too long",
+                        hint="delete what is not needed, or compare with commands in the sandbox",
+                    )
+                await anyio.lowlevel.checkpoint()
+            _check(stream.result or {})
+    except TimeoutError as error:
+        raise GuestError(f"the guest did not list its changes within {timeout_s:g} seconds") from error
+    return found
+
+
+def _check(result: Fields) -> None:
+    number = frames.integer(result, 1)
+    if number == errno.EOPNOTSUPP:
+        raise ConflictError(
+            "the guest's agent cannot list changes: its template was built by an older version",
+            hint="`pandastack template build`, then create a new sandbox",
+        )
+    if number in (errno.ELOOP, errno.ENAMETOOLONG):
+        raise BadRequestError("the guest's directories are nested too deeply to list what has changed in them")
+    checked(result, "changes")
+
+
+def add(found: dict[bytes, Changed], payload: bytes) -> int:
+    """Take the entries of one piece of the list; returns how many. Raises GuestError for anything that no agent sends.
+
+    A path may come twice, when it is moved while the agent walks: then the later one counts.
+    """
+    values = frames.decode_fields(payload).get(_ENTRY, [])
+    for value in values:
+        fields = frames.decode_fields(value)
+        found[_path(fields)] = _changed(fields)
+    return len(values)
+
+
+def _path(fields: Fields) -> bytes:
+    path = _one(fields, _NAME)
+    parts = path.split(b"/")
+    if not 0 < len(path) < _PATH_MAX or b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
+        raise GuestError("the guest listed an impossible path")
+    return b"/" + path
+
+
+def _changed(fields: Fields) -> Changed:
+    gone = _one(fields, _KIND) == _GONE.encode()
+    now = None if gone else _node(fields)
+    template = _node(frames.decode_fields(_one(fields, _BELOW))) if _BELOW in fields else None
+    if now is None and template is None:
+        raise GuestError("the guest listed the deletion of nothing")
+    return Changed(now, template, _OPAQUE in fields and now is not None and now.kind == "d")
+
+
+def _node(fields: Fields) -> Node:
+    kind = _one(fields, _KIND).decode("ascii", "replace")
+    if len(kind) != 1 or kind not in _KINDS:
+        raise GuestError("the guest listed an impossible kind of file")
+    target = _one(fields, _TARGET) if _TARGET in fields else b""
+    if len(target) > _PATH_MAX:
+        raise GuestError("the guest listed an impossible link")
+    return Node(
+        kind=kind,
+        size=_number(fields, _SIZE),
+        mode=_number(fields, _MODE) & 0xFFFFFFFF,
+        uid=_number(fields, _UID),
+        gid=_number(fields, _GID),
+        mtime_ns=_time(fields, _MTIME),
+        ctime_ns=_time(fields, _CTIME),
+        inode=_number(fields, _INODE),
+        target=target,
+        device=_number(fields, _DEVICE),
+    )
+
+
+def _one(fields: Fields, key: int) -> bytes:
+    values = fields.get(key, [])
+    if len(values) != 1:
+        raise GuestError("the guest listed a file that is not described, or is twice")
+    return values[0]
+
+
+def _number(fields: Fields, key: int) -> int:
+    return frames.integer(fields, key)
+
+
+def _time(fields: Fields, key: int) -> int:
+    value = _number(fields, key)
+    return value - (1 << 64) if value >> 63 else value

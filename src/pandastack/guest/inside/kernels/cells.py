@@ -1,0 +1,73 @@
+"""What a cell gives: its outputs within bounds, and how it ended."""
+# mypy: ignore-errors
+
+import json
+import re
+
+STREAM_MAX = 1 << 20
+RESULTS_MAX = 8 << 20
+
+_MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}")
+
+
+class Stream:
+    """The first bytes of what a cell prints, and how many there were."""
+
+    def __init__(self):
+        self._kept = bytearray()
+        self.total = 0
+
+    def add(self, data):
+        self.total += len(data)
+        self._kept += data[: STREAM_MAX - len(self._kept)]
+
+    def text(self):
+        dropped = self.total - len(self._kept)
+        if not dropped:
+            return self._kept.decode("utf-8", "replace")
+        kept = self._kept.decode("utf-8", "ignore")
+        return f"{kept}\n[pandastack: output truncated, {dropped} of {self.total} bytes dropped]\n"
+
+
+class Cell:
+    """Collects what comes while a cell runs."""
+
+    def __init__(self):
+        self.stdout, self.stderr = Stream(), Stream()
+        self.exit, self.error = 0, None
+        self.timed_out = self.restarted = False
+        self._results, self._shown = [], {}
+        self._room = RESULTS_MAX
+
+    def result(self, data, shown_as=None, update=False):
+        """A MIME bundle. One that is ``shown_as`` something may be replaced later, by an ``update``."""
+        bundle = self._fitting({str(mime): _text(value) for mime, value in data.items() if _MIME.fullmatch(str(mime))})
+        if update:
+            if shown_as in self._shown:
+                self._results[self._shown[shown_as]] = bundle
+            return
+        if shown_as is not None:
+            self._shown[shown_as] = len(self._results)
+        self._results.append(bundle)
+
+    def _fitting(self, bundle):
+        size = sum(map(len, bundle.values()))
+        if size > self._room:
+            return {"text/plain": f"[pandastack: a result of {size} characters was dropped]"}
+        self._room -= size
+        return bundle
+
+    def answer(self):
+        return {
+            "stdout": self.stdout.text(),
+            "stderr": self.stderr.text(),
+            "exit": self.exit,
+            "error": self.error,
+            "results": self._results,
+            "timed_out": self.timed_out,
+            "restarted": self.restarted,
+        }
+
+
+def _text(value):
+    return value if isinstance(value, str) else json.dumps(value)

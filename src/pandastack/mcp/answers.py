@@ -1,0 +1,125 @@
+"""Results of tools: what the API answers, cut where it is longer than a model should read. Every cut is announced."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from pandastack.errors import ConnectionError, PandastackError, to_body
+from pandastack.sdk._call import Call
+from pandastack.sdk._wire import mapped_transport_errors
+
+TEXT_CHARACTERS = 32 * 1024
+"""How much of one output of a command is shown: a quarter from its beginning, the rest from its end."""
+FILE_BYTES = 64 * 1024
+LIST_ENTRIES = 500
+
+_HINTS = {
+    "not_found": "list_sandboxes shows the sandboxes there are, list_dir a sandbox's files",
+    "command_timeout": "give it more time (at most 300 s), or start it in the background: "
+    "setsid COMMAND </dev/null >/tmp/log 2>&1 &",
+    "no_capacity": "delete a sandbox that is no longer needed, or try again in a while",
+    "storage_full": "delete sandboxes or files that are no longer needed",
+}
+"""What a model can do about an error that has no hint of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``text`` is what the API answered; ``notices`` say what is not in it."""
+
+    text: str
+    notices: tuple[str, ...] = ()
+    failed: bool = False
+
+
+async def of_response(call: Call, response: httpx.Response) -> Answer:
+    """The result of a call that succeeded."""
+    if call.streamed:
+        return await _of_file(call, response)
+    if not response.content:
+        return Answer("{}")
+    value = response.json()
+    if isinstance(value, dict) and "stdout" in value:
+        return _of_command(value)
+    return _of_listing(value)
+
+
+def of_error(error: PandastackError) -> Answer:
+    """The result of a call that failed: the body of the API's error, with a hint and what a command had written."""
+    body = to_body(error)
+    body.setdefault("hint", _HINTS.get(error.code, "")) or body.pop("hint")
+    detail = body.get("detail")
+    if isinstance(detail, Mapping):
+        body["detail"] = {key: _cut(value)[0] if isinstance(value, str) else value for key, value in detail.items()}
+    return Answer(_json(body), failed=True)
+
+
+async def _of_file(call: Call, response: httpx.Response) -> Answer:
+    data, more = b"", False
+    try:
+        with mapped_transport_errors(str(response.url.copy_with(query=None))):
+            async for chunk in response.aiter_bytes():
+                data += chunk
+                if more := len(data) > FILE_BYTES:
+                    break
+    finally:
+        await response.aclose()
+    declared = response.headers.get("content-length", "")
+    if not more and declared.isdecimal() and int(declared) != len(data):
+        raise ConnectionError("the file's content broke off")
+    # An unfinished character at the cut is no fault of the file.
+    text = data[:FILE_BYTES].decode("utf-8", "ignore" if more else "replace")
+    notices = []
+    if more:
+        total = f" of {declared}" if declared else ""
+        rest = f"tail -c +{FILE_BYTES + 1} {shlex.quote(call.params['path'])}"
+        notices.append(f"cut: the first {FILE_BYTES}{total} bytes; the rest: {rest}")
+    if not _is_utf8(data[:FILE_BYTES], more):
+        notices.append("this is no UTF-8 text: some bytes are left out or replaced; `base64` shows them all")
+    return Answer(text, tuple(notices))
+
+
+def _is_utf8(data: bytes, cut: bool) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return cut and len(data) - error.start < 4 and error.reason == "unexpected end of data"
+    return True
+
+
+def _of_command(value: dict[str, Any]) -> Answer:
+    notices = []
+    for name in ("stdout", "stderr"):
+        value[name], dropped = _cut(str(value[name]))
+        if dropped:
+            notices.append(f"{name} cut: {dropped} characters in its middle are left out")
+    return Answer(_json(value), tuple(notices))
+
+
+def _of_listing(value: Any) -> Answer:
+    """Lists are cut by entries, so that what is left is still JSON."""
+    entries = value.get("entries") if isinstance(value, dict) else value
+    if not isinstance(entries, list) or len(entries) <= LIST_ENTRIES:
+        return Answer(_json(value))
+    kept = entries[:LIST_ENTRIES]
+    shown = {**value, "entries": kept} if isinstance(value, dict) else kept
+    return Answer(_json(shown), (f"cut: the first {LIST_ENTRIES} of {len(entries)} entries",))
+
+
+def _cut(text: str) -> tuple[str, int]:
+    """``text`` without its middle if it is too long, and how many characters that was."""
+    dropped = len(text) - TEXT_CHARACTERS
+    if dropped <= 0:
+        return text, 0
+    head = TEXT_CHARACTERS // 4
+    return f"{text[:head]}\n[cut: {dropped} characters]\n{text[head + dropped :]}", dropped
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

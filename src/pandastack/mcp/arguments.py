@@ -1,0 +1,159 @@
+"""What the tools take. A model sees the fields' names, types and descriptions; each class says which request it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pandastack.errors import BadRequestError
+from pandastack.sdk._call import Call, create_sandbox, exec_command, file_call, segment
+
+LONGEST_COMMAND_SECONDS = 300
+_WORKSPACE = "/workspace"
+
+
+class Arguments(BaseModel):
+    """``call`` is the request that the arguments mean."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    other_names: ClassVar[dict[str, tuple[str, float]]] = {}
+    """Names that other clients give to an argument: the name here, and how much one of theirs is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _translate(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        given = dict(given)
+        for other, (name, factor) in cls.other_names.items():
+            if other in given and name not in given:
+                value = given.pop(other)
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                given[name] = value * factor if is_number and factor != 1 else value
+        return given
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], hidden: Collection[str] = ()) -> Self:
+        """The arguments of a call. Raises :class:`BadRequestError` that names the one that is wrong, and the others
+        but for those that are ``hidden`` from the caller.
+        """
+        try:
+            return cls.model_validate(dict(given))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"])[:64]
+            known = ", ".join(name for name in cls.model_fields if name not in hidden)
+            raise BadRequestError(
+                f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}" if field else "arguments must be an object",
+                field=field or None,
+                hint=f"the arguments are: {known}" if known else "this tool takes no arguments",
+            ) from error
+
+    def call(self) -> Call:
+        raise NotImplementedError
+
+
+class ListSandboxes(Arguments):
+    def call(self) -> Call:
+        return Call("GET", "/sandboxes")
+
+
+class ListTemplates(Arguments):
+    def call(self) -> Call:
+        return Call("GET", "/templates")
+
+
+class ListDatabases(Arguments):
+    def call(self) -> Call:
+        return Call("GET", "/databases")
+
+
+class ListApps(Arguments):
+    def call(self) -> Call:
+        return Call("GET", "/apps")
+
+
+class CreateSandbox(Arguments):
+    template: str = Field("code-interpreter", description="A template's name; list_templates shows them")
+    ttl_seconds: int | None = Field(None, ge=0, description="Deleted after so long without use; absent: the default")
+    metadata: dict[str, str] | None = Field(None, description="Names and values to find it by")
+
+    def call(self) -> Call:
+        return create_sandbox(self.template, None, None, self.ttl_seconds, False, self.metadata, None, None)
+
+
+class OfSandbox(Arguments):
+    sandbox_id: str = Field(description="The sandbox's id", min_length=1)
+
+
+class DeleteSandbox(OfSandbox):
+    def call(self) -> Call:
+        return Call("DELETE", f"/sandboxes/{segment(self.sandbox_id)}")
+
+
+class RunCommand(OfSandbox):
+    other_names = {"cmd": ("command", 1), "timeout_ms": ("timeout_seconds", 0.001)}
+    command: str = Field(description="A line for `sh -c`, run as root", min_length=1)
+    timeout_seconds: float = Field(60, gt=0, le=LONGEST_COMMAND_SECONDS, description="The command is killed after this")
+
+    def call(self) -> Call:
+        return exec_command(self.sandbox_id, self.command, self.timeout_seconds, False, self.timeout_seconds)
+
+
+class ReadFile(OfSandbox):
+    path: str = Field(description="An absolute path")
+
+    def call(self) -> Call:
+        return replace(file_call("GET", self.sandbox_id, self.path), streamed=True)
+
+
+class WriteFile(OfSandbox):
+    path: str = Field(description="An absolute path; missing directories are made")
+    content: str = Field(description="The whole new content, as text")
+
+    def call(self) -> Call:
+        return file_call("PUT", self.sandbox_id, self.path, content=self.content.encode())
+
+
+class ListDir(OfSandbox):
+    path: str = Field(_WORKSPACE, description="An absolute path")
+
+    def call(self) -> Call:
+        return file_call("GET", self.sandbox_id, self.path, "/dir")
+
+
+class CreateDatabase(Arguments):
+    label: str | None = Field(None, description="A name to know it by")
+
+    def call(self) -> Call:
+        return Call("POST", "/databases", json={} if self.label is None else {"label": self.label})
+
+
+class DeleteDatabase(Arguments):
+    database_id: str = Field(description="The database's id", min_length=1)
+
+    def call(self) -> Call:
+        return Call("DELETE", f"/databases/{segment(self.database_id)}")
+
+
+class DeployApp(Arguments):
+    app_id: str = Field(description="The app's id", min_length=1)
+    git_ref: str | None = Field(None, description="Branch, tag or commit; absent: the app's own")
+
+    def call(self) -> Call:
+        body = {} if self.git_ref is None else {"git_ref": self.git_ref}
+        return Call("POST", f"/apps/{segment(self.app_id)}/deploys", json=body)
+
+
+class Shell(OfSandbox):
+    other_names = {"cmd": ("command", 1), "timeout_seconds": ("timeout_ms", 1000)}
+    command: str = Field(description="A line for `sh -c`, run as root", min_length=1)
+    timeout_ms: float = Field(
+        30000, gt=0, le=LONGEST_COMMAND_SECONDS * 1000, description="The command is killed after this"
+    )
+
+    def call(self) -> Call:
+        return exec_command(self.sandbox_id, self.command, self.timeout_ms / 1000, False, self.timeout_ms / 1000)

@@ -1,0 +1,121 @@
+"""The tools: those of a workspace, and those of one sandbox, whose ``sandbox_id`` is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pandastack.mcp import arguments as take
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """``needs`` is the route behind it, ``METHOD /path``. ``reads`` changes nothing; ``destroys`` cannot be undone."""
+
+    name: str
+    description: str
+    arguments: type[take.Arguments]
+    needs: str
+    reads: bool = False
+    destroys: bool = False
+    bound: bool = False
+    """It acts on the sandbox that its server is for: callers name none."""
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Arguments that callers do not give."""
+        return ("sandbox_id",) if self.bound else ()
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the arguments, without the titles that say every name a second time."""
+        full = self.arguments.model_json_schema()
+        properties = {
+            name: {key: value for key, value in each.items() if key != "title"}
+            for name, each in full.get("properties", {}).items()
+            if name not in self.hidden
+        }
+        required = [name for name in full.get("required", ()) if name not in self.hidden]
+        shown = {"type": "object", "properties": properties, "additionalProperties": False}
+        return shown | ({"required": required} if required else {})
+
+
+_S = "/v1/sandboxes/{}"
+_FILES = (
+    Tool(
+        "read_file",
+        "Read a text file of a sandbox. A long one is cut, and the result says where.",
+        take.ReadFile,
+        f"GET {_S}/fs",
+        reads=True,
+    ),
+    Tool(
+        "write_file",
+        "Make or replace a text file in a sandbox, whole or not at all.",
+        take.WriteFile,
+        f"PUT {_S}/fs",
+    ),
+    Tool("list_dir", "List a directory of a sandbox.", take.ListDir, f"GET {_S}/fs/dir", reads=True),
+)
+
+WORKSPACE: Sequence[Tool] = (
+    Tool(
+        "create_sandbox",
+        "Create a sandbox: a virtual machine of its own to run anything in. It is ready for commands at once.",
+        take.CreateSandbox,
+        "POST /v1/sandboxes",
+    ),
+    Tool("list_sandboxes", "List the sandboxes of the workspace.", take.ListSandboxes, "GET /v1/sandboxes", reads=True),
+    Tool(
+        "delete_sandbox",
+        "Delete a sandbox with everything in it.",
+        take.DeleteSandbox,
+        f"DELETE {_S}",
+        destroys=True,
+    ),
+    Tool(
+        "run_command",
+        "Run a shell command in a sandbox and return its output and exit code. Long output is cut, and the result says "
+        "where. A hibernated sandbox is woken.",
+        take.RunCommand,
+        f"POST {_S}/exec",
+    ),
+    *_FILES,
+    Tool("create_database", "Create a PostgreSQL database.", take.CreateDatabase, "POST /v1/databases"),
+    Tool("list_databases", "List the databases of the workspace.", take.ListDatabases, "GET /v1/databases", reads=True),
+    Tool(
+        "delete_database",
+        "Delete a database with everything in it.",
+        take.DeleteDatabase,
+        "DELETE /v1/databases/{}",
+        destroys=True,
+    ),
+    Tool("list_apps", "List the apps of the workspace.", take.ListApps, "GET /v1/apps", reads=True),
+    Tool("deploy_app", "Deploy an app anew.", take.DeployApp, "POST /v1/apps/{}/deploys"),
+    Tool(
+        "list_templates",
+        "List the templates that sandboxes can be created from.",
+        take.ListTemplates,
+        "GET /v1/templates",
+        reads=True,
+    ),
+)
+
+SANDBOX: Sequence[Tool] = (
+    Tool(
+        "shell",
+        "Run a shell command in the sandbox and return its output and exit code. Long output is cut, and the result "
+        "says where.",
+        take.Shell,
+        f"POST {_S}/exec",
+        bound=True,
+    ),
+    *(replace(each, bound=True) for each in _FILES),
+)
+
+
+def offered(tools: Sequence[Tool], routes: Collection[str]) -> list[Tool]:
+    """Those whose route is among ``routes`` (``METHOD /path``, whatever stands in the braces)."""
+    served = {re.sub(r"{[^}]*}", "{}", route) for route in routes}
+    return [tool for tool in tools if tool.needs in served]

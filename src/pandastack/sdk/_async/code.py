@@ -1,0 +1,74 @@
+"""Sessions of code: an interpreter in the sandbox that keeps its state from cell to cell."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pandastack.errors import PandastackError
+from pandastack.sdk._call import Call
+from pandastack.sdk._code import Execution, run_cell, sessions_path
+from pandastack.sdk._wire import json_object, mapped_command_timeout
+
+if TYPE_CHECKING:
+    from pandastack.sdk._async.sandbox import AsyncSandbox
+
+
+class AsyncCodeContext:
+    """A session in a sandbox, made by ``sandbox.create_code_context``. As a context manager it is closed at the end.
+
+    It lives through hibernation, and forks of the sandbox have it under the same id.
+    """
+
+    def __init__(self, sandbox: AsyncSandbox, session_id: str, language: str = "python") -> None:
+        self._sandbox = sandbox
+        self.id = session_id
+        self.language = language
+
+    async def run_code(self, code: str, timeout_seconds: float | None = None) -> Execution:
+        """Run a cell (at most 30 seconds unless told otherwise) and return what it gave.
+
+        An exception in the code is no error here: see ``error`` of the result. Raises SandboxTimeout when the cell was
+        interrupted at its limit; the session goes on.
+        """
+        return await self._run(code, timeout_seconds, checkpoint=False)
+
+    async def run_code_and_checkpoint(self, code: str, timeout_seconds: float | None = None) -> Execution:
+        """Run a cell, then take a checkpoint of the sandbox: ``checkpoint_id`` of the result names it.
+
+        A sandbox that is forked from it, or set back to it, has this session as it was after the cell.
+        """
+        return await self._run(code, timeout_seconds, checkpoint=True)
+
+    async def _run(self, code: str, timeout_seconds: float | None, *, checkpoint: bool) -> Execution:
+        client = self._sandbox.client
+        call = run_cell(self._sandbox.id, self.id, code, timeout_seconds, checkpoint, client.timeout)
+        with mapped_command_timeout():
+            return Execution.from_dict(json_object(await client.transport.run(call)))
+
+    async def interrupt(self) -> bool:
+        """Interrupt the cell that runs, from another task or thread; False when none does."""
+        call = Call("POST", self._path("/interrupt"))
+        return bool((await self._sandbox.client.transport.object(call)).get("interrupted"))
+
+    async def variables(self) -> list[dict[str, Any]]:
+        """What is named in a Python session: ``{"name", "type", "shape", "repr"}`` each."""
+        return await self._sandbox.client.transport.list(Call("GET", self._path("/variables")), "variables")
+
+    async def close(self) -> None:
+        """End the session. Never raises: one that is gone is what was wanted."""
+        try:
+            await self._sandbox.client.transport.run(Call("DELETE", self._path()))
+        except PandastackError:
+            return
+
+    def _path(self, below: str = "") -> str:
+        return sessions_path(self._sandbox.id, self.id, below)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,226 @@
+"""Tar archives that cannot harm whoever unpacks them, made from archives of anybody, as they pass by.
+
+Every header is read strictly and written anew: names are relative and stay below the directory that the archive is
+unpacked in, links lead nowhere else, nothing is a device, no file is set-uid, all belong to root. What cannot be made
+so is refused.
+Formats: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU's long names; out comes pax.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+
+from pandastack.errors import BadRequestError
+
+BLOCK = tarfile.BLOCKSIZE
+MOST_MEMBERS = 200_000
+_MOST_NAME = 4096  # bytes; Linux PATH_MAX
+_MOST_PART = 255  # bytes; NAME_MAX
+_MOST_EXTRA = 256 * 1024  # bytes of a pax or GNU header
+_MOST_SIZE = 1 << 43
+_ZEROS = bytes(BLOCK)
+_PAX_RECORD = re.compile(rb"(\d{1,7}) ([^=]+)=")
+_KINDS = {
+    tarfile.REGTYPE: tarfile.REGTYPE,
+    tarfile.AREGTYPE: tarfile.REGTYPE,
+    tarfile.CONTTYPE: tarfile.REGTYPE,
+    tarfile.DIRTYPE: tarfile.DIRTYPE,
+    tarfile.SYMTYPE: tarfile.SYMTYPE,
+    tarfile.LNKTYPE: tarfile.LNKTYPE,
+}
+_EXTRA = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+
+
+class TarFilter:
+    """Feed it an archive piece by piece; raises :class:`BadRequestError` at the first thing that is refused.
+
+    With ``skip_links`` links that lead out are left out instead.
+    """
+
+    def __init__(self, skip_links: bool = False) -> None:
+        self._skip_links = skip_links
+        self._buffer = bytearray()
+        self._payload = 0  # bytes of the present member that are still to come, padding not counted
+        self._padding = 0
+        self._extra: tuple[bytes, int] | None = None
+        self._overrides: dict[str, str] = {}
+        self._files: set[str] = set()
+        self._links: set[str] = set()
+        self.members = 0
+        self.skipped = 0
+        self.ended = False
+
+    def feed(self, data: bytes) -> bytes:
+        """What may be passed on of the archive by now."""
+        self._buffer += data
+        return b"".join(self._pieces())
+
+    def end(self) -> None:
+        """The archive has no more bytes. Raises :class:`BadRequestError` when it should have."""
+        if not self.ended:
+            begun = self.members or self._buffer
+            raise BadRequestError("the tar archive ends too early" if begun else "this is no tar archive: it is empty")
+
+    def _pieces(self) -> Iterator[bytes]:
+        while not self.ended:
+            if self._payload or self._padding:
+                if not self._buffer:
+                    return
+                yield self._take_payload()
+            elif self._extra is not None:
+                kind, size = self._extra
+                whole = size + -size % BLOCK
+                if len(self._buffer) < whole:
+                    return
+                self._take_extra(kind, bytes(self._buffer[:size]))
+                del self._buffer[:whole]
+                self._extra = None
+            else:
+                if len(self._buffer) < BLOCK:
+                    return
+                block = bytes(self._buffer[:BLOCK])
+                del self._buffer[:BLOCK]
+                yield self._take_header(block)
+        self._buffer.clear()  # what follows the end means nothing
+
+    def _take_payload(self) -> bytes:
+        """File content as it is, and zeros for the padding whatever it was."""
+        data = bytes(self._buffer[: self._payload])
+        del self._buffer[: len(data)]
+        self._payload -= len(data)
+        if self._payload:
+            return data
+        zeros = min(self._padding, len(self._buffer))
+        del self._buffer[:zeros]
+        self._padding -= zeros
+        return data + bytes(zeros)
+
+    def _take_header(self, block: bytes) -> bytes:
+        if block == _ZEROS:
+            self.ended = True
+            return 2 * _ZEROS
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise BadRequestError(f"this is no tar archive: {error}") from error
+        if info.type in _EXTRA:
+            if not 0 <= info.size <= _MOST_EXTRA:
+                raise BadRequestError("the tar archive has a header that is too long")
+            self._extra = info.type, info.size
+            return b""
+        return self._take_member(info)
+
+    def _take_extra(self, kind: bytes, content: bytes) -> None:
+        if kind == tarfile.XHDTYPE:
+            self._overrides |= pax_records(content)
+        elif kind == tarfile.GNUTYPE_LONGNAME:
+            self._overrides["path"] = _text(content)
+        elif kind == tarfile.GNUTYPE_LONGLINK:
+            self._overrides["linkpath"] = _text(content)
+        # Global headers say things like a commit's id; nothing of them is passed on.
+
+    def _take_member(self, info: tarfile.TarInfo) -> bytes:
+        overrides, self._overrides = self._overrides, {}
+        name = overrides.get("path", info.name)
+        size = overrides.get("size", str(info.size))
+        if any(key.startswith("GNU.sparse") for key in overrides):
+            raise refusal(name, "a sparse file", "make the archive without --sparse")
+        kind = _KINDS.get(info.type)
+        if kind is None:
+            raise refusal(name, "neither a file, a directory nor a link")
+        if not size.isdecimal() or int(size) > _MOST_SIZE:
+            raise refusal(name, "of an impossible size")
+        self.members += 1
+        if self.members > MOST_MEMBERS:
+            raise BadRequestError(f"the tar archive has more than {MOST_MEMBERS} members")
+        made = tarfile.TarInfo(self._safe_name(name, kind) or ".")
+        made.type, made.mode = kind, info.mode & 0o777
+        made.mtime = min(max(int(info.mtime), 0), 1 << 33)
+        if kind == tarfile.REGTYPE:
+            made.size = self._payload = int(size)
+            self._padding = -made.size % BLOCK
+            self._files.add(made.name)
+        elif int(size) and kind != tarfile.LNKTYPE:  # writers note the size of the file that a hard link is one of
+            raise refusal(name, "not a file, but has content")
+        elif kind != tarfile.DIRTYPE and not self._link(made, overrides.get("linkpath", info.linkname)):
+            self.skipped += 1
+            return b""
+        return made.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+    def _safe_name(self, name: str, kind: bytes) -> str:
+        """``name`` as one below the directory, by no way through a link of this archive; empty for itself."""
+        parts = _parts(name)
+        if parts is None:
+            raise refusal(name, "outside of the directory")
+        if not parts and kind != tarfile.DIRTYPE:
+            raise refusal(name, "without a name")
+        for length in range(1, len(parts) + 1):
+            if "/".join(parts[:length]) in self._links:
+                raise refusal(name, "behind a link of the same archive")
+        return "/".join(parts)
+
+    def _link(self, made: tarfile.TarInfo, target: str) -> bool:
+        """Give ``made`` its target. False when it leads out and is to be left out."""
+        if made.type == tarfile.LNKTYPE:
+            inside = _parts(target)
+            found = None if inside is None else "/".join(inside)
+            safe, made.linkname = found in self._files, found or ""
+        else:
+            place = made.name.split("/")[:-1]
+            absolute = target.startswith("/") or not target
+            safe, made.linkname = not absolute and _stays_inside(place, target), target
+        if not safe and not self._skip_links:
+            raise refusal(made.name, f"a link that leads out, to {target[:100]!r}", "links=skip leaves such links out")
+        if safe:
+            (self._links if made.type == tarfile.SYMTYPE else self._files).add(made.name)
+        return safe
+
+
+def refusal(name: str, what: str, hint: str | None = None) -> BadRequestError:
+    """The error about one member."""
+    shown = name[:200].encode("utf-8", "replace").decode()
+    return BadRequestError(f"tar member {shown!r} is {what}", field="member", hint=hint)
+
+
+def pax_records(content: bytes) -> dict[str, str]:
+    """The ``length key=value`` lines of a pax header that matter here. Raises :class:`BadRequestError`."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(content):
+        record = _PAX_RECORD.match(content, at)
+        end = at + int(record[1]) if record else 0
+        if record is None or not record.end() < end <= len(content) or content[end - 1 : end] != b"\n":
+            raise BadRequestError("the tar archive has a malformed pax header")
+        key = record[2].decode("utf-8", "replace")
+        if key in ("path", "linkpath", "size") or key.startswith("GNU.sparse"):
+            found[key] = content[record.end() : end - 1].decode("utf-8", "surrogateescape")
+        at = end
+    return found
+
+
+def _text(content: bytes) -> str:
+    return content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _parts(name: str) -> list[str] | None:
+    """The parts of a relative path without what means nothing; None for one that is not fit to be one."""
+    encoded = name.encode("utf-8", "surrogateescape")
+    too_long = len(encoded) > _MOST_NAME or any(len(part) > _MOST_PART for part in encoded.split(b"/"))
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return None if name.startswith("/") or ".." in parts or b"\0" in encoded or too_long else parts
+
+
+def _stays_inside(place: list[str], target: str) -> bool:
+    """Whether a symbolic link in the directory ``place`` to ``target`` never leaves the archive's own directory.
+
+    No member lies behind a link, so ``place`` is where it seems to be, and going up from it is what it seems to be.
+    After a name it is not: the name may be another link.
+    """
+    encoded = target.encode("utf-8", "surrogateescape")
+    if b"\0" in encoded or len(encoded) > _MOST_NAME:
+        return False
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    up = parts.count("..")
+    return up <= len(place) and ".." not in parts[up:]

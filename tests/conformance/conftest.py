@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from tests.conformance import official
+from tests.conformance.official import DRIVERS, NPM_PACKAGE, Official
+
+# The ladder of the system tests up to a server; the official clients have one of their own.
+from tests.system.conftest import built as built
+from tests.system.conftest import http as http
+from tests.system.conftest import install as install
+from tests.system.conftest import installed as installed
+from tests.system.installation import Installation, Server
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment_of(server: Server) -> dict[str, str]:
+    """What every official client finds server and token in; one of them has a variable of its own for the former."""
+    address = {"PANDASTACK_API": server.url, "PANDASTACK_API_URL": server.url, "PANDASTACK_API_KEY": server.token}
+    return {**server.installation.environment, **address}
+
+
+def websocket(server: Server, path: str, **options: Any) -> ClientConnection:
+    """A WebSocket to a path below ``/v1``, with the owner's token."""
+    headers = {"Authorization": f"Bearer {server.token}"}
+    return connect(f"ws{server.url.removeprefix('http')}/v1{path}", additional_headers=headers, **options)
+
+
+@pytest.fixture(scope="session")
+def server(built: Installation) -> Iterator[Server]:
+    """One of our own, whose silences are short: nobody waits ten seconds to see a sign of life."""
+    quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1", "PANDASTACK_LOG_POLL_SECONDS": "0.1"}
+    with replace(built, settings={**built.settings, **quick}).serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def python_sdk(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Official:
+    argv = (str(official.python_sdk()), str(DRIVERS / "python" / "run.py"))
+    return Official("python", argv, environment_of(server), tmp_path_factory.mktemp("python"))
+
+
+@pytest.fixture(scope="session")
+def npm_package() -> Path:
+    if missing := [program for program in ("node", "npm") if shutil.which(program) is None]:
+        pytest.skip(f"this host has no {' and no '.join(missing)}")
+    return official.npm_package()
+
+
+@pytest.fixture(scope="session")
+def typescript_sdk(server: Server, npm_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
+    argv = ("node", str(DRIVERS / "js" / "run.mjs"))
+    environment = {**environment_of(server), "OFFICIAL_NPM": str(npm_package)}
+    return Official("typescript", argv, environment, tmp_path_factory.mktemp("typescript"))
+
+
+@pytest.fixture(params=["python", "typescript"])
+def sdk(request: pytest.FixtureRequest) -> Official:
+    """Each of the two SDKs; the scenarios have the same names and results of the same shape in both."""
+    chosen: Official = request.getfixturevalue(f"{request.param}_sdk")
+    return chosen
+
+
+@pytest.fixture
+def npm_cli(server: Server, npm_package: Path, tmp_path: Path) -> Cli:
+    """Run the ``pandastack`` command of the npm package."""
+    program = npm_package / "node_modules" / NPM_PACKAGE / "dist" / "cli.js"
+
+    def cli(*arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["node", str(program), *arguments],
+            env=environment_of(server),
+            cwd=tmp_path,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=official.SECONDS,
+        )
+
+    return cli
+
+
+@pytest.fixture
+def path(http: httpx.Client) -> Iterator[str]:
+    """The path of a sandbox that ends with the test, for tests that speak plain HTTP."""
+    made = http.post("/sandboxes", json={"template": "base"}).json()
+    yield f"/sandboxes/{made['id']}"
+    http.delete(f"/sandboxes/{made['id']}")

@@ -1,0 +1,107 @@
+"""The official clients: how they get onto this machine, and how a scenario is run with one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pandastack import config
+
+PYTHON_SDK = "0.10.0"
+NPM_PACKAGE = "@pandastack/sdk"
+NPM_VERSION = "0.9.0"
+DRIVERS = Path(__file__).parent / "drivers"
+SECONDS = 120.0
+"""More than any scenario takes on a busy machine; they end by themselves."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a scenario returned, the public methods of the client that it called, and the requests that it sent.
+
+    A request is written ``METHOD /path``, without the query.
+    """
+
+    value: Any
+    calls: frozenset[str]
+    requests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Official:
+    """One of the SDKs. ``argv`` starts its driver; ``environment`` tells it server and token."""
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: Path
+    done: dict[str, Result] = field(default_factory=dict)
+
+    def run(self, scenario: str, **arguments: object) -> Result:
+        """Run ``noun.scenario``. One that ran before with the same arguments in this session is not run again."""
+        key = f"{scenario} {json.dumps(arguments, sort_keys=True)}"
+        if key not in self.done:
+            argv = [*self.argv, scenario, json.dumps(arguments)]
+            ran = subprocess.run(
+                argv, env=self.environment, cwd=self.directory, capture_output=True, text=True, timeout=SECONDS
+            )
+            assert ran.returncode == 0, f"{self.name} {scenario}: {ran.stderr}"
+            told = json.loads(ran.stdout)
+            self.done[key] = Result(told["value"], frozenset(told["calls"]), tuple(told["requests"]))
+        return self.done[key]
+
+    def scenarios(self) -> list[str]:
+        """The names of all scenarios that need no arguments."""
+        listed: list[str] = self.run("run.scenarios").value
+        return listed
+
+
+def python_sdk() -> Path:
+    """An interpreter that has nothing but the official Python SDK."""
+
+    def install(home: Path) -> None:
+        run(sys.executable, "-m", "venv", str(home))
+        run(str(home / "bin/python"), "-m", "pip", "install", "--quiet", f"pandastack=={PYTHON_SDK}")
+
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return _cached(f"official-sdk-{PYTHON_SDK}-py{version}", install) / "bin" / "python"
+
+
+def npm_package() -> Path:
+    """A directory whose ``node_modules`` has the official npm package."""
+
+    def install(home: Path) -> None:
+        (home / "package.json").write_text('{"private": true}\n')
+        npm = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(home)]
+        run(*npm, f"{NPM_PACKAGE}@{NPM_VERSION}")
+
+    return _cached(f"official-npm-{NPM_VERSION}", install)
+
+
+def run(*argv: str) -> None:
+    """Run a step of an installation; what it prints is the failure's explanation."""
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(argv)}\n{done.stdout}{done.stderr}"
+
+
+def _cached(name: str, install: Callable[[Path], None]) -> Path:
+    """The directory ``name`` of the cache, made by ``install`` if it is not there. It is whole or not there at all."""
+    home = config.cache_dir() / "tests" / name
+    if not home.exists():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=home.parent))
+        try:
+            install(unfinished)
+            with suppress(OSError):  # another run was first
+                unfinished.rename(home)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return home

@@ -1,0 +1,234 @@
+"""Both official SDKs, the same scenarios: what a caller of each sees is what the contract says."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+from tests.conformance.official import Official
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+SNAPSHOT = {"id", "sandbox_id", "template", "size_bytes", "created_at", "workspace"}
+
+
+def is_error(told: dict[str, str], kind: str, *words: str) -> bool:
+    return told["type"] == kind and all(word in told["message"] for word in words)
+
+
+def test_the_life_of_a_sandbox(sdk: Official) -> None:
+    seen = sdk.run("sandboxes.life").value
+    made = seen["made"]
+    assert UUID.fullmatch(made["id"])
+    assert (made["template"], made["status"], made["metadata"]["a.b"]) == ("base", "running", "c")
+    assert "secret.key" not in made["metadata"]
+    assert type(made["cpu"]) is type(made["memory_mb"]) is type(made["boot_ms"]) is int
+    assert (made["cpu"], made["memory_mb"]) != (64, 1)
+    assert made["boot_mode"] and made["from_snapshot"] is None
+    assert seen["ready"] == ["ready\n", "", 0]
+    assert isinstance(seen["duration_ms"], int)
+    assert seen["got"] == seen["got_by_class"] == made
+    assert made["id"] in seen["listed"] and made["id"] in seen["listed_by_class"]
+    for after in ("get_after", "delete_after", "exec_after"):
+        assert is_error(seen[after], "NotFoundError", "not found", made["id"])
+
+
+def test_a_missing_object_is_asked_for_twice(sdk: Official) -> None:
+    """The clients repeat a GET or DELETE that was not found, and nothing else."""
+    ran = sdk.run("sandboxes.life")
+    path = f"/v1/sandboxes/{ran.value['made']['id']}"
+    deleted = ran.requests.index(f"DELETE {path}")
+    assert list(ran.requests[deleted + 1 :]) == [*[f"GET {path}"] * 2, *[f"DELETE {path}"] * 2, f"POST {path}/exec"]
+
+
+def test_defaults(sdk: Official) -> None:
+    seen = sdk.run("sandboxes.defaults").value
+    assert seen["template"] == {"python": "code-interpreter", "typescript": "base"}[sdk.name]
+    assert (seen["persistent"], seen["kept"]) == (False, True)
+    assert is_error(seen["gone"], "NotFoundError")
+
+
+def test_what_is_refused(sdk: Official) -> None:
+    seen = sdk.run("sandboxes.refusals").value
+    assert is_error(seen["template"], "BadRequestError", "no-such-template")
+    assert is_error(seen["ttl"], "BadRequestError", "ttl_seconds")
+    assert is_error(seen["long_ttl"], "BadRequestError", "ttl_seconds exceeds tier maximum")
+    assert seen["snapshot"]["type"] in ("NotFoundError", "BadRequestError")
+    assert seen["volume"]["type"] in ("NotFoundError", "BadRequestError")
+    assert is_error(seen["token"], "AuthError", "unauthorized")
+
+
+def test_commands(sdk: Official) -> None:
+    seen = sdk.run("commands.run").value
+    assert seen["both"] == ["out\n", "err\n", 3]
+    assert seen["by_commands"] == ["42\n", "", 0]
+    assert seen["place"] == ["0\n/root\n/root\n0\n", "", 0]
+    assert seen["script"] == ["long\n", "", 0]
+    assert seen["bytes"] == ["a\ufffdb", "", 0]
+    assert seen["codes"] == [126, 127, 137]
+    assert seen["python"] == ["1 it's\n", "", 0]
+    assert seen["shell"] == ["32\n", "", 0]
+    assert (seen["left_behind"], seen["survives"]) == (["started\n", "", 0], ["1\n", "", 0])
+    assert is_error(seen["check"], {"python": "CommandFailed", "typescript": "CommandError"}[sdk.name], "code 9")
+    assert is_error(seen["timeout"], "SandboxTimeout", "sleep 60")
+    assert seen["after_timeout"][0] == "0\n", "the command that ran into its limit is dead"
+    assert is_error(seen["none"], "BadRequestError", "cmd")
+
+
+def test_streams(sdk: Official) -> None:
+    seen = sdk.run("commands.stream").value
+    assert (seen["status"], seen["out"], seen["err"]) == (4, seen["expected"], "err\n")
+    assert seen["silent"] == 0
+    assert is_error(seen["timeout"], "SandboxTimeout", "timeout")
+    assert seen["before_timeout"] == ["a\n"]
+    assert is_error(seen["none"], "BadRequestError", "cmd")
+
+
+def test_a_stream_never_ends_as_a_success_that_was_none(sdk: Official) -> None:
+    seen = sdk.run("commands.after_the_end").value
+    assert seen["begun"]
+    assert seen["outcome"]["type"] in ("ServerError", "ExecInterrupted")
+
+
+def test_files(sdk: Official) -> None:
+    seen = sdk.run("files.everything").value
+    path = "/workspace/ü b/deep/data.bin"
+    size = seen["written"]["bytes"]
+    assert seen["written"] == {"path": path, "bytes": size}
+    assert seen["uploaded"] == {"path": "/root/up.bin", "bytes": size}
+    assert seen["same"] and seen["text"].endswith("\n") and seen["empty"] == [0, 0]
+    stat: dict[str, Any] = seen["stat"]
+    assert (stat.pop("mtime") > 1_500_000_000, bool(stat.pop("mode"))) == (True, True)
+    assert stat == {"name": "data.bin", "path": path, "is_dir": False, "size": size}
+    assert (seen["stat_directory"]["name"], seen["stat_directory"]["is_dir"]) == ("workspace", True)
+    assert seen["list"] == [["empty", False], ["tree", True], ["ü b", True]]
+    assert seen["root"]
+    tree = ["empty", "tree", "tree/a", "tree/loop", "ü b", "ü b/deep", "ü b/deep/data.bin"]
+    assert seen["walk"] == [f"/workspace/{name}" for name in tree], "a link to a directory is not walked into"
+    assert seen["exists"] == [True, False]
+    assert all(is_error(each, "NotFoundError", "/no/such") for each in seen["missing"].values())
+    assert seen["directory"]["type"] == "BadRequestError"
+    assert is_error(seen["relative"], "BadRequestError", "path")
+
+
+def test_to_sleep_and_back(sdk: Official) -> None:
+    seen = sdk.run("lifecycle.sleep_and_wake").value
+    asked = ["running", "paused", "paused", "running", "hibernated", "hibernated"]
+    assert seen["status"] == [*asked, "hibernated", "running", "running"]
+    assert is_error(seen["paused"], "BadRequestError", "is paused")
+    assert seen["used"] == ["kept\n1\n", "", 0]
+    assert seen["metadata"]["a"] == "b"
+
+
+def test_limits(sdk: Official) -> None:
+    seen = sdk.run("lifecycle.limits").value
+    three = {"ttl_seconds", "persistent", "idle_seconds"}
+    for told in (seen["first"], seen["ttl"], *seen["persistent"]):
+        assert three <= set(told) and type(told["idle_seconds"]) is int
+    assert (seen["first"]["ttl_seconds"], seen["ttl"]["ttl_seconds"]) == (240, 120)
+    assert [each["persistent"] for each in seen["persistent"]] == [True, False]
+    assert is_error(seen["negative"], "BadRequestError", "ttl_seconds")
+
+
+def test_the_console(sdk: Official) -> None:
+    seen = sdk.run("lifecycle.console").value
+    assert seen["lines"][-2:] == seen["followed"][-2:] == ["to the console ü", "second"]
+
+
+def test_a_preview_has_an_address(sdk: Official) -> None:
+    """It is made by the client; that our ids are fit for a host name is what matters."""
+    seen = sdk.run("lifecycle.preview").value
+    assert seen["url"] == f"https://8000-{seen['id']}.preview.test"
+    assert re.fullmatch(r"[0-9a-f-]{8,}", seen["id"])
+
+
+def test_snapshots(sdk: Official) -> None:
+    seen = sdk.run("copies.snapshots").value
+    assert seen["listed"] and seen["of_sandbox"] == [seen["snapshot"]]
+    got = seen["got"]
+    assert set(got) >= SNAPSHOT
+    assert (got["id"], got["sandbox_id"], got["template"]) == (seen["snapshot"], seen["source"], "base")
+    assert type(got["size_bytes"]) is int and datetime.fromisoformat(got["created_at"])
+    assert seen["runs_on"] == ["later\n", "", 0]
+    restored = seen["restored"]
+    assert (restored["template"], restored["from_snapshot"]) == ("base", seen["snapshot"])
+    assert restored["id"] != seen["source"]
+    assert seen["content"] == ["then\nmemory\n", "", 0]
+    assert is_error(seen["get_after"], "NotFoundError")
+    assert seen["create_after"]["type"] in ("NotFoundError", "BadRequestError")
+
+
+def test_forks(sdk: Official) -> None:
+    seen = sdk.run("copies.fork").value
+    parent, child, bare = seen["parent"], seen["child"], seen["bare"]
+    assert len({parent["id"], child["id"], bare["id"]}) == 3
+    for copy, b in ((child, "2"), (bare, "1")):
+        same = ("template", "cpu", "memory_mb")
+        assert [copy[name] for name in same] == [parent[name] for name in same]
+        metadata = copy["metadata"]
+        assert (metadata["a"], metadata["b"], metadata["fork_parent_id"]) == ("1", b, parent["id"])
+        assert copy["status"] == "running"
+    assert (seen["ttl"], seen["persistent"]) == (100, False)
+    assert seen["files"] == [["shared\n1\n", "", 0], ["changed\n1\n", "", 0], ["shared\n1\n", "", 0]]
+
+
+def test_trees_and_promotion(sdk: Official) -> None:
+    seen = sdk.run("copies.tree").value
+    children, (winner, tree) = seen["children"], (seen["promoted"]["winner"], seen["promoted"]["tree_id"])
+    assert [each["metadata"]["fork_index"] for each in children] == ["0", "1", "2"]
+    for each in children:
+        expected = {"a": "1", "b": "2", "fork_tree_id": tree, "fork_tree_role": "child"}
+        assert ({**expected, "fork_parent_id": seen["parent"]}).items() <= each["metadata"].items()
+    assert winner == children[1]["id"]
+    losers = {children[0]["id"], children[2]["id"]}
+    assert (set(seen["promoted"]["deleted"]), seen["promoted"]["failures"]) == (losers, {})
+    assert {seen["parent"], winner, *seen["others"]} <= set(seen["alive"]) and not losers & set(seen["alive"])
+    assert (seen["alone"]["winner"], seen["alone"]["deleted"]) == (seen["others"][0], [])
+    assert is_error(seen["not_of_a_tree"], "BadRequestError", "tree")
+    assert (seen["harmless"]["deleted"], seen["harmless"]["failures"]) == ([], {})
+    assert is_error(seen["too_many"], "BadRequestError", "count")
+
+
+def test_experiments(sdk: Official) -> None:
+    seen = sdk.run("copies.explore").value
+    assert (seen["winner"], seen["alive"], seen["left"]) == ("better", True, [seen["winner_id"]])
+    assert seen["limits"] == [77] * 4, "the children end by themselves when their client dies"
+    assert seen["ttl_after"] != 77, "the winner does not"
+    assert (seen["reaped"], seen["failures"], seen["errors"]) == (3, {}, [])
+    assert UUID.fullmatch(seen["tree"])
+    assert seen["timed_out"] == {"good": False, "better": False, "bad": False, "slow": True}
+    assert (seen["files"]["better"], seen["files"]["bad"]) == (["/root/better"], [])
+    assert is_error(seen["hopeless"], "ExploreError", "no viable branch")
+    assert seen["alive_at_the_end"] == []
+
+
+def test_tokens(sdk: Official) -> None:
+    seen = sdk.run("account.tokens").value
+    made = seen["made"]
+    assert re.fullmatch(r"pds_[0-9a-f]{32}", made["token"]) and made["prefix"] == made["token"][:12]
+    name = {"python": "name", "typescript": "label"}[sdk.name]
+    assert made[name] == "conformance" and made["created_at"]
+    listed = {each["prefix"]: each for each in seen["listed"]}
+    assert listed[made["prefix"]][name] == "conformance" and not listed[made["prefix"]].get("token")
+    assert seen["works"] == seen["me"]["workspace"]
+    assert {"id", "user_id", "email", "current_org", "orgs", "auth_method", "name"} <= set(seen["me"])
+    assert is_error(seen["after"], "AuthError")
+    assert is_error(seen["revoked_twice"], "NotFoundError")
+
+
+def test_templates(sdk: Official) -> None:
+    seen = sdk.run("account.templates").value
+    assert {"base", "code-interpreter"} <= {each["name"] for each in seen["listed"]}
+    got = seen["got"]
+    assert got == next(each for each in seen["listed"] if each["name"] == "base")
+    assert type(got["cpu"]) is type(got["memory_mb"]) is type(got["size_bytes"]) is int
+    assert got["is_global"] is True and isinstance(got["tools"], list) and isinstance(got["meta"], dict)
+    assert isinstance(got["base"], str) and isinstance(got["label"], str)
+    assert seen["alias"] == "base"
+    assert is_error(seen["missing"], "NotFoundError", "no-such-template")
+
+
+def test_the_routes_for_a_copy_that_carries_nothing_have_no_body(sdk: Official) -> None:
+    """What makes the empty bodies of the contract matter: the clients really send them."""
+    sent = sdk.run("copies.fork").requests
+    assert len([each for each in sent if re.fullmatch(r"POST /v1/sandboxes/[^/]+/fork", each)]) == 2

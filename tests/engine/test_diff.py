@@ -1,0 +1,194 @@
+"""What differs between real guests, through the engine itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+
+from pandastack.engine import diff
+from pandastack.engine.diff import Change, Point
+from pandastack.engine.engine import Engine, Settings, open_engine
+from pandastack.errors import BadRequestError, NotFoundError
+from tests.engine.test_lifecycle import order, run
+from tests.system.conftest import Install
+from tests.system.conftest import install as install
+from tests.system.conftest import installed as installed
+from tests.system.installation import Installation
+
+pytestmark = pytest.mark.anyio
+
+TEMPLATE = Point(template="base")
+
+
+@pytest.fixture(scope="module")
+def place(install: Install) -> Iterator[Installation]:
+    yield install("base")
+
+
+@pytest.fixture
+async def engine(place: Installation) -> AsyncIterator[Engine]:
+    async with open_engine(place.layout, Settings(ready_machines=1)) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def lone(place: Installation) -> AsyncIterator[Engine]:
+    """One that makes no machines ahead: every machine is somebody's."""
+    async with open_engine(place.layout, Settings(ready_machines=0)) as engine:
+        yield engine
+
+
+def told(found: list[Change]) -> dict[str, tuple[str, ...]]:
+    return {each.difference.path.decode(): (each.difference.change, *each.difference.what) for each in found}
+
+
+async def snapshot(engine: Engine, sandbox_id: str) -> Point:
+    name = str(uuid.uuid4())
+    await engine.lifecycle.snapshot(sandbox_id, name)
+    return Point(snapshot=name)
+
+
+async def test_nothing_has_changed_in_a_new_sandbox(engine: Engine) -> None:
+    """Neither a restore nor an identity, nor being looked at, leaves a trace on the disk."""
+    sandbox = await engine.create(order(), "base")
+    assert await engine.diffs.between(TEMPLATE, Point(sandbox=sandbox.id)) == []
+    taken = await snapshot(engine, sandbox.id)
+    assert await engine.diffs.between(taken, Point(sandbox=sandbox.id)) == []
+    assert await engine.diffs.between(taken, TEMPLATE) == []
+
+
+async def test_every_kind_of_change_between_two_snapshots(engine: Engine) -> None:
+    sandbox = await engine.create(order(), "base")
+    await run(sandbox, "mkdir /d; cd /d; echo aaaa > same-size; echo a > longer; touch gone mode; ln -s old link; sync")
+    await run(sandbox, "cd /d; echo untouched > untouched; echo touched > touched; chmod 600 /etc/motd; rm /etc/issue")
+    one = await snapshot(engine, sandbox.id)
+    await run(sandbox, "cd /d; echo bbbb > same-size; echo ab > longer; rm gone; chmod 700 mode; ln -sfn new link")
+    await run(
+        sandbox, "cd /d; touch touched; mkdir -p new/deep; echo x > new/deep/file; rm -r /etc/apt; chown 5 /etc/motd"
+    )
+    two = await snapshot(engine, sandbox.id)
+    await run(sandbox, "rm -r /d")
+    found = await engine.diffs.between(one, two, patches=True)
+    assert told(found) == {
+        "/d/gone": ("removed",),
+        "/d/link": ("changed", "target"),
+        "/d/longer": ("changed", "content"),
+        "/d/mode": ("changed", "mode"),
+        "/d/new": ("added",),
+        "/d/new/deep": ("added",),
+        "/d/new/deep/file": ("added",),
+        "/d/same-size": ("changed", "content"),
+        "/etc/apt": ("removed",),
+        "/etc/motd": ("changed", "owner"),
+    }
+    patches = {each.difference.path: each.patch for each in found}
+    assert patches[b"/d/same-size"] == "--- a/d/same-size\n+++ b/d/same-size\n@@ -1 +1 @@\n-aaaa\n+bbbb\n"
+    assert patches[b"/d/new/deep/file"] == "--- /dev/null\n+++ b/d/new/deep/file\n@@ -0,0 +1 @@\n+x\n"
+    assert patches[b"/d/mode"] is None
+    back = await engine.diffs.between(two, Point(sandbox=sandbox.id))
+    assert told(back)["/d"] == ("removed",) and told(back)["/d/new/deep/file"] == ("removed",)
+    since = told(await engine.diffs.between(TEMPLATE, Point(sandbox=sandbox.id)))
+    assert since["/etc/issue"] == ("removed",) and since["/etc/motd"] == ("changed", "mode", "owner")
+    assert not [path for path in since if path.startswith(("/run", "/proc", "/dev", "/sys"))]
+
+
+async def test_large_directories_of_guest_and_template_are_listed_whole(engine: Engine) -> None:
+    """More than one read of a directory and one frame of the channel hold, on the file systems that guests have."""
+    sandbox = await engine.create(order(), "base")
+    await run(sandbox, "mkdir /big; cd /big; seq 3000 | xargs mkdir; seq 3000 | sed 's,$,/file,' | xargs touch")
+    inside = (await run(sandbox, "cd /usr/share/zoneinfo 2>/dev/null || cd /usr/bin; pwd; ls -A")).split()
+    directory, names = inside[0], inside[1:]
+    # /usr/bin is what everything runs with: keep the shell's own tools in reach while it is gone
+    await run(sandbox, f"cp -a {directory} /kept; PATH=/kept:$PATH; rm -r {directory} && mkdir {directory}")
+    found = told(await engine.diffs.between(TEMPLATE, Point(sandbox=sandbox.id)))
+    assert len([path for path in found if path.startswith("/big/")]) == 6000
+    assert {path for path, how in found.items() if how == ("removed",)} == {f"{directory}/{name}" for name in names}
+    assert len(names) > 30
+
+
+async def test_children_of_one_fork_compared(engine: Engine) -> None:
+    """The same inode number and size on both sides, written at nearly the same time: only the contents tell."""
+    parent = await engine.create(order(), "base")
+    await run(parent, "echo shared > /root/shared; sync")
+    forked = await engine.lifecycle.fork(parent.id, [order(), order()])
+    one, other = (engine.reach(child.id) for child in forked.children if not isinstance(child, Exception))  # type: ignore[union-attr]
+
+    async def write(sandbox: object, text: str) -> None:
+        await run(sandbox, f"echo {text} > /root/file; echo both > /root/both")  # type: ignore[arg-type]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, one, "left!")
+        tasks.start_soon(write, other, "right")
+    found = await engine.diffs.between(Point(sandbox=one.id), Point(sandbox=other.id))
+    assert told(found) == {"/root/file": ("changed", "content")}
+
+
+async def test_contents_are_compared_within_a_budget(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = await engine.create(order(), "base")
+    write = "head -c 3000000 /dev/zero > /root/same; head -c 3000000 /dev/zero > /root/other; {}"
+    await run(sandbox, write.format("true"))
+    taken = await snapshot(engine, sandbox.id)
+    await run(sandbox, write.format("printf x | dd of=/root/other bs=1 seek=2999999 conv=notrunc status=none"))
+    now = Point(sandbox=sandbox.id)
+    assert told(await engine.diffs.between(taken, now)) == {"/root/other": ("changed", "content")}
+    monkeypatch.setattr(diff, "CONTENT_BYTES", 1_000_000)
+    monkeypatch.setattr("pandastack.engine.diff._Budget.__init__", _small)
+    unread = await engine.diffs.between(taken, now)
+    assert [(each.difference.path, each.unread) for each in unread] == [(b"/root/other", True), (b"/root/same", True)]
+
+
+def _small(budget: diff._Budget) -> None:
+    budget.content_bytes, budget.content_end = 1_000_000, float("inf")
+    budget.patch_bytes, budget.patch_seconds = 0, 0.0
+
+
+async def test_what_runs_in_a_snapshot_does_not_go_on_in_the_machine_that_is_looked_at(engine: Engine) -> None:
+    sandbox = await engine.create(order(), "base")
+    writer = "setsid sh -c 'while :; do sleep 0.5; date +%s%N > /root/ticks; done' </dev/null >/dev/null 2>&1 &"
+    await run(sandbox, writer)
+    taken = await snapshot(engine, sandbox.id)
+    origin = engine.saved.get(str(taken.snapshot))
+    async with engine.temporary(origin) as (looked_at,):
+        before = await looked_at.channel.changes(30)
+        await anyio.sleep(1.2)  # twice the time after which it would have written
+        assert await looked_at.channel.changes(30) == before
+
+
+async def test_machines_that_are_looked_at_are_in_no_list_and_end(lone: Engine) -> None:
+    engine = lone
+    sandbox = await engine.create(order(), "base")
+    one = await snapshot(engine, sandbox.id)
+    seen: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            seen.append(len(engine.list()))
+            await anyio.sleep(0.005)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await engine.diffs.between(one, Point(sandbox=sandbox.id))
+        tasks.cancel_scope.cancel()
+    assert set(seen) == {1}
+    with anyio.move_on_after(0.05):
+        await engine.diffs.between(one, TEMPLATE)  # its caller leaves in the middle
+    with pytest.raises(NotFoundError):
+        await engine.diffs.between(one, Point(snapshot=str(uuid.uuid4())))
+    await engine.delete(sandbox.id)
+    assert list(engine.machines.iterdir()) == []
+
+
+async def test_states_of_different_templates_are_refused_before_anything_is_done(lone: Engine) -> None:
+    engine = lone
+    sandbox = await engine.create(order(), "base")
+    point = await snapshot(engine, sandbox.id)
+    image = engine.saved.path(str(point.snapshot)) / "image.erofs"
+    image.unlink()
+    image.write_bytes(b"another")
+    before = set(engine.machines.iterdir())
+    with pytest.raises(BadRequestError, match="different builds"):
+        await engine.diffs.between(point, Point(sandbox=sandbox.id))
+    assert set(engine.machines.iterdir()) == before

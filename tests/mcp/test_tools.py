@@ -1,0 +1,143 @@
+"""What agents are offered, and the request that each call means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pandastack.errors import BadRequestError
+from pandastack.mcp.tools import SANDBOX, WORKSPACE, Tool, offered
+from pandastack.sdk._call import Call
+
+ALL = {each.name: each for each in WORKSPACE}
+BOUND = {each.name: each for each in SANDBOX}
+EVERYTHING = {each.needs for each in (*WORKSPACE, *SANDBOX)}
+
+
+def call(tool: Tool, **given: Any) -> Call:
+    return tool.arguments.read(given, tool.hidden).call()
+
+
+def test_the_tools_are_those_of_the_contract() -> None:
+    assert {name: list(tool.schema()["properties"]) for name, tool in ALL.items()} == {
+        "create_sandbox": ["template", "ttl_seconds", "metadata"],
+        "list_sandboxes": [],
+        "delete_sandbox": ["sandbox_id"],
+        "run_command": ["sandbox_id", "command", "timeout_seconds"],
+        "read_file": ["sandbox_id", "path"],
+        "write_file": ["sandbox_id", "path", "content"],
+        "list_dir": ["sandbox_id", "path"],
+        "create_database": ["label"],
+        "list_databases": [],
+        "delete_database": ["database_id"],
+        "list_apps": [],
+        "deploy_app": ["app_id", "git_ref"],
+        "list_templates": [],
+    }
+    assert {name: list(tool.schema()["properties"]) for name, tool in BOUND.items()} == {
+        "shell": ["command", "timeout_ms"],
+        "read_file": ["path"],
+        "write_file": ["path", "content"],
+        "list_dir": ["path"],
+    }
+
+
+def test_what_must_be_given_and_what_is_assumed() -> None:
+    run = ALL["run_command"].schema()
+    assert run["required"] == ["sandbox_id", "command"]
+    limit = run["properties"]["timeout_seconds"]
+    assert (limit["default"], limit["maximum"]) == (60, 300)
+    assert BOUND["shell"].schema()["properties"]["timeout_ms"]["default"] == 30000
+    assert BOUND["shell"].schema()["required"] == ["command"]
+    assert ALL["list_dir"].schema()["properties"]["path"]["default"] == "/workspace"
+    assert "required" not in ALL["create_sandbox"].schema()
+
+
+@pytest.mark.parametrize("tool", [*WORKSPACE, *SANDBOX], ids=lambda tool: tool.name)
+def test_every_argument_is_described(tool: Tool) -> None:
+    schema = tool.schema()
+    assert schema["type"] == "object" and schema["additionalProperties"] is False
+    assert all(each["description"] and "title" not in each for each in schema["properties"].values())
+    assert tool.description
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "method", "path", "body"),
+    [
+        ("list_sandboxes", {}, "GET", "/sandboxes", None),
+        ("delete_sandbox", {"sandbox_id": "a/b"}, "DELETE", "/sandboxes/a%2Fb", None),
+        ("create_sandbox", {"template": "base"}, "POST", "/sandboxes", {"template": "base"}),
+        (
+            "create_sandbox",
+            {"ttl_seconds": 5},
+            "POST",
+            "/sandboxes",
+            {"template": "code-interpreter", "ttl_seconds": 5},
+        ),
+        ("create_database", {"label": "x"}, "POST", "/databases", {"label": "x"}),
+        ("delete_database", {"database_id": "d"}, "DELETE", "/databases/d", None),
+        ("deploy_app", {"app_id": "a", "git_ref": "v1"}, "POST", "/apps/a/deploys", {"git_ref": "v1"}),
+        ("list_apps", {}, "GET", "/apps", None),
+        ("list_databases", {}, "GET", "/databases", None),
+        ("list_templates", {}, "GET", "/templates", None),
+    ],
+)
+def test_a_tool_is_a_request(name: str, given: dict[str, Any], method: str, path: str, body: object) -> None:
+    made = call(ALL[name], **given)
+    assert (made.method, made.path, made.json) == (method, path, body)
+
+
+def test_files_and_commands_are_requests() -> None:
+    read = call(ALL["read_file"], sandbox_id="s", path="/a")
+    assert (read.method, read.path, read.params, read.streamed) == ("GET", "/sandboxes/s/fs", {"path": "/a"}, True)
+    write = call(BOUND["write_file"], sandbox_id="s", path="/a", content="ü")
+    assert (write.method, write.content) == ("PUT", "ü".encode())
+    assert call(ALL["list_dir"], sandbox_id="s").params == {"path": "/workspace"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "seconds"),
+    [
+        (ALL["run_command"], {"command": "true"}, 60),
+        (ALL["run_command"], {"cmd": "true", "timeout_ms": 1500}, 1.5),
+        (ALL["run_command"], {"command": "true", "timeout_seconds": 2}, 2),
+        (BOUND["shell"], {"cmd": "true"}, 30),
+        (BOUND["shell"], {"command": "true", "timeout_seconds": 2}, 2),
+        (BOUND["shell"], {"command": "true", "timeout_ms": 250}, 0.25),
+    ],
+)
+def test_both_spellings_of_a_commands_arguments(tool: Tool, given: dict[str, Any], seconds: float) -> None:
+    made = call(tool, sandbox_id="s", **given)
+    assert made.json == {"cmd": "true", "timeout_seconds": seconds}
+    assert (made.silence or 0) > seconds
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "field"),
+    [
+        (ALL["run_command"], {"command": "true"}, "sandbox_id"),
+        (ALL["run_command"], {"sandbox_id": "s", "command": ""}, "command"),
+        (ALL["run_command"], {"sandbox_id": "s", "command": "x", "timeout_seconds": 301}, "timeout_seconds"),
+        (ALL["run_command"], {"sandbox_id": "s", "command": "x", "timeout_seconds": "1"}, "timeout_seconds"),
+        (ALL["run_command"], {"sandbox_id": "s", "command": ["ls"]}, "command"),
+        (BOUND["shell"], {"command": "x", "timeout_seconds": 301}, "timeout_ms"),
+        (ALL["create_sandbox"], {"ttl_seconds": -1}, "ttl_seconds"),
+        (ALL["create_sandbox"], {"metadata": {"a": 1}}, "metadata.a"),
+        (ALL["create_sandbox"], {"image": "x"}, "image"),
+        (ALL["write_file"], {"sandbox_id": "s", "path": "/x"}, "content"),
+    ],
+)
+def test_wrong_arguments_are_named(tool: Tool, given: dict[str, Any], field: str) -> None:
+    bound = {"sandbox_id": "s"} if tool.bound else {}
+    with pytest.raises(BadRequestError) as refused:
+        call(tool, **given, **bound)
+    assert refused.value.field == field and refused.value.message.startswith(field)
+    assert refused.value.hint and refused.value.hint.startswith("the arguments are: ")
+    assert ("sandbox_id" in refused.value.hint) == ("sandbox_id" in tool.schema()["properties"])
+
+
+def test_only_what_the_server_serves_is_offered() -> None:
+    assert offered(WORKSPACE, EVERYTHING) == list(WORKSPACE)
+    served = {"GET /v1/sandboxes", "GET /v1/sandboxes/{sandbox_id}/fs", "POST /v1/databases/{x}/wake"}
+    assert [tool.name for tool in offered(WORKSPACE, served)] == ["list_sandboxes", "read_file"]

@@ -1,0 +1,107 @@
+"""A storage pool that is really full: a small one of its own, with a file in it that takes the rest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pandastack import Sandbox
+from pandastack.host import facts
+from tests.system.conftest import Install
+from tests.system.installation import Installation, eventually
+from tests.system.test_survival import serving, shelves
+
+MIB = 1024**2
+
+
+@pytest.fixture(scope="module")
+def place(built: Installation, install: Install) -> Installation:
+    """An installation whose pool is an image of 3 GiB."""
+    if not facts.is_root() or facts.program("mkfs.xfs") is None:
+        pytest.skip("only root can make and mount a storage pool, with mkfs.xfs")
+    made = install(PANDASTACK_READY_MACHINES="0")
+    image = made.layout.engine / "pool.img"
+    image.parent.mkdir(parents=True)
+    with image.open("wb") as file:
+        file.truncate(3 * 1024 * MIB)
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
+    made.build("base")
+    return made
+
+
+def free(pool: Path) -> int:
+    found = os.statvfs(pool)
+    return found.f_bavail * found.f_frsize
+
+
+@contextmanager
+def full(place: Installation, leave: int) -> Iterator[None]:
+    """Only ``leave`` bytes are free inside the block, also of what the file system sets aside for files that grow."""
+    pool = place.layout.engine / "pool"
+    filler, spare = pool / "filler", pool / "spare"
+    try:
+        with filler.open("wb", buffering=0) as file, spare.open("wb") as room:
+            os.posix_fallocate(room.fileno(), 0, leave)
+            os.posix_fallocate(file.fileno(), 0, free(pool) - 32 * MIB)
+            file.seek(0, os.SEEK_END)
+            with suppress(OSError):
+                while file.write(bytes(MIB // 4)):  # writing makes the file system give back what it can
+                    os.fsync(file.fileno())
+        spare.unlink()
+        yield
+    finally:
+        filler.unlink()
+        eventually(lambda: free(pool) > 1024 * MIB, 20, "the space is free again")
+
+
+def refused(http: httpx.Client, sandbox: Sandbox, below: str) -> None:
+    answer = http.post(f"/sandboxes/{sandbox.id}/{below}")
+    assert answer.status_code == 507, answer.text
+    assert "storage" in answer.json()["error"] and answer.json()["hint"]
+
+
+def test_a_sandbox_that_cannot_be_hibernated_runs_on(place: Installation) -> None:
+    with serving(place) as (server, client), server.http() as http:
+        sandbox = client.sandboxes.create("base", persistent=True)
+        sandbox.exec("head -c 20000000 /dev/urandom > /run/blob; md5sum /run/blob > /run/sum", check=True)
+        for leave in (8 * MIB, MIB):
+            with full(place, leave):
+                refused(http, sandbox, "hibernate")
+                refused(http, sandbox, "snapshots")
+                refused(http, sandbox, "checkpoints")
+                assert client.sandboxes.get(sandbox.id).status == "running"
+                assert sandbox.exec("md5sum -c /run/sum", timeout_seconds=30).exit_code == 0
+            assert shelves(place) == []
+        sandbox.hibernate()
+        assert sandbox.exec("md5sum -c /run/sum", timeout_seconds=30).exit_code == 0
+        with full(place, MIB), pytest.raises(Exception, match="storage"):
+            client.sandboxes.create("base")
+        sandbox.kill()
+        assert client.sandboxes.list() == []
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+def test_an_automatic_checkpoint_gives_its_room_to_a_hibernation(place: Installation) -> None:
+    with serving(place) as (server, client), server.http() as http:
+        body = {"template": "base", "persistent": True, "checkpoint_after_exec": True}
+        sandbox = client.sandboxes.get(http.post("/sandboxes", json=body).json()["id"])
+        url = f"/sandboxes/{sandbox.id}"
+        sandbox.exec("head -c 30000000 /dev/urandom > /run/blob; md5sum /run/blob > /run/sum", check=True)
+        eventually(lambda: http.get(f"{url}/checkpoints").json()["checkpoints"], 30, "a checkpoint is taken")
+        http.patch(f"{url}/lifecycle", json={"checkpoint_after_exec": False}).raise_for_status()
+        asked = sandbox.checkpoint("asked for")
+        sandbox.exec("head -c 30000000 /dev/urandom > /run/blob; md5sum /run/blob > /run/sum", check=True)
+        with full(place, 8 * MIB):
+            sandbox.hibernate()
+            assert client.sandboxes.get(sandbox.id).status == "hibernated"
+        assert [each.id for each in sandbox.timeline()] == [asked.id]
+        assert "checkpoint.evicted" in [each["type"] for each in http.get(f"{url}/events").json()["events"]]
+        assert sandbox.exec("md5sum -c /run/sum", timeout_seconds=30).exit_code == 0
+        sandbox.kill()
+    assert (place.left_behind(), shelves(place)) == ([], [])

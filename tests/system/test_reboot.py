@@ -1,0 +1,123 @@
+"""The host reboots: every process is gone, the disk is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+
+from pandastack import Sandbox
+from pandastack.errors import ConflictError
+from tests.system.installation import Installation, Server, eventually
+from tests.system.test_survival import COUNTER, machine_of, serving, shelves, ticking
+from tests.system.test_survival import place as place
+
+
+def reboot(place: Installation, server: Server) -> None:
+    server.kill()
+    for pid in place.machines():
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not place.machines(), 10, "every machine is gone")
+
+
+def identity(sandbox: Sandbox) -> str:
+    return sandbox.exec("cat /etc/machine-id; hostname", check=True).stdout
+
+
+def test_a_checkpoint_brings_a_running_sandbox_back(place: Installation) -> None:
+    with serving(place) as (server, client):
+        kept, bare = (client.sandboxes.create("base", persistent=True) for _ in range(2))
+        kept.exec(f"echo one > /root/file; {COUNTER}", check=True)
+        first = kept.checkpoint("first")
+        kept.exec("echo two > /root/file", check=True)
+        last = kept.checkpoint("last")
+        kept.exec("echo three > /root/file", check=True)
+        who = identity(kept)
+        reboot(place, server)
+    with serving(place) as (server, client):
+        found = client.sandboxes.get(kept.id)
+        assert found.status == "failed"
+        with server.http() as http:
+            record = http.get(f"/sandboxes/{kept.id}").json()
+            assert "did not survive a restart of the host" in record["reason"]
+            refused = http.post(f"/sandboxes/{kept.id}/exec", json={"cmd": "true"})
+            assert (refused.status_code, refused.json()["detail"]["checkpoint"]) == (409, last.id)
+            assert "wake restores its checkpoint of" in refused.json()["hint"]
+            hopeless = http.post(f"/sandboxes/{bare.id}/wake")
+            assert (hopeless.status_code, hopeless.json()["hint"]) == (409, "create a new sandbox")
+        found.wake()
+        assert found.exec("cat /root/file", check=True).stdout == "two\n"
+        assert ticking(found) and identity(found) == who
+        found.rewind(first.id)
+        assert found.exec("cat /root/file", check=True).stdout == "one\n"
+        reboot(place, server)
+    with serving(place) as (server, client):
+        found = client.sandboxes.get(kept.id)
+        found.rewind(last.id)
+        assert found.exec("cat /root/file", check=True).stdout == "two\n"
+        assert client.sandboxes.get(kept.id).status == "running"
+        for each in (kept, bare):
+            client.sandboxes.delete(each.id)
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+@pytest.mark.parametrize("point", ["rewinding", "planned", "prepared", "claimed", "rewound"])
+@pytest.mark.parametrize("before", ["running", "paused"])
+def test_killed_in_the_middle_of_a_rewind(place: Installation, point: str, before: str) -> None:
+    """It has happened or it has not; a paused sandbox that it has not happened to is still paused."""
+    with serving(place) as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        sandbox.exec("echo then > /root/file", check=True)
+        checkpoint = sandbox.checkpoint()
+        sandbox.exec("echo now > /root/file", check=True)
+        if before == "paused":
+            sandbox.pause()
+        server.kill()
+    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+        with suppress(Exception):
+            client.sandboxes.get(sandbox.id).rewind(checkpoint.id)
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        found, happened = client.sandboxes.get(sandbox.id), point == "rewound"
+        assert found.status == ("running" if happened else before)
+        found.resume()
+        assert found.exec("cat /root/file", check=True).stdout == ("then\n" if happened else "now\n")
+        found.kill()
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+@pytest.mark.parametrize("point", ["planned", "prepared", "claimed", "running"])
+def test_killed_in_the_middle_of_a_restore(place: Installation, point: str) -> None:
+    with serving(place) as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        sandbox.exec("echo kept > /root/file", check=True)
+        sandbox.checkpoint()
+        reboot(place, server)
+    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+        with suppress(Exception):
+            client.sandboxes.get(sandbox.id).wake()
+        server.process.wait(30)
+    with serving(place) as (server, client):
+        found = client.sandboxes.get(sandbox.id)
+        assert found.status == ("running" if point == "running" else "failed")
+        found.wake()
+        assert found.exec("cat /root/file", check=True).stdout == "kept\n"
+        found.kill()
+    assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+def test_a_sandbox_whose_machine_died_goes_back_to_a_checkpoint(place: Installation) -> None:
+    with serving(place) as (server, client):
+        sandbox = client.sandboxes.create("base", persistent=True)
+        sandbox.exec("echo kept > /root/file", check=True)
+        sandbox.checkpoint()
+        os.kill(machine_of(server, sandbox), signal.SIGKILL)
+        eventually(lambda: client.sandboxes.get(sandbox.id).status == "failed", 10, "it has failed")
+        with pytest.raises(ConflictError):
+            sandbox.exec("true")
+        sandbox.wake()
+        assert sandbox.exec("cat /root/file", check=True).stdout == "kept\n"
+        sandbox.kill()
+    assert (place.left_behind(), shelves(place)) == ([], [])
