@@ -132,14 +132,20 @@ class SandboxTimeout(PandastackError):
 
 
 class ExecInterrupted(PandastackError):
-    """A stream of output ended without an outcome: whether the command finished is unknown."""
+    """A stream of output ended without an outcome: whether the command finished is unknown.
+
+    ``process_id`` names the record that the sandbox keeps of it, when the server said so: it knows.
+    """
 
     code = "exec_interrupted"
 
-    def __init__(self, message: str, *, partial_stdout: str = "", partial_stderr: str = "") -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, partial_stdout: str = "", partial_stderr: str = "", process_id: str | None = None
+    ) -> None:
+        super().__init__(message, hint=f"sandbox.processes.get({process_id!r}) knows" if process_id else None)
         self.partial_stdout = partial_stdout
         self.partial_stderr = partial_stderr
+        self.process_id = process_id
 
 
 class CommandFailed(PandastackError):

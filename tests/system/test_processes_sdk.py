@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pandastack import AsyncClient, Client, ConflictError, NotFoundError, Sandbox
+from pandastack import AsyncClient, Client, ConflictError, ExecInterrupted, NotFoundError, Sandbox
 from tests.system.conftest import Install
 from tests.system.installation import Installation, Server
 
@@ -70,6 +70,20 @@ def test_following_goes_on_after_a_restart_of_the_server(built: Installation, in
         assert codes == [6]
         assert "".join(out) == "".join(f"line {number}\n" for number in range(1, 41))
         sandbox.kill()
+
+
+def test_an_interrupted_stream_names_the_process_that_goes_on(built: Installation, install: Install) -> None:
+    place = install("base", PANDASTACK_READY_MACHINES="0")
+    with place.serving() as server, Client(server.url, server.token) as client:
+        sandbox = client.sandboxes.create("base", persistent=True)
+        with pytest.raises(ExecInterrupted) as interrupted:
+            sandbox.exec_stream("echo on; sleep 1; echo still; exit 8", lambda chunk: server.kill())
+    assert interrupted.value.process_id is not None
+    with place.serving() as server, Client(server.url, server.token) as client:
+        process = client.sandboxes.get(sandbox.id).processes.get(interrupted.value.process_id)
+        assert process.wait(60) == 8
+        assert process.output() == b"on\nstill\n"
+        client.sandboxes.delete(sandbox.id)
 
 
 def test_the_command_line(server: Server, sandbox: Sandbox) -> None:

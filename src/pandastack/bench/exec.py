@@ -22,8 +22,8 @@ from pandastack.bench.report import Row, summarize
 
 AT_ONCE = 50
 BOXES = 10
-STREAM_MB = 60
-FILE_MB = 30
+STREAM_MB = 24
+FILE_MB = 16
 _TEXT = "/run/bench-text"
 _FILE = "/run/bench-file"
 _MAKE = f"yes 'the quick brown fox jumps over the lazy dog' | head -c {STREAM_MB}000000 > {_TEXT}"
@@ -96,13 +96,13 @@ class Wire:
 
 
 def measure(api: Api, wire: Wire, floor: Floor, n: int) -> Samples:
-    """All measures, ``n`` samples of what is short and a quarter of that of what is long."""
+    """All measures, ``n`` samples of what is short, half or a quarter of that of what is long."""
     samples = Samples()
     sandbox = api.create()
     _warm(api, samples, sandbox, n)
     samples.echo_ms = wire.echoes(sandbox, 2 * n)
     with bare_machine(floor) as raw:
-        _transfers(api, wire, raw, samples, sandbox, max(3, n // 4))
+        _transfers(api, wire, raw, samples, sandbox, max(5, n // 2))
     _at_once(api, samples.in_one_per_s, [sandbox], max(3, n // 4))
     others = [api.create() for _ in range(BOXES)]
     _at_once(api, samples.across_ten_per_s, others, max(3, n // 4))

@@ -74,12 +74,14 @@ class AsyncCommandStream:
     def __init__(self, on_stdout: Callable[[str], object] | None, on_stderr: Callable[[str], object] | None) -> None:
         self._listeners = {"stdout": on_stdout, "stderr": on_stderr}
         self._tails = {"stdout": _Tail(), "stderr": _Tail()}
+        self._process_id: str | None = None
 
     async def run(self, client: AsyncClient, sandbox_id: str, cmd: str, timeout_seconds: float | None) -> int:
         """Run ``cmd`` and return its exit code. Raises SandboxTimeout and ExecInterrupted."""
         call = exec_command(sandbox_id, cmd, timeout_seconds, streamed=True, default=client.timeout)
         with mapped_command_timeout():
             response = await client.transport.run(call)
+        self._process_id = response.headers.get("x-pandastack-process")
         async with aclosing(response):
             return await self._read(response, client.api_url)
 
@@ -131,4 +133,5 @@ class AsyncCommandStream:
             f"{reason}; whether the command finished is unknown",
             partial_stdout=self._tails["stdout"].text(),
             partial_stderr=self._tails["stderr"].text(),
+            process_id=self._process_id,
         )

@@ -75,12 +75,14 @@ class CommandStream:
     def __init__(self, on_stdout: Callable[[str], object] | None, on_stderr: Callable[[str], object] | None) -> None:
         self._listeners = {"stdout": on_stdout, "stderr": on_stderr}
         self._tails = {"stdout": _Tail(), "stderr": _Tail()}
+        self._process_id: str | None = None
 
     def run(self, client: Client, sandbox_id: str, cmd: str, timeout_seconds: float | None) -> int:
         """Run ``cmd`` and return its exit code. Raises SandboxTimeout and ExecInterrupted."""
         call = exec_command(sandbox_id, cmd, timeout_seconds, streamed=True, default=client.timeout)
         with mapped_command_timeout():
             response = client.transport.run(call)
+        self._process_id = response.headers.get("x-pandastack-process")
         with closing(response):
             return self._read(response, client.api_url)
 
@@ -132,4 +134,5 @@ class CommandStream:
             f"{reason}; whether the command finished is unknown",
             partial_stdout=self._tails["stdout"].text(),
             partial_stderr=self._tails["stderr"].text(),
+            process_id=self._process_id,
         )
