@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -319,6 +320,19 @@ def test_a_killed_server_loses_neither_output_nor_exit_code(place: Installation)
         assert box.output(chosen, stream="stderr").decode() == COUNTED.replace("line", "err")
         assert http.post(f"{box.path}/{waiting['id']}/stdin?close=1", content=b"more\n").json() == {"bytes": 5}
         assert box.output(waiting["id"]) == b"got more\n"
+        client.sandboxes.delete(sandbox.id)
+
+
+def test_a_deadline_is_kept_while_the_server_is_away(place: Installation) -> None:
+    with place.serving() as server, Client(server.url, server.token) as client, server.http() as http:
+        sandbox = client.sandboxes.create("base", persistent=True)
+        started = Box(http, sandbox.id).start("trap '' TERM; echo on; sleep 600", timeout_seconds=3)
+        server.kill()
+    time.sleep(6)  # nobody is there to be told
+    with place.serving() as server, Client(server.url, server.token) as client, server.http() as http:
+        ended = Box(http, sandbox.id).get(started["id"])
+        assert (ended["status"], ended["timed_out"], ended["exit_code"]) == ("exited", True, 137)
+        assert Box(http, sandbox.id).output(started["id"]) == b"on\n"
         client.sandboxes.delete(sandbox.id)
 
 

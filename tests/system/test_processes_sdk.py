@@ -33,6 +33,13 @@ def test_start_feed_follow_and_wait(sandbox: Sandbox) -> None:
         sandbox.processes.get("99999999")
 
 
+def test_input_that_is_longer_than_a_request_may_be(sandbox: Sandbox) -> None:
+    process = sandbox.processes.start("wc -c", stdin=True)
+    assert process.send_stdin(b"x" * 10_000_000, close=True) == 10_000_000
+    assert process.wait(60) == 0
+    assert process.output() == b"10000000\n"
+
+
 def test_kill_and_a_wait_that_gives_up(sandbox: Sandbox) -> None:
     process = sandbox.processes.start("sleep 60")
     with pytest.raises(TimeoutError):

@@ -320,3 +320,16 @@ def test_a_terminal_nobody_comes_back_to_is_hung_up(built: Installation, install
         screen.socket.socket.close()
         ended = http.post(f"/sandboxes/{sandbox.id}/processes/{screen.id}/wait", json={"timeout_seconds": 60}).json()
         assert ended["status"] == "exited"
+
+
+def test_a_terminal_whose_server_was_killed_is_hung_up_too(built: Installation, install: Install) -> None:
+    place = install("base", PANDASTACK_READY_MACHINES="0", PANDASTACK_TERMINAL_LINGER_SECONDS="0.5")
+    with place.serving() as server, Client(server.url, server.token) as client:
+        sandbox = client.sandboxes.create("base", persistent=True)
+        screen = Screen(server, f"/sandboxes/{sandbox.id}/ssh")
+        screen.until(PROMPT)
+        server.kill()
+    with place.serving() as server, Client(server.url, server.token) as client, server.http() as http:
+        ended = http.post(f"/sandboxes/{sandbox.id}/processes/{screen.id}/wait", json={"timeout_seconds": 60}).json()
+        assert ended["status"] == "exited"
+        client.sandboxes.delete(sandbox.id)

@@ -149,7 +149,7 @@ async def open_control_plane(
             tasks.start_soon(recovery.follow)
             tasks.start_soon(reaper.run)
             tasks.start_soon(timeline.run)
+            tasks.start_soon(plane.terminals.run)  # before what tells it of terminals
             tasks.start_soon(processes.run)
-            tasks.start_soon(plane.terminals.run)
             yield plane
             tasks.cancel_scope.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal as signals
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from pandastack.services.refusals import unusable
 from pandastack.services.registry import Registry
 from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import HIBERNATED, RUNNING
+from pandastack.store.sandboxes import HIBERNATED, RUNNING, SandboxRecord
 
 LONGEST_WAIT_SECONDS = 3600.0
 _MAX_TEXT = 4096
@@ -66,6 +66,8 @@ class Processes:
         self._streams = streams
         self._settings = settings
         self._tasks: TaskGroup | None = None
+        self.on_found: list[Callable[[SandboxRecord, Mapping[str, Any]], None]] = []
+        """Told each process that runs in a sandbox when the server begins, or the sandbox wakes."""
 
     def plan(self, body: Mapping[str, Any]) -> NewProcess:
         """Check what a caller sent; raises :class:`BadRequestError` with the field's name."""
@@ -219,9 +221,14 @@ class Processes:
         except PandastackError as error:
             log.warning("processes are not known", sandbox_id=sandbox_id, cause=repr(error))
             return
-        for each in found:
-            if each["running"] and not each["background"]:
+        sandbox = self._registry.get(sandbox_id)
+        if sandbox is None:
+            return
+        for each in (process for process in found if process["running"]):
+            if not each["background"]:
                 self._watch(sandbox_id, each["id"])
+            for tell in self.on_found:
+                tell(sandbox, each)
 
     def _watch(self, sandbox_id: str, process: str) -> None:
         if self._tasks is not None:

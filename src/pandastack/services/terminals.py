@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 import structlog
@@ -16,6 +17,7 @@ from pandastack.errors import BadRequestError, NotFoundError, PandastackError
 from pandastack.services.commands import checked_id
 from pandastack.services.processes import NewProcess, Processes, checked_size
 from pandastack.services.settings import Settings
+from pandastack.store.sandboxes import SandboxRecord
 
 _LOGIN_SHELL = "if [ -x /bin/bash ]; then exec /bin/bash -l; fi; exec /bin/sh -l"
 _HANGUP = 1
@@ -48,6 +50,7 @@ class Terminals:
         self._settings = settings
         self._watched: dict[tuple[str, str], _Terminal] = {}
         self._tasks: TaskGroup | None = None
+        processes.on_found.append(self._found)
 
     async def open(
         self,
@@ -132,6 +135,13 @@ class Terminals:
         """Until cancelled: hang up terminals whose viewers do not come back."""
         async with anyio.create_task_group() as self._tasks:
             await anyio.sleep_forever()
+
+    def _found(self, sandbox: SandboxRecord, process: Mapping[str, Any]) -> None:
+        """A login shell that was left by the viewers of a former server, or before its sandbox slept."""
+        if process["pty"] and process["cmd"] == _LOGIN_SHELL and self._tasks is not None:
+            place = Place(sandbox.workspace, sandbox.id, str(process["id"]), 0)
+            terminal = self._watched.setdefault((place.sandbox_id, place.id), _Terminal())
+            self._tasks.start_soon(self._linger, place, terminal)
 
     async def _linger(self, place: Place, terminal: _Terminal) -> None:
         with anyio.move_on_after(self._settings.terminal_linger_seconds):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _WAIT_SECONDS = 20.0
 """How long one request waits for the end of a process; well below what clients wait for an answer."""
+_INPUT_BYTES = 1 << 20
+"""How much goes into one request to a standard input."""
 _RECONNECT_SECONDS = 60.0
 """How long a stream that broke is tried again."""
 
@@ -113,8 +115,16 @@ class AsyncProcess:
     async def send_stdin(self, data: bytes | str, *, close: bool = False) -> int:
         """Write to its standard input and end that with ``close``; returns the bytes it took."""
         content = data.encode() if isinstance(data, str) else bytes(data)
-        call = self._call("POST", "/stdin", params={"close": "1"} if close else {}, content=content)
-        return int((await self._sandbox.client.transport.object(call))["bytes"])
+        taken = 0
+        for at in range(0, max(len(content), 1), _INPUT_BYTES):
+            piece = content[at : at + _INPUT_BYTES]
+            last = at + len(piece) == len(content)
+            query = {"close": "1"} if close and last else {}
+            answer = await self._sandbox.client.transport.object(
+                self._call("POST", "/stdin", params=query, content=piece)
+            )
+            taken += int(answer["bytes"])
+        return taken
 
     async def signal(self, signal: int | str = "TERM") -> None:
         """Send a signal, by name or number, to its process group. Raises ConflictError when it has ended."""
