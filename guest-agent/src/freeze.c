@@ -35,23 +35,25 @@ void freeze_join(void)
 		(void)!write(members, "0", 1);
 }
 
-static bool all_stand(void)
+/* Whether the group says so of itself. */
+static bool says(const char *state)
 {
 	char text[128];
 	ssize_t size = pread(events, text, sizeof text - 1, 0);
 
 	text[size > 0 ? size : 0] = 0;
-	return size <= 0 || strstr(text, "frozen 1");
+	return strstr(text, state);
 }
 
 void freeze(void)
 {
 	uint64_t began = now_ns(), spent = 0;
 
-	if (control < 0 || frozen || write(control, "1", 1) != 1)
+	/* Without programs there is nothing to hold; a copy then need not run the code that lets them go on either. */
+	if (control < 0 || events < 0 || frozen || says("populated 0") || write(control, "1", 1) != 1)
 		return;
 	frozen = true;
-	while (!all_stand() && (spent = now_ns() - began) < STAND_NS) {
+	while (!says("frozen 1") && (spent = now_ns() - began) < STAND_NS) {
 		struct pollfd change = { events, POLLPRI, 0 };
 
 		poll(&change, 1, (int)((STAND_NS - spent) / 1000000u) + 1);

@@ -6,6 +6,7 @@ Every measure takes turns with the floor, so that a host whose speed drifts does
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ ASLEEP = 5
 
 AGAINST_FLOOR = ("fork", "fork_first_exec", "fork_tree_8", "wake", "wake_first_exec")
 
+_SETTLE_SECONDS = 1.0
 _WRITE = "mount -t tmpfs -o size=1g none /mnt && tr '\\0' x </dev/zero | head -c {mib}M >/mnt/written"
 
 
@@ -135,17 +137,25 @@ def _hibernate_after(subject: Subject, template: str | None, mib: int, into: lis
 
 def _footprint(subject: Subject, samples: Samples) -> None:
     api = subject.api
-    before = _used(subject.pool)
+    before = _settled(subject.pool)
     made = [api.create() for _ in range(ASLEEP)]
     for sandbox in made:
         api.post(f"/sandboxes/{sandbox}/hibernate")
-    samples["hibernated_mib"].append((_used(subject.pool) - before) / ASLEEP / MIB)
+    samples["hibernated_mib"].append((_settled(subject.pool) - before) / ASLEEP / MIB)
     for sandbox in made:
         api.delete(sandbox)
 
 
+def _settled(pool: Path) -> int:
+    """Bytes in use on the pool's file system, once what was deleted before has become free."""
+    before, now = -1, _used(pool)
+    while now != before:
+        time.sleep(_SETTLE_SECONDS)
+        before, now = now, _used(pool)
+    return now
+
+
 def _used(pool: Path) -> int:
-    """Bytes in use on the pool's file system."""
     os.sync()  # blocks are given out when data is written back
     status = os.statvfs(pool)
     return (status.f_blocks - status.f_bfree) * status.f_frsize

@@ -237,7 +237,7 @@ async def _introduce(held: Held, order: Order, *, quiet: bool) -> None:
 
 
 async def _rehearse(held: Held) -> None:
-    """Let the guest take on an identity once, then stop its CPUs.
+    """Let the guest take on an identity once, and stand still as for a capture; then stop its CPUs.
 
     Memory that is touched for the first time is mapped, and under software emulation code that runs for the first time
     is translated: that is most of what a create costs. Nothing of the rehearsal remains: the identity is given anew,
@@ -245,6 +245,7 @@ async def _rehearse(held: Held) -> None:
     ten megabytes for as long as it waits.
     """
     await _introduce(held, Order(sandbox="", hostname="template"), quiet=held.quiet)
+    await held.channel.quiesce(HANDSHAKE_DEADLINE, freeze=True)  # the identity at the claim lets its programs go on
     await held.machine.pause()
 
 

@@ -25,6 +25,10 @@ from pandastack.errors import PandastackError
 log = structlog.get_logger(__name__)
 
 
+MOST_EMPTY = 16
+"""Empty machines that wait for a template after a burst, at the most: the largest fork tree."""
+
+
 @dataclass
 class _Stock:
     """What waits for one template."""
@@ -32,10 +36,13 @@ class _Stock:
     template: Installed
     rehearsed: deque[Prepared] = field(default_factory=deque)
     empty: deque[Prepared] = field(default_factory=deque)
+    asked: int = 0
+    """How many empty ones were asked for since there were enough: so many may be wanted at once again."""
 
 
 class Ready:
-    """``depth`` machines of each kind made ahead for each template that is in use."""
+    """``depth`` machines of each kind made ahead for each template that is in use; as many empty ones as were asked for
+    in a burst."""
 
     def __init__(self, resources: Resources, lives: TaskGroup, depth: int) -> None:
         self._resources = resources
@@ -81,6 +88,7 @@ class Ready:
             if stock.template.key == origin.key:
                 yield stock.rehearsed
             if origins.fits(stock.template, origin):
+                stock.asked += 1
                 yield stock.empty
 
     def waiting(self) -> list[list[Prepared]]:
@@ -103,11 +111,13 @@ class Ready:
             await self._short.wait()
             self._short = anyio.Event()
             for stock in list(self._stocks.values()):
-                await self._fill(stock.template, stock.rehearsed, rehearsed=True)
-                await self._fill(stock.template, stock.empty, rehearsed=False)
+                await self._fill(stock.template, stock.rehearsed, self._depth, rehearsed=True)
+                burst = min(stock.asked, MOST_EMPTY) if self._depth else 0
+                await self._fill(stock.template, stock.empty, max(self._depth, burst), rehearsed=False)
+                stock.asked = 0
 
-    async def _fill(self, template: Installed, waiting: deque[Prepared], *, rehearsed: bool) -> None:
-        while sum(each.usable for each in waiting) < self._depth:
+    async def _fill(self, template: Installed, waiting: deque[Prepared], depth: int, *, rehearsed: bool) -> None:
+        while sum(each.usable for each in waiting) < depth:
             await self._calm.wait()
             try:
                 waiting.append(await self._start(template, rehearsed=rehearsed))
