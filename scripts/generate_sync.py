@@ -39,7 +39,7 @@ _FUNCTIONS = (
     "explore",
     "pack_tree",
     "pause",
-    "read_file",
+    "read_piece",
     "run_all",
     "scope",
     "settled",

@@ -66,6 +66,9 @@ PLAIN = {
     "GET /version": "test_health_version_and_metrics_need_no_token",
     "GET /metrics": "test_health_version_and_metrics_need_no_token",
     "GET /v1/version": "test_version",
+    "POST S/repl": "test_one_piece_of_code",
+    "GET /v1/repl/languages": "test_one_piece_of_code",
+    "GET S/repl/sessions": "test_10_a_session",
     "WS S/ssh": "test_14_a_terminal",
     "WS S/exec/pty": "test_14_a_terminal",
     "WS S/exec/ws": "test_commands_over_one_websocket",
@@ -81,7 +84,6 @@ NOT_SERVED = {
     "one workspace per server: organisations are optional for self-hosting": routes("""POST /v1/me/current-org
         GET /v1/orgs  POST /v1/orgs  GET /v1/orgs/{}  GET /v1/orgs/{}/members  POST /v1/orgs/{}/members
         DELETE /v1/orgs/{}/members/{}  POST /v1/orgs/invites/{}/accept"""),
-    "code contexts are not built yet": SECTIONS[8],
     "ports, proxy and previews are not built yet": SECTIONS[13],
     "templates are built by the command line, not over the API": routes("""DELETE /v1/templates/{}
         POST /v1/templates/build  GET /v1/templates/builds  GET /v1/templates/builds/{}
@@ -96,9 +98,6 @@ NOT_SERVED = {
 }
 
 METHODS_NOT_SERVED = {
-    "CodeContext.": "POST S/repl/sessions",
-    "Sandbox.create_code_context": "POST S/repl/sessions",
-    "Sandbox.createCodeContext": "POST S/repl/sessions",
     "Sandbox.preview_urls": "GET S/ports",
     "Sandbox.previewUrls": "GET S/ports",
     "TemplatesAPI.delete": "DELETE /v1/templates/{}",
@@ -120,7 +119,6 @@ METHODS_NOT_SERVED = {
 """Methods of the SDKs, by the beginning of their names, and the route that each is waiting for."""
 
 CHECKLIST_NOT_BUILT = {
-    10: "code contexts are not built yet",
     11: "databases are not built yet",
     12: "templates are built by the command line, not over the API",
     13: "functions are not built yet",

@@ -293,6 +293,26 @@ def test_09_settings_and_sleepers_survive_a_restart(small: Installation) -> None
         assert http.delete(url).status_code == 204
 
 
+def test_10_a_session(http: httpx.Client) -> None:
+    url = f"/sandboxes/{http.post('/sandboxes', json={'template': 'code-interpreter'}).json()['id']}/repl/sessions"
+    made = http.post(url, json={})
+    session: dict[str, Any] = made.json()
+    assert (made.status_code, session["id"], session["language"]) == (201, session["session_id"], "python")
+    assert url.startswith(f"/sandboxes/{session['sandbox_id']}/") and session["created_at"]
+    ran = http.post(f"{url}/{session['id']}/run", json={"code": "raise ValueError('why')"}).json()
+    assert ran["exit"] == ran["exit_code"] == 1 and "ValueError: why" in ran["error"]
+    assert isinstance(ran["duration_ms"], int) and (ran["stdout"], ran["results"]) == ("", [])
+    late = http.post(f"{url}/{session['id']}/run", json={"code": "while True: pass", "timeout_ms": 1000})
+    assert late.status_code >= 500 and "timeout" in late.json()["error"]
+    ran = http.post(f"{url}/{session['id']}/run", json={"code": "'alive'"}).json()
+    assert (ran["exit"], ran["results"][0]["text/plain"]) == (0, "'alive'")
+    (listed,) = http.get(url).json()
+    assert (listed["id"], listed["cells"]) == (session["id"], 3)
+    assert [http.delete(f"{url}/{session['id']}").status_code for _ in range(2)] == [204, 404]
+    assert http.post(f"{url}/{session['id']}/run", json={"code": "1"}).status_code == 404
+    http.delete(f"/sandboxes/{session['sandbox_id']}")
+
+
 @pytest.mark.parametrize("route", ["ssh", "exec/pty"])
 def test_14_a_terminal(server: Server, path: str, route: str) -> None:
     with websocket(server, f"{path}/{route}?rows=31&cols=97") as socket:

@@ -54,6 +54,15 @@ def test_commands_over_one_websocket(server: Server, path: str) -> None:
         assert ended["id"] == "slow" and ("exit" in ended or "error" in ended)
 
 
+def test_one_piece_of_code(http: httpx.Client, path: str) -> None:
+    languages = http.get("/repl/languages").json()
+    assert {"python", "bash"} <= set(languages)
+    ran = http.post(f"{path}/repl", json={"code": "import sys; print(6 * 7); sys.exit(3)"})
+    assert (ran.status_code, ran.json()["language"]) == (200, "python")
+    assert [ran.json()[each] for each in ("stdout", "stderr", "exit_code")] == ["42\n", "", 3]
+    assert http.post(f"{path}/repl", json={"code": "1", "language": "cobol"}).status_code == 400
+
+
 def test_languages_of_servers(http: httpx.Client) -> None:
     told = http.get("/lsp/languages").json()
     assert told["supported"] == ["python"] and told["note"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
 from typing import Any
@@ -232,3 +233,21 @@ def test_the_routes_for_a_copy_that_carries_nothing_have_no_body(sdk: Official) 
     """What makes the empty bodies of the contract matter: the clients really send them."""
     sent = sdk.run("copies.fork").requests
     assert len([each for each in sent if re.fullmatch(r"POST /v1/sandboxes/[^/]+/fork", each)]) == 2
+
+
+def test_cells_of_code(sdk: Official) -> None:
+    seen = sdk.run("contexts.cells").value
+    assert seen["id"]
+    assert (seen["none"]["results"], seen["none"]["exit"], seen["none"]["error"]) == ([], 0, None)
+    value = seen["value"]
+    assert (value["stdout"], value["stderr"], value["text"]) == ("out\n", "err\n", "42")
+    assert [each["text/plain"] for each in value["results"]] == ["42"]
+    assert seen["raised"]["exit"] == 1 and "ZeroDivisionError" in seen["raised"]["error"]
+    assert seen["kept"]["text"] == seen["after"]["text"] == "41", "neither an exception nor a limit ends a session"
+    (rich,) = seen["rich"]["results"]
+    assert rich["text/html"] == "<b>ü</b>" and all(isinstance(each, str) for each in rich.values())
+    assert json.loads(rich["application/json"]) == {"a": 1}
+    assert is_error(seen["late"], "SandboxTimeout")
+    assert is_error(seen["empty"], "BadRequestError", "code")
+    assert is_error(seen["closed"], "NotFoundError")
+    assert is_error(seen["language"], "BadRequestError")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -123,3 +125,28 @@ def test_a_file_cannot_replace_a_directory(sandbox: Sandbox, http: httpx.Client)
 
 def test_files_of_no_fixed_size_are_read_whole(sandbox: Sandbox) -> None:
     assert b"MemTotal" in sandbox.filesystem.read("/proc/meminfo")
+
+
+def test_a_file_in_pieces(http: httpx.Client, sandbox: Sandbox) -> None:
+    url, path = f"/sandboxes/{sandbox.id}/fs", "/srv/pieces/file"
+
+    def put(offset: int | str, content: bytes) -> httpx.Response:
+        return http.put(url, params={"path": path, "offset": offset}, content=content)
+
+    assert put(0, b"one ").json() == {"path": path, "bytes": 4}
+    assert put(4, b"two").status_code == 200
+    for wrong in (3, 8):
+        assert put(wrong, b"lost").status_code == 409
+    assert put("-1", b"").status_code == 400
+    assert sandbox.filesystem.read(path) == b"one two"
+    assert put(0, b"anew").status_code == 200
+    assert sandbox.filesystem.read(path) == b"anew"
+    assert sandbox.exec("ls -A /tmp | grep pandastack || true").stdout == ""
+
+
+def test_a_local_file_larger_than_a_request_may_be(sandbox: Sandbox, tmp_path: Path) -> None:
+    local = tmp_path / "large"
+    local.write_bytes(os.urandom(40 * 1024**2))
+    assert sandbox.filesystem.upload(local, "/srv/large") == {"path": "/srv/large", "bytes": 40 * 1024**2}
+    digest = hashlib.sha256(local.read_bytes()).hexdigest()
+    assert sandbox.exec("sha256sum /srv/large; ls /srv/large*").stdout == f"{digest}  /srv/large\n/srv/large\n"

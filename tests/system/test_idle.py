@@ -20,7 +20,14 @@ def test_idle_sandboxes_are_deleted(http: httpx.Client, client: Client, create: 
     idle, kept = create(ttl_seconds=1), create(ttl_seconds=1, persistent=True)
     limits = idle.lifecycle()
     assert datetime.fromisoformat(limits.pop("expires_at")) > datetime.now(UTC)
-    assert limits == {"ttl_seconds": 1, "persistent": False, "idle_seconds": 0, "on_expire": "delete"}
+    assert limits == {
+        "ttl_seconds": 1,
+        "persistent": False,
+        "idle_seconds": 0,
+        "on_expire": "delete",
+        "checkpoint_every": None,
+        "checkpoint_after_exec": False,
+    }
     eventually(lambda: not exists(http, idle.id), 10, "the idle sandbox is deleted")
     assert exists(http, kept.id)
     kept.set_persistent(False)

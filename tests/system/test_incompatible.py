@@ -33,7 +33,10 @@ def test_a_snapshot_of_another_host_is_refused(
         answer = http.post(path, json=body)
         assert answer.status_code == 409, answer.text
         assert f"was made with {field} {value}, this host has" in answer.json()["error"]
-        assert answer.json()["hint"] == "take it again on this host"
+        assert (
+            answer.json()["hint"]
+            == "what ran in it needs the VMM and the CPU of then: restore it on such a host, or delete it"
+        )
     assert {each.id for each in client.sandboxes.list()} == before
     assert machines <= set(server.installation.machines())
     assert sandbox.exec("cat /root/file", check=True).stdout == "now\n"

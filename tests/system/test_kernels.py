@@ -245,6 +245,15 @@ def test_a_user_who_ends_the_kernels_gets_new_ones(create: Create) -> None:
     assert sandbox.create_code_context("bash").run_code("echo back").stdout == "back\n"
 
 
+def test_python_kernels_end_with_their_server(create: Create) -> None:
+    sandbox = create("code-interpreter")
+    assert value(sandbox.create_code_context(), "1") == "1"
+    assert sandbox.exec("pgrep -fc kernels/[z]ygote.py", check=True).stdout.strip() >= "2"
+    gone = "until ! pgrep -f kernels/[z]ygote.py; do sleep 0.1; done"
+    assert sandbox.exec(f"pkill -9 -f kernels/[s]erver.py; {gone}", timeout_seconds=30).exit_code == 0
+    assert value(sandbox.create_code_context(), "2") == "2"
+
+
 def test_the_command_line(server: Server, home: Sandbox, tmp_path) -> None:
     argv = ["sandbox", "repl", home.id, "--timeout", "60", "--save", str(tmp_path / "pictures")]
     code = "import matplotlib.pyplot as plt; plt.plot([1]); plt.show(); print('seen'); 6 * 7"

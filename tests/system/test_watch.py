@@ -10,10 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from pandastack import Sandbox
 from tests.system.conftest import Create
-from tests.system.installation import eventually
+from tests.system.installation import Server, eventually
 
 
 @contextmanager
@@ -65,6 +67,23 @@ def test_everything_below_a_directory(http: httpx.Client, create: Create) -> Non
         assert ("modified", "/srv/w/renamed/file", False) in until(changes, "/srv/w/mark4")
         sandbox.exec("rm -r /srv/w", check=True)
         assert list(changes)[-1] == {"type": "deleted", "path": "/srv/w", "is_dir": False}
+
+
+def test_the_same_over_a_socket(server: Server, create: Create) -> None:
+    sandbox = create()
+    url = f"ws{server.url.removeprefix('http')}/v1/sandboxes/{sandbox.id}/fs/watch?recursive=1&path="
+    token = {"Authorization": f"Bearer {server.token}"}
+    for path, status in (("/nowhere", 404), ("relative", 400)):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url + path, additional_headers=token)
+        assert refused.value.response.status_code == status
+    sandbox.exec("mkdir /srv/w", check=True)
+    with connect(url + "/srv/w", additional_headers=token) as socket:
+        assert json.loads(socket.recv(60)) == {"type": "ready", "path": "/srv/w", "is_dir": False}
+        sandbox.exec("mkdir /srv/w/new && rm -r /srv/w", check=True)
+        told = [json.loads(frame) for frame in socket]
+    assert {"type": "created", "path": "/srv/w/new", "is_dir": True} in told
+    assert told[-1] == {"type": "deleted", "path": "/srv/w", "is_dir": False}
 
 
 def test_one_directory_alone(http: httpx.Client, create: Create) -> None:

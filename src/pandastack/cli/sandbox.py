@@ -175,11 +175,9 @@ def _download(sandbox_id: str, path: str, local: Path) -> int:
 
 
 def _upload(local: Path, sandbox_id: str, path: str) -> int:
+    target = posixpath.join(path, local.name) if path.endswith("/") else path
     try:
-        content = local.read_bytes()
+        with local.open("rb"), connect() as client:
+            return int(client.sandboxes.get(sandbox_id).filesystem.upload(local, target)["bytes"])
     except OSError as cause:
         raise PandastackError(f"cannot read {local}: {cause.strerror}") from cause
-    target = posixpath.join(path, local.name) if path.endswith("/") else path
-    with connect() as client:
-        client.sandboxes.get(sandbox_id).filesystem.write(target, content)
-    return len(content)

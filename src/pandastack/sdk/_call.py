@@ -151,7 +151,10 @@ def file_search(sandbox_id: str, path: str, name: str, text: str | None, limit: 
     return Call("GET", f"/sandboxes/{segment(sandbox_id)}/fs/search", params=params, into_guest=True)
 
 
-def file_call(method: str, sandbox_id: str, path: str, what: str = "", content: bytes | None = None) -> Call:
+def file_call(
+    method: str, sandbox_id: str, path: str, what: str = "", content: bytes | None = None, offset: int | None = None
+) -> Call:
     """A call on a path inside a sandbox; ``what`` is ``/dir``, ``/stat`` or nothing for the file itself."""
     where = f"/sandboxes/{segment(sandbox_id)}/fs{what}"
-    return Call(method, where, params={"path": path}, content=content, into_guest=True)
+    params = {"path": path} | ({} if offset is None else {"offset": str(offset)})
+    return Call(method, where, params=params, content=content, into_guest=True)

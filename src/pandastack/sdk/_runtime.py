@@ -80,14 +80,16 @@ async def async_pause(seconds: float, cancel: AsyncCancelEvent | None = None) ->
         return
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """All bytes of a local file. Raises OSError."""
-    return Path(path).read_bytes()
+def read_piece(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
+    """At most ``size`` bytes of a local file from ``offset`` on; none at its end. Raises OSError."""
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
-async def async_read_file(path: str | os.PathLike[str]) -> bytes:
-    """All bytes of a local file, read outside the event loop. Raises OSError."""
-    return await asyncio.to_thread(read_file, path)
+async def async_read_piece(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
+    """The same outside the event loop."""
+    return await asyncio.to_thread(read_piece, path, offset, size)
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:

@@ -25,6 +25,8 @@ _MOST_SAID = 16 * 1024  # bytes of a program's complaints
 _HELD_BACK = 256 * 1024  # bytes of an archive
 _LINE = 1000  # characters of a line that is found
 _EXISTS = 17
+_ELSEWHERE = 18
+"""Exit code for a file that does not end where the next piece of it is to go."""
 MISSING = 44
 """Exit code of our scripts for a path that does not exist."""
 _ENVIRONMENT = "export LC_ALL=C; "
@@ -39,6 +41,10 @@ exec chmod $3 -- "$2" "$1"
 _MKDIR = 'mkdir -p -- "$1" && if test -n "$2"; then exec chmod -- "$2" "$1"; fi'
 _PACK = f"""cd -- "$1" || {{ test -e "$1" && exit 20; exit {MISSING}; }}
 exec tar --format=posix --numeric-owner -cf - .
+"""
+_APPEND = f"""if test "$3" = 0; then mkdir -p -- "$(dirname -- "$2")" && : > "$2" || exit 1; fi
+test "$(stat -Lc %s -- "$2")" = "$3" || {{ rm -f -- "$1"; exit {_ELSEWHERE}; }}
+cat -- "$1" >> "$2"; status=$?; rm -f -- "$1"; exit $status
 """
 _UNPACK = 'mkdir -p -- "$1" && tar -C "$1" -xf "$2"; status=$?; rm -f -- "$2"; exit $status'
 _FIND = f"""test -e "$1" || exit {MISSING}
@@ -105,10 +111,24 @@ class Trees:
         """Unpack a tar archive into a directory, which is made. Nothing is unpacked of one that is refused."""
         where, one = checked_path(path), TarFilter(skip_links)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            archive = f"/tmp/.pandastack-{secrets.token_hex(8)}.tar"
+            archive = _temporary()
             written = await self._engine.write_file(sandbox.id, archive, _filtered(content, one))
             await self._run(workspace, sandbox.id, _command(_UNPACK, where, archive), path)
         return Unpacked(path, one.members - one.skipped, one.skipped, int(written.get("bytes", 0)))
+
+    async def append(
+        self, workspace: str, sandbox_id: str, path: str, offset: int, content: AsyncIterator[bytes]
+    ) -> dict[str, Any]:
+        """Add a piece to a file of ``offset`` bytes; at 0 it begins anew. Returns ``{"path", "bytes"}`` of the piece.
+
+        Raises :class:`ConflictError` when the file has another length: a piece is never lost nor there twice.
+        """
+        where = checked_path(path)
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            piece = _temporary()
+            written = await self._engine.write_file(sandbox.id, piece, content)
+            await self._run(workspace, sandbox.id, _command(_APPEND, piece, where, str(offset)), path)
+        return {"path": path, "bytes": int(written.get("bytes", 0))}
 
     async def search(
         self, workspace: str, sandbox_id: str, path: str, name: str, text: str | None, limit: int
@@ -158,6 +178,10 @@ def checked_mode(mode: str) -> str:
     return mode
 
 
+def _temporary() -> str:
+    return f"/tmp/.pandastack-{secrets.token_hex(8)}"
+
+
 def _command(script: str, *arguments: str) -> str:
     return f"{_ENVIRONMENT}set -- {shlex.join(arguments)}\n{script}"
 
@@ -183,6 +207,8 @@ def _check(result: ExecResult, said: bytes, path: str, fine: tuple[int, ...]) ->
         return
     if result.exit_code == MISSING:
         raise NotFoundError(f"{path}: no such file or directory")
+    if result.exit_code == _ELSEWHERE:
+        raise ConflictError(f"{path}: it does not end there", field="offset", hint="GET …/fs/stat says how long it is")
     if result.exit_code == _EXISTS:
         raise ConflictError(
             "there is something already at the new path", field="to", hint="overwrite: true replaces it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -44,13 +45,20 @@ async def read_file(request: Request, sandbox_id: str, path: str = _PATH) -> Res
     responses={200: {"model": models.Written}},
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}}},
 )
-async def write_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
-    """Make or replace a file with the body's bytes, and make its parent directories."""
-    plane = plane_of(request)
+async def write_file(
+    request: Request,
+    sandbox_id: str,
+    path: str = _PATH,
+    offset: Annotated[int | None, Query(ge=0, description="Add to a file that is so long; 0 begins it anew")] = None,
+) -> Response:
+    """Make or replace a file with the body's bytes, and make its parent directories; with `offset`, piece by piece."""
+    plane, workspace = plane_of(request), workspace_of(request)
     limit = plane.settings.max_file_bytes
     check_length(request, limit)
-    written = await plane.files.write(workspace_of(request), sandbox_id, path, limited(request, limit))
-    return json_response(written)
+    content = limited(request, limit)
+    if offset is None:
+        return json_response(await plane.files.write(workspace, sandbox_id, path, content))
+    return json_response(await plane.trees.append(workspace, sandbox_id, path, offset, content))
 
 
 @router.delete("", status_code=204, response_class=Response)

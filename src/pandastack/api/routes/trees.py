@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
+import anyio
 from fastapi import APIRouter, Query, Request, Response
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from pandastack.api import models
 from pandastack.api.requests import check_length, flag, json_response, limited, plane_of, read_json, workspace_of
+from pandastack.api.sockets import NORMAL, receive, refuse, send_json
 from pandastack.api.streams import Event, EventStream, FileStream
-from pandastack.errors import BadRequestError
+from pandastack.errors import BadRequestError, PandastackError
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/fs", tags=["files"])
 
@@ -114,6 +117,46 @@ async def watch(request: Request, sandbox_id: str, path: str = _PATH, recursive:
             yield (("change", each) async for each in changes)
 
     return EventStream(source, plane.settings.keep_alive_seconds)
+
+
+@router.websocket("/watch")
+async def watch_by_socket(websocket: WebSocket, sandbox_id: str, path: str = "", recursive: str = "") -> None:
+    """The same changes as text frames; the connection closes when the path itself is deleted."""
+    plane, workspace = plane_of(websocket), workspace_of(websocket)
+    try:
+        async with plane.watches.watch(workspace, sandbox_id, path, flag(recursive)) as changes:
+            await websocket.accept()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_until_gone, websocket, tasks.cancel_scope)
+                async for each in changes:
+                    await send_json(websocket, each)
+                await websocket.close(NORMAL)
+                tasks.cancel_scope.cancel()
+    except* PandastackError as errors:
+        await _end(websocket, next(_leaves(errors)))
+    except* (WebSocketDisconnect, OSError):
+        pass
+
+
+async def _until_gone(websocket: WebSocket, scope: anyio.CancelScope) -> None:
+    with suppress(WebSocketDisconnect):
+        while True:
+            await receive(websocket)
+    scope.cancel()
+
+
+async def _end(websocket: WebSocket, error: PandastackError) -> None:
+    if websocket.application_state is WebSocketState.CONNECTING:
+        await refuse(websocket, error)
+        return
+    with suppress(WebSocketDisconnect, OSError, RuntimeError):  # the client may have left as well
+        await send_json(websocket, {"error": error.message})
+        await websocket.close(NORMAL)
+
+
+def _leaves(group: BaseExceptionGroup[PandastackError]) -> Iterator[PandastackError]:
+    for each in group.exceptions:
+        yield from _leaves(each) if isinstance(each, BaseExceptionGroup) else (each,)
 
 
 def _skips(links: str) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import posixpath
+import secrets
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from pandastack.errors import NotFoundError
 from pandastack.sdk._call import Call, file_call, file_change, file_search
-from pandastack.sdk._runtime import async_pack_tree, async_read_file, async_unpack_tree, async_write_file
+from pandastack.sdk._runtime import async_pack_tree, async_read_piece, async_unpack_tree, async_write_file
 from pandastack.sdk._types import FileInfo, FileMatch
 from pandastack.sdk._wire import json_object
 
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from pandastack.sdk._async.sandbox import AsyncSandbox
 
 
+_PIECE = 16 * 1024 * 1024
+"""Bytes of a long file that are sent at once."""
+
+
 class AsyncSandboxFilesystem:
-    """The files of one sandbox; whole files are held in memory."""
+    """The files of one sandbox; what is read or written is held in memory, but for :meth:`upload`."""
 
     def __init__(self, sandbox: AsyncSandbox) -> None:
         self._sandbox = sandbox
@@ -39,8 +44,24 @@ class AsyncSandboxFilesystem:
         return json_object(await self._run(file_call("PUT", self._sandbox.id, path, content=data)))
 
     async def upload(self, local_path: str | os.PathLike[str], remote_path: str) -> dict[str, Any]:
-        """Copy a local file into the sandbox. Raises OSError for the local side, else as :meth:`write`."""
-        return await self.write(remote_path, await async_read_file(local_path))
+        """Copy a local file of any size into the sandbox; it is there whole or not at all.
+
+        Returns ``{"path", "bytes"}``. Raises OSError for the local side, else as :meth:`write`.
+        """
+        piece = await async_read_piece(local_path, 0, _PIECE)
+        if len(piece) < _PIECE:
+            return await self.write(remote_path, piece)
+        unfinished, done = f"{remote_path}.{secrets.token_hex(4)}.part", 0
+        try:
+            while piece:
+                await self._run(file_call("PUT", self._sandbox.id, unfinished, content=piece, offset=done))
+                done += len(piece)
+                piece = await async_read_piece(local_path, done, _PIECE)
+            await self.move(unfinished, remote_path, overwrite=True)
+        except BaseException:
+            await self._run(file_call("DELETE", self._sandbox.id, unfinished))
+            raise
+        return {"path": remote_path, "bytes": done}
 
     async def download(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
         """Copy a file out of the sandbox. Raises OSError for the local side, else as :meth:`read`."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import posixpath
+import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pandastack.errors import NotFoundError
 from pandastack.sdk._call import Call, file_call, file_change, file_search
-from pandastack.sdk._runtime import pack_tree, read_file, unpack_tree, write_file
+from pandastack.sdk._runtime import pack_tree, read_piece, unpack_tree, write_file
 from pandastack.sdk._types import FileInfo, FileMatch
 from pandastack.sdk._wire import json_object
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from pandastack.sdk._sync.sandbox import Sandbox
 
 
+_PIECE = 16 * 1024 * 1024
+"""Bytes of a long file that are sent at once."""
+
+
 class SandboxFilesystem:
-    """The files of one sandbox; whole files are held in memory."""
+    """The files of one sandbox; what is read or written is held in memory, but for :meth:`upload`."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -40,8 +45,24 @@ class SandboxFilesystem:
         return json_object(self._run(file_call("PUT", self._sandbox.id, path, content=data)))
 
     def upload(self, local_path: str | os.PathLike[str], remote_path: str) -> dict[str, Any]:
-        """Copy a local file into the sandbox. Raises OSError for the local side, else as :meth:`write`."""
-        return self.write(remote_path, read_file(local_path))
+        """Copy a local file of any size into the sandbox; it is there whole or not at all.
+
+        Returns ``{"path", "bytes"}``. Raises OSError for the local side, else as :meth:`write`.
+        """
+        piece = read_piece(local_path, 0, _PIECE)
+        if len(piece) < _PIECE:
+            return self.write(remote_path, piece)
+        unfinished, done = f"{remote_path}.{secrets.token_hex(4)}.part", 0
+        try:
+            while piece:
+                self._run(file_call("PUT", self._sandbox.id, unfinished, content=piece, offset=done))
+                done += len(piece)
+                piece = read_piece(local_path, done, _PIECE)
+            self.move(unfinished, remote_path, overwrite=True)
+        except BaseException:
+            self._run(file_call("DELETE", self._sandbox.id, unfinished))
+            raise
+        return {"path": remote_path, "bytes": done}
 
     def download(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
         """Copy a file out of the sandbox. Raises OSError for the local side, else as :meth:`read`."""

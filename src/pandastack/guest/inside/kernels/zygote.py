@@ -53,26 +53,25 @@ def become_kernel(connection_file):
     app.start()
 
 
-def reap(*_):
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+def reap(children):
+    """Forget those that have ended. Nobody else waits for them, so that no other process can have their numbers."""
+    for pid in list(children):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            children.discard(pid)
 
 
 def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     peer = socket.socket(fileno=3)
     preload()
-    signal.signal(signal.SIGCHLD, reap)
+    children = set()
     lines = peer.makefile("rw")
     lines.write("ready\n")
     lines.flush()
     for line in lines:
+        reap(children)
         pid = os.fork()
         if not pid:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             peer.detach()
             os.close(3)
             try:
@@ -80,8 +79,15 @@ def main():
             finally:
                 sys.stdout.flush()
                 os._exit(0)
+        children.add(pid)
         lines.write(f"{pid}\n")
         lines.flush()
+    reap(children)
+    for pid in children:  # the server has ended, and what runs here can be reached by nobody
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # forked a moment ago, and not yet in a group of its own
+            os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
