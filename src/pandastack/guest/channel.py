@@ -60,7 +60,7 @@ class Channel(Connection):
         return connect(self, path=path, port=port)
 
     def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
-        """A regular file's bytes, in pieces of at most 32 KiB."""
+        """A regular file's bytes, in pieces of at most 96 KiB."""
         return files.read(self, path, offset=offset, length=length)
 
     async def write_file(self, path: str, data: AsyncIterable[bytes], mode: int | None = None) -> int:

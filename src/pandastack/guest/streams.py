@@ -13,6 +13,8 @@ from pandastack.guest.frames import WINDOW, Fields, FrameType, encode, u32
 CHUNK = 32 * 1024
 """Bytes in one DATA frame to the guest."""
 _CREDIT_BATCH = 64 * 1024
+_TOGETHER = 64 * 1024
+"""Bytes from which on no more are joined."""
 
 
 class Stream:
@@ -67,7 +69,7 @@ class Stream:
             self._post(encode(FrameType.SIGNAL, self.number, bytes([signal])))
 
     async def next(self, timeout_s: float | None) -> tuple[FrameType, bytes] | None:
-        """The next chunk, or None when the stream ended; waits at most ``timeout_s`` seconds.
+        """What has come, as one chunk of a kind, or None when the stream ended; waits at most ``timeout_s`` seconds.
 
         Raises ``TimeoutError``, or :class:`GuestError` when the channel broke.
         """
@@ -77,13 +79,24 @@ class Stream:
                     await self._change()
         if not self._chunks:
             return None
-        kind, payload = self._chunks.popleft()
+        kind, payload = self._take()
         self._owed += len(payload)
         if self._owed >= _CREDIT_BATCH and self.result is None:
             self._may_receive += self._owed
             self._post(encode(FrameType.CREDIT, self.number, u32(self._owed)))
             self._owed = 0
         return kind, payload
+
+    def _take(self) -> tuple[FrameType, bytes]:
+        """Frames of output that wait are handed on together: whoever passes them on does so once, not for each."""
+        kind, payload = self._chunks.popleft()
+        if not self._chunks or self._chunks[0][0] is not kind or kind is FrameType.AT:
+            return kind, payload
+        pieces, size = [payload], len(payload)
+        while self._chunks and self._chunks[0][0] is kind and size < _TOGETHER:
+            pieces.append(self._chunks.popleft()[1])
+            size += len(pieces[-1])
+        return kind, b"".join(pieces)
 
     async def send(self, data: bytes, timeout_s: float | None = None) -> bool:
         """Send input; waits for credit, at most ``timeout_s`` seconds for each piece. False when the stream ended."""
