@@ -111,18 +111,21 @@ class Ready:
             await self._short.wait()
             self._short = anyio.Event()
             for stock in list(self._stocks.values()):
-                await self._fill(stock.template, stock.rehearsed, self._depth, rehearsed=True)
-                burst = min(stock.asked, MOST_EMPTY) if self._depth else 0
-                await self._fill(stock.template, stock.empty, max(self._depth, burst), rehearsed=False)
+                await self._fill(stock, stock.rehearsed, rehearsed=True)
+                await self._fill(stock, stock.empty, rehearsed=False)
                 stock.asked = 0
 
-    async def _fill(self, template: Installed, waiting: deque[Prepared], depth: int, *, rehearsed: bool) -> None:
-        while sum(each.usable for each in waiting) < depth:
+    def _short_of(self, stock: _Stock, waiting: deque[Prepared]) -> bool:
+        burst = min(stock.asked, MOST_EMPTY) if waiting is stock.empty and self._depth else 0
+        return sum(each.usable for each in waiting) < max(self._depth, burst)
+
+    async def _fill(self, stock: _Stock, waiting: deque[Prepared], *, rehearsed: bool) -> None:
+        while self._short_of(stock, waiting):
             await self._calm.wait()
             try:
-                waiting.append(await self._start(template, rehearsed=rehearsed))
+                waiting.append(await self._start(stock.template, rehearsed=rehearsed))
             except PandastackError as error:
-                log.warning("cannot make a machine ahead", template=template.name, reason=str(error))
+                log.warning("cannot make a machine ahead", template=stock.template.name, reason=str(error))
                 return
 
     async def _start(self, template: Installed, *, rehearsed: bool) -> Prepared:
