@@ -118,9 +118,12 @@ def _hibernate(subject: Subject, samples: Samples) -> None:
 def _pause(subject: Subject, samples: Samples) -> None:
     api = subject.api
     with _idle(api) as sandbox:
-        for name in ("pause_resume_first", "pause_resume"):
-            with timed(samples[name]):
-                api.post(f"/sandboxes/{sandbox}/pause")
+        with timed(samples["pause_resume_first"]):
+            api.post(f"/sandboxes/{sandbox}/pause")
+            api.post(f"/sandboxes/{sandbox}/resume")
+        with timed(samples["pause_resume"]):
+            api.post(f"/sandboxes/{sandbox}/pause")
+            with timed(samples["resume"]):
                 api.post(f"/sandboxes/{sandbox}/resume")
 
 
