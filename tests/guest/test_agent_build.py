@@ -38,7 +38,7 @@ def test_parsers_and_logs_survive_a_fuzzer(compiler, sources: list[Path], tmp_pa
     built = subprocess.run([*compiler(), *FLAGS, "-o", program, *sources], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     for seed in ("1", "2"):
-        argv = [program, seed, "700", tmp_path]
+        argv = [program, seed, "250", tmp_path]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout.split()[0]) > 20

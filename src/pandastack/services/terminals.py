@@ -21,6 +21,8 @@ from pandastack.store.sandboxes import SandboxRecord
 
 _LOGIN_SHELL = "if [ -x /bin/bash ]; then exec /bin/bash -l; fi; exec /bin/sh -l"
 _HANGUP = 1
+_HANGUPS, _HANGUP_SECONDS = 3, 1.0
+"""A shell that is about to wait for a line takes note of the signal and waits; it ends with the next one."""
 _DEFAULT_SCROLLBACK = 64 * 1024
 
 log = structlog.get_logger(__name__)
@@ -154,7 +156,11 @@ class Terminals:
     async def _hang_up(self, place: Place) -> None:
         try:
             self._processes.check(place.workspace, place.sandbox_id, running=True)
-            await self._processes.signal(place.workspace, place.sandbox_id, place.id, _HANGUP)
+            where = place.workspace, place.sandbox_id, place.id
+            for _ in range(_HANGUPS):
+                await self._processes.signal(*where, _HANGUP)
+                if not (await self._processes.wait(*where, _HANGUP_SECONDS))["running"]:
+                    return
         except PandastackError as error:
             log.debug("a terminal is gone already", sandbox_id=place.sandbox_id, cause=repr(error))
 

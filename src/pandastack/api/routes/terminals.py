@@ -23,6 +23,9 @@ OFFSET_HEADER = "x-pandastack-offset"
 _WAITING_FRAMES = 256
 """Frames that may wait for a terminal that does not take its input."""
 
+_FAREWELL_SECONDS = 5.0
+"""How long it may take until the end of a connection that takes no more output has been read."""
+
 _Event = bytes | tuple[int, int]
 """Typed bytes, or rows and columns."""
 
@@ -81,7 +84,7 @@ class _Session:
                 tasks.start_soon(self._type, typed)
                 async for record in records:
                     if isinstance(record, Output) and record.data:
-                        await self._websocket.send_bytes(record.data)
+                        await self._show(record.data)
                     elif isinstance(record, ExecResult):
                         await self._end(record)
                 tasks.cancel_scope.cancel()
@@ -89,6 +92,14 @@ class _Session:
             await self._fail(errors.exceptions[0])
         except* (WebSocketDisconnect, OSError):
             pass
+
+    async def _show(self, data: bytes) -> None:
+        """Pass output on. That the connection was closed is for :meth:`_read` to see: it learns how it ended."""
+        try:
+            await self._websocket.send_bytes(data)
+        except (WebSocketDisconnect, OSError):
+            await anyio.sleep(_FAREWELL_SECONDS)
+            raise
 
     async def _end(self, result: ExecResult) -> None:
         await send_json(self._websocket, {"error": result.error} if result.error else {"exit": result.exit_code})
