@@ -80,8 +80,9 @@ def test_a_sandbox_that_cannot_be_hibernated_runs_on(place: Installation) -> Non
         assert shelves(place) == []
         sandbox.hibernate()
         assert sandbox.exec("md5sum -c /run/sum", timeout_seconds=30).exit_code == 0
-        with full(place, MIB), pytest.raises(Exception, match="storage"):
-            client.sandboxes.create("base")
+        with full(place, MIB):
+            answer = http.post("/sandboxes", json={"template": "base"})
+            assert answer.status_code == 507 and "storage" in answer.json()["error"]
         sandbox.kill()
         assert client.sandboxes.list() == []
     assert (place.left_behind(), shelves(place)) == ([], [])
