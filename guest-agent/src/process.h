@@ -59,6 +59,7 @@ struct process {
 	struct rusage usage;
 };
 
+/* process_table.c */
 extern struct process processes[PROCESSES];
 extern uint64_t processes_forgotten;
 
@@ -66,11 +67,17 @@ extern size_t processes_used; /* there are none from this one on */
 
 /* A process for a request that came at `began_ns`, not started yet; NULL with an errno when there is no room or the id is taken. */
 struct process *process_new(const struct request *request, uint64_t began_ns, int *error);
-/* Starts it. False with what and errno set: then it is gone again. */
-bool process_start(struct process *process, struct spawn *spawn, bool input, const char **what);
 /* By id, or by pid written as a number; NULL when there is none. */
 struct process *process_find(const char *id);
 struct process *process_of(pid_t pid);
+/* Its record is gone, and its slot is free. */
+void process_forget(struct process *process);
+/* Forgets old records. */
+void processes_retire(void);
+
+/* process.c */
+/* Starts it. False with what and errno set: then it is gone again. */
+bool process_start(struct process *process, struct spawn *spawn, bool input, const char **what);
 void process_exited(struct process *process, int status, const struct rusage *usage);
 void process_deadline(struct process *process);
 /* To its group; false when it has ended. */
@@ -84,8 +91,6 @@ bool process_pump(struct process *process);
 void process_leave(struct process *process);
 /* Everybody has left at once: what goes on keeps its output from now on. */
 void process_left_alone(struct process *process);
-/* Forgets old records. */
-void processes_retire(void);
 
 void pipe_close(struct pipe_end *end);
 /* Outputs that background processes still hold are drained. */
