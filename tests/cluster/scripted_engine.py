@@ -174,6 +174,8 @@ class ScriptedEngine:
 
     async def _delete_snapshot(self, request: Request) -> Response:
         self.calls.append(f"delete_snapshot {request.path_params['id']}")
+        if "delete_snapshot" in self.refusals:
+            raise self.refusals["delete_snapshot"]
         if self.snapshots.pop(request.path_params["id"], None) is None:
             raise NotFoundError("no such snapshot")
         return Response(status_code=204)

@@ -178,6 +178,21 @@ async def test_a_start_deletes_snapshots_that_have_no_record(engine: ScriptedEng
         assert list(engine.snapshots) == [kept.id]
 
 
+async def test_a_snapshot_that_is_half_deleted_is_not_offered(engine: ScriptedEngine, url: str) -> None:
+    """Whatever comes between forgetting it and freeing its data: it is never listed without data."""
+    async with running(engine, url) as plane:
+        record = await plane.sandboxes.create(WORKSPACE, BASE)
+        taken = await plane.timeline.snapshot(WORKSPACE, record.id)
+        engine.refusals["delete_snapshot"] = ServerError("killed")
+        with pytest.raises(ServerError):
+            await plane.snapshots.delete(taken)
+        assert await plane.snapshots.of_workspace(WORKSPACE) == []
+        assert list(engine.snapshots) == [taken.id]
+    del engine.refusals["delete_snapshot"]
+    async with running(engine, url):
+        assert list(engine.snapshots) == []
+
+
 async def test_a_cancelled_fork_leaves_no_children(plane: ControlPlane, engine: ScriptedEngine) -> None:
     record = await plane.sandboxes.create(WORKSPACE, BASE)
     arrived, go_on = anyio.Event(), anyio.Event()

@@ -105,11 +105,12 @@ class Snapshots:
         return record
 
     async def delete(self, record: SnapshotRecord) -> None:
-        """Free its data, then forget it."""
-        await self._free(record.id)
+        """Forget it, then free its data. A crash in between leaves data that the next start frees; the other way round
+        it would leave a snapshot that is listed and cannot be restored."""
         async with self._store.write() as connection:
             await table.remove(connection, record.id)
         self.used_at.pop(record.id, None)
+        await self._free(record.id)
 
     async def delete_checkpoints(self, sandbox_id: str) -> None:
         """All checkpoints of a sandbox that ends."""
