@@ -84,7 +84,7 @@ class Ready:
         return await (await self._start(origin, rehearsed=False)).claim(order, origin)
 
     def _suitable(self, origin: Installed) -> Iterator[deque[Prepared]]:
-        for stock in self._stocks.values():
+        for stock in list(self._stocks.values()):  # a template may be installed while one of them is claimed
             if stock.template.key == origin.key:
                 yield stock.rehearsed
             if origins.fits(stock.template, origin):
