@@ -82,7 +82,7 @@ async def test_states_of_other_workspaces_are_not_found(api: Api) -> None:
     path = await api.sandbox()
     stranger = (await api.sandbox()).rpartition("/")[2]
     plane = api.app.state.plane
-    record = plane.registry.of(stranger)
+    record = plane.registry.get(stranger)
     assert (await api.http.get(f"{path}/diff", params={"from": stranger})).status_code == 200
     plane.registry._records[stranger] = replace(record, workspace="another")
     refusal(await api.http.get(f"{path}/diff", params={"from": stranger}), 404)

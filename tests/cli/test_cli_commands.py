@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pandastack.cli.run import command_for
+from pandastack.cli.sandbox.run import command_for
 from tests.cli.conftest import Cli
 from tests.sdk.wire_server import RECORD, Asked, Reply, WireServer, sse
 
@@ -226,7 +226,7 @@ def test_run_deletes_when_it_is_told_to_end(
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("pandastack.cli.run.follow", ended)
+    monkeypatch.setattr("pandastack.cli.sandbox.run.follow", ended)
     wire.will(Reply(201, RECORD), Reply(200, {}), Reply(204))
     assert cli("run", "p.py").exit_code == 128 + signal.SIGTERM
     assert wire.lines[-1] == f"DELETE {HERE}"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pandastack.cli import diff
+from pandastack.cli.sandbox import diff
 from tests.cli.conftest import Cli
 from tests.sdk.test_sdk_diff import ANSWER, FILE
 from tests.sdk.wire_server import RECORD, Reply, WireServer

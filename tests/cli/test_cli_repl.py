@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pandastack.cli.app import build_app
-from pandastack.cli.repl import is_complete
+from pandastack.cli.sandbox.repl import is_complete
 from tests.sdk.wire_server import RECORD, Reply, WireServer
 
 SESSIONS = "/v1/sandboxes/0b5f/repl/sessions"

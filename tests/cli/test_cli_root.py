@@ -109,6 +109,6 @@ def test_a_missing_server_package_is_named(cli: Cli, monkeypatch: pytest.MonkeyP
     def needs_more() -> None:
         raise ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn.config")
 
-    monkeypatch.setattr("pandastack.cli.template.connect", needs_more)
+    monkeypatch.setattr("pandastack.cli.template.template.connect", needs_more)
     result = cli("template", "list")
     assert (result.exit_code, result.stderr.splitlines()[1]) == (1, "hint: pip install 'pandastack[server]'")

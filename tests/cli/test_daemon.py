@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from pandastack import config
-from pandastack.cli import credentials, daemon
+from pandastack.cli import credentials
+from pandastack.cli.server import daemon
 from pandastack.errors import PandastackError, ServerError
-from pandastack.host.identity import identify
+from pandastack.host.processes.identity import identify
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 

@@ -11,9 +11,9 @@ from pandastack.cluster.exec_records import (
     RESULT,
     STDERR,
     STDOUT,
-    At,
     ExecResult,
     Output,
+    OutputOffset,
     RecordParser,
     StillRunning,
 )
@@ -54,6 +54,6 @@ def test_a_length_beyond_reason_is_refused_before_it_is_buffered() -> None:
 def test_offsets_and_an_end_that_is_not_the_processs() -> None:
     parser = RecordParser()
     data = record(AT, bytes([STDERR]) + (1 << 40).to_bytes(8, "little")) + record(RESULT, b'{"running": true}')
-    assert list(parser.feed(data)) == [At(STDERR, 1 << 40), StillRunning()]
+    assert list(parser.feed(data)) == [OutputOffset(STDERR, 1 << 40), StillRunning()]
     with pytest.raises(ServerError):
         list(RecordParser().feed(record(AT, b"short")))

@@ -145,8 +145,8 @@ def test_every_route_is_on_its_page() -> None:
 
 
 def test_every_event_is_on_its_page() -> None:
-    sources = [path.read_text() for path in (ROOT / "src/pandastack/services").glob("*.py")]
-    types = {type for source in sources for type in re.findall(r'Happening\(\s*"([\w.]+)"', source)}
+    sources = [path.read_text() for path in (ROOT / "src/pandastack/services").rglob("*.py")]
+    types = {type for source in sources for type in re.findall(r'NewEvent\(\s*"([\w.]+)"', source)}
     assert "sandbox.running" in types
     assert types - set(_SPAN.findall(_API_PAGE.read_text())) == set()
 

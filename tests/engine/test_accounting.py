@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from pandastack.disks.pool import Pool
-from pandastack.engine.accounting import measure
 from pandastack.engine.engine import Engine
-from pandastack.engine.origins import Shelf
-from tests.engine.test_lifecycle import opened, order, run
+from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.origins.disk_usage import measure
+from tests.engine.test_lifecycle import opened, run, spec
 from tests.engine.test_lifecycle import place as place
 from tests.system.conftest import install as install
 from tests.system.conftest import installed as installed
@@ -40,7 +40,7 @@ def used(engine: Engine) -> int:
 
 
 async def test_what_becomes_free_is_what_was_measured(engine: Engine) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     names = [str(uuid.uuid4()) for _ in range(3)]
     for name in names:
         await run(sandbox, "head -c 8000000 /dev/urandom > /root/file; sync")
@@ -61,7 +61,7 @@ async def test_what_becomes_free_is_what_was_measured(engine: Engine) -> None:
 
 
 def test_machines_may_come_and_go_while_it_is_measured(tmp_path: Path) -> None:
-    pool, saved = Pool(tmp_path, reflink=False), Shelf(tmp_path / "saved")
+    pool, saved = Pool(tmp_path, reflink=False), CaptureStore(tmp_path / "saved")
     (saved.path("kept") / "below").mkdir(parents=True)
     (saved.path("kept") / "memory").write_bytes(bytes(8192))
     over = threading.Event()

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from pandastack.engine.bodies import create_order, create_source, exec_request, fork_orders
+from pandastack.engine.http.bodies import create_source, exec_request, fork_specs, sandbox_spec
 from pandastack.errors import BadRequestError
 
 ID = str(uuid.uuid4())
 
 
 def test_an_order() -> None:
-    order = create_order({"id": ID.upper(), "template": "base"})
-    assert (order.sandbox, order.hostname, order.env) == (ID, ID[:8], {})
-    order = create_order({"id": ID, "template": "base", "hostname": "box", "env": {"A": "1"}, "later": 1})
-    assert (order.hostname, order.env) == ("box", {"A": "1"})
+    spec = sandbox_spec({"id": ID.upper(), "template": "base"})
+    assert (spec.sandbox, spec.hostname, spec.env) == (ID, ID[:8], {})
+    spec = sandbox_spec({"id": ID, "template": "base", "hostname": "box", "env": {"A": "1"}, "later": 1})
+    assert (spec.hostname, spec.env) == ("box", {"A": "1"})
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_an_order() -> None:
 )
 def test_an_order_that_is_none(body: dict[str, Any], field: str) -> None:
     with pytest.raises(BadRequestError, match=field) as refused:
-        create_order(body)
+        sandbox_spec(body)
     assert refused.value.field == field
 
 
@@ -51,14 +51,14 @@ def test_a_source_that_is_none(body: dict[str, Any], field: str) -> None:
 
 def test_children_begin_with_their_parents_environment() -> None:
     other = str(uuid.uuid4())
-    orders = fork_orders({"children": [{"id": ID}, {"id": other, "env": {"B": "2"}}]}, {"A": "1", "B": "1"})
-    assert [(each.sandbox, each.env) for each in orders] == [(ID, {"A": "1", "B": "1"}), (other, {"A": "1", "B": "2"})]
+    specs = fork_specs({"children": [{"id": ID}, {"id": other, "env": {"B": "2"}}]}, {"A": "1", "B": "1"})
+    assert [(each.sandbox, each.env) for each in specs] == [(ID, {"A": "1", "B": "1"}), (other, {"A": "1", "B": "2"})]
 
 
 @pytest.mark.parametrize("children", [None, [], "x", [1], [{"id": "x"}], [{"id": ID}, {"id": ID}]])
 def test_children_that_are_none(children: object) -> None:
     with pytest.raises(BadRequestError):
-        fork_orders({"children": children}, {})
+        fork_specs({"children": children}, {})
 
 
 def test_a_command() -> None:

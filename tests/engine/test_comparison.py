@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandastack.engine.comparison import Difference, differences
-from pandastack.engine.contents import PATCH_FILE_BYTES, PATCH_LINES, patch, same
-from pandastack.engine.diff import Change
-from pandastack.engine.http_diff import answer, change_json
+from pandastack.engine.compare.contents import PATCH_FILE_BYTES, PATCH_LINES, patch, same
+from pandastack.engine.compare.diff import Change
+from pandastack.engine.compare.listing import Difference, differences
+from pandastack.engine.http.compare import answer, change_json
 from pandastack.guest import Changed, Node
 
 FILE = Node("-", 5, 0o100644, 0, 0, 100, 200, 7)
@@ -189,10 +189,10 @@ def test_odd_names_do_not_break_out_of_a_patch() -> None:
 
 def test_an_answer_is_bounded_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [Change(Difference(b"/%d" % number, None, FILE)) for number in range(30)]
-    monkeypatch.setattr("pandastack.engine.http_diff.CHANGES_MAX", 20)
+    monkeypatch.setattr("pandastack.engine.http.compare.CHANGES_MAX", 20)
     body = answer(found)
     assert (len(body["changes"]), body["added"], body["truncated"]) == (20, 30, True)
-    monkeypatch.setattr("pandastack.engine.http_diff.ANSWER_CHARACTERS", 100)
+    monkeypatch.setattr("pandastack.engine.http.compare.ANSWER_CHARACTERS", 100)
     assert 0 < len(answer(found)["changes"]) < 10
 
 

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 import anyio
 import pytest
 
-from pandastack.engine import diff
-from pandastack.engine.diff import Change, Point
-from pandastack.engine.engine import Engine, Settings, open_engine
+from pandastack.engine.compare import diff
+from pandastack.engine.compare.diff import Change, Point
+from pandastack.engine.engine import Engine, open_engine
+from pandastack.engine.settings import Settings
 from pandastack.errors import BadRequestError, NotFoundError
-from tests.engine.test_lifecycle import order, run
+from tests.engine.test_lifecycle import run, spec
 from tests.system.conftest import Install
 from tests.system.conftest import install as install
 from tests.system.conftest import installed as installed
@@ -53,7 +54,7 @@ async def snapshot(engine: Engine, sandbox_id: str) -> Point:
 
 async def test_nothing_has_changed_in_a_new_sandbox(engine: Engine) -> None:
     """Neither a restore nor an identity, nor being looked at, leaves a trace on the disk."""
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     assert await engine.diffs.between(TEMPLATE, Point(sandbox=sandbox.id)) == []
     taken = await snapshot(engine, sandbox.id)
     assert await engine.diffs.between(taken, Point(sandbox=sandbox.id)) == []
@@ -61,7 +62,7 @@ async def test_nothing_has_changed_in_a_new_sandbox(engine: Engine) -> None:
 
 
 async def test_every_kind_of_change_between_two_snapshots(engine: Engine) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     await run(sandbox, "mkdir /d; cd /d; echo aaaa > same-size; echo a > longer; touch gone mode; ln -s old link; sync")
     await run(sandbox, "cd /d; echo untouched > untouched; echo touched > touched; chmod 600 /etc/motd; rm /etc/issue")
     one = await snapshot(engine, sandbox.id)
@@ -97,7 +98,7 @@ async def test_every_kind_of_change_between_two_snapshots(engine: Engine) -> Non
 
 async def test_large_directories_of_guest_and_template_are_listed_whole(engine: Engine) -> None:
     """More than one read of a directory and one frame of the channel hold, on the file systems that guests have."""
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     await run(sandbox, "mkdir /big; cd /big; seq 3000 | xargs mkdir; seq 3000 | sed 's,$,/file,' | xargs touch")
     inside = (await run(sandbox, "cd /usr/share/zoneinfo 2>/dev/null || cd /usr/bin; pwd; ls -A")).split()
     directory, names = inside[0], inside[1:]
@@ -111,9 +112,9 @@ async def test_large_directories_of_guest_and_template_are_listed_whole(engine: 
 
 async def test_children_of_one_fork_compared(engine: Engine) -> None:
     """The same inode number and size on both sides, written at nearly the same time: only the contents tell."""
-    parent = await engine.create(order(), "base")
+    parent = await engine.create(spec(), "base")
     await run(parent, "echo shared > /root/shared; sync")
-    forked = await engine.lifecycle.fork(parent.id, [order(), order()])
+    forked = await engine.lifecycle.fork(parent.id, [spec(), spec()])
     one, other = (engine.reach(child.id) for child in forked.children if not isinstance(child, Exception))  # type: ignore[union-attr]
 
     async def write(sandbox: object, text: str) -> None:
@@ -127,7 +128,7 @@ async def test_children_of_one_fork_compared(engine: Engine) -> None:
 
 
 async def test_contents_are_compared_within_a_budget(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     write = "head -c 3000000 /dev/zero > /root/same; head -c 3000000 /dev/zero > /root/other; {}"
     await run(sandbox, write.format("true"))
     taken = await snapshot(engine, sandbox.id)
@@ -135,7 +136,7 @@ async def test_contents_are_compared_within_a_budget(engine: Engine, monkeypatch
     now = Point(sandbox=sandbox.id)
     assert told(await engine.diffs.between(taken, now)) == {"/root/other": ("changed", "content")}
     monkeypatch.setattr(diff, "CONTENT_BYTES", 1_000_000)
-    monkeypatch.setattr("pandastack.engine.diff._Budget.__init__", _small)
+    monkeypatch.setattr("pandastack.engine.compare.diff._Budget.__init__", _small)
     unread = await engine.diffs.between(taken, now)
     assert [(each.difference.path, each.unread) for each in unread] == [(b"/root/other", True), (b"/root/same", True)]
 
@@ -146,7 +147,7 @@ def _small(budget: diff._Budget) -> None:
 
 
 async def test_what_runs_in_a_snapshot_does_not_go_on_in_the_machine_that_is_looked_at(engine: Engine) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     writer = "setsid sh -c 'while :; do sleep 0.5; date +%s%N > /root/ticks; done' </dev/null >/dev/null 2>&1 &"
     await run(sandbox, writer)
     taken = await snapshot(engine, sandbox.id)
@@ -159,7 +160,7 @@ async def test_what_runs_in_a_snapshot_does_not_go_on_in_the_machine_that_is_loo
 
 async def test_machines_that_are_looked_at_are_in_no_list_and_end(lone: Engine) -> None:
     engine = lone
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     one = await snapshot(engine, sandbox.id)
     seen: list[int] = []
 
@@ -183,7 +184,7 @@ async def test_machines_that_are_looked_at_are_in_no_list_and_end(lone: Engine) 
 
 async def test_states_of_different_templates_are_refused_before_anything_is_done(lone: Engine) -> None:
     engine = lone
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     point = await snapshot(engine, sandbox.id)
     image = engine.saved.path(str(point.snapshot)) / "image.erofs"
     image.unlink()

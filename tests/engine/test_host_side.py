@@ -12,11 +12,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pandastack.engine import checks
-from pandastack.engine.checks import TOOLS, Verdict, examine
-from pandastack.engine.console import KEEP_BYTES, Console
+from pandastack.engine import doctor
+from pandastack.engine.doctor import TOOLS, Verdict, examine
 from pandastack.engine.layout import Layout
-from pandastack.engine.sweep import machine_name, sweep
+from pandastack.engine.machines.console import KEEP_BYTES, Console
+from pandastack.engine.machines.names import machine_name
+from pandastack.engine.recovery.sweep import sweep
 from pandastack.host import facts
 from tests.system.installation import eventually
 
@@ -87,7 +88,7 @@ async def test_a_console_that_nobody_offers_is_no_error(tmp_path: Path) -> None:
     assert console.tail() == b""
 
 
-def found(layout: Layout) -> dict[str, checks.Check]:
+def found(layout: Layout) -> dict[str, doctor.Check]:
     return {each.name: each for each in examine(layout)}
 
 
@@ -119,7 +120,7 @@ def test_the_makefile_installs_every_package() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
     packages = next(line for line in makefile.splitlines() if line.startswith("PACKAGES")).split()
     essential = {"dpkg"}
-    assert set(checks.SYSTEM_PACKAGES) - essential <= set(packages)
+    assert set(doctor.SYSTEM_PACKAGES) - essential <= set(packages)
 
 
 def test_a_directory_that_cannot_be_written(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.engine.life import as_ours
+from pandastack.engine.machines.run import as_ours
 from pandastack.errors import GuestError, ServerError, StorageFullError
 
 WHERE = Path("/machines")

@@ -11,9 +11,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pandastack.engine.capture import HELD_BYTES
-from pandastack.engine.engine import Engine, Settings, open_engine
-from pandastack.engine.sandbox import Hibernated, Order, Sandbox
+from pandastack.engine.engine import Engine, open_engine
+from pandastack.engine.machines.capture import HELD_BYTES
+from pandastack.engine.machines.sandbox import Hibernated, Sandbox
+from pandastack.engine.settings import Settings
+from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import ConflictError, NotFoundError
 from pandastack.guest import ExecRequest
 from tests.system.conftest import Install
@@ -41,9 +43,9 @@ async def engine(place: Installation) -> AsyncIterator[Engine]:
         yield engine
 
 
-def order() -> Order:
+def spec() -> SandboxSpec:
     name = str(uuid.uuid4())
-    return Order(name, name[:8])
+    return SandboxSpec(name, name[:8])
 
 
 async def run(sandbox: Sandbox, cmd: str) -> str:
@@ -63,7 +65,7 @@ COUNTER = (
 
 
 async def test_a_hibernated_sandbox_wakes_with_its_processes_and_files(engine: Engine) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     await run(sandbox, f"echo kept > /root/file; {COUNTER}")
     machine_id = await run(sandbox, "cat /etc/machine-id; hostname")
     for turn in range(3):
@@ -84,7 +86,7 @@ async def test_a_hibernated_sandbox_wakes_with_its_processes_and_files(engine: E
 
 
 async def test_a_paused_sandbox_stands_still(engine: Engine) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     await engine.lifecycle.pause(sandbox.id)
     await engine.lifecycle.pause(sandbox.id)
     assert sandbox.state == "paused"
@@ -100,29 +102,29 @@ async def test_a_paused_sandbox_stands_still(engine: Engine) -> None:
 
 
 async def test_a_snapshot_outlives_its_source(engine: Engine) -> None:
-    sandbox, name = await engine.create(order(), "base"), str(uuid.uuid4())
+    sandbox, name = await engine.create(spec(), "base"), str(uuid.uuid4())
     await run(sandbox, "echo then > /root/file; sync")
     await engine.lifecycle.snapshot(sandbox.id, name)
     await run(sandbox, "echo later > /root/file")
     await engine.delete(sandbox.id)
-    first = await engine.create_from(order(), name)
-    second = await engine.create_from(order(), name)
+    first = await engine.create_from(spec(), name)
+    second = await engine.create_from(spec(), name)
     assert [await run(each, "cat /root/file") for each in (first, second)] == ["then", "then"]
     engine.saved.remove(name)
     assert await run(first, "cat /root/file; ls /usr/bin | wc -l")  # what it was restored from is still its own
     with pytest.raises(NotFoundError):
-        await engine.create_from(order(), name)
+        await engine.create_from(spec(), name)
     for each in (first, second):
         await engine.delete(each.id)
 
 
 async def test_a_fork_of_a_fork_of_a_fork(engine: Engine) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     await run(sandbox, COUNTER)
     family = [sandbox]
     for generation in range(3):
         await run(family[-1], f"echo {generation} >> /root/line")
-        forked = await engine.lifecycle.fork(family[-1].id, [order()])
+        forked = await engine.lifecycle.fork(family[-1].id, [spec()])
         (child,) = forked.children
         assert isinstance(child, Sandbox), child
         family.append(child)
@@ -138,9 +140,9 @@ async def test_a_fork_of_a_fork_of_a_fork(engine: Engine) -> None:
 
 
 async def test_memory_of_which_much_was_written_gets_an_image_of_its_own(engine: Engine) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     template = engine.templates.get("base").snapshot.memory
-    little, much = order().sandbox, order().sandbox
+    little, much = spec().sandbox, spec().sandbox
     await engine.lifecycle.snapshot(sandbox.id, little)
     await run(sandbox, f"mount -t tmpfs none /mnt && head -c {HELD_BYTES + 2**20} /dev/urandom > /mnt/much")
     await engine.lifecycle.snapshot(sandbox.id, much)
@@ -148,8 +150,8 @@ async def test_memory_of_which_much_was_written_gets_an_image_of_its_own(engine:
     assert not engine.saved.get(much).snapshot.memory.samefile(template)
     assert not engine.saved.get(much).snapshot.pages.exists()
     digest = await run(sandbox, "sha256sum /mnt/much")
-    copy = await engine.create_from(order(), much)
-    child = (await engine.lifecycle.fork(copy.id, [order()])).children[0]
+    copy = await engine.create_from(spec(), much)
+    child = (await engine.lifecycle.fork(copy.id, [spec()])).children[0]
     assert isinstance(child, Sandbox)
     assert await run(child, "sha256sum /mnt/much") == digest
     assert await run(copy, "sha256sum /mnt/much") == digest
@@ -159,15 +161,15 @@ async def test_memory_of_which_much_was_written_gets_an_image_of_its_own(engine:
 
 async def test_forks_and_sleepers_move_into_machines_that_wait(place: Installation) -> None:
     async with open_engine(place.layout, Settings(ready_machines=2)) as engine:
-        sandbox = await engine.create(order(), "base")
+        sandbox = await engine.create(spec(), "base")
 
         def full() -> bool:
-            return all(len(kind) == 2 for kind in engine.ready.waiting())
+            return all(len(kind) == 2 for kind in engine.warm_pool.waiting())
 
         await anyio.to_thread.run_sync(eventually, full, 30, "machines wait")
         waiting = {each.name for each in engine.machines.iterdir()}
         await run(sandbox, "echo kept > /root/file")
-        child = (await engine.lifecycle.fork(sandbox.id, [order()])).children[0]
+        child = (await engine.lifecycle.fork(sandbox.id, [spec()])).children[0]
         await engine.lifecycle.hibernate(sandbox.id)
         woken = await engine.lifecycle.wake(sandbox.id)
         assert isinstance(child, Sandbox)
@@ -178,7 +180,7 @@ async def test_forks_and_sleepers_move_into_machines_that_wait(place: Installati
 
 
 async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
-    sandbox, name = await engine.create(order(), "base"), str(uuid.uuid4())
+    sandbox, name = await engine.create(spec(), "base"), str(uuid.uuid4())
     await run(sandbox, "echo good > /root/file; echo good > /run/in-memory")
     await engine.lifecycle.snapshot(sandbox.id, name)
     await run(sandbox, "rm /root/file; echo bad > /run/in-memory")
@@ -191,7 +193,7 @@ async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
 
 async def test_a_lost_sandbox_returns_by_its_own_snapshot_only(engine: Engine) -> None:
     """What a reboot leaves: a snapshot with the order that its sandbox was made for."""
-    wanted, name = replace(order(), hostname="mine", env={"A": "1"}), str(uuid.uuid4())
+    wanted, name = replace(spec(), hostname="mine", env={"A": "1"}), str(uuid.uuid4())
     sandbox = await engine.create(wanted, "base")
     await run(sandbox, "echo kept > /root/file")
     await engine.lifecycle.snapshot(sandbox.id, name)
@@ -205,7 +207,7 @@ async def test_a_lost_sandbox_returns_by_its_own_snapshot_only(engine: Engine) -
 
 
 async def test_a_restored_clock_is_right_however_long_it_slept(engine: Engine) -> None:
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     await run(sandbox, "date -s '2001-01-01' >/dev/null; true")
     await engine.lifecycle.hibernate(sandbox.id)
     woken = await engine.lifecycle.wake(sandbox.id)
@@ -218,7 +220,7 @@ async def test_a_restored_clock_is_right_however_long_it_slept(engine: Engine) -
 
 
 async def test_sleepers_are_found_by_the_next_engine(place: Installation) -> None:
-    name = order()
+    name = spec()
     async with opened(place) as engine:
         sandbox = await engine.create(name, "base")
         await run(sandbox, "echo still here > /root/file")
@@ -239,7 +241,7 @@ async def test_a_capture_that_finds_no_room_leaves_the_sandbox_running(
 
     from pandastack.errors import PandastackError
 
-    sandbox = await engine.create(order(), "base")
+    sandbox = await engine.create(spec(), "base")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     import signal
 

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from pandastack.engine.build.host import clock_rate, with_disks
+from pandastack.engine.build.install import recipe_folders, shipped_recipes
+from pandastack.engine.build.pack import image_size
 from pandastack.engine.engine import open_engine
-from pandastack.engine.flatten import image_size
-from pandastack.engine.install import recipe_folders, shipped_recipes
 from pandastack.engine.layout import FIRST_UID, SLOTS, Layout
-from pandastack.engine.plans import Berth, BootSpec, boot_plan, restore_plan
-from pandastack.engine.slots import Slots
-from pandastack.engine.workshop import clock_rate, with_disks
+from pandastack.engine.machines.allocation import Allocation
+from pandastack.engine.machines.plan import BootSpec, boot_plan, restore_plan
+from pandastack.engine.machines.slots import Slots
 from pandastack.errors import BuildError, CapacityError, NotFoundError, ServerError
 from pandastack.host.lock import FileLock
+from pandastack.model.accelerator import Accelerator
 from pandastack.snapshots.manifest import Snapshot
-from pandastack.vmm.plan import Accelerator, Boot, Confinement, Disk, UserNic
+from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
 from tests.snapshots.test_manifest import MANIFEST
 
 LAYOUT = Layout(Path("/data"), Path("/cache"))
@@ -25,12 +27,12 @@ SNAPSHOT = Snapshot(Path("/pool/snapshots/0123"), MANIFEST)
 NETNS = Path("/run/netns/none")
 
 
-def berth(*, confinable: bool) -> Berth:
-    return Berth("beef", 7, Path("/pool/machines/beef"), Path("/run/x/beef"), NETNS, confinable)
+def allocation(*, confinable: bool) -> Allocation:
+    return Allocation("beef", 7, Path("/pool/machines/beef"), Path("/run/x/beef"), NETNS, confinable)
 
 
 def test_a_restored_machine_is_what_its_snapshot_says() -> None:
-    plan = restore_plan(LAYOUT, berth(confinable=True), Path("/pool/images/a.erofs"), SNAPSHOT)
+    plan = restore_plan(LAYOUT, allocation(confinable=True), Path("/pool/images/a.erofs"), SNAPSHOT)
     assert plan.name == f"pandastack-{LAYOUT.tag}-beef"
     assert (plan.cpus, plan.memory_mb, plan.accelerator) == (2, 512, Accelerator.TCG)
     assert plan.boot is None and not plan.memory_shared and plan.nic is None
@@ -40,7 +42,7 @@ def test_a_restored_machine_is_what_its_snapshot_says() -> None:
 
 
 def test_without_root_nothing_is_confined() -> None:
-    assert restore_plan(LAYOUT, berth(confinable=False), Path("/i"), SNAPSHOT).confinement is None
+    assert restore_plan(LAYOUT, allocation(confinable=False), Path("/i"), SNAPSHOT).confinement is None
 
 
 def test_a_booted_machine() -> None:

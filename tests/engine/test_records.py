@@ -11,18 +11,21 @@ import anyio
 import pytest
 
 from pandastack.disks.pool import Pool
-from pandastack.engine import accelerator, events
-from pandastack.engine.accelerator import Choice, Trial, choose, cpu_identity
-from pandastack.engine.adoption import goes_on
-from pandastack.engine.events import Events
-from pandastack.engine.journal import FILE, Entry, Journal, read
-from pandastack.engine.progress import Steps, megabytes
-from pandastack.engine.stopwatch import Stopwatch
-from pandastack.engine.templates import Templates
+from pandastack.engine.build import accelerator
+from pandastack.engine.build.accelerator import Choice, Trial, choose
+from pandastack.engine.build.progress import Steps, megabytes
+from pandastack.engine.machines.journal import FILE, Entry, Journal, read
+from pandastack.engine.machines.stopwatch import Stopwatch
+from pandastack.engine.origins.catalog import Templates
+from pandastack.engine.recovery.adoption import should_adopt
+from pandastack.engine.sandboxes import events
+from pandastack.engine.sandboxes.events import Events
 from pandastack.errors import NotFoundError
-from pandastack.host.identity import identify
+from pandastack.host.processes.identity import identify
+from pandastack.model.accelerator import Accelerator
 from pandastack.model.template import Template
-from pandastack.vmm.plan import Accelerator, Boot
+from pandastack.snapshots.compatibility import cpu_identity
+from pandastack.vmm.plan import Boot
 from tests.snapshots.test_manifest import MANIFEST
 
 TEMPLATE = Template(
@@ -91,11 +94,11 @@ def test_a_journal_that_makes_no_sense_is_none(tmp_path: Path, data: bytes) -> N
 )
 def test_which_machines_go_on(state: str, elsewhere: str, goes: bool) -> None:
     entry = Entry("beef", 3, "base", "0123", state, sandbox="s")
-    assert goes_on(entry, *({"s"} if elsewhere == each else set() for each in ("asleep", "running"))) is goes
+    assert should_adopt(entry, *({"s"} if elsewhere == each else set() for each in ("asleep", "running"))) is goes
 
 
 def test_a_machine_that_was_only_looked_at_does_not_go_on() -> None:
-    assert not goes_on(Entry("beef", 3, "base", "0123", "running"), set(), set())
+    assert not should_adopt(Entry("beef", 3, "base", "0123", "running"), set(), set())
 
 
 @pytest.fixture

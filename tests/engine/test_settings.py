@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandastack.engine.engine import Settings
+from pandastack.engine.settings import Settings
 from pandastack.errors import BadRequestError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.guest.inside import GENERATION, programs
+from pandastack.in_guest import GENERATION, programs
 
 PRELUDE = """
 import struct, sys

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from pandastack.guest import inside
+from pandastack import in_guest
 
-SERVER = Path(inside.__file__).parent / "kernels/server.py"
+SERVER = Path(in_guest.__file__).parent / "code/server.py"
 BARE = [shutil.which("python3") or "python3", "-S"]
 """A Python without the packages of others, IPython above all."""
 

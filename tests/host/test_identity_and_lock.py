@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.host.identity import alive, boot_id, identify, kill
 from pandastack.host.lock import FileLock
+from pandastack.host.processes.identity import alive, boot_id, identify, kill
 
 HOLD = """
 import sys

@@ -13,9 +13,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pandastack.host.foreign import adopted
-from pandastack.host.identity import identify
-from pandastack.host.process import TAIL_LINES, CommandError, describe_status, run, spawn, stop
+from pandastack.host.processes.adopted import adopted
+from pandastack.host.processes.identity import identify
+from pandastack.host.processes.run import TAIL_LINES, CommandError, describe_status, run, spawn, stop
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pandastack.host.facts import is_root, program
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 from pandastack.images.apt import default_sources
 from pandastack.images.bootstrap import Bootstrap, arguments, builder, debian, installed, simulated
 from pandastack.images.cache import Cache, file_sha256

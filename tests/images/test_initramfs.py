@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 from pandastack.images import cpio
 from pandastack.images.cache import Cache
 from pandastack.images.initramfs import build_initramfs, contents

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pandastack.errors import BuildError
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 from pandastack.images.cache import Cache
 from pandastack.images.kernel import Pin, fetch_kernel, read_pins, render_lock
 from pandastack.images.vmlinux import load_order, module_depends, module_name, uncompress

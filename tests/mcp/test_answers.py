@@ -10,7 +10,7 @@ import pytest
 from pandastack.errors import BadRequestError, CommandTimeoutError, NotFoundError
 from pandastack.mcp import answers
 from pandastack.mcp.answers import FILE_BYTES, LIST_ENTRIES, TEXT_CHARACTERS, Answer
-from pandastack.sdk._call import Call
+from pandastack.sdk.wire.call import Call
 
 pytestmark = pytest.mark.anyio
 FILE = Call("GET", "/sandboxes/s/fs", params={"path": "/root/file"}, streamed=True)

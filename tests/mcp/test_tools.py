@@ -8,7 +8,7 @@ import pytest
 
 from pandastack.errors import BadRequestError
 from pandastack.mcp.tools import SANDBOX, WORKSPACE, Tool, offered
-from pandastack.sdk._call import Call
+from pandastack.sdk.wire.call import Call
 
 ALL = {each.name: each for each in WORKSPACE}
 BOUND = {each.name: each for each in SANDBOX}

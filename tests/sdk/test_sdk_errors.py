@@ -20,7 +20,7 @@ from pandastack import (
 )
 from pandastack.config import save_config
 from pandastack.errors import ConflictError, TooLargeError, to_body
-from pandastack.sdk._wire import refusal_from
+from pandastack.sdk.wire.coding import refusal_from
 from tests.sdk.wire_server import RECORD, Reply, WireServer
 
 

@@ -20,7 +20,7 @@ from pandastack import (
 )
 from pandastack.errors import BadRequestError, CapacityError
 from pandastack.sdk._retry import Capacity, NotFoundOnce, WarmUp, create_retry_budget
-from pandastack.sdk._wire import Refusal, parse_retry_after, refusal_from
+from pandastack.sdk.wire.coding import Refusal, parse_retry_after, refusal_from
 from tests.sdk.wire_server import RECORD, Reply, WireServer
 
 NO_ROOM = b'{"error": "no compute capacity available"}'

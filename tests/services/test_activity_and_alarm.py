@@ -3,8 +3,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from pandastack.services.activity import Activity
-from pandastack.services.alarm import Alarm
+from pandastack.services.records.activity import Activity
+from pandastack.services.records.alarm import Alarm
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from pandastack.errors import (
     UnavailableError,
 )
 from pandastack.services import ControlPlane, Settings, open_control_plane
-from pandastack.services.plans import NewSandbox
+from pandastack.services.records.spec import NewSandbox
 from pandastack.store import open_store, sandboxes
 from pandastack.store.sandboxes import SandboxRecord
 from tests.cluster.scripted_engine import ScriptedEngine
@@ -79,7 +79,7 @@ async def used(plane: ControlPlane, sandbox_id: str) -> None:
 
 
 async def until_removed(plane: ControlPlane, sandbox_id: str) -> None:
-    async for _ in plane.events.follow(sandbox_id, None, lambda: plane.registry.get(sandbox_id) is not None):
+    async for _ in plane.events.follow(sandbox_id, None, lambda: plane.registry.find(sandbox_id) is not None):
         pass
 
 
@@ -230,7 +230,7 @@ async def test_a_machine_that_dies_while_it_is_created_fails_the_create(
 ) -> None:
     async def die(sandbox_id: str) -> None:
         await engine.announce({"type": "vm.died", "sandbox_id": sandbox_id, "payload": {"reason": "crash"}})
-        while (record := plane.registry.get(sandbox_id)) and record.reason is None:
+        while (record := plane.registry.find(sandbox_id)) and record.reason is None:
             await anyio.lowlevel.checkpoint()
 
     engine.before_answer = die

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandastack.services.history import BURST_SECONDS, COMMANDS, SETTLE_SECONDS, History, Ran, one_line
+from pandastack.services.records.command_log import BURST_SECONDS, COMMANDS, SETTLE_SECONDS, History, Ran, one_line
 
 BOX = "box"
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandastack.errors import BadRequestError, GuestError, NotFoundError, PandastackError, QuotaError, ServerError
-from pandastack.services import kernels
+from pandastack.services.code import guest_answers
 
 GOOD = {
     "stdout": "out",
@@ -39,17 +39,17 @@ async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_lines_however_they_are_cut() -> None:
-    assert [each async for each in kernels.lines(pieces(b"a", b"b\nc", b"", b"d\n\ne"))] == [b"ab", b"cd", b""]
+    assert [each async for each in guest_answers.lines(pieces(b"a", b"b\nc", b"", b"d\n\ne"))] == [b"ab", b"cd", b""]
     with pytest.raises(GuestError, match="too long"):
-        assert [each async for each in kernels.lines(pieces(b"x" * 50, b"y" * 51), most=100)]
+        assert [each async for each in guest_answers.lines(pieces(b"x" * 50, b"y" * 51), most=100)]
 
 
 def test_what_is_well_formed_comes_through() -> None:
-    made = kernels.execution(GOOD)
+    made = guest_answers.execution(GOOD)
     assert (made.stdout, made.exit, made.results) == ("out", 0, [{"text/plain": "1", "image/png": "iVBOR"}])
-    assert kernels.session(SESSION) == kernels.Session("0f-1", "python", 1.5, 0)
+    assert guest_answers.session(SESSION) == guest_answers.Session("0f-1", "python", 1.5, 0)
     shown = {"name": "x", "type": "int", "shape": None, "repr": "1"}
-    assert kernels.variables({"variables": [shown, shown | {"shape": [3, 2]}]})[1]["shape"] == [3, 2]
+    assert guest_answers.variables({"variables": [shown, shown | {"shape": [3, 2]}]})[1]["shape"] == [3, 2]
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_what_is_well_formed_comes_through() -> None:
         {"results": [5]},
         {"results": [{"text/plain": 5}]},
         {"results": [{}] * 10_001},
-        {"results": [{"text/plain": "x" * kernels.RESULTS_MAX}, {"text/plain": "x"}]},
+        {"results": [{"text/plain": "x" * guest_answers.RESULTS_MAX}, {"text/plain": "x"}]},
     ],
     ids=str,
 )
 def test_what_is_not_is_an_error_of_the_guest(change: dict[str, Any]) -> None:
     with pytest.raises(GuestError):
-        kernels.execution(GOOD | change)
+        guest_answers.execution(GOOD | change)
 
 
 @pytest.mark.parametrize(
@@ -84,20 +84,23 @@ def test_what_is_not_is_an_error_of_the_guest(change: dict[str, Any]) -> None:
 )
 def test_a_session_that_is_malformed(change: dict[str, Any]) -> None:
     with pytest.raises(GuestError):
-        kernels.session(SESSION | change)
+        guest_answers.session(SESSION | change)
 
 
 def test_results_keep_only_what_is_a_type() -> None:
-    made = kernels.execution(
+    made = guest_answers.execution(
         GOOD | {"results": [{"type": "x", "text/html": "<b>", "a\nb/c": "y", "a" * 99 + "/b": "z"}]}
     )
     assert made.results == [{"text/html": "<b>"}]
 
 
 def test_text_that_no_utf8_can_carry_is_replaced() -> None:
-    made = kernels.execution(json.loads(json.dumps(GOOD | {"stdout": "a\ud800b", "error": "\udfff"})))
+    made = guest_answers.execution(json.loads(json.dumps(GOOD | {"stdout": "a\ud800b", "error": "\udfff"})))
     assert (made.stdout, made.error) == ("a?b", "?")
-    assert len(kernels.execution(GOOD | {"stdout": "x" * (kernels.TEXT_MAX + 5)}).stdout) == kernels.TEXT_MAX
+    assert (
+        len(guest_answers.execution(GOOD | {"stdout": "x" * (guest_answers.TEXT_MAX + 5)}).stdout)
+        == guest_answers.TEXT_MAX
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,19 +109,19 @@ def test_text_that_no_utf8_can_carry_is_replaced() -> None:
 )
 def test_refusals_become_our_errors(code: str, kind: type[PandastackError]) -> None:
     with pytest.raises(kind):
-        kernels.parsed(json.dumps({"error": "no", "code": code}).encode())
+        guest_answers.parsed(json.dumps({"error": "no", "code": code}).encode())
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[]", b"5", b"\xff", b"[" * 100_000, b'{"code": "x", "error": 5}'])
 def test_lines_that_are_no_answer(line: bytes) -> None:
     with pytest.raises(GuestError):
-        kernels.parsed(line)
+        guest_answers.parsed(line)
 
 
 @pytest.mark.parametrize("shape", ["x", [-1], [1.5], [True], [1] * 65, {}, 5])
 def test_shapes_that_are_none(shape: Any) -> None:
     answer = {"variables": [{"name": "x", "type": "t", "repr": "r", "shape": shape}]}
-    assert kernels.variables(answer)[0]["shape"] is None
+    assert guest_answers.variables(answer)[0]["shape"] is None
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -127,6 +130,6 @@ KEYS = st.sampled_from([*GOOD, *SESSION]) | st.text()
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)))
 def test_anything_else_is_an_error_of_the_guest_too(value: Any) -> None:
-    for read in (kernels.execution, kernels.session, kernels.sessions, kernels.variables):
+    for read in (guest_answers.execution, guest_answers.session, guest_answers.sessions, guest_answers.variables):
         with suppress(GuestError):
             read(value if isinstance(value, dict) else {"sessions": value, "variables": value})

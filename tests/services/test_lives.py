@@ -11,7 +11,7 @@ import pytest
 
 from pandastack.errors import ConflictError, ServerError, StorageFullError
 from pandastack.services import ControlPlane, Settings
-from pandastack.services.plans import NewSandbox
+from pandastack.services.records.spec import NewSandbox
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.services.test_control_plane import (
     BASE,
@@ -291,7 +291,7 @@ async def test_checkpoints_after_commands_are_switched_on_and_off(plane: Control
     await until(plane, record.id, "checkpoint.taken")
     await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, None, None, checkpoint_after_exec=False)
     await execute(plane, record.id, "two")
-    assert plane.timeline._due_at(plane.registry.of(record.id)) is None
+    assert plane.timeline._due_at(plane.registry.get(record.id)) is None
 
 
 async def test_what_was_asked_for_outlives_what_was_not(plane: ControlPlane) -> None:
@@ -302,7 +302,7 @@ async def test_what_was_asked_for_outlives_what_was_not(plane: ControlPlane) -> 
         plane.sandboxes._activity.history._of[record.id].last_end -= 1
         await plane.timeline.look()
         if plane.timeline._under_way:  # the plane's own look was faster
-            async with plane.lifecycle.turn(record.id):
+            async with plane.lifecycle.lock(record.id):
                 pass
     found = await plane.timeline.checkpoints(WORKSPACE, record.id)
     assert [each.label for each in found] == ["kept", "three"]

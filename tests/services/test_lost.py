@@ -9,7 +9,7 @@ import pytest
 
 from pandastack.errors import ConflictError, NotFoundError, ServerError
 from pandastack.services import ControlPlane
-from pandastack.services.plans import NewSandbox
+from pandastack.services.records.spec import NewSandbox
 from pandastack.store.snapshots import SnapshotRecord
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.services.test_control_plane import BASE, QUICK, WORKSPACE, event_types, put, running, used

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output
 from pandastack.errors import BadRequestError, CommandTimeoutError, ServerError
-from pandastack.services.commands import Command, Kept, OutputText, failure_of
-from pandastack.services.files import appended
+from pandastack.services.files.console import appended
+from pandastack.services.processes.commands import Command, Kept, OutputText, failure_of
 from pandastack.services.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""Room for what is needed more than automatic checkpoints: as a plan, and against a scripted peer."""
+"""StorageBudget for what is needed more than automatic checkpoints: as a plan, and against a scripted peer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from pandastack.errors import BadRequestError, ServerError, StorageFullError
 from pandastack.services import ControlPlane, Settings
-from pandastack.services.eviction import beyond_budget, beyond_count, candidates, for_room
-from pandastack.services.plans import NewSandbox
+from pandastack.services.captures.eviction import beyond_budget, beyond_count, candidates, for_room
+from pandastack.services.records.spec import NewSandbox
 from pandastack.services.settings import Budget
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
 from tests.cluster.scripted_engine import ScriptedEngine

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandastack.errors import BadRequestError
-from pandastack.services.tar_filter import MOST_MEMBERS, TarFilter, pax_records
+from pandastack.services.files.tar_filter import MOST_MEMBERS, TarFilter, pax_records
 
 FORMATS = pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 Change = Callable[[tarfile.TarInfo], object]
@@ -213,7 +213,7 @@ def test_malformed_pax_headers_are_refused(content: bytes) -> None:
 
 
 def test_there_is_a_most_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pandastack.services.tar_filter.MOST_MEMBERS", 3)
+    monkeypatch.setattr("pandastack.services.files.tar_filter.MOST_MEMBERS", 3)
     assert MOST_MEMBERS == 200_000
     with pytest.raises(BadRequestError, match="more than 3 members"):
         filtered(archive(*(member(str(number), b"") for number in range(4))))

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from pandastack import Client, Sandbox
-from pandastack.engine.checks import TOOLS
+from pandastack.engine.doctor import TOOLS
 from pandastack.host import facts
 from tests.system.installation import Installation, Server
 

@@ -11,14 +11,14 @@ import httpx
 import pytest
 
 from pandastack import Client
-from pandastack.engine.ready import MOST_EMPTY
+from pandastack.engine.machines.warm_pool import MOST_EMPTY
 from pandastack.host import facts
 from tests.system.conftest import Create, Install
 from tests.system.installation import Installation, Server, eventually, machine_processes
 
 
 @pytest.fixture(scope="module")
-def alone(built: Installation, install: Install) -> Installation:
+def exclusive(built: Installation, install: Install) -> Installation:
     """An installation with one template whose server the tests of this module may stop and kill."""
     return install("base")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.vmm.plan import Accelerator, Boot, Confinement, Disk, MachinePlan, Sockets, UserNic
+from pandastack.model.accelerator import Accelerator
+from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, Sockets, UserNic
 from pandastack.vmm.qemu.argv import KERNEL_CMDLINE, Listeners, qemu_argv
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")

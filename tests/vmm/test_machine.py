@@ -11,9 +11,10 @@ import anyio
 import pytest
 
 from pandastack.errors import ServerError
-from pandastack.host.identity import identify, kill
-from pandastack.host.process import CommandError
-from pandastack.vmm.plan import Accelerator, Disk, MachinePlan, Sockets
+from pandastack.host.processes.identity import identify, kill
+from pandastack.host.processes.run import CommandError
+from pandastack.model.accelerator import Accelerator
+from pandastack.vmm.plan import Disk, MachinePlan, Sockets
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 from pandastack.vmm.qemu.control import Control, ControlError, connect
 from pandastack.vmm.qemu.machine import Machine, launch

@@ -13,6 +13,7 @@ from pandastack.api.allowance import Allowance
 from pandastack.api.metrics import Metrics
 from pandastack.api.middleware import Authentication, Edge, is_guarded
 from pandastack.api.routes import (
+    archives,
     checkpoints,
     diff,
     exec_socket,
@@ -30,7 +31,6 @@ from pandastack.api.routes import (
     system,
     templates,
     terminals,
-    trees,
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
@@ -48,7 +48,7 @@ ROUTERS = (
     terminals.router,
     repl.router,
     files.router,
-    trees.router,
+    archives.router,
     observe.router,
     lifecycle.router,
     snapshots.router,

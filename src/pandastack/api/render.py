@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pandastack.services import ControlPlane
-from pandastack.services.forks import Forked
-from pandastack.services.plans import DELETE
+from pandastack.services.records.spec import DELETE
+from pandastack.services.sandboxes.forks import Forked
 from pandastack.store.events import EventRecord
 from pandastack.store.sandboxes import SandboxRecord
 from pandastack.store.snapshots import SnapshotRecord

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from pandastack.api import errors
 from pandastack.errors import TooLargeError
 from pandastack.services import ControlPlane
-from pandastack.services.access import Identity
+from pandastack.services.access.tokens import Identity
 
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")

@@ -11,12 +11,13 @@ from pandastack.bench.floor import Floor
 from pandastack.bench.report import machine_facts
 from pandastack.disks.ext4 import make_ext4
 from pandastack.disks.pool import open_pool
-from pandastack.engine.boot import boot
+from pandastack.engine.build.boot import boot
+from pandastack.engine.build.host import BuildHost
 from pandastack.engine.layout import SLOTS, Layout
-from pandastack.engine.orphans import work_directory
-from pandastack.engine.plans import Berth, restore_plan
-from pandastack.engine.templates import Templates
-from pandastack.engine.workshop import Workshop
+from pandastack.engine.machines.allocation import Allocation
+from pandastack.engine.machines.plan import restore_plan
+from pandastack.engine.origins.catalog import Templates
+from pandastack.engine.work import work_directory
 from pandastack.host import facts
 from pandastack.network.namespace import empty_namespace
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
@@ -32,20 +33,20 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
         # Not in the engine's own directory of machines: it would take this for something to sweep.
         with work_directory(pool.directory, "floor") as work:
             netns = await empty_namespace()
-            berth = Berth(NAME, SLOTS - 2, work, work, netns, facts.is_root())
-            plan = restore_plan(layout, berth, installed.image, installed.snapshot)
+            allocation = Allocation(NAME, SLOTS - 2, work, work, netns, facts.is_root())
+            plan = restore_plan(layout, allocation, installed.image, installed.snapshot)
             floor = Floor(qemu_binary(), plan, installed.snapshot.devices, installed.snapshot.disk, work)
             yield floor, machine_facts(await qemu_version(), plan.accelerator.value)
 
 
-async def cold_boots(workshop: Workshop, image: Path, memory_mb: int, n: int) -> list[float]:
+async def cold_boots(host: BuildHost, image: Path, memory_mb: int, n: int) -> list[float]:
     """Milliseconds from the VMM's start to an agent that knows who it is, for ``n`` boots of ``image``."""
     samples: list[float] = []
-    with work_directory(workshop.scratch, "boot") as work:
+    with work_directory(host.scratch, "boot") as work:
         for _ in range(n):
             await make_ext4(work / "disk.img", 1024)
-            spec = workshop.machine("bench", work, image, work / "disk.img", cpus=1, memory_mb=memory_mb, network=False)
+            spec = host.machine("bench", work, image, work / "disk.img", cpus=1, memory_mb=memory_mb, network=False)
             started = time.perf_counter()
-            async with boot(workshop.qemu, spec, work):
+            async with boot(host.qemu, spec, work):
                 samples.append((time.perf_counter() - started) * 1000)
     return samples

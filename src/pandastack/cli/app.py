@@ -1,6 +1,6 @@
 """The root of the command line: which nouns there are, and what happens to their errors.
 
-Every noun is a module of this package, with a ``group`` of commands or with the functions named here. They
+Every noun is a module of this package, named here. The modules
 import what they need when they run: ``--help`` stays instant and works without the server's packages.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from importlib import import_module
+from types import ModuleType
 
 import typer
 from typer.core import TyperGroup
@@ -15,13 +16,22 @@ from typer.core import TyperGroup
 from pandastack.cli.output import Json, json_was_asked_for, report, result
 from pandastack.errors import PandastackError, SandboxTimeout
 
-GROUPS = ("sandbox", "process", "snapshot", "template", "bench")
-COMMANDS = {
-    "run": ("run",),
-    "serve": ("up", "down", "status"),
-    "doctor": ("doctor",),
-    "mcp": ("mcp",),
+GROUPS = {
+    "sandbox": "sandbox.sandbox",
+    "process": "process.process",
+    "snapshot": "sandbox.snapshot",
+    "template": "template.template",
+    "bench": "server.bench",
 }
+"""Groups of commands, and the modules that hold them."""
+
+COMMANDS = {
+    "sandbox.run": ("run",),
+    "server.serve": ("up", "down", "status"),
+    "server.doctor": ("doctor",),
+    "server.mcp": ("mcp",),
+}
+"""Modules, and the commands at the root that each brings."""
 
 TIMED_OUT = 124
 """Exit status for a command that ran into its time limit, as coreutils' ``timeout`` has it."""
@@ -57,24 +67,16 @@ def build_app() -> typer.Typer:
         help="Run code in microVMs: each sandbox is a virtual machine of its own.",
     )
     app.command()(version)
-    for noun in (*COMMANDS, *GROUPS):
-        _mount(app, noun)
+    for module, commands in COMMANDS.items():
+        for command in commands:
+            app.command()(getattr(_module(module), command))
+    for noun, module in GROUPS.items():
+        app.add_typer(_module(module).group, name=noun)
     return app
 
 
-def _mount(app: typer.Typer, noun: str) -> None:
-    name = f"pandastack.cli.{noun}"
-    try:
-        module = import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        return
-    if hasattr(module, "group"):
-        app.add_typer(module.group, name=noun)
-        return
-    for command in COMMANDS[noun]:
-        app.command()(getattr(module, command))
+def _module(name: str) -> ModuleType:
+    return import_module(f"pandastack.cli.{name}")
 
 
 def version(json: Json = False) -> None:

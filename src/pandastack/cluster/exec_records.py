@@ -39,7 +39,7 @@ class ExecResult:
 
 
 @dataclass(frozen=True, slots=True)
-class At:
+class OutputOffset:
     """The next bytes of this output are at ``offset``: what was before it is not kept, if it did not come."""
 
     kind: int
@@ -51,7 +51,7 @@ class StillRunning:
     """The end of a view that did not wait for the end of its process."""
 
 
-Record = Output | At | ExecResult | StillRunning
+Record = Output | OutputOffset | ExecResult | StillRunning
 
 
 class RecordParser:
@@ -81,7 +81,7 @@ def _record(kind: int, payload: bytes) -> Record:
     if kind == AT:
         if len(payload) != _AT.size:
             raise ServerError("the engine sent a malformed offset")
-        return At(*_AT.unpack(payload))
+        return OutputOffset(*_AT.unpack(payload))
     if kind != RESULT:
         return Output(kind, payload)
     try:

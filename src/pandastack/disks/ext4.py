@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 
 
 async def make_ext4(path: Path, size_mb: int) -> None:

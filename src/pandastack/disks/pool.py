@@ -17,7 +17,7 @@ import anyio
 
 from pandastack.host import facts, files, mount
 from pandastack.host.lock import FileLock
-from pandastack.host.process import CommandError, run
+from pandastack.host.processes.run import CommandError, run
 
 IMAGE_SHARE = 0.9
 """Share of the free space that an XFS image may grow to; it is sparse and takes what is used."""

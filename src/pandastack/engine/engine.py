@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,24 +15,25 @@ from anyio.abc import TaskGroup
 
 from pandastack.disks.pool import RESERVE, Pool, open_pool
 from pandastack.engine import origins
-from pandastack.engine.accelerator import cpu_identity
-from pandastack.engine.adoption import left_running
-from pandastack.engine.diff import Diffs
-from pandastack.engine.events import Events
-from pandastack.engine.journal import Entry
+from pandastack.engine.compare.diff import Diffs
 from pandastack.engine.layout import SLOTS, Layout
-from pandastack.engine.life import live_on
-from pandastack.engine.lifecycle import Lifecycle
-from pandastack.engine.origins import Shelf
-from pandastack.engine.orphans import sweep_orphans
-from pandastack.engine.ready import Ready
-from pandastack.engine.sandbox import Hibernated, Order, Prepared, Sandbox
-from pandastack.engine.slots import Slots
-from pandastack.engine.stopwatch import Stopwatch
-from pandastack.engine.sweep import sweep
-from pandastack.engine.templates import Installed, Templates
+from pandastack.engine.machines.journal import Entry
+from pandastack.engine.machines.run import run_adopted
+from pandastack.engine.machines.sandbox import Hibernated, Sandbox, WarmMachine
+from pandastack.engine.machines.slots import Slots
+from pandastack.engine.machines.stopwatch import Stopwatch
+from pandastack.engine.machines.warm_pool import WarmPool
+from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.origins.catalog import Templates
+from pandastack.engine.origins.origin import Origin
+from pandastack.engine.recovery.adoption import survivors
+from pandastack.engine.recovery.sweep import sweep
+from pandastack.engine.sandboxes.events import Events
+from pandastack.engine.sandboxes.lifecycle import Lifecycle
+from pandastack.engine.settings import Settings
+from pandastack.engine.spec import SandboxSpec
+from pandastack.engine.work import sweep_orphans
 from pandastack.errors import (
-    BadRequestError,
     CapacityError,
     ConflictError,
     NotFoundError,
@@ -43,17 +43,15 @@ from pandastack.errors import (
 )
 from pandastack.host import facts
 from pandastack.host.files import remove_when_empty
-from pandastack.host.identity import kill
 from pandastack.host.lock import FileLock
+from pandastack.host.processes.identity import kill
 from pandastack.host.tasks import beside, together
+from pandastack.model.accelerator import Accelerator
 from pandastack.network.namespace import empty_namespace
-from pandastack.vmm.plan import Accelerator
+from pandastack.snapshots.compatibility import cpu_identity
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 
 log = structlog.get_logger(__name__)
-
-READY_MAXIMUM = 1024
-"""More machines than this per template are a slip of the pen."""
 
 MEMORY_RESERVE = 512 * 1024**2
 """Bytes of the host's memory that no sandbox is started into."""
@@ -61,23 +59,6 @@ MEMORY_RESERVE = 512 * 1024**2
 
 MACHINE_BYTES = 32 * 1024**2
 """What a sandbox takes at its start: reserved before one is made."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an operator may change about the engine: each field ``name`` is read from ``PANDASTACK_NAME``."""
-
-    ready_machines: int = 4
-    """How many machines are made ahead for each template; each takes about 20 MB. 0: every create makes its own."""
-
-    @classmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """Raises :class:`BadRequestError` that names the variable whose value makes no sense."""
-        text = env.get("PANDASTACK_READY_MACHINES") or str(cls.ready_machines)
-        if not text.isdecimal() or int(text) > READY_MAXIMUM:
-            message = f"PANDASTACK_READY_MACHINES must be a whole number up to {READY_MAXIMUM}, not {text!r}"
-            raise BadRequestError(message, field="PANDASTACK_READY_MACHINES")
-        return cls(ready_machines=int(text))
 
 
 class Engine:
@@ -96,47 +77,47 @@ class Engine:
         self.vmm = vmm
         self.templates = Templates(layout.templates, pool)
         self.events = Events()
-        self.saved = Shelf(pool.directory / "saved")
-        self.asleep = Shelf(pool.directory / "asleep")
+        self.saved = CaptureStore(pool.directory / "saved")
+        self.asleep = CaptureStore(pool.directory / "asleep")
         self.lifecycle = Lifecycle(self)
         self.diffs = Diffs(self)
-        self.ready = Ready(self, lives, settings.ready_machines)
+        self.warm_pool = WarmPool(self, lives, settings.ready_machines)
         self._lives = lives
         self._sandboxes: dict[str, Sandbox | Hibernated] = {}
         self._beginning = 0
 
-    async def create(self, order: Order, template_name: str) -> Sandbox:
+    async def create(self, spec: SandboxSpec, template_name: str) -> Sandbox:
         """A new sandbox, restored from the template's snapshot. Refusals for want of room have no side effects."""
         template = self.templates.get(template_name)
-        self._admit_new(order)
-        order = replace(order, env={**template.template.env, **order.env})
-        sandbox = await self.begin(template, order)
-        self.ready.replenish(template)
+        self._admit_new(spec)
+        spec = replace(spec, env={**template.template.env, **spec.env})
+        sandbox = await self.begin(template, spec)
+        self.warm_pool.replenish(template)
         return sandbox
 
-    async def create_from(self, order: Order, snapshot_id: str) -> Sandbox:
+    async def create_from(self, spec: SandboxSpec, snapshot_id: str) -> Sandbox:
         """A new sandbox that goes on where another was captured. Refusals for want of room have no side effects."""
         origin = self.saved.get(snapshot_id)
-        self._admit_new(order)
-        return await self.begin(origin, replace(order, env={**origin.template.env, **order.env}))
+        self._admit_new(spec)
+        return await self.begin(origin, replace(spec, env={**origin.template.env, **spec.env}))
 
-    async def begin(self, origin: Installed, order: Order) -> Sandbox:
-        """A machine for ``order`` that is restored from ``origin``: the way of every sandbox that begins to run.
+    async def begin(self, origin: Origin, spec: SandboxSpec) -> Sandbox:
+        """A machine for ``spec`` that is restored from ``origin``: the way of every sandbox that begins to run.
 
         Raises :class:`ConflictError` before anything is done when ``origin`` does not fit this host.
         """
-        sandbox = await self._restore(origin, order)
-        self.keep(sandbox)
+        sandbox = await self._restore(origin, spec)
+        self.register(sandbox)
         return sandbox
 
     @asynccontextmanager
-    async def temporary(self, *origins: Installed) -> AsyncIterator[list[Sandbox]]:
+    async def temporary(self, *origins: Origin) -> AsyncIterator[list[Sandbox]]:
         """Machines that are only looked at: no sandbox's, so in no list, and the next engine sweeps what a killed one
         has left of them."""
         made: dict[int, Sandbox] = {}
 
-        async def make(index: int, origin: Installed) -> None:
-            made[index] = await self._restore(origin, Order(sandbox="", hostname="snapshot", still=True))
+        async def make(index: int, origin: Origin) -> None:
+            made[index] = await self._restore(origin, SandboxSpec(sandbox="", hostname="snapshot", still=True))
 
         if origins:
             self.admit(len(origins))
@@ -147,21 +128,21 @@ class Engine:
             with anyio.CancelScope(shield=True):
                 await together(*(sandbox.end for sandbox in made.values()))
 
-    async def _restore(self, origin: Installed, order: Order) -> Sandbox:
+    async def _restore(self, origin: Origin, spec: SandboxSpec) -> Sandbox:
         accelerator = Accelerator(origin.snapshot.manifest.accelerator)
         origin.snapshot.check(vmm=self.vmm, cpu_flags=cpu_identity(accelerator))
         clock = Stopwatch()
         self._beginning += 1
         # Shielded: a caller that leaves now must not leave a machine behind that nobody knows.
         try:
-            with self.ready.claiming(), anyio.CancelScope(shield=True):
-                sandbox = await self.ready.claim(origin, order)
+            with self.warm_pool.claiming(), anyio.CancelScope(shield=True):
+                sandbox = await self.warm_pool.claim(origin, spec)
         finally:
             self._beginning -= 1
         sandbox.phases["machine"] = clock.elapsed() - sum(sandbox.phases.values())
         return sandbox
 
-    def keep(self, sandbox: Sandbox | Hibernated) -> None:
+    def register(self, sandbox: Sandbox | Hibernated) -> None:
         """The sandbox of that id is this one from now on."""
         self._sandboxes[sandbox.id] = sandbox
 
@@ -169,10 +150,10 @@ class Engine:
         """Take over a machine that a former engine has left running; one that does not answer is ended."""
         try:
             origin = origins.load(self.machines / entry.machine)
-            start = partial(live_on, self, entry, origin)
-            prepared: Prepared = await self._lives.start(start)
-            sandbox = await prepared.claim(Order(entry.sandbox, entry.hostname, entry.env), origin)
-            self.keep(sandbox)
+            start = partial(run_adopted, self, entry, origin)
+            prepared: WarmMachine = await self._lives.start(start)
+            sandbox = await prepared.claim(SandboxSpec(entry.sandbox, entry.hostname, entry.env), origin)
+            self.register(sandbox)
             if entry.paused:
                 await self.lifecycle.pause(sandbox.id)
         except PandastackError as error:
@@ -182,13 +163,13 @@ class Engine:
             for each in (self.machines, self.layout.sockets):
                 shutil.rmtree(each / entry.machine, ignore_errors=True)
 
-    def find_asleep(self) -> None:
+    def load_hibernated(self) -> None:
         """Know the sandboxes that are on the disk."""
         for name in self.asleep.names():
             if name in self._sandboxes:  # woken, and the engine was killed before it removed this
                 self.asleep.remove(name)
             else:
-                self.keep(Hibernated(origins.order_in(self.asleep.path(name)), self.asleep.get(name)))
+                self.register(Hibernated(origins.read_spec(self.asleep.path(name)), self.asleep.get(name)))
 
     @property
     def accelerator(self) -> Accelerator:
@@ -196,9 +177,9 @@ class Engine:
         used = {Accelerator(each.snapshot.manifest.accelerator) for each in self.templates.list()}
         return Accelerator.KVM if used == {Accelerator.KVM} else Accelerator.TCG
 
-    def _admit_new(self, order: Order) -> None:
-        if order.sandbox in self._sandboxes:
-            raise ConflictError(f"sandbox {order.sandbox} exists already", field="id")
+    def _admit_new(self, spec: SandboxSpec) -> None:
+        if spec.sandbox in self._sandboxes:
+            raise ConflictError(f"sandbox {spec.sandbox} exists already", field="id")
         self.admit()
 
     def admit(self, count: int = 1) -> None:
@@ -243,7 +224,7 @@ class Engine:
         """End the sandbox; returns when nothing of it is left."""
         sandbox = self.get(sandbox_id)
         if isinstance(sandbox, Hibernated):
-            async with sandbox.turn:  # a wake may be under way
+            async with sandbox.lock:  # a wake may be under way
                 if self.asleep.has(sandbox_id):
                     self.asleep.remove(sandbox_id)
             sandbox = self._sandboxes.get(sandbox_id, sandbox)
@@ -271,8 +252,8 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
                 hint="`pandastack down` stops it; `--data-dir` gives this one a directory of its own",
             )
         async with open_pool(layout.engine) as pool:
-            asleep = Shelf(pool.directory / "asleep").names()
-            left = left_running(pool.machines, asleep)
+            asleep = CaptureStore(pool.directory / "asleep").names()
+            left = survivors(pool.machines, asleep)
             sweep(layout.tag, pool.machines, layout.sockets, {entry.machine for entry in left})
             sweep_orphans(pool.directory)
             async with _running(layout, pool, settings or Settings(), left) as engine:
@@ -288,8 +269,8 @@ async def _running(layout: Layout, pool: Pool, settings: Settings, left: Sequenc
             async with anyio.create_task_group() as adoptions:
                 for entry in left:
                     adoptions.start_soon(engine.adopt, entry)
-            engine.find_asleep()
-            lives.start_soon(engine.ready.keep)
+            engine.load_hibernated()
+            lives.start_soon(engine.warm_pool.refill)
             for template in engine.templates.list():
-                engine.ready.replenish(template)
+                engine.warm_pool.replenish(template)
             yield engine

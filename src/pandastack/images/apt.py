@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pandastack.errors import BuildError
 from pandastack.host.facts import architecture
-from pandastack.host.process import CommandError, run
+from pandastack.host.processes.run import CommandError, run
 
 SUITE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -21,7 +21,7 @@ import structlog
 
 from pandastack.errors import BuildError
 from pandastack.host.facts import is_root
-from pandastack.host.process import CommandError, run
+from pandastack.host.processes.run import CommandError, run
 from pandastack.images.apt import SUITE, Source, debian_architecture, host_sources, parse_deb822, render
 from pandastack.images.cache import Cache, content_key
 from pandastack.images.erofs import DISK, Image, load_image, make_disk, mkfs_arguments, write_manifest

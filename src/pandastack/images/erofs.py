@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 
 DISK = "root.erofs"
 MANIFEST = "manifest.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pandastack.errors import BuildError
 from pandastack.host.facts import program
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 from pandastack.images import cpio
 from pandastack.images.cache import Cache, content_key
 from pandastack.images.kernel import Kernel

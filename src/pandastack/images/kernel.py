@@ -19,7 +19,7 @@ import structlog
 
 from pandastack.errors import BuildError
 from pandastack.host.files import write_atomically
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 from pandastack.images.apt import SUITE, Apt, Package, debian_architecture, private_apt
 from pandastack.images.cache import Cache, content_key, file_sha256
 from pandastack.images.vmlinux import find_modules, load_order, module_depends, module_name, uncompress
@@ -87,7 +87,7 @@ async def fetch_kernel(cache: Cache, *, lock: Path = LOCK_FILE, machine: str | N
     """The kernel for ``machine`` (default: this host's architecture), from the cache or from Debian's
     mirrors.
 
-    Raises :class:`BuildError` or :class:`~pandastack.host.process.CommandError`.
+    Raises :class:`BuildError` or :class:`~pandastack.host.processes.run.CommandError`.
     """
     arch = debian_architecture(machine)
     pin = read_pins(lock).get(arch)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from pandastack.errors import BuildError
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 
 ELF_MAGIC = b"\x7fELF"
 _ARM64_MAGIC = b"ARM\x64"

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from pandastack.errors import ConnectionError, PandastackError, to_body
-from pandastack.sdk._call import Call
-from pandastack.sdk._wire import mapped_transport_errors
+from pandastack.sdk.wire.call import Call
+from pandastack.sdk.wire.coding import mapped_transport_errors
 
 TEXT_CHARACTERS = 32 * 1024
 """How much of one output of a command is shown: a quarter from its beginning, the rest from its end."""

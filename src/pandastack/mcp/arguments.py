@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pandastack.errors import BadRequestError
-from pandastack.sdk._call import Call, create_sandbox, exec_command, file_call, segment
+from pandastack.sdk.wire.call import Call, create_sandbox, exec_command, file_call, segment
 
 LONGEST_COMMAND_SECONDS = 300
 _WORKSPACE = "/workspace"

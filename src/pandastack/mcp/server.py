@@ -25,7 +25,7 @@ from pandastack.errors import BadRequestError, PandastackError
 from pandastack.mcp import answers
 from pandastack.mcp.answers import Answer
 from pandastack.mcp.tools import Tool
-from pandastack.sdk._call import Call
+from pandastack.sdk.wire.call import Call
 
 Context = ServerRequestContext[Any, Any]
 

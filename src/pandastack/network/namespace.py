@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pandastack.host import facts
-from pandastack.host.process import CommandError, run
+from pandastack.host.processes.run import CommandError, run
 
 NAME = "pandastack-none"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pandastack.errors import ServerError
-from pandastack.sdk._call import Call, segment
+from pandastack.sdk.wire.call import Call, segment
 
 _CONTAINERS = ("children", "items", "sandboxes")
 

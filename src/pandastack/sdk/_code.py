@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pandastack.sdk._call import Call, segment
+from pandastack.sdk.wire.call import Call, segment
 
 CHART = "application/vnd.pandastack.chart+json"
 _ALIASES = {"py": "python", "python3": "python", "sh": "bash", "shell": "bash", "js": "node"}

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from pandastack.sdk._wire import Refusal
+from pandastack.sdk.wire.coding import Refusal
 
 DEFAULT_BUDGET_SECONDS = 60.0
 _JITTER_CAPS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)

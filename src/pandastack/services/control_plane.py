@@ -11,32 +11,33 @@ import anyio
 
 from pandastack.cluster import EngineClient
 from pandastack.errors import PandastackError
-from pandastack.services.access import Access
-from pandastack.services.activity import Activity
-from pandastack.services.alarm import Alarm
-from pandastack.services.commands import Commands, Streams
-from pandastack.services.deadlines import Deadlines
-from pandastack.services.diffs import Diffs
-from pandastack.services.events import EventLog
-from pandastack.services.files import Consoles, Files
-from pandastack.services.forks import Forks
-from pandastack.services.language_servers import LanguageServers
-from pandastack.services.lifecycle import Lifecycle
-from pandastack.services.processes import Processes
-from pandastack.services.reaper import Reaper
-from pandastack.services.recovery import Recovery
-from pandastack.services.registry import Registry
-from pandastack.services.repl import Repl
-from pandastack.services.rewinding import Rewinding
-from pandastack.services.room import Room
-from pandastack.services.sandboxes import Parts, Sandboxes
+from pandastack.services.access.tokens import Access
+from pandastack.services.captures.rewind import Rewinding
+from pandastack.services.captures.snapshots import Snapshots
+from pandastack.services.captures.storage_budget import StorageBudget
+from pandastack.services.code.sessions import Repl
+from pandastack.services.files.console import Consoles
+from pandastack.services.files.files import Files
+from pandastack.services.files.operations import FileOperations
+from pandastack.services.files.watches import Watches
+from pandastack.services.processes.commands import Commands, Streams
+from pandastack.services.processes.language_servers import LanguageServers
+from pandastack.services.processes.processes import Processes
+from pandastack.services.processes.terminals import Terminals
+from pandastack.services.records.activity import Activity
+from pandastack.services.records.alarm import Alarm
+from pandastack.services.records.deadlines import Deadlines
+from pandastack.services.records.events import EventLog
+from pandastack.services.records.registry import Registry
+from pandastack.services.sandboxes.forks import Forks
+from pandastack.services.sandboxes.lifecycle import Lifecycle
+from pandastack.services.sandboxes.reaper import Reaper
+from pandastack.services.sandboxes.recovery import Recovery
+from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
 from pandastack.services.settings import Settings
-from pandastack.services.snapshots import Snapshots
-from pandastack.services.templates import Templates
-from pandastack.services.terminals import Terminals
-from pandastack.services.timeline import Timeline
-from pandastack.services.trees import Trees
-from pandastack.services.watches import Watches
+from pandastack.services.templates.templates import Templates
+from pandastack.services.timeline.diffs import Diffs
+from pandastack.services.timeline.timeline import Timeline
 from pandastack.store import Store, open_store
 
 
@@ -61,7 +62,7 @@ class ControlPlane:
     language_servers: LanguageServers
     repl: Repl
     files: Files
-    trees: Trees
+    file_operations: FileOperations
     watches: Watches
     consoles: Consoles
     templates: Templates
@@ -103,10 +104,12 @@ async def open_control_plane(
         registry, access = Registry(store, events), Access(store)
         deadlines = Deadlines(activity, alarm, settings)
         snapshots = Snapshots(store, engine, events)
-        room = Room(registry, engine, snapshots, settings)
+        storage_budget = StorageBudget(registry, engine, snapshots, settings)
         rewinding = Rewinding(registry, engine, activity, deadlines, snapshots)
-        lifecycle = Lifecycle(registry, engine, activity, deadlines, room, rewinding)
-        parts = Parts(registry, engine, activity, alarm, deadlines, lifecycle, snapshots, room, rewinding, settings)
+        lifecycle = Lifecycle(registry, engine, activity, deadlines, storage_budget, rewinding)
+        parts = Parts(
+            registry, engine, activity, alarm, deadlines, lifecycle, snapshots, storage_budget, rewinding, settings
+        )
         sandboxes = Sandboxes(parts)
         timeline = Timeline(parts, sandboxes)
         streams = Streams(settings)
@@ -133,7 +136,7 @@ async def open_control_plane(
             commands=commands,
             repl=Repl(sandboxes, engine, activity, commands, timeline),
             files=Files(sandboxes, engine),
-            trees=Trees(sandboxes, engine, settings),
+            file_operations=FileOperations(sandboxes, engine, settings),
             watches=Watches(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),

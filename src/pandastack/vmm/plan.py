@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
-
-class Accelerator(StrEnum):
-    """How the guest's instructions are run."""
-
-    KVM = "kvm"
-    TCG = "tcg"
-
-    @property
-    def isolation(self) -> str:
-        """What stands between the guest and the host, in honest words."""
-        if self is Accelerator.KVM:
-            return "hardware virtualization: the guest runs in its own VT-x/AMD-V context"
-        return "software emulation: an unprivileged, seccomp-confined process; not hardware isolation"
+from pandastack.model.accelerator import Accelerator
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from pandastack.api import models
 from pandastack.api.requests import flag, json_response, plane_of, workspace_of
-from pandastack.services.diffs import NOW, TEMPLATE
+from pandastack.services.timeline.diffs import NOW, TEMPLATE
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["checkpoints"])
 

@@ -15,7 +15,7 @@ from pandastack.api.requests import json_response, plane_of, read_json, workspac
 from pandastack.api.streams import Event, EventStream
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
 from pandastack.errors import BadRequestError
-from pandastack.services.commands import Command, OutputText, failure_of
+from pandastack.services.processes.commands import Command, OutputText, failure_of
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["exec"])
 

@@ -58,7 +58,7 @@ async def write_file(
     content = limited(request, limit)
     if offset is None:
         return json_response(await plane.files.write(workspace, sandbox_id, path, content))
-    return json_response(await plane.trees.append(workspace, sandbox_id, path, offset, content))
+    return json_response(await plane.file_operations.append(workspace, sandbox_id, path, offset, content))
 
 
 @router.delete("", status_code=204, response_class=Response)

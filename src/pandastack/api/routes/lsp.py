@@ -14,7 +14,7 @@ from pandastack.api.requests import json_response, plane_of, workspace_of
 from pandastack.api.sockets import NORMAL, REFUSED, receive, refuse, send_json
 from pandastack.cluster.exec_records import STDOUT, ExecResult, Output
 from pandastack.errors import PandastackError
-from pandastack.services.language_servers import MISSING, SERVERS, LanguageServers, Session, server_for
+from pandastack.services.processes.language_servers import MISSING, SERVERS, LanguageServers, Session, server_for
 
 router = APIRouter(prefix="/v1", tags=["lsp"])
 

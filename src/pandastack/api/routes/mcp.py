@@ -21,8 +21,8 @@ from pandastack.api.requests import limited, plane_of, workspace_of
 from pandastack.api.streams import while_connected
 from pandastack.api.version import SEMVER
 from pandastack.cluster import StreamingASGITransport
-from pandastack.sdk._call import Call
-from pandastack.sdk._wire import refusal_from
+from pandastack.sdk.wire.call import Call
+from pandastack.sdk.wire.coding import refusal_from
 
 router = APIRouter(tags=["agents"])
 

@@ -47,7 +47,7 @@ async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str 
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[Event]]:
-        found = plane.events.follow(sandbox.id, limit, lambda: plane.registry.get(sandbox.id) is not None)
+        found = plane.events.follow(sandbox.id, limit, lambda: plane.registry.find(sandbox.id) is not None)
         yield (("event", render.event(record)) async for record in found)
 
     return EventStream(source, plane.settings.keep_alive_seconds)

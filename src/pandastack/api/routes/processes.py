@@ -13,10 +13,10 @@ from pandastack.api import models, render
 from pandastack.api.errors import body_of
 from pandastack.api.requests import flag, json_response, limited, plane_of, read_json, unless_left, workspace_of
 from pandastack.api.streams import ByteStream, Event, EventStream
-from pandastack.cluster.exec_records import STDERR, STDOUT, At, ExecResult, Output, Record
+from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, OutputOffset, Record
 from pandastack.errors import BadRequestError, UnavailableError, from_body
-from pandastack.services.commands import OutputText
-from pandastack.services.processes import LONGEST_WAIT_SECONDS
+from pandastack.services.processes.commands import OutputText
+from pandastack.services.processes.processes import LONGEST_WAIT_SECONDS
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/processes", tags=["processes"])
 
@@ -110,7 +110,7 @@ async def _events(records: AsyncIterator[Record], wanted: Mapping[str, int | Non
     text = OutputText()
     at = {kind: max(wanted[name] or 0, 0) for name, kind in _KINDS.items()}
     async for record in records:
-        if isinstance(record, At) and record.kind in _NAMES:
+        if isinstance(record, OutputOffset) and record.kind in _NAMES:
             rest = text.skip(record.kind)
             if rest:
                 yield _NAMES[record.kind], {"chunk": rest, "end": at[record.kind]}
@@ -122,7 +122,7 @@ async def _events(records: AsyncIterator[Record], wanted: Mapping[str, int | Non
             at[record.kind] += len(record.data)
             if chunk := text.feed(record):
                 yield _NAMES[record.kind], {"chunk": chunk, "end": at[record.kind] - text.unfinished(record.kind)}
-        elif not isinstance(record, Output | At):
+        elif not isinstance(record, Output | OutputOffset):
             for kind, chunk in text.rest():
                 yield _NAMES[kind], {"chunk": chunk, "end": at[kind]}
             yield _last(record)
@@ -139,7 +139,7 @@ def _last(record: Record) -> Event:
 
 async def _first_offset(records: AsyncIterator[Record]) -> int:
     async for record in records:
-        if isinstance(record, At):
+        if isinstance(record, OutputOffset):
             return record.offset
         if isinstance(record, ExecResult) and record.error:
             raise from_body(0, {"error": record.error, "code": record.code})
@@ -153,7 +153,7 @@ async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes
             at += len(record.data)
             if record.data:
                 yield record.data
-        elif isinstance(record, At) and record.offset != at:
+        elif isinstance(record, OutputOffset) and record.offset != at:
             raise UnavailableError(f"output from {at} to {record.offset} is no longer kept")
         elif isinstance(record, ExecResult) and record.error:
             raise UnavailableError(record.error)

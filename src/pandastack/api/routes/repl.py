@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from pandastack.api import models, render
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
-from pandastack.services.kernels import Session
-from pandastack.services.repl import ONE_SHOT, Ran
+from pandastack.services.code.guest_answers import Session
+from pandastack.services.code.sessions import ONE_SHOT, Ran
 
 router = APIRouter(prefix="/v1", tags=["repl"])
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pandastack.api import models, render
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
 from pandastack.errors import BadRequestError
-from pandastack.services.plans import NewSandbox
+from pandastack.services.records.spec import NewSandbox
 
 router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 

@@ -15,7 +15,7 @@ from pandastack.api.routes.exec import PROCESS_HEADER
 from pandastack.api.sockets import NORMAL, REFUSED, parsed, receive, refuse, send_json
 from pandastack.cluster.exec_records import ExecResult, Output
 from pandastack.errors import BadRequestError, PandastackError
-from pandastack.services.terminals import Place, Terminals
+from pandastack.services.processes.terminals import Terminals, TerminalView
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["terminals"])
 
@@ -71,7 +71,7 @@ def _number(text: str, field: str) -> int:
 class _Session:
     """One viewer, from the upgrade to the end of the connection."""
 
-    def __init__(self, websocket: WebSocket, terminals: Terminals, place: Place) -> None:
+    def __init__(self, websocket: WebSocket, terminals: Terminals, place: TerminalView) -> None:
         self._websocket = websocket
         self._terminals = terminals
         self._place = place

@@ -12,11 +12,11 @@ from pandastack.sdk._async.sandbox import AsyncSandbox
 from pandastack.sdk._async.snapshots import AsyncSnapshotsAPI
 from pandastack.sdk._async.transport import AsyncTransport
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
-from pandastack.sdk._call import Call, create_sandbox, lifecycle_options, segment
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import CreateRetryEvent, Template
-from pandastack.sdk._wire import json_value
+from pandastack.sdk.wire.call import Call, create_sandbox, lifecycle_options, segment
+from pandastack.sdk.wire.coding import json_value
 
 
 class AsyncClient:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pandastack.errors import ServerError
-from pandastack.sdk._call import CAPTURE_SILENCE_SECONDS, Call, lifecycle_options, segment
 from pandastack.sdk._diff import Diff
 from pandastack.sdk._types import Checkpoint
+from pandastack.sdk.wire.call import CAPTURE_SILENCE_SECONDS, Call, lifecycle_options, segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,12 +17,12 @@ from pandastack.sdk._async.filesystem import AsyncSandboxFilesystem
 from pandastack.sdk._async.lifecycle import AsyncLifecycle
 from pandastack.sdk._async.processes import AsyncProcesses
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
-from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
 from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import ExecResult
-from pandastack.sdk._wire import json_value
+from pandastack.sdk.wire.call import Call, code_command, create_sandbox, lifecycle_options, segment
+from pandastack.sdk.wire.coding import json_value
 
 if TYPE_CHECKING:
     from pandastack.sdk._async.client import AsyncClient

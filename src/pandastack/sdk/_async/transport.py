@@ -15,11 +15,11 @@ import httpx
 
 from pandastack.config import ClientSettings
 from pandastack.errors import AuthError, CreateCancelled, PandastackError
-from pandastack.sdk._call import Call
 from pandastack.sdk._retry import first_delay
 from pandastack.sdk._runtime import AsyncCancelEvent, async_check_cancel, async_pause
 from pandastack.sdk._types import CreateRetryEvent
-from pandastack.sdk._wire import Refusal, json_list, json_object, mapped_transport_errors, refusal_from
+from pandastack.sdk.wire.call import Call
+from pandastack.sdk.wire.coding import Refusal, json_list, json_object, mapped_transport_errors, refusal_from
 
 _log = logging.getLogger("pandastack.sdk")
 

@@ -10,14 +10,14 @@ from typing import Any, Literal, Self
 
 from pandastack.config import resolve_client
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
-from pandastack.sdk._call import Call, create_sandbox, lifecycle_options, segment
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import CancelEvent
 from pandastack.sdk._sync.sandbox import Sandbox
 from pandastack.sdk._sync.snapshots import SnapshotsAPI
 from pandastack.sdk._sync.transport import Transport
 from pandastack.sdk._types import CreateRetryEvent, Template
-from pandastack.sdk._wire import json_value
+from pandastack.sdk.wire.call import Call, create_sandbox, lifecycle_options, segment
+from pandastack.sdk.wire.coding import json_value
 
 
 class Client:

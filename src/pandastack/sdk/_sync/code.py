@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pandastack.errors import PandastackError
-from pandastack.sdk._call import Call
 from pandastack.sdk._code import Execution, run_cell, sessions_path
-from pandastack.sdk._wire import json_object, mapped_command_timeout
+from pandastack.sdk.wire.call import Call
+from pandastack.sdk.wire.coding import json_object, mapped_command_timeout
 
 if TYPE_CHECKING:
     from pandastack.sdk._sync.sandbox import Sandbox

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from pandastack.errors import CommandFailed, ConnectionError, ExecInterrupted, SandboxTimeout, ServerError
-from pandastack.sdk._call import exec_command
 from pandastack.sdk._sse import Event, EventDecoder
 from pandastack.sdk._types import ExecResult
-from pandastack.sdk._wire import json_object, mapped_command_timeout, mapped_transport_errors
+from pandastack.sdk.wire.call import exec_command
+from pandastack.sdk.wire.coding import json_object, mapped_command_timeout, mapped_transport_errors
 
 if TYPE_CHECKING:
     from pandastack.sdk._sync.client import Client

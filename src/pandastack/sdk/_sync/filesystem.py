@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pandastack.errors import NotFoundError
-from pandastack.sdk._call import Call, file_call, file_change, file_search
 from pandastack.sdk._runtime import pack_tree, read_piece, unpack_tree, write_file
 from pandastack.sdk._types import FileInfo, FileMatch
-from pandastack.sdk._wire import json_object
+from pandastack.sdk.wire.call import Call, file_call, file_change, file_search
+from pandastack.sdk.wire.coding import json_object
 
 if TYPE_CHECKING:
     import httpx

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from pandastack.errors import ConnectionError, ExecInterrupted, PandastackError, UnavailableError
-from pandastack.sdk._call import STREAM_SILENCE_SECONDS, Call, segment
 from pandastack.sdk._runtime import pause
 from pandastack.sdk._sse import EventDecoder
 from pandastack.sdk._types import ProcessInfo
-from pandastack.sdk._wire import json_object, json_value, mapped_transport_errors
+from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call, segment
+from pandastack.sdk.wire.coding import json_object, json_value, mapped_transport_errors
 
 if TYPE_CHECKING:
     from pandastack.sdk._sync.sandbox import Sandbox

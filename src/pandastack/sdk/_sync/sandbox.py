@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
-from pandastack.sdk._call import Call, code_command, create_sandbox, lifecycle_options, segment
 from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import CancelEvent
@@ -23,7 +22,8 @@ from pandastack.sdk._sync.filesystem import SandboxFilesystem
 from pandastack.sdk._sync.lifecycle import Lifecycle
 from pandastack.sdk._sync.processes import Processes
 from pandastack.sdk._types import ExecResult
-from pandastack.sdk._wire import json_value
+from pandastack.sdk.wire.call import Call, code_command, create_sandbox, lifecycle_options, segment
+from pandastack.sdk.wire.coding import json_value
 
 if TYPE_CHECKING:
     from pandastack.sdk._sync.client import Client

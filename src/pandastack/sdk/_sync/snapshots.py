@@ -6,8 +6,8 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, cast
 
-from pandastack.sdk._call import Call, segment
 from pandastack.sdk._types import Snapshot
+from pandastack.sdk.wire.call import Call, segment
 
 if TYPE_CHECKING:
     from pandastack.sdk._sync.client import Client

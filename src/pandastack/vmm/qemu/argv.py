@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pandastack.vmm.plan import Accelerator, Boot, Confinement, Disk, MachinePlan, UserNic
+from pandastack.model.accelerator import Accelerator
+from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, UserNic
 
 KERNEL_CMDLINE = "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable"
 """What every guest kernel is told. ``panic=-1`` ends the machine at once; the driver runs QEMU with ``-no-reboot``."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pandastack.errors import ServerError
 from pandastack.host import facts
-from pandastack.host.process import run
+from pandastack.host.processes.run import run
 
 
 def qemu_binary() -> Path:

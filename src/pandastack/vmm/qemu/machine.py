@@ -12,9 +12,9 @@ from typing import Protocol
 import anyio
 
 from pandastack.errors import ServerError
-from pandastack.host.foreign import adopted
-from pandastack.host.identity import ProcessIdentity
-from pandastack.host.process import CommandError, describe_status, spawn
+from pandastack.host.processes.adopted import adopted
+from pandastack.host.processes.identity import ProcessIdentity
+from pandastack.host.processes.run import CommandError, describe_status, spawn
 from pandastack.vmm.plan import MachinePlan, Sockets
 from pandastack.vmm.qemu.argv import Listeners, qemu_argv
 from pandastack.vmm.qemu.control import Control, ControlError, connect

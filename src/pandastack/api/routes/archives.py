@@ -1,0 +1,171 @@
+"""Whole trees of a sandbox's files: archives, names, modes, searches."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Query, Request, Response
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from pandastack.api import models
+from pandastack.api.requests import check_length, flag, json_response, limited, plane_of, read_json, workspace_of
+from pandastack.api.sockets import NORMAL, receive, refuse, send_json
+from pandastack.api.streams import Event, EventStream, FileStream
+from pandastack.errors import BadRequestError, PandastackError
+
+router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/fs", tags=["files"])
+
+_PATH = Query("", description="An absolute path")
+_LINKS = Query("", description="`skip` leaves links out that lead out of the directory, instead of refusing them")
+_TAR = "application/x-tar"
+
+
+@router.get(
+    "/tar",
+    response_class=Response,
+    responses={200: {"content": {_TAR: {}}, "description": "A tar archive that is safe to unpack"}},
+)
+async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
+    """A directory as a tar archive. One that breaks off had a member that no archive of ours may have."""
+    source = partial(plane_of(request).file_operations.pack, workspace_of(request), sandbox_id, path, _skips(links))
+    return FileStream(source, media_type=_TAR)
+
+
+@router.put(
+    "/tar",
+    response_class=Response,
+    responses={200: {"model": models.Unpacked}},
+    openapi_extra={"requestBody": {"content": {_TAR: {}}}},
+)
+async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
+    """Unpack a tar archive into a directory, which is made. Of one that is refused nothing is unpacked."""
+    plane = plane_of(request)
+    limit = plane.settings.max_tar_bytes
+    check_length(request, limit)
+    content = limited(request, limit)
+    done = await plane.file_operations.unpack(workspace_of(request), sandbox_id, path, _skips(links), content)
+    return json_response(asdict(done))
+
+
+@router.post(
+    "/mkdir",
+    response_class=Response,
+    responses={200: {"model": models.FileEntry}},
+    openapi_extra=models.takes(models.Mkdir),
+)
+async def make_directory(request: Request, sandbox_id: str) -> Response:
+    """Make a directory and its parents; one that is there is fine."""
+    body = await read_json(request, models.Mkdir)
+    return json_response(
+        await plane_of(request).file_operations.mkdir(workspace_of(request), sandbox_id, body.path, body.mode)
+    )
+
+
+@router.post(
+    "/move",
+    response_class=Response,
+    responses={200: {"model": models.FileEntry}},
+    openapi_extra=models.takes(models.Move),
+)
+async def move(request: Request, sandbox_id: str) -> Response:
+    """Give a file or directory another name; 409 when there is something already."""
+    body = await read_json(request, models.Move)
+    workspace, overwrite = workspace_of(request), bool(body.overwrite)
+    return json_response(
+        await plane_of(request).file_operations.move(workspace, sandbox_id, body.source, body.to, overwrite)
+    )
+
+
+@router.post(
+    "/chmod",
+    response_class=Response,
+    responses={200: {"model": models.FileEntry}},
+    openapi_extra=models.takes(models.Chmod),
+)
+async def change_mode(request: Request, sandbox_id: str) -> Response:
+    """Change the mode of a file, or of all below a directory."""
+    body = await read_json(request, models.Chmod)
+    workspace, recursive = workspace_of(request), bool(body.recursive)
+    return json_response(
+        await plane_of(request).file_operations.chmod(workspace, sandbox_id, body.path, body.mode, recursive)
+    )
+
+
+@router.get("/search", response_class=Response, responses={200: {"model": models.Found}})
+async def search(
+    request: Request,
+    sandbox_id: str,
+    path: str = _PATH,
+    name: Annotated[str, Query(description="A shell pattern for file names", max_length=255)] = "*",
+    text: Annotated[str | None, Query(description="Lines that contain this", min_length=1, max_length=4096)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> Response:
+    """Files below a directory by their names, or their lines by what they contain."""
+    if "\0" in name + (text or "") or "\n" in (text or ""):
+        raise BadRequestError("text: must be one line, without NUL characters", field="text")
+    found = await plane_of(request).file_operations.search(workspace_of(request), sandbox_id, path, name, text, limit)
+    return json_response(found)
+
+
+@router.get("/watch", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
+async def watch(request: Request, sandbox_id: str, path: str = _PATH, recursive: str = "") -> Response:
+    """Events `change`, the first of type `ready`; they end when the path itself is deleted."""
+    plane, workspace = plane_of(request), workspace_of(request)
+
+    @asynccontextmanager
+    async def source() -> AsyncIterator[AsyncIterator[Event]]:
+        async with plane.watches.watch(workspace, sandbox_id, path, flag(recursive)) as changes:
+            yield (("change", each) async for each in changes)
+
+    return EventStream(source, plane.settings.keep_alive_seconds)
+
+
+@router.websocket("/watch")
+async def watch_by_socket(websocket: WebSocket, sandbox_id: str, path: str = "", recursive: str = "") -> None:
+    """The same changes as text frames; the connection closes when the path itself is deleted."""
+    plane, workspace = plane_of(websocket), workspace_of(websocket)
+    try:
+        async with plane.watches.watch(workspace, sandbox_id, path, flag(recursive)) as changes:
+            await websocket.accept()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_until_gone, websocket, tasks.cancel_scope)
+                async for each in changes:
+                    await send_json(websocket, each)
+                await websocket.close(NORMAL)
+                tasks.cancel_scope.cancel()
+    except* PandastackError as errors:
+        await _end(websocket, next(_leaves(errors)))
+    except* (WebSocketDisconnect, OSError):
+        pass
+
+
+async def _until_gone(websocket: WebSocket, scope: anyio.CancelScope) -> None:
+    with suppress(WebSocketDisconnect):
+        while True:
+            await receive(websocket)
+    scope.cancel()
+
+
+async def _end(websocket: WebSocket, error: PandastackError) -> None:
+    if websocket.application_state is WebSocketState.CONNECTING:
+        await refuse(websocket, error)
+        return
+    with suppress(WebSocketDisconnect, OSError, RuntimeError):  # the client may have left as well
+        await send_json(websocket, {"error": error.message})
+        await websocket.close(NORMAL)
+
+
+def _leaves(group: BaseExceptionGroup[PandastackError]) -> Iterator[PandastackError]:
+    for each in group.exceptions:
+        yield from _leaves(each) if isinstance(each, BaseExceptionGroup) else (each,)
+
+
+def _skips(links: str) -> bool:
+    if links not in ("", "refuse", "skip"):
+        raise BadRequestError("links: must be refuse or skip", field="links")
+    return links == "skip"

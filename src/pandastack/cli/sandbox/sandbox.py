@@ -1,0 +1,183 @@
+"""``pandastack sandbox``: create, look at, use and delete sandboxes."""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pandastack.cli.connection import Id, connect, follow, record_of
+from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
+from pandastack.cli.sandbox import lifecycle, timeline
+from pandastack.cli.sandbox.lifecycle import CheckpointEvery, OnExpire
+from pandastack.cli.sandbox.repl import repl
+from pandastack.cli.sandbox.shell import shell
+from pandastack.errors import PandastackError
+
+group = typer.Typer(no_args_is_help=True, help="Create, use and delete sandboxes.", rich_markup_mode=None)
+
+
+@group.command()
+def create(
+    template: Annotated[str, typer.Option("--template", "-t", help="What to create it from.")] = "code-interpreter",
+    ttl: Annotated[int | None, typer.Option("--ttl", min=0, help="Idle limit in seconds.")] = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--from-snapshot", metavar="ID", help="A snapshot, instead of a template.")
+    ] = None,
+    persistent: Annotated[bool, typer.Option("--persistent", help="Exempt it from the idle limit.")] = False,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A label (repeatable).")
+    ] = None,
+    on_expire: OnExpire = None,
+    checkpoint_every: CheckpointEvery = None,
+    after_exec: Annotated[
+        bool, typer.Option("--checkpoint-after-exec", help="Take a checkpoint after each command.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Create a sandbox and print its id."""
+    labels = _labels(metadata or [])
+    with connect() as client:
+        sandbox = client.sandboxes.create(
+            template,
+            ttl_seconds=ttl,
+            persistent=persistent,
+            metadata=labels or None,
+            from_snapshot=snapshot,
+            on_expire=on_expire,
+            checkpoint_every=checkpoint_every,
+            checkpoint_after_exec=after_exec or None,
+        )
+    result(record_of(sandbox), sandbox.id, as_json=json)
+
+
+@group.command("list")
+def list_(json: Json = False) -> None:
+    """List the sandboxes, newest first."""
+    with connect() as client:
+        found = client.sandboxes.list()
+    if json:
+        print_json([record_of(each) for each in found])
+        return
+    rows = [(s.id, s.template, s.status, s.cpu, f"{s.memory_mb} MB", s.created_at) for s in found]
+    print_table(("ID", "TEMPLATE", "STATUS", "CPU", "MEMORY", "CREATED"), rows)
+
+
+@group.command()
+def get(sandbox_id: Id, json: Json = False) -> None:
+    """Show one sandbox."""
+    with connect() as client:
+        record = record_of(client.sandboxes.get(sandbox_id))
+    if json:
+        print_json(record)
+    else:
+        print_fields(record)
+
+
+@group.command("exec", context_settings={"allow_interspersed_args": False})
+def exec_(
+    sandbox_id: Id,
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="A shell command, or its words.")],
+    timeout: Annotated[int | None, typer.Option("--timeout", min=1, help="Limit in seconds.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a command in a sandbox.
+
+    A single argument is given to the shell as it is; several are quoted, so that each stays one word. Options
+    of pandastack come before the id. The exit status is the command's, 124 after a timeout.
+    """
+    cmd = _command(command)
+    with connect() as client:
+        outcome = follow(client.sandboxes.get(sandbox_id), cmd, timeout, collect=json)
+    if json:
+        print_json({"exit_code": outcome.exit_code, "stdout": outcome.stdout, "stderr": outcome.stderr})
+    raise typer.Exit(outcome.exit_code)
+
+
+@group.command()
+def cp(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A local path, or ID:/path.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="A local path, or ID:/path.")],
+    json: Json = False,
+) -> None:
+    """Copy a file into or out of a sandbox. One side is ID:/path, the other a local path."""
+    there, here = _remote(source), _remote(destination)
+    if (there is None) == (here is None):
+        raise typer.BadParameter("exactly one of SRC and DST must be ID:/path")
+    if there is not None:
+        copied = _download(*there, Path(destination))
+    else:
+        assert here is not None  # the check above
+        copied = _upload(Path(source), *here)
+    if json:
+        print_json({"source": source, "destination": destination, "bytes": copied})
+
+
+@group.command()
+def delete(
+    sandbox_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The sandboxes' ids.")],
+    json: Json = False,
+) -> None:
+    """Delete sandboxes and their disks. The others are deleted even when one cannot be."""
+    deleted: list[str] = []
+    with connect() as client:
+        for each in sandbox_ids:
+            try:
+                client.sandboxes.delete(each)
+                deleted.append(each)
+            except PandastackError as error:
+                report(error, json)
+    if json:
+        print_json({"deleted": deleted})
+    raise typer.Exit(int(len(deleted) < len(sandbox_ids)))
+
+
+group.command()(shell)
+group.command()(repl)
+for _name, _function in {**lifecycle.COMMANDS, **timeline.COMMANDS}.items():
+    group.command(_name)(_function)
+
+
+def _command(words: list[str]) -> str:
+    words = words[1:] if words[0] == "--" else words
+    if not words:
+        raise typer.BadParameter("there is no command", param_hint="COMMAND")
+    return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    wrong = next((key for key, equals, _ in split if not key or not equals), None)
+    if wrong is not None:
+        raise typer.BadParameter(f"{wrong!r} is not KEY=VALUE", param_hint="--metadata")
+    return {key: value for key, _, value in split}
+
+
+def _remote(argument: str) -> tuple[str, str] | None:
+    """Id and path of ``ID:/path``; None for a local path, in which a slash comes before any colon."""
+    sandbox_id, colon, path = argument.partition(":")
+    if colon and sandbox_id and "/" not in sandbox_id and path.startswith("/"):
+        return sandbox_id, path
+    return None
+
+
+def _download(sandbox_id: str, path: str, local: Path) -> int:
+    target = local / posixpath.basename(path) if local.is_dir() else local
+    with connect() as client:
+        content = client.sandboxes.get(sandbox_id).filesystem.read(path)
+    try:
+        return target.write_bytes(content)
+    except OSError as cause:
+        raise PandastackError(f"cannot write {target}: {cause.strerror}") from cause
+
+
+def _upload(local: Path, sandbox_id: str, path: str) -> int:
+    target = posixpath.join(path, local.name) if path.endswith("/") else path
+    try:
+        with local.open("rb"), connect() as client:
+            return int(client.sandboxes.get(sandbox_id).filesystem.upload(local, target)["bytes"])
+    except OSError as cause:
+        raise PandastackError(f"cannot read {local}: {cause.strerror}") from cause

@@ -1,0 +1,182 @@
+"""``up``, ``down``, ``status``: the server. The only module that joins the control plane and the engine."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pandastack import config
+from pandastack.cli import credentials
+from pandastack.cli.output import Json, print_json
+from pandastack.cli.sandbox import logs
+from pandastack.cli.server import daemon
+from pandastack.errors import PandastackError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+START_DEADLINE = 120.0
+"""Seconds a detached server may take until it answers."""
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")]
+
+
+def up(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
+    data_dir: DataDir = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background.")] = False,
+) -> None:
+    """Start the server: API and engine in one process."""
+    data = config.data_dir(data_dir)
+    running = daemon.find(data)
+    if running is not None:
+        typer.echo(f"pandastack already answers at {running.url}")
+    elif detach:
+        arguments = ["--host", host, "--port", str(port), "--data-dir", str(data)]
+        typer.echo(daemon.start_detached(data, arguments, START_DEADLINE))
+    else:
+        import anyio
+
+        anyio.run(_serve, data, host, port, backend_options={"use_uvloop": True})
+
+
+def down(data_dir: DataDir = None, json: Json = False) -> None:
+    """Stop the server and all its machines."""
+    data = config.data_dir(data_dir)
+    server = daemon.find(data)
+    if server is not None:
+        daemon.stop(server)
+        daemon.forget(data)
+    if json:
+        print_json({"stopped": server is not None})
+    else:
+        typer.echo("stopped" if server else "no server runs")
+
+
+def status(data_dir: DataDir = None, json: Json = False) -> None:
+    """Say whether the server runs, and how it is. Exit code 1 when it does not."""
+    import httpx
+
+    data = config.data_dir(data_dir)
+    server = daemon.find(data)
+    facts: dict[str, object] = {"running": server is not None, "data_dir": str(data)}
+    if server is not None:
+        facts |= {"url": server.url, "pid": server.process.pid}
+        try:
+            facts["health"] = httpx.get(f"{server.url}/healthz", timeout=10).json()
+        except httpx.HTTPError as error:
+            facts["health"] = {"status": "unreachable", "error": str(error)}
+    if json:
+        print_json(facts)
+    else:
+        typer.echo(_status_text(facts))
+    if server is None:
+        raise typer.Exit(1)
+
+
+def _status_text(facts: dict[str, object]) -> str:
+    if not facts["running"]:
+        return f"no server runs for {facts['data_dir']}\nstart one: pandastack up"
+    health = facts["health"]
+    assert isinstance(health, dict)
+    engine = health.get("checks", {}).get("engine", {})
+    return "\n".join(
+        [
+            f"pandastack answers at {facts['url']} (pid {facts['pid']}): {health.get('status')}",
+            f"  machines   {engine.get('vmm')}, {engine.get('accelerator')}, {engine.get('sandboxes')} running",
+            f"  isolation  {engine.get('isolation')}",
+            f"  data       {facts['data_dir']}",
+        ]
+    )
+
+
+async def _serve(data: Path, host: str, port: int) -> None:
+    from pandastack.api.app import create_app
+    from pandastack.cluster import EngineClient, StreamingASGITransport
+    from pandastack.engine.engine import open_engine
+    from pandastack.engine.http.app import create_engine_app
+    from pandastack.engine.layout import Layout
+    from pandastack.engine.settings import Settings as EngineSettings
+    from pandastack.services.settings import Settings
+
+    logs.configure("info")
+    with _listen(host, port) as listener:
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        daemon.own(data)
+        async with open_engine(Layout(data, config.cache_dir()), EngineSettings.from_env()) as engine:
+            client = EngineClient(StreamingASGITransport(create_engine_app(engine)))
+            app = create_app(
+                client,
+                f"sqlite+aiosqlite:///{data / 'pandastack.db'}",
+                Settings.from_env(),
+                on_first_token=lambda token: credentials.keep(data, url, token),
+            )
+            await _answer(app, listener, lambda: _ready(data, url))
+        daemon.forget(data)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, before anything else is started: a port that is taken costs nothing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, the event loop turns Nagle's algorithm off for what it accepts: a response's head and
+    # body are two writes, and the second would wait 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PandastackError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port"
+        ) from error
+    return listener
+
+
+async def _answer(app: ASGIApp, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``on_ready`` is called once requests are answered."""
+    import anyio
+    import uvicorn
+
+    from pandastack.host.tasks import beside
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                on_ready()
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # uvicorn would end the process by the same signal afterwards, before the machines are ended
+
+    configuration = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        # Longer than clients keep an idle connection, so that it is they who close it: no request meets a closed one.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+        ws_max_size=16 * 1024 * 1024,
+    )
+    server = Server(configuration)
+
+    async def stop_on_signal() -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                server.should_exit = True
+
+    async with beside(stop_on_signal):
+        await server.serve([listener])
+
+
+def _ready(data: Path, url: str) -> None:
+    daemon.record(data, url)
+    credentials.publish(data, url)
+    daemon.announce(f"pandastack answers at {url}")

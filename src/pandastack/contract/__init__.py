@@ -1,0 +1,1 @@
+"""The messages between control plane and engine."""

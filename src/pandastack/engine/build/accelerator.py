@@ -1,0 +1,100 @@
+"""Which accelerator works here: decided by booting the real guest kernel, because ``/dev/kvm`` existing proves nothing.
+
+On nested virtualization ``KVM_CREATE_VM`` can succeed and a stock kernel still die in the middle of its boot. The
+answer is kept per boot of the host, kernel and VMM: a host does not gain or lose virtualization while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pandastack.disks.ext4 import make_ext4
+from pandastack.engine.build.boot import boot
+from pandastack.engine.work import work_name
+from pandastack.engine.machines.plan import BootSpec
+from pandastack.errors import PandastackError
+from pandastack.host import facts
+from pandastack.host.files import write_atomically
+from pandastack.host.processes.identity import boot_id
+from pandastack.host.processes.run import CommandError
+from pandastack.images.cache import content_key
+from pandastack.model.accelerator import Accelerator
+from pandastack.vmm.plan import Boot, Disk
+
+TRIAL_DEADLINE = 6.0
+"""Seconds that a boot with working hardware virtualization never needs."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The accelerator that machines use on this host, and why."""
+
+    accelerator: Accelerator
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the accelerator is tried with. ``memory`` in MiB."""
+
+    qemu: Path
+    vmm: str
+    boot: Boot
+    image: Path
+    sockets: Path
+    memory_mb: int = 256
+
+
+async def choose(answers: Path, trial: Trial) -> Choice:
+    """The choice for this host, from ``answers`` (a directory) when it was made since the host's start."""
+    key = content_key("accelerator", boot_id(), trial.vmm, str(trial.boot.kernel), str(trial.boot.initramfs))
+    answer = answers / f"accelerator-{key[:16]}.json"
+    try:
+        kept = json.loads(answer.read_bytes())
+        return Choice(Accelerator(kept["accelerator"]), str(kept["reason"]))
+    except (OSError, ValueError, KeyError):
+        choice = await _decide(trial)
+    answers.mkdir(parents=True, exist_ok=True)
+    write_atomically(answer, json.dumps(asdict(choice)).encode())
+    return choice
+
+
+async def _decide(trial: Trial) -> Choice:
+    if not Path("/dev/kvm").exists():
+        return Choice(Accelerator.TCG, "this host has no /dev/kvm")
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return Choice(Accelerator.TCG, "/dev/kvm is not accessible to this user")
+    try:
+        await _boot_with_kvm(trial)
+    except PandastackError as error:
+        return Choice(Accelerator.TCG, f"/dev/kvm is there but the guest kernel does not boot with it: {_brief(error)}")
+    return Choice(Accelerator.KVM, "the guest kernel boots with it")
+
+
+def _brief(error: PandastackError) -> str:
+    """The first line of what went wrong, without the VMM's command line: this is read by people, again and again."""
+    return error.reason if isinstance(error, CommandError) else str(error).splitlines()[0]
+
+
+async def _boot_with_kvm(trial: Trial) -> None:
+    with TemporaryDirectory() as name:
+        work = Path(name)
+        await make_ext4(work / "disk.img", 64)
+        with (work / "memory").open("wb") as file:
+            file.truncate(trial.memory_mb * 1024 * 1024)
+        spec = BootSpec(
+            name=work_name("trial"),
+            boot=trial.boot,
+            cpus=1,
+            memory_mb=trial.memory_mb,
+            memory=work / "memory",
+            disks=(Disk(trial.image, readonly=True), Disk(work / "disk.img")),
+            sockets=trial.sockets / str(os.getpid()),
+            accelerator=Accelerator.KVM,
+        )
+        async with boot(trial.qemu, spec, work, deadline=TRIAL_DEADLINE):
+            return

@@ -1,0 +1,119 @@
+"""Machines that start from a kernel: to bake a template, to run a build's commands, to try an accelerator."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+from pandastack.engine.machines.console import Console
+from pandastack.engine.machines.plan import BootSpec, boot_plan
+from pandastack.engine.build.progress import Progress
+from pandastack.errors import BuildError, GuestError, PandastackError
+from pandastack.guest import Channel, ExecRequest, Identity, Process
+from pandastack.host.files import directory_for_now, remove_when_empty
+from pandastack.host.tasks import beside
+from pandastack.vmm.qemu.machine import Machine, launch
+
+BOOT_DEADLINE = 60.0
+"""Seconds a guest may take from power-on to its agent's first word. Software emulation on a busy host needs ten."""
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A machine whose guest is up and knows who it is."""
+
+    machine: Machine
+    channel: Channel
+
+
+@asynccontextmanager
+async def boot(qemu: Path, spec: BootSpec, work: Path, *, deadline: float = BOOT_DEADLINE) -> AsyncIterator[Booted]:
+    """A machine for as long as the block runs. ``work`` takes its logs.
+
+    Raises :class:`GuestError` with the end of the console when the guest does not come up.
+    """
+    plan, console = boot_plan(spec), Console(work / "console.log")
+    with remove_when_empty(spec.sockets.parent), directory_for_now(spec.sockets):
+        async with (
+            launch(qemu, plan, work / "vmm.log") as machine,
+            console.following(plan.sockets.console),
+            await anyio.connect_unix(plan.sockets.channel) as stream,
+            Channel(stream) as channel,
+        ):
+            try:
+                await channel.hello(timeout_s=deadline)
+                await channel.resume(build_identity(), quiet=True, timeout_s=deadline)
+            except PandastackError as error:
+                raise _explain(error, console) from error
+            yield Booted(machine, channel)
+
+
+async def run_in_guest(
+    channel: Channel,
+    request: ExecRequest,
+    what: str,
+    progress: Progress,
+    stdin: AsyncIterable[bytes] | None = None,
+) -> None:
+    """Run a command of a build. Raises :class:`BuildError` with the last lines it printed when it fails."""
+    output = _Lines(progress)
+    async with channel.exec(request) as process, beside(partial(_feed, process, stdin)):
+        async for _, chunk in process.output():
+            output.take(chunk)
+    result = process.result
+    if result.exit_code != 0:
+        reason = "timeout" if result.timed_out else f"exit code {result.exit_code}"
+        raise BuildError("\n  ".join([f"{what} failed: {reason}", *output.last()]))
+
+
+async def _feed(process: Process, data: AsyncIterable[bytes] | None) -> None:
+    if data is None:
+        return
+    async for chunk in data:
+        await process.send_stdin(chunk)
+    await process.close_stdin()
+
+
+class _Lines:
+    """Output cut into lines for a progress display; remembers the last ones."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._last: deque[str] = deque(maxlen=20)
+        self._rest = b""
+
+    def take(self, chunk: bytes) -> None:
+        *whole, rest = (self._rest + chunk).split(b"\n")
+        self._rest = rest[-4096:]
+        for each in whole:
+            self._last.append(each.decode("utf-8", "replace").rstrip("\r"))
+            self._progress.line(self._last[-1])
+
+    def last(self) -> list[str]:
+        return [*self._last, *([self._rest.decode("utf-8", "replace")] if self._rest else [])]
+
+
+def build_identity() -> Identity:
+    """Who a guest is while nobody's code runs in it; every sandbox gets an identity of its own later.
+
+    The hostname is as long as most sandboxes' are: a restored guest then changes its files without resizing them.
+    """
+    return Identity(
+        hostname="template",
+        machine_id=secrets.token_hex(16),
+        entropy=secrets.token_bytes(64),
+        generation=0,
+        env={},
+    )
+
+
+def _explain(error: PandastackError, console: Console) -> GuestError:
+    last = console.tail(4096).decode("utf-8", "replace").strip().splitlines()[-15:]
+    return GuestError("\n  ".join([f"the guest did not come up: {error}", *(last or ["its console is empty"])]))

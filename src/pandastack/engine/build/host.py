@@ -1,0 +1,130 @@
+"""What building and baking on this host need: tools, the guest's kernel and agent, a cache and a place to work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pandastack.engine.build.accelerator import Choice, Trial, choose
+from pandastack.snapshots.compatibility import cpu_identity
+from pandastack.engine.layout import Layout
+from pandastack.engine.work import sweep_orphans, work_name
+from pandastack.engine.machines.plan import BootSpec
+from pandastack.engine.build.progress import Progress, Steps
+from pandastack.guest.agent import binary as agent_binary
+from pandastack.host import facts
+from pandastack.host.tsc import tsc_khz
+from pandastack.images import bootstrap
+from pandastack.images.cache import Cache
+from pandastack.images.initramfs import build_initramfs
+from pandastack.images.kernel import Kernel, fetch_kernel
+from pandastack.images.template import TemplateRecipe, load_template
+from pandastack.model.accelerator import Accelerator
+from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
+from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
+
+
+@dataclass(frozen=True)
+class BuildHost:
+    """An open host. ``recipes`` maps the names of the shipped templates to their folders."""
+
+    layout: Layout
+    cache: Cache
+    qemu: Path
+    vmm: str
+    kernel: Kernel
+    initramfs: Path
+    choice: Choice
+    recipes: Mapping[str, Path]
+    progress: Progress
+
+    @property
+    def scratch(self) -> Path:
+        """Where unfinished work is kept: on the cache's own file system, for disks are large."""
+        return _made(self.layout.cache / "work")
+
+    @property
+    def sockets(self) -> Path:
+        return self.layout.sockets.with_name(f"{self.layout.tag}-build")
+
+    @property
+    def accelerator(self) -> Accelerator:
+        return self.choice.accelerator
+
+    @property
+    def cpu_flags(self) -> str:
+        return cpu_identity(self.accelerator)
+
+    def recipe_names(self) -> list[str]:
+        return sorted(self.recipes)
+
+    def recipe(self, name: str) -> TemplateRecipe | None:
+        """The shipped template called ``name``."""
+        folder = self.recipes.get(name)
+        return load_template(folder) if folder else None
+
+    def machine(
+        self, purpose: str, work: Path, image: Path, disk: Path, *, cpus: int, memory_mb: int, network: bool
+    ) -> BootSpec:
+        """A machine that boots ``image`` with ``disk`` on top of it and keeps its files in ``work``."""
+        name = work_name(purpose)
+        memory = work / f"{purpose}-memory"
+        with memory.open("wb") as file:
+            file.truncate(memory_mb * 1024 * 1024)
+        return BootSpec(
+            name=name,
+            boot=self.boot,
+            cpus=cpus,
+            memory_mb=memory_mb,
+            memory=memory,
+            disks=(Disk(image, readonly=True), Disk(disk)),
+            sockets=self.sockets / name.rpartition("-")[2],
+            accelerator=self.accelerator,
+            nic=UserNic(facts.default_route_mtu()) if network else None,
+            confinement=self.confinement,
+        )
+
+    @property
+    def boot(self) -> Boot:
+        return Boot(self.kernel.vmlinux, self.initramfs, clock_rate(self.accelerator))
+
+    @property
+    def confinement(self) -> Confinement | None:
+        """Build machines have a user of their own too; they share one, since one recipe's author trusts himself."""
+        return Confinement(self.layout.build_uid, self.layout.build_uid) if facts.is_root() else None
+
+
+def clock_rate(accelerator: Accelerator) -> str:
+    """What the guest's kernel has to be told of its clock; with KVM it asks the hypervisor."""
+    khz = tsc_khz() if accelerator is Accelerator.TCG else None
+    return f"tsc_early_khz={khz}" if khz else ""
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def with_disks(spec: BootSpec, *, readonly: tuple[Path, ...] = (), writable: tuple[Path, ...] = ()) -> BootSpec:
+    """``spec`` with more disks, from ``/dev/vdc`` on."""
+    more = *(Disk(path, readonly=True) for path in readonly), *(Disk(path) for path in writable)
+    return replace(spec, disks=(*spec.disks, *more))
+
+
+async def open_build_host(layout: Layout, recipes: Mapping[str, Path], progress: Progress) -> BuildHost:
+    """The host of this host: fetches the guest's kernel and tries the accelerator where that was not done yet."""
+    sweep_orphans(layout.cache / "work")
+    cache, qemu, vmm = Cache(layout.cache), qemu_binary(), await qemu_version()
+    with Steps(progress) as steps:
+        steps.next("fetch the guest kernel")
+        kernel = await fetch_kernel(cache)
+        steps.note(kernel.version)
+        initramfs = await build_initramfs(agent_binary(facts.architecture()), kernel, cache)
+        steps.next("try the accelerator")
+        tools = await bootstrap.builder(cache)
+        sockets = layout.sockets.with_name(f"{layout.tag}-trial")
+        trial = Trial(qemu, vmm, Boot(kernel.vmlinux, initramfs), tools.path, sockets)
+        choice = await choose(layout.cache, trial)
+        steps.note(f"{choice.accelerator.value}: {choice.reason}")
+    return BuildHost(layout, cache, qemu, vmm, kernel, initramfs, choice, recipes, progress)

@@ -1,0 +1,1 @@
+"""Comparing the files of two states."""

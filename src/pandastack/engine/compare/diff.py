@@ -1,0 +1,200 @@
+"""What differs between the files of two guests, or of one guest at two times.
+
+Guests list what they have changed since their template, the host compares the lists (``comparison.py``) and has those
+files read that the lists cannot decide. A snapshot is restored for it into a machine that nobody sees, in which nothing
+but the agent runs on. Everything is bounded: entries, bytes, time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+import anyio
+
+from pandastack.engine.compare.contents import PATCH_FILE_BYTES, patch, same_files
+from pandastack.engine.compare.listing import Difference, differences
+from pandastack.engine.crash_points import crash_at
+from pandastack.engine.machines.sandbox import Sandbox
+from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.origins.catalog import Templates
+from pandastack.engine.origins.origin import Origin
+from pandastack.errors import BadRequestError, PandastackError
+from pandastack.guest import Channel, Listing, Node
+from pandastack.host.tasks import together
+
+LIST_SECONDS = 30.0
+CONTENT_SECONDS = 15.0
+CONTENT_BYTES = 64 * 1024 * 1024
+"""How much of each side is read to compare contents; what is left then is reported as unread."""
+
+PATCH_SECONDS = 5.0
+PATCH_BYTES = 1024 * 1024
+CHANGES_MAX = 10_000
+AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    """A state of a guest: a sandbox's present one, a snapshot's, or that of a template; one of them is not None."""
+
+    sandbox: str | None = None
+    snapshot: str | None = None
+    template: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference that is certain; with ``unread`` it may be none, because the contents were not compared."""
+
+    difference: Difference
+    unread: bool = False
+    patch: str | None = None
+
+
+@dataclass
+class _Budget:
+    """What may still be spent on the contents of one comparison."""
+
+    content_bytes: int = CONTENT_BYTES
+    content_end: float = field(default_factory=lambda: time.monotonic() + CONTENT_SECONDS)
+    patch_bytes: int = PATCH_BYTES
+    patch_seconds: float = PATCH_SECONDS
+
+
+class Engine(Protocol):
+    """What this module needs of the engine."""
+
+    saved: CaptureStore
+    templates: Templates
+
+    def reach(self, sandbox_id: str) -> Sandbox: ...
+
+    def temporary(self, *origins: Origin) -> AbstractAsyncContextManager[list[Sandbox]]: ...
+
+
+class Diffs:
+    """Comparisons; only a few at once, because each may take two machines."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._places = anyio.CapacityLimiter(AT_ONCE)
+
+    async def between(self, before: Point, after: Point, *, patches: bool = False) -> list[Change]:
+        """What differs, by path. Raises :class:`BadRequestError` for states of different templates, before anything is
+        done, and for guests that have changed too much to list."""
+        async with self._places, self._reached(before, after) as (one, other):
+            listings = await together(
+                partial(one.channel.changes, LIST_SECONDS), partial(other.channel.changes, LIST_SECONDS)
+            )
+            return await _settled(one.channel, other.channel, *listings, patches=patches)
+
+    @asynccontextmanager
+    async def _reached(self, *points: Point) -> AsyncIterator[list[Sandbox]]:
+        """Guests that can be asked, in the order of ``points``."""
+        found = [self._engine.reach(point.sandbox) if point.sandbox else self._origin(point) for point in points]
+        _check_kinship([each.origin if isinstance(each, Sandbox) else each for each in found])
+        async with self._engine.temporary(*(each for each in found if isinstance(each, Origin))) as made:
+            crash_at("looking")
+            waiting = iter(made)
+            yield [each if isinstance(each, Sandbox) else next(waiting) for each in found]
+
+    def _origin(self, point: Point) -> Origin:
+        if point.snapshot is not None:
+            return self._engine.saved.get(point.snapshot)
+        assert point.template is not None
+        return self._engine.templates.get(point.template)
+
+
+def _check_kinship(origins: list[Origin]) -> None:
+    """Lists of changes can be compared when they are changes of the same image."""
+    first = origins[0]
+    for each in origins[1:]:
+        if not first.image.samefile(each.image):
+            raise BadRequestError(
+                f"these are states of different templates: {first.name!r} and {each.name!r}"
+                if first.name != each.name
+                else f"these are states of different builds of the template {first.name!r}",
+                field="from",
+                hint="only sandboxes and snapshots that were made from the same build of a template can be compared",
+            )
+
+
+async def _settled(before: Channel, after: Channel, one: Listing, other: Listing, *, patches: bool) -> list[Change]:
+    budget = _Budget()
+    changes: list[Change] = []
+    for difference in await anyio.to_thread.run_sync(differences, one, other):
+        change = Change(difference)
+        if difference.undecided:
+            decided = await _decided(before, after, difference, budget)
+            if decided is None:
+                continue
+            change = decided
+        if patches and len(changes) < CHANGES_MAX:
+            change = replace(change, patch=await _patch(before, after, change.difference, budget))
+        changes.append(change)
+    return changes
+
+
+async def _decided(before: Channel, after: Channel, difference: Difference, budget: _Budget) -> Change | None:
+    """The change that two files of the same size are; None when they are the same."""
+    assert difference.after is not None
+    size, path = difference.after.size, os.fsdecode(difference.path)
+    left = budget.content_end - time.monotonic()
+    equal: bool | None = None
+    if size <= budget.content_bytes and left > 0:
+        budget.content_bytes -= size
+        with anyio.move_on_after(left):
+            equal = await _equal(before, after, path, size)
+    if equal and not difference.what:
+        return None
+    what = difference.what if equal else ("content", *difference.what)
+    return Change(replace(difference, what=what, undecided=False), unread=equal is None)
+
+
+async def _equal(before: Channel, after: Channel, path: str, size: int) -> bool | None:
+    """Whether a file is the same in both guests; None when one of them does not let it be read."""
+    try:
+        return await same_files(before.read_file(path, length=size), after.read_file(path, length=size))
+    except PandastackError:
+        before.check()
+        after.check()
+        return None
+
+
+async def _patch(before: Channel, after: Channel, difference: Difference, budget: _Budget) -> str | None:
+    nodes = [difference.before, difference.after]
+    if budget.patch_bytes <= 0 or budget.patch_seconds <= 0 or not all(map(_may_be_text, nodes)):
+        return None
+    if difference.what and "content" not in difference.what and "kind" not in difference.what:
+        return None
+    began = time.monotonic()
+    try:
+        texts = await together(
+            partial(_text, before, difference.path, difference.before),
+            partial(_text, after, difference.path, difference.after),
+        )
+    except PandastackError:
+        before.check()
+        after.check()
+        return None
+    made = await anyio.to_thread.run_sync(partial(patch, difference.path, *texts))
+    budget.patch_seconds -= time.monotonic() - began
+    budget.patch_bytes -= len(made or "")
+    return made if budget.patch_bytes >= 0 else None
+
+
+def _may_be_text(node: Node | None) -> bool:
+    return node is None or (node.kind == "-" and node.size <= PATCH_FILE_BYTES)
+
+
+async def _text(channel: Channel, path: bytes, node: Node | None) -> bytes | None:
+    if node is None:
+        return None
+    pieces = [piece async for piece in channel.read_file(os.fsdecode(path), length=PATCH_FILE_BYTES + 1)]
+    return b"".join(pieces)

@@ -1,0 +1,93 @@
+"""Files of a guest over the engine's HTTP interface."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pandastack.engine.http.streaming import Write, WrittenResponse
+from pandastack.engine.machines.sandbox import Sandbox
+from pandastack.errors import BadRequestError
+from pandastack.guest import FileEntry
+
+
+def file_routes(prefix: str) -> list[Route]:
+    """The routes for files below a sandbox's own."""
+    return [
+        Route(f"{prefix}/files", read, methods=["GET"]),
+        Route(f"{prefix}/files", write, methods=["PUT"]),
+        Route(f"{prefix}/files", delete, methods=["DELETE"]),
+        Route(f"{prefix}/directory", list_directory),
+        Route(f"{prefix}/stat", stat),
+    ]
+
+
+def _sandbox(request: Request) -> Sandbox:
+    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+    return sandbox
+
+
+def _path(request: Request) -> str:
+    path = request.query_params.get("path", "")
+    if not path.startswith("/") or "\0" in path:
+        raise BadRequestError(f"path must be absolute, not {path!r}", field="path")
+    return path
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name, "")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) >= 1 << 63:
+        raise BadRequestError(f"{name} must be a whole number, not {text[:32]!r}", field=name)
+    return int(text)
+
+
+def entry_json(entry: FileEntry, path: str) -> dict[str, Any]:
+    return {
+        "name": posixpath.basename(path) or "/",
+        "path": path,
+        "is_dir": entry.is_dir,
+        "size": entry.size,
+        "mode": entry.mode_text,
+        "mtime": entry.mtime,
+    }
+
+
+async def read(request: Request) -> Response:
+    sandbox, path = _sandbox(request), _path(request)
+    offset, length = _number(request, "offset") or 0, _number(request, "length")
+
+    async def body(write_chunk: Write) -> None:
+        async for chunk in sandbox.channel.read_file(path, offset=offset, length=length):
+            await write_chunk(chunk)
+
+    return WrittenResponse(body, "application/octet-stream")
+
+
+async def write(request: Request) -> Response:
+    path = _path(request)
+    written = await _sandbox(request).channel.write_file(path, request.stream())
+    return JSONResponse({"path": path, "bytes": written})
+
+
+async def delete(request: Request) -> Response:
+    await _sandbox(request).channel.delete(_path(request))
+    return Response(status_code=204)
+
+
+async def list_directory(request: Request) -> Response:
+    path = _path(request)
+    entries = await _sandbox(request).channel.list(path)
+    return JSONResponse(
+        {"path": path, "entries": [entry_json(each, posixpath.join(path, each.name)) for each in entries]}
+    )
+
+
+async def stat(request: Request) -> Response:
+    path = posixpath.normpath(_path(request))
+    return JSONResponse(entry_json(await _sandbox(request).channel.stat(path), path))

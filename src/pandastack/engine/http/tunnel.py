@@ -1,0 +1,51 @@
+"""Connections to what listens in a guest, over the engine's HTTP interface: the request's body goes in whole, and what
+comes back is the response, as it comes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pandastack.engine.http.streaming import Write, WrittenResponse
+from pandastack.engine.machines.sandbox import Sandbox
+from pandastack.errors import BadRequestError
+from pandastack.guest import Pipe
+from pandastack.host.tasks import beside
+
+
+def connect_routes(prefix: str) -> list[Route]:
+    """The route below a sandbox's own."""
+    return [Route(f"{prefix}/connect", connect, methods=["POST"])]
+
+
+async def connect(request: Request) -> Response:
+    """Connect to ``path`` (a Unix socket) or ``port`` (TCP, on the guest's loopback); leaving early ends it."""
+    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+    path, port = _address(request)
+    body = await request.body()
+
+    async def pass_on(write: Write) -> None:
+        async with sandbox.channel.connect(path=path, port=port) as pipe, beside(partial(_feed, pipe, body)):
+            async for chunk in pipe.received():
+                await write(chunk)
+
+    return WrittenResponse(pass_on, "application/octet-stream")
+
+
+def _address(request: Request) -> tuple[str | None, int | None]:
+    path, port = request.query_params.get("path"), request.query_params.get("port")
+    if port is None:
+        if not path or not path.startswith("/") or "\0" in path:
+            raise BadRequestError("path must be absolute", field="path")
+        return path, None
+    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise BadRequestError(f"{port[:20]!r} is no port", field="port")
+    return None, int(port)
+
+
+async def _feed(pipe: Pipe, body: bytes) -> None:
+    await pipe.send(body)
+    await pipe.end_input()

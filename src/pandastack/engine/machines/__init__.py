@@ -1,0 +1,1 @@
+"""Machines: how one is planned, run, captured and given to a sandbox."""

@@ -1,0 +1,51 @@
+"""What one machine has of its host, from before its VMM starts until after it has ended."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pandastack.engine.layout import Layout
+from pandastack.engine.machines.journal import Entry
+from pandastack.engine.machines.slots import Slots
+from pandastack.host import files
+
+
+class Host(Protocol):
+    """What an engine gives its machines a part of."""
+
+    layout: Layout
+    slots: Slots
+    machines: Path
+    netns: Path | None
+    confinable: bool
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What one machine has of its host: its name, its directories, its user, its network namespace."""
+
+    name: str
+    slot: int
+    directory: Path
+    sockets: Path
+    netns: Path | None
+    confinable: bool
+    """Whether this engine may change users (it runs as root)."""
+
+
+@contextmanager
+def allocate(host: Host, entry: Entry | None = None) -> Iterator[Allocation]:
+    """A place for a machine; with ``entry`` the one that it has already."""
+    name = entry.machine if entry else secrets.token_hex(6)
+    existing = entry is not None
+    with (
+        host.slots.take(entry.slot if entry else None) as slot,
+        files.directory_for_now(host.machines / name, existing=existing) as directory,
+        files.directory_for_now(host.layout.sockets / name, existing=existing) as sockets,
+    ):
+        yield Allocation(name, slot, directory, sockets, host.netns, host.confinable)

@@ -1,0 +1,162 @@
+"""Capturing a machine: the one way from something that runs to something that can be restored.
+
+The guest stands still only while its devices, its disk and the pages it has written are taken; they go to the disk
+afterwards. What a machine has not written it has in common with all that were restored from the same memory image, so
+that is linked, not copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+
+from pandastack.engine import origins
+from pandastack.engine.machines.sandbox import Sandbox
+from pandastack.engine.machines.stopwatch import Stopwatch
+from pandastack.errors import GuestError
+from pandastack.host import files, pagemap
+from pandastack.snapshots import pages as memory_pages
+from pandastack.snapshots.manifest import Snapshot
+
+QUIESCE_DEADLINE = 3.0
+"""Seconds a guest gets to stand at a frame border. One that does not answer is captured all the same."""
+
+HELD_BYTES = 64 * 1024 * 1024
+"""Written pages up to this much are held in memory until the guest runs again, and stay beside the memory image that
+they differ from. More would be too much to put into each machine that is restored: they make an image of their own."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a capture cost: bytes that are new on the disk at the most, bytes of memory that differ, milliseconds."""
+
+    size_bytes: int
+    dirty_bytes: int
+    pause_ms: float
+
+
+async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Captured:
+    """Put the machine's state into ``directory`` (new and empty) as an origin.
+
+    Afterwards the guest runs as before; with ``end`` it stays still, because its machine is about to be ended. On
+    failure it runs as before in any case. Raises :class:`StorageFullError` when the disk is full.
+    """
+    former = sandbox.origin.snapshot
+    taken = Snapshot(directory, former.manifest)
+    files.clone(former.disk, taken.disk)  # writes back what the host still caches, so that the next clone is quick
+    async with _still(sandbox, end=end) as still:
+        await sandbox.machine.save_devices(taken.devices)
+        files.clone(former.disk, taken.disk)
+        pages = await anyio.to_thread.run_sync(_take_pages, sandbox.machine.pid, former, taken)
+        if end:
+            await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, still.quiet)
+    if not end:
+        await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, still.quiet)
+    size = pages.bytes + taken.devices.stat().st_size + files.allocated_bytes(taken.disk)
+    return Captured(size, pages.bytes, still.pause_ms)
+
+
+@dataclass
+class _Still:
+    quiet: bool
+    """Whether the guest stands at a frame border of its channel."""
+    pause_ms: float = 0.0
+
+
+@asynccontextmanager
+async def _still(sandbox: Sandbox, *, end: bool) -> AsyncIterator[_Still]:
+    """The guest stands still inside the block; one that its owner has paused does already, and goes on doing so."""
+    if sandbox.paused:
+        yield _Still(quiet=False)
+        return
+    async with AsyncExitStack() as stack:
+        still = _Still(await _quiesce(sandbox, stack))
+        clock = Stopwatch()
+        await sandbox.machine.pause()
+        finished = False
+        try:
+            yield still
+            finished = True
+        finally:
+            if not (end and finished):
+                with anyio.CancelScope(shield=True):
+                    await sandbox.machine.resume()
+            still.pause_ms = clock.elapsed()
+
+
+async def _quiesce(sandbox: Sandbox, stack: AsyncExitStack) -> bool:
+    try:
+        await stack.enter_async_context(sandbox.channel.quiesced(timeout_s=QUIESCE_DEADLINE, freeze=True))
+    except GuestError:
+        sandbox.channel.check()  # a channel that is over is another matter than a guest that is slow
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """What the machine wrote: pairs of offset and content, ``None`` when they are in an image of their own already."""
+
+    held: list[tuple[int, bytes]] | None
+    bytes: int
+
+
+def _take_pages(pid: int, former: Snapshot, taken: Snapshot) -> _Pages:
+    extents = pagemap.own_pages(pid, former.memory)
+    dirty = sum(each.length for each in extents)
+    if dirty <= HELD_BYTES:
+        return _Pages(list(pagemap.read_pages(pid, extents)), dirty)
+    files.clone(former.memory, taken.memory)
+    files.write_sparingly(taken.memory)
+    with taken.memory.open("r+b", buffering=0) as file:
+        for offset, data in pagemap.read_pages(pid, extents):
+            _write_at(file.fileno(), taken.memory, offset, data)
+    return _Pages(None, dirty)
+
+
+def _complete(sandbox: Sandbox, taken: Snapshot, pages: _Pages, quiet: bool) -> None:
+    former = sandbox.origin
+    if pages.held is not None:
+        origins.link(former.snapshot.memory, taken.memory)
+        _write_pages(taken.pages, pages.held)
+    manifest = replace(
+        taken.manifest,
+        key=_key(taken, former.key, pages.held or []),
+        parent=former.key,
+        quiet=quiet,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    described = Snapshot(taken.directory, manifest)
+    origins.describe(taken.directory, former.template, described, former.image)
+
+
+def _write_pages(path: Path, held: list[tuple[int, bytes]]) -> None:
+    try:
+        memory_pages.write(path, [(offset, len(data)) for offset, data in held], (data for _, data in held))
+    except OSError as error:
+        raise files.map_error(error, path) from error
+
+
+def _write_at(fd: int, path: Path, offset: int, data: bytes) -> None:
+    try:
+        while data:
+            written = os.pwrite(fd, data, offset)
+            offset, data = offset + written, data[written:]
+    except OSError as error:
+        raise files.map_error(error, path) from error
+
+
+def _key(taken: Snapshot, parent: str, pages: list[tuple[int, bytes]]) -> str:
+    """The name of what was captured: parent, devices, and where what memory differs. A disk that differs alone cannot
+    be: its blocks went through the guest's memory."""
+    digest = hashlib.sha256(parent.encode() + taken.devices.read_bytes())
+    for offset, data in pages:
+        digest.update(offset.to_bytes(8, "little") + data)
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""Plans of machines for the engine's purposes: pure functions from what is to run to :class:`MachinePlan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pandastack.engine.layout import Layout
+from pandastack.engine.machines.allocation import Allocation
+from pandastack.engine.machines.names import machine_name
+from pandastack.model.accelerator import Accelerator
+from pandastack.snapshots.manifest import Snapshot
+from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, Sockets, UserNic
+
+
+def sockets_in(directory: Path) -> Sockets:
+    return Sockets(directory / "channel", directory / "control", directory / "console")
+
+
+def restore_plan(layout: Layout, allocation: Allocation, image: Path, snapshot: Snapshot) -> MachinePlan:
+    """A machine that will be given ``snapshot``. Its RAM is a private view of the snapshot's memory."""
+    manifest = snapshot.manifest
+    return MachinePlan(
+        name=machine_name(layout.tag, allocation.name),
+        cpus=manifest.cpus,
+        memory_mb=manifest.memory_mb,
+        memory=snapshot.memory,
+        disks=(Disk(image, readonly=True), Disk(allocation.directory / "disk.img")),
+        sockets=sockets_in(allocation.sockets),
+        accelerator=Accelerator(manifest.accelerator),
+        confinement=Confinement(layout.uid(allocation.slot), layout.uid(allocation.slot), allocation.netns)
+        if allocation.confinable
+        else None,
+    )
+
+
+@dataclass(frozen=True)
+class BootSpec:
+    """A machine that starts from a kernel: to bake a template, to build an image or to try an accelerator."""
+
+    name: str
+    boot: Boot
+    cpus: int
+    memory_mb: int
+    memory: Path
+    disks: tuple[Disk, ...]
+    sockets: Path
+    accelerator: Accelerator
+    keep_memory: bool = False
+    nic: UserNic | None = None
+    confinement: Confinement | None = None
+
+
+def boot_plan(spec: BootSpec) -> MachinePlan:
+    """A machine that boots. With ``keep_memory`` the guest's RAM ends up in the file ``memory``."""
+    return MachinePlan(
+        name=spec.name,
+        cpus=spec.cpus,
+        memory_mb=spec.memory_mb,
+        memory=spec.memory,
+        disks=spec.disks,
+        sockets=sockets_in(spec.sockets),
+        accelerator=spec.accelerator,
+        boot=spec.boot,
+        memory_shared=spec.keep_memory,
+        nic=spec.nic,
+        confinement=spec.confinement,
+    )

@@ -1,0 +1,81 @@
+"""The templates installed on this host: a small record each, pointing at a snapshot and an image in the pool."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from pandastack.disks.pool import Pool
+from pandastack.engine.origins.origin import Origin
+from pandastack.errors import NotFoundError
+from pandastack.host import files
+from pandastack.model.template import Template
+from pandastack.snapshots import manifest
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Templates:
+    """The templates in a data directory. Another process may install one at any time, so each look asks the disk."""
+
+    def __init__(self, records: Path, pool: Pool) -> None:
+        self._records = records
+        self._pool = pool
+        self._seen: tuple[int, dict[str, Origin]] = (0, {})
+
+    def list(self) -> list[Origin]:
+        """All templates, by name."""
+        return [each for _, each in sorted(self._load().items())]
+
+    def get(self, name: str) -> Origin:
+        """The template called ``name``, or that has it as an alias. Raises :class:`NotFoundError`."""
+        found = self._load()
+        if name in found:
+            return found[name]
+        for each in found.values():
+            if name in each.template.aliases:
+                return each
+        known = ", ".join(sorted(found)) or "none yet: run `pandastack template build`"
+        raise NotFoundError(f"unknown template {name!r}", field="template", hint=f"templates here: {known}")
+
+    def _load(self) -> dict[str, Origin]:
+        self._records.mkdir(parents=True, exist_ok=True)
+        changed = self._records.stat().st_mtime_ns
+        if changed != self._seen[0]:
+            loaded = (self._open(path) for path in sorted(self._records.glob("*.json")))
+            self._seen = (changed, {each.name: each for each in loaded if each})
+        return self._seen[1]
+
+    def _open(self, record: Path) -> Origin | None:
+        template = Template.from_json(record.read_bytes())
+        directory = self._pool.snapshots / template.version
+        image = self._pool.images / f"{template.image}.erofs"
+        if not (directory / "manifest.json").exists() or not image.exists():
+            return None
+        return Origin(template, manifest.load(directory), image)
+
+    def install(self, template: Template, baked: Path, image: Path) -> Origin:
+        """Bring a baked snapshot and its image into the pool and make the template known under its name."""
+        _adopt(image, self._pool.images / f"{template.image}.erofs")
+        directory = self._pool.snapshots / template.version
+        if not directory.exists():
+            temporary = directory.with_name(f".{directory.name}.new")
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            for part in sorted(baked.iterdir()):
+                files.clone(part, temporary / part.name)
+            temporary.rename(directory)
+        self._records.mkdir(parents=True, exist_ok=True)
+        record = json.dumps(template.to_json(), indent=2).encode() + b"\n"
+        files.write_atomically(self._records / f"{template.name}.json", record, mode=0o644)
+        return self.get(template.name)
+
+
+def _adopt(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    temporary = target.with_name(f".{target.name}.new")
+    files.clone(source, temporary)
+    temporary.rename(target)

@@ -1,0 +1,114 @@
+"""What a machine is restored from, as a directory: ``memory``, ``pages``, ``devices``, ``disk.img``, ``image.erofs``, a
+manifest and the template's description.
+
+A machine's own directory has the same names. The big read-only files in it are hard links: the file system counts who
+still uses them, so a snapshot or a template can be deleted at any time, and exactly what nobody else uses becomes free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pandastack.engine.spec import SandboxSpec
+from pandastack.errors import NotFoundError
+from pandastack.host import files
+from pandastack.model.template import Template
+from pandastack.snapshots import manifest
+from pandastack.snapshots.manifest import Snapshot
+
+_IMAGE, _TEMPLATE, _SPEC, _MANIFEST = "image.erofs", "template.json", "order.json", "manifest.json"
+_UNFINISHED = ".new-"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A template with what its sandboxes are restored from."""
+
+    template: Template
+    snapshot: Snapshot
+    image: Path
+
+    @property
+    def name(self) -> str:
+        return self.template.name
+
+    @property
+    def key(self) -> str:
+        return self.snapshot.manifest.key
+
+
+def link_base(origin: Origin, directory: Path) -> Origin:
+    """Give a machine in ``directory`` the files it opens when it starts. Its disk is empty until :func:`copy_state`."""
+    own = Snapshot(directory, origin.snapshot.manifest)
+    link(origin.snapshot.memory, own.memory)
+    link(origin.image, directory / _IMAGE)
+    try:
+        with own.disk.open("wb") as file:
+            file.truncate(origin.snapshot.disk.stat().st_size)
+    except OSError as error:
+        raise files.map_error(error, own.disk) from error
+    return Origin(origin.template, own, directory / _IMAGE)
+
+
+def fits(machine: Origin, origin: Origin) -> bool:
+    """Whether a blank machine made for ``machine`` can load ``origin``: both use the same files."""
+    pairs = (machine.snapshot.memory, origin.snapshot.memory), (machine.image, origin.image)
+    try:
+        return all(mine.samefile(other) for mine, other in pairs)
+    except FileNotFoundError:  # the template was replaced
+        return False
+
+
+def copy_state(origin: Origin, directory: Path) -> Origin:
+    """Make what was given its links in ``directory`` this origin's, and return it as the machine has it."""
+    own = Snapshot(directory, origin.snapshot.manifest)
+    files.clone(origin.snapshot.disk, own.disk)
+    return _describe(directory, origin.template, own)
+
+
+def describe(directory: Path, template: Template, snapshot: Snapshot, image: Path) -> Origin:
+    """Complete ``directory`` with everything but memory, devices and disk."""
+    link(image, directory / _IMAGE)
+    return _describe(directory, template, snapshot)
+
+
+def _describe(directory: Path, template: Template, snapshot: Snapshot) -> Origin:
+    try:
+        (directory / _TEMPLATE).write_text(json.dumps(template.to_json()))
+        (directory / _MANIFEST).write_bytes(snapshot.manifest.to_json())
+    except OSError as error:
+        raise files.map_error(error, directory) from error
+    return Origin(template, snapshot, directory / _IMAGE)
+
+
+def load(directory: Path) -> Origin:
+    """What is in ``directory``. Raises :class:`NotFoundError` when it is not whole."""
+    try:
+        template = Template.from_json((directory / _TEMPLATE).read_bytes())
+        return Origin(template, manifest.load(directory), directory / _IMAGE)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
+
+
+def write_spec(directory: Path, spec: SandboxSpec) -> None:
+    """Remember whose snapshot this is."""
+    files.write_atomically(directory / _SPEC, json.dumps(asdict(spec)).encode())
+
+
+def read_spec(directory: Path) -> SandboxSpec:
+    """What :func:`write_spec` kept. Raises :class:`NotFoundError` when there is nothing."""
+    try:
+        return SandboxSpec(**json.loads((directory / _SPEC).read_bytes()))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
+
+
+def link(source: Path, target: Path) -> None:
+    """Another name for a file that nobody writes to any more."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        raise files.map_error(error, target) from error

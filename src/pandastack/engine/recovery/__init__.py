@@ -1,0 +1,1 @@
+"""What the engine does at its start with what a killed one left."""

@@ -1,0 +1,35 @@
+"""What an engine that was killed has left: which machines go on, which are ended. Decided from journals alone.
+
+Only a guest that has reached ``running`` knows who it is; one that is no sandbox's was only looked at. A sandbox that
+was ``hibernating`` or ``rewinding`` is where its data is: its directory appears on the disk whole, or its new machine
+runs, after the old one was stopped for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from pathlib import Path
+
+from pandastack.engine.machines import journal
+from pandastack.engine.machines.journal import Entry
+from pandastack.host.processes.identity import alive
+
+
+def should_adopt(entry: Entry, asleep: Container[str], running: Container[str]) -> bool:
+    """Whether the machine of ``entry``, whose process lives, is still its sandbox.
+
+    ``asleep`` are the sandboxes on the disk, ``running`` those with a live machine in that state.
+    """
+    if entry.state == "hibernating":
+        return entry.sandbox not in asleep
+    if entry.state == "rewinding":
+        return entry.sandbox not in running
+    return bool(entry.sandbox) and entry.state == "running"
+
+
+def survivors(machines: Path, asleep: Container[str]) -> list[Entry]:
+    """The machines in the directory ``machines`` that go on."""
+    found = [journal.read(each) for each in sorted(machines.iterdir())] if machines.exists() else []
+    living = [entry for entry in found if entry and entry.process and alive(entry.process)]
+    running = {entry.sandbox for entry in living if entry.state == "running"}
+    return [entry for entry in living if should_adopt(entry, asleep, running)]

@@ -1,0 +1,34 @@
+"""Removing what an engine that was killed left behind: machines, their disks and their sockets."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Container
+from pathlib import Path
+
+import structlog
+
+from pandastack.engine.machines.names import machine_name
+from pandastack.host.processes.find import named_processes
+from pandastack.host.processes.identity import kill
+
+log = structlog.get_logger(__name__)
+
+
+def sweep(tag: str, machines: Path, sockets: Path, keep: Container[str] = ()) -> int:
+    """End every machine process of the engine ``tag`` and delete what it had, but for the machines called ``keep``.
+    Returns how many processes were ended.
+
+    Only the engine that holds the data directory's lock may call this. Processes are found by their name rather than by
+    the journal alone: an engine can be killed between starting one and writing down its pid.
+    """
+    prefix = machine_name(tag, "")
+    found = named_processes(prefix)
+    ended = sum(kill(process) for process, name in found if name.removeprefix(prefix) not in keep)
+    for each in (machines, sockets):
+        for left in each.iterdir() if each.exists() else ():
+            if left.name not in keep:
+                shutil.rmtree(left, ignore_errors=True)
+    if ended:
+        log.warning("swept machines of a former run", machines=ended)
+    return ended

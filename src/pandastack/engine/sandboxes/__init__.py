@@ -1,0 +1,1 @@
+"""Sandboxes as the engine knows them."""

@@ -1,0 +1,56 @@
+"""Machines and files of work whose process was killed: builds, bakes, trials and benchmarks.
+
+Unlike a sandbox's machine these have no journal. What they are called says which process they belong to, by its pid and
+start time, so anyone may remove them once that process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from pandastack.host.files import directory_for_now
+from pandastack.host.processes.find import named_processes
+from pandastack.host.processes.identity import ProcessIdentity, alive, boot_id, identify, kill
+
+log = structlog.get_logger(__name__)
+
+_PREFIX = "pandastack-work-"
+_OWNER = re.compile(r"(\d+)\.(\d+)-")
+
+
+def work_name(purpose: str) -> str:
+    """A name for a machine or a directory that belongs to this process."""
+    owner = identify(os.getpid())
+    assert owner is not None
+    return f"{_PREFIX}{owner.pid}.{owner.started}-{purpose}-{secrets.token_hex(4)}"
+
+
+@contextmanager
+def work_directory(parent: Path, purpose: str) -> Iterator[Path]:
+    """A directory of this process's, gone with the block."""
+    with directory_for_now(parent / work_name(purpose)) as directory:
+        yield directory
+
+
+def sweep_orphans(*parents: Path) -> None:
+    """End the machines of processes that are gone, and remove their directories in ``parents``."""
+    for process, name in named_processes(_PREFIX):
+        if not _owner_lives(name) and kill(process):
+            log.warning("ended a machine whose owner is gone", machine=name)
+    for parent in parents:
+        for left in parent.glob(f"{_PREFIX}*"):
+            if not _owner_lives(left.name):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _owner_lives(name: str) -> bool:
+    found = _OWNER.match(name.removeprefix(_PREFIX))
+    return found is not None and alive(ProcessIdentity(int(found[1]), int(found[2]), boot_id()))

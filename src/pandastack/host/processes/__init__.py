@@ -1,0 +1,1 @@
+"""Starting, finding and ending processes of the host."""

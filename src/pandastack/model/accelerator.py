@@ -1,0 +1,19 @@
+"""How a guest's instructions are run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Accelerator(StrEnum):
+    """How the guest's instructions are run."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+    @property
+    def isolation(self) -> str:
+        """What stands between the guest and the host, in honest words."""
+        if self is Accelerator.KVM:
+            return "hardware virtualization: the guest runs in its own VT-x/AMD-V context"
+        return "software emulation: an unprivileged, seccomp-confined process; not hardware isolation"

@@ -1,0 +1,1 @@
+"""How API calls are written and answers are read; shared by the client and the tools for agents."""

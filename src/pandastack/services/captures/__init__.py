@@ -1,0 +1,1 @@
+"""Snapshots and checkpoints, and the storage they may take."""

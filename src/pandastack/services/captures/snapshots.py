@@ -1,0 +1,157 @@
+"""Snapshots and checkpoints: their records, and what the engine keeps of them."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from contextlib import suppress
+
+import anyio
+import structlog
+
+from pandastack.cluster import EngineClient
+from pandastack.errors import NotFoundError, PandastackError
+from pandastack.services.records.command_log import NOTHING, Ran
+from pandastack.services.records.events import EventLog, NewEvent
+from pandastack.store import Store
+from pandastack.store import snapshots as table
+from pandastack.store.sandboxes import SandboxRecord
+from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
+
+_UNDO_SECONDS = 20.0
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+log = structlog.get_logger(__name__)
+
+
+class Snapshots:
+    """The engine captures before there is a record, and frees before the record goes: no record without its data.
+
+    What a crash leaves on the engine in between is deleted at the next start.
+    """
+
+    def __init__(self, store: Store, engine: EngineClient, events: EventLog) -> None:
+        self._store = store
+        self._engine = engine
+        self._events = events
+        self._unrecorded: set[str] = set()
+        self.used_at: dict[str, float] = {}
+        """When snapshots were last restored from, since the start (epoch seconds)."""
+
+    async def take(
+        self, sandbox: SandboxRecord, kind: str, label: str, ran: Ran = NOTHING, *, automatic: bool = False
+    ) -> SnapshotRecord:
+        """Capture a sandbox that is running. A failure leaves nothing."""
+        snapshot_id = str(uuid.uuid4())
+        self._unrecorded.add(snapshot_id)
+        try:
+            with anyio.CancelScope(shield=True):  # undone when it is done
+                made = await self._engine.snapshot(sandbox.id, snapshot_id)
+            record = SnapshotRecord(
+                id=snapshot_id,
+                workspace=sandbox.workspace,
+                sandbox_id=sandbox.id,
+                template=sandbox.template,
+                kind=kind,
+                label=label,
+                cpu=sandbox.cpu,
+                memory_mb=sandbox.memory_mb,
+                size_bytes=int(made.get("size_bytes") or 0),
+                dirty_bytes=int(made.get("dirty_bytes") or 0),
+                created_at=time.time(),
+                automatic=automatic,
+                commands=ran.commands,
+                command_count=ran.count,
+            )
+            await self._add(record, NewEvent(f"{kind}.taken", {"id": snapshot_id, "label": label, **_cost(made)}))
+        except BaseException:
+            await self._undo(snapshot_id)
+            raise
+        finally:
+            self._unrecorded.discard(snapshot_id)
+        return record
+
+    async def of_workspace(self, workspace: str, sandbox_id: str | None = None) -> list[SnapshotRecord]:
+        """The workspace's snapshots (of one sandbox), newest first."""
+        async with self._store.read() as connection:
+            return await table.of_workspace(connection, workspace, SNAPSHOT, sandbox_id)
+
+    async def checkpoints(self, sandbox_id: str) -> list[SnapshotRecord]:
+        """A sandbox's checkpoints, oldest first."""
+        async with self._store.read() as connection:
+            return await table.checkpoints(connection, sandbox_id)
+
+    async def all(self) -> list[SnapshotRecord]:
+        """Those of every workspace, oldest first."""
+        async with self._store.read() as connection:
+            return await table.load_all(connection)
+
+    def used(self, snapshot_id: str) -> None:
+        """Something is restored from it."""
+        self.used_at[snapshot_id] = time.time()
+
+    async def last_checkpoint(self, sandbox_id: str) -> SnapshotRecord | None:
+        """The newest of them."""
+        found = await self.checkpoints(sandbox_id)
+        return found[-1] if found else None
+
+    async def get(self, workspace: str, snapshot_id: str, *kinds: str) -> SnapshotRecord:
+        """One of them, of any of ``kinds``; raises :class:`NotFoundError`."""
+        async with self._store.read() as connection:
+            record = await table.get(connection, snapshot_id)
+        if record is None or record.workspace != workspace or record.kind not in (kinds or (SNAPSHOT,)):
+            raise unknown_snapshot(snapshot_id)
+        return record
+
+    async def delete(self, record: SnapshotRecord) -> None:
+        """Forget it, then free its data. A crash in between leaves data that the next start frees; the other way round
+        it would leave a snapshot that is listed and cannot be restored."""
+        async with self._store.write() as connection:
+            await table.remove(connection, record.id)
+        self.used_at.pop(record.id, None)
+        await self._free(record.id)
+
+    async def delete_checkpoints(self, sandbox_id: str) -> None:
+        """All checkpoints of a sandbox that ends."""
+        for record in await self.checkpoints(sandbox_id):
+            await self.delete(record)
+
+    async def finish_transition(self, sandboxes: set[str]) -> None:
+        """After a start: delete what has no record, and the checkpoints of sandboxes that are gone."""
+        records = await self.all()
+        for record in records:
+            if record.kind == CHECKPOINT and record.sandbox_id not in sandboxes:
+                await self.delete(record)
+        known = {record.id for record in records} | self._unrecorded
+        for found in await self._engine.snapshots():
+            snapshot_id = str(found["id"])
+            if snapshot_id not in known and _ID.fullmatch(snapshot_id):
+                log.warning("deleting a snapshot that has no record", snapshot_id=snapshot_id)
+                await self._free(snapshot_id)
+
+    async def _add(self, record: SnapshotRecord, event: NewEvent) -> None:
+        async with self._store.write() as connection:
+            await table.add(connection, record)
+            await self._events.append(connection, (record.workspace, record.sandbox_id, event))
+        self._events.announce(record.sandbox_id)
+
+    async def _undo(self, snapshot_id: str) -> None:
+        with anyio.move_on_after(_UNDO_SECONDS, shield=True):
+            try:
+                await self._free(snapshot_id)
+            except PandastackError as error:
+                log.error("undoing a failed snapshot failed; the next start does it", cause=repr(error))
+
+    async def _free(self, snapshot_id: str) -> None:
+        with suppress(NotFoundError):  # freed before: what was asked for
+            await self._engine.delete_snapshot(snapshot_id)
+
+
+def unknown_snapshot(snapshot_id: str) -> NotFoundError:
+    """The refusal of an id that is no snapshot's, or another workspace's."""
+    return NotFoundError(f"snapshot not found: {snapshot_id[:64]}", hint="GET /v1/snapshots lists the snapshots")
+
+
+def _cost(made: dict[str, object]) -> dict[str, object]:
+    return {key: made[key] for key in ("size_bytes", "dirty_bytes", "pause_ms") if key in made}

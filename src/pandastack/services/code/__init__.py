@@ -1,0 +1,1 @@
+"""Code sessions: interpreters that keep their state."""

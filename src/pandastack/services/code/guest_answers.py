@@ -1,0 +1,193 @@
+"""What the kernels' server in a guest says, taken strictly: everything here comes from a guest and may be hostile.
+
+The protocol is that of ``in_guest/code/server.py``: one JSON object a line each way.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pandastack.errors import BadRequestError, GuestError, NotFoundError, PandastackError, QuotaError, ServerError
+
+SOCKET = "/run/pandastack/kernels.sock"
+START = "sh /usr/lib/pandastack/kernels/start.sh"
+
+LANGUAGES = {
+    "python": "python",
+    "py": "python",
+    "python3": "python",
+    "bash": "bash",
+    "sh": "bash",
+    "shell": "bash",
+    "node": "node",
+    "js": "node",
+    "javascript": "node",
+}
+"""What sessions can be had in, by the names that callers use."""
+
+ANSWER_MAX = 64 * 1024 * 1024
+"""Bytes of one answer: 1 MiB of each stream and 8 MiB of results, six times longer when JSON has to escape it all."""
+TEXT_MAX = 2 * 1024 * 1024
+RESULTS_MAX = 16 * 1024 * 1024
+SESSIONS_MAX = 64
+
+_MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}")
+_LARGEST_TIME = 253402300799  # the year 9999
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An interpreter with its state. ``created_at`` in epoch seconds, ``cells`` how many were run."""
+
+    id: str
+    language: str
+    created_at: float
+    cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a cell gave: ``results`` are MIME bundles, ``error`` a traceback. With ``restarted`` the state is lost."""
+
+    stdout: str
+    stderr: str
+    exit: int
+    error: str | None
+    results: list[dict[str, str]]
+    duration_ms: int
+    cells: int
+    timed_out: bool
+    restarted: bool
+
+
+async def lines(chunks: AsyncIterator[bytes], most: int = ANSWER_MAX) -> AsyncIterator[bytes]:
+    """Whole lines of at most ``most`` bytes altogether; raises :class:`GuestError` for more."""
+    rest, total = bytearray(), 0
+    async for chunk in chunks:
+        total += len(chunk)
+        if total > most:
+            raise GuestError("the guest's answer is too long")
+        first, *others = chunk.split(b"\n")
+        rest += first
+        for each in others:
+            yield bytes(rest)
+            rest = bytearray(each)
+
+
+def parsed(line: bytes) -> dict[str, Any]:
+    """A line's object; raises the error that it carries, or :class:`GuestError`."""
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise GuestError("the guest's kernels answer with what is no JSON") from error
+    if not isinstance(answer, dict):
+        raise GuestError("the guest's kernels answer with what is no object")
+    if isinstance(answer.get("code"), str):
+        raise _refusal(answer["code"], clean(answer.get("error"))[:500])
+    return answer
+
+
+def _refusal(code: str, message: str) -> PandastackError:
+    match code:
+        case "not_found":
+            return NotFoundError("no such session", hint="GET …/repl/sessions lists them")
+        case "too_many":
+            return QuotaError(message, hint="delete a session that is no longer needed")
+        case "missing":
+            hint = "python: the template code-interpreter; node: a template of your own with nodejs; bash: any template"
+            return BadRequestError(f"language: this sandbox's template cannot, {message}", hint=hint, field="language")
+        case _:
+            return ServerError(f"the kernels failed: {message}")
+
+
+def session(value: Any) -> Session:
+    """A session as the guest describes it."""
+    record = _mapping(value)
+    identifier, language, at = record.get("id"), record.get("language"), record.get("created_at")
+    if not isinstance(identifier, str) or not re.fullmatch(r"[0-9a-f-]{1,64}", identifier):
+        raise _malformed("id")
+    if not isinstance(language, str) or language not in LANGUAGES.values():
+        raise _malformed("language")
+    if not isinstance(at, int | float) or not math.isfinite(at) or not 0 <= at <= _LARGEST_TIME:
+        raise _malformed("created_at")
+    return Session(identifier, language, float(at), _number(record, "cells"))
+
+
+def sessions(answer: Mapping[str, Any]) -> list[Session]:
+    """All sessions that the guest has."""
+    return [session(each) for each in _list(answer, "sessions", SESSIONS_MAX)]
+
+
+def execution(answer: Mapping[str, Any]) -> Execution:
+    """What a cell gave, cut to what is allowed."""
+    error = answer.get("error")
+    return Execution(
+        stdout=clean(answer.get("stdout"))[:TEXT_MAX],
+        stderr=clean(answer.get("stderr"))[:TEXT_MAX],
+        exit=_number(answer, "exit") & 0xFF,
+        error=None if error is None else clean(error)[:TEXT_MAX],
+        results=_results(answer),
+        duration_ms=_number(answer, "duration_ms"),
+        cells=_number(answer, "cells"),
+        timed_out=answer.get("timed_out") is True,
+        restarted=answer.get("restarted") is True,
+    )
+
+
+def _results(answer: Mapping[str, Any]) -> list[dict[str, str]]:
+    found, room = [], RESULTS_MAX
+    for each in _list(answer, "results", 10_000):
+        bundle = {mime: clean(text) for mime, text in _mapping(each).items() if _MIME.fullmatch(mime)}
+        room -= sum(map(len, bundle.values()))
+        if room < 0:
+            raise GuestError("the guest's results are too long")
+        found.append(bundle)
+    return found
+
+
+def variables(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is named in a session: name, type, shape (whole numbers, or null) and a short repr."""
+    found = []
+    for each in _list(answer, "variables", 1000):
+        record = _mapping(each)
+        shape = record.get("shape")
+        fits = isinstance(shape, list) and len(shape) <= 64 and all(type(size) is int and size >= 0 for size in shape)
+        texts = {name: clean(record.get(name))[:300] for name in ("name", "type", "repr")}
+        found.append({**texts, "shape": [min(size, 2**53) for size in shape] if fits and shape is not None else None})
+    return found
+
+
+def clean(value: Any) -> str:
+    """Text of a guest, without what no UTF-8 can carry. Raises :class:`GuestError` for what is no text."""
+    if not isinstance(value, str):
+        raise _malformed("text")
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
+def _number(values: Mapping[str, Any], name: str) -> int:
+    value = values.get(name)
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise _malformed(name)
+    return value
+
+
+def _list(values: Mapping[str, Any], name: str, most: int) -> list[Any]:
+    value = values.get(name)
+    if not isinstance(value, list) or len(value) > most:
+        raise _malformed(name)
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _malformed("object")
+    return value
+
+
+def _malformed(name: str) -> GuestError:
+    return GuestError(f"the guest's kernels sent a malformed {name}")

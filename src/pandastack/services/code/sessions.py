@@ -1,0 +1,210 @@
+"""Code in sandboxes: one piece run by a fresh interpreter, or cells in sessions that keep their state.
+
+Sessions are the guest's own: they are part of its memory, live through hibernation and are copied with it. Nothing
+about them is kept here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import anyio
+
+from pandastack.cluster import EngineClient
+from pandastack.cluster.exec_records import ExecResult
+from pandastack.errors import BadRequestError, CommandTimeoutError, GuestError, NotFoundError
+from pandastack.services.code import guest_answers
+from pandastack.services.code.guest_answers import Execution, Session
+from pandastack.services.processes.commands import Command, Commands, Outcome
+from pandastack.services.records.activity import Activity
+from pandastack.services.sandboxes.sandboxes import Sandboxes
+from pandastack.services.timeline.timeline import Timeline
+from pandastack.store.sandboxes import SandboxRecord
+
+ONE_SHOT = {
+    "python": "python3 -",
+    "py": "python3 -",
+    "node": "node -",
+    "js": "node -",
+    "bash": "bash -s",
+    "sh": "sh -s",
+    "ruby": "ruby -",
+}
+"""How each language is run with the program as its input."""
+
+DEFAULT_TIMEOUT_MS = 30_000
+MAX_TIMEOUT_MS = 24 * 3600 * 1000
+ANSWER_SECONDS = 30.0
+START_SECONDS = 300.0
+"""A kernels' server that was not baked in imports everything first."""
+END_SECONDS = 60.0
+"""What a cell over its time may still take: interrupts, and a new interpreter if they do not help."""
+_PARSED_HERE = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A cell that was run, and the checkpoint that was taken after it, if that was asked for."""
+
+    execution: Execution
+    checkpoint_id: str | None = None
+
+
+class Repl:
+    """Runs code in the sandboxes of a workspace."""
+
+    def __init__(
+        self, sandboxes: Sandboxes, engine: EngineClient, activity: Activity, commands: Commands, timeline: Timeline
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._engine = engine
+        self._activity = activity
+        self._commands = commands
+        self._timeline = timeline
+
+    async def run_once(self, workspace: str, sandbox_id: str, language: str, code: str) -> Outcome:
+        """Run ``code`` by a fresh interpreter. Raises :class:`BadRequestError` when the template has none."""
+        interpreter = ONE_SHOT.get(language)
+        if interpreter is None:
+            raise BadRequestError(f"language: {language[:40]!r} is not one of {', '.join(ONE_SHOT)}", field="language")
+        program = interpreter.split()[0]
+        command = Command(interpreter, stdin=base64.b64encode(code.encode("utf-8", "replace")).decode())
+        outcome = await self._commands.run(workspace, sandbox_id, command)
+        if outcome.exit_code == 127:
+            look = await self._commands.run(workspace, sandbox_id, Command(f"command -v {program}"))
+            if look.exit_code != 0:
+                raise _no_interpreter(language, program)
+        return outcome
+
+    async def open(self, workspace: str, sandbox_id: str, language: str) -> Session:
+        """A new session. Raises :class:`QuotaError` when the sandbox has as many as it may."""
+        known = guest_answers.LANGUAGES.get(language)
+        if known is None:
+            hint = f"sessions: {', '.join(dict.fromkeys(guest_answers.LANGUAGES.values()))}; others run in POST …/repl"
+            raise BadRequestError(f"language: there are no sessions in {language[:40]!r}", hint=hint, field="language")
+        request = {"op": "open", "id": str(uuid.uuid4()), "language": known}
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            try:
+                answer = await self._ask(sandbox, request, START_SECONDS)
+            except NotFoundError:
+                await self._start(sandbox)
+                answer = await self._ask(sandbox, request, START_SECONDS)
+        return guest_answers.session(answer)
+
+    async def sessions(self, workspace: str, sandbox_id: str) -> list[Session]:
+        """The sessions that the sandbox has."""
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            try:
+                return guest_answers.sessions(await self._ask(sandbox, {"op": "list"}))
+            except NotFoundError:  # no server, so no sessions
+                return []
+
+    async def run(
+        self, workspace: str, sandbox_id: str, session_id: str, code: str, timeout_ms: int | None, *, keep: bool
+    ) -> Ran:
+        """Run a cell; with ``keep`` a checkpoint of the sandbox is taken after it.
+
+        Raises :class:`CommandTimeoutError` when it was interrupted, with its output until then in ``detail``.
+        """
+        limit = _limit(code, timeout_ms)
+        request = {"op": "run", "id": session_id, "code": code, "timeout_ms": limit}
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            self._activity.ran(sandbox.id, code.strip().partition("\n")[0])
+            async with self._answers(sandbox, request) as answers:
+                with _deadline(MAX_TIMEOUT_MS / 1000):  # the cell before may take that long
+                    await _next(answers)
+                with _deadline(limit / 1000 + END_SECONDS):
+                    execution = guest_answers.execution(await _next(answers))
+        if execution.timed_out:
+            raise _timeout(limit, execution)
+        if not keep:
+            return Ran(execution)
+        label = f"cell {execution.cells}: {code.strip()[:160]}"
+        return Ran(execution, (await self._timeline.checkpoint(workspace, sandbox_id, label)).id)
+
+    async def interrupt(self, workspace: str, sandbox_id: str, session_id: str) -> bool:
+        """Interrupt the cell that runs; False when none does."""
+        answer = await self._about(workspace, sandbox_id, {"op": "interrupt", "id": session_id})
+        return answer.get("interrupted") is True
+
+    async def variables(self, workspace: str, sandbox_id: str, session_id: str) -> list[dict[str, Any]]:
+        """What is named in the session, once its cell is done."""
+        return guest_answers.variables(await self._about(workspace, sandbox_id, {"op": "variables", "id": session_id}))
+
+    async def close(self, workspace: str, sandbox_id: str, session_id: str) -> None:
+        """End a session with all that runs in it."""
+        await self._about(workspace, sandbox_id, {"op": "close", "id": session_id})
+
+    async def _about(self, workspace: str, sandbox_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            return await self._ask(sandbox, request)
+
+    async def _start(self, sandbox: SandboxRecord) -> None:
+        """Start the kernels' server in a sandbox whose template did not, or whose user has ended it."""
+        command = {"cmd": guest_answers.START, "timeout_seconds": START_SECONDS}
+        async with self._engine.exec(sandbox.id, command) as records:
+            ended = [record async for record in records if isinstance(record, ExecResult)]
+        if not ended or ended[0].exit_code != 0:
+            hint = "create the sandbox from the template code-interpreter"
+            raise BadRequestError("this sandbox's template has no kernels", hint=hint, field="language")
+
+    async def _ask(
+        self, sandbox: SandboxRecord, request: Mapping[str, Any], seconds: float = ANSWER_SECONDS
+    ) -> dict[str, Any]:
+        with _deadline(seconds):
+            async with self._answers(sandbox, request) as answers:
+                return await _next(answers)
+
+    @asynccontextmanager
+    async def _answers(self, sandbox: SandboxRecord, request: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+        line = json.dumps(request).encode() + b"\n"
+        async with self._engine.exchange(sandbox.id, guest_answers.SOCKET, line) as chunks:
+            yield guest_answers.lines(chunks)
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """A block that the guest must not take longer for; raises :class:`GuestError` when it does."""
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except TimeoutError as error:
+        raise GuestError("the guest's kernels do not answer") from error
+
+
+async def _next(answers: AsyncIterator[bytes]) -> dict[str, Any]:
+    line = await anext(answers, None)
+    if line is None:
+        raise GuestError("the guest's kernels ended the connection without an answer")
+    if len(line) < _PARSED_HERE:
+        return guest_answers.parsed(line)
+    return await anyio.to_thread.run_sync(partial(guest_answers.parsed, line))
+
+
+def _limit(code: str, timeout_ms: int | None) -> int:
+    if not code.strip():
+        raise BadRequestError("code: must not be empty", field="code")
+    limit = DEFAULT_TIMEOUT_MS if timeout_ms is None else timeout_ms
+    if not 0 < limit <= MAX_TIMEOUT_MS:
+        raise BadRequestError(f"timeout_ms: must be from 1 to {MAX_TIMEOUT_MS}", field="timeout_ms")
+    return limit
+
+
+def _timeout(limit: int, execution: Execution) -> CommandTimeoutError:
+    lost = "; its interpreter did not stop and was replaced, its state is lost" if execution.restarted else ""
+    return CommandTimeoutError(
+        f"cell timeout after {limit / 1000:g}s{lost}",
+        detail={"stdout": execution.stdout, "stderr": execution.stderr, "restarted": execution.restarted},
+    )
+
+
+def _no_interpreter(language: str, program: str) -> BadRequestError:
+    hint = "the templates base and code-interpreter have python and bash; a template of your own can have any"
+    return BadRequestError(f"language: this sandbox has no {program} to run {language}", hint=hint, field="language")

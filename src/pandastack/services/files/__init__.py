@@ -1,0 +1,1 @@
+"""Files, archives, searches and watches."""

@@ -1,0 +1,63 @@
+"""Files in sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pandastack.cluster import EngineClient
+from pandastack.errors import BadRequestError
+from pandastack.services.sandboxes.sandboxes import Sandboxes
+
+_MAX_PATH = 4096  # bytes; Linux PATH_MAX
+
+
+class Files:
+    """Operations on absolute paths of the guest; they follow symbolic links."""
+
+    def __init__(self, sandboxes: Sandboxes, engine: EngineClient) -> None:
+        self._sandboxes = sandboxes
+        self._engine = engine
+
+    @asynccontextmanager
+    async def read(
+        self, workspace: str, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
+        """Length in bytes, if known, and content of a file, from ``offset`` and for ``length`` bytes at most."""
+        async with (
+            self._sandboxes.use(workspace, sandbox_id) as sandbox,
+            self._engine.read_file(sandbox.id, checked_path(path), offset, length) as opened,
+        ):
+            yield opened
+
+    async def write(self, workspace: str, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> dict[str, Any]:
+        """Make or replace a file, and its parent directories."""
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            return await self._engine.write_file(sandbox.id, checked_path(path), content)
+
+    async def delete(self, workspace: str, sandbox_id: str, path: str) -> None:
+        """Delete with all that is inside; a missing path is fine."""
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            await self._engine.delete_file(sandbox.id, checked_path(path))
+
+    async def directory(self, workspace: str, sandbox_id: str, path: str) -> dict[str, Any]:
+        """The entries of a directory."""
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            return await self._engine.directory(sandbox.id, checked_path(path))
+
+    async def stat(self, workspace: str, sandbox_id: str, path: str) -> dict[str, Any]:
+        """One entry."""
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            return await self._engine.stat(sandbox.id, checked_path(path))
+
+
+def checked_path(path: str, field: str = "path") -> str:
+    """An absolute path of the guest. Raises :class:`BadRequestError` that names ``field``."""
+    if not path.startswith("/"):
+        raise BadRequestError(
+            f"{field}: must be absolute, not {path[:64]!r}" if path else f"{field}: is required", field=field
+        )
+    if "\0" in path or len(path.encode(errors="replace")) >= _MAX_PATH:
+        raise BadRequestError(f"{field}: must be shorter than 4096 bytes, without NUL characters", field=field)
+    return path

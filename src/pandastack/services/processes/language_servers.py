@@ -1,0 +1,100 @@
+"""Language servers inside sandboxes, one process for each client, so that several editors do not disturb each other.
+
+Source of the protocol that goes through here unread: the Language Server Protocol's base protocol, over the server's
+standard input and output.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+import structlog
+
+from pandastack.cluster.exec_records import Record
+from pandastack.errors import BadRequestError, PandastackError
+from pandastack.services.processes.processes import NewProcess, Processes
+
+log = structlog.get_logger(__name__)
+
+MISSING = 127
+"""The exit code of a shell that does not find a program."""
+_TERMINATE = 15
+_CLEAN_UP_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageServer:
+    """What serves a language, if the sandbox's template has it."""
+
+    language: str
+    aliases: tuple[str, ...]
+    command: str
+    template: str
+    """A template that has it, for those whose has not."""
+
+
+SERVERS = (LanguageServer("python", ("py",), "pylsp", "code-interpreter"),)
+"""Another language is another line here, and a template that has its server."""
+
+
+def server_for(language: str) -> LanguageServer:
+    """Raises :class:`BadRequestError` for a language that has none."""
+    for each in SERVERS:
+        if language == each.language or language in each.aliases:
+            return each
+    known = ", ".join(each.language for each in SERVERS)
+    raise BadRequestError(
+        f"lang: there is no language server for {language[:32]!r}", field="lang", hint=f"one of {known}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A running server and its client."""
+
+    server: LanguageServer
+    workspace: str
+    sandbox_id: str
+    process: str
+
+
+class LanguageServers:
+    """Starts servers and ends them with their clients."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+
+    @asynccontextmanager
+    async def session(self, workspace: str, sandbox_id: str, language: str) -> AsyncIterator[Session]:
+        """A server of its own while the block runs."""
+        server = server_for(language)
+        process = NewProcess(f"exec {server.command}", str(uuid.uuid4()), stdin=True, background=True)
+        await self._processes.start(workspace, sandbox_id, process)
+        session = Session(server, workspace, sandbox_id, process.id)
+        try:
+            yield session
+        finally:
+            await self._end(session)
+
+    @asynccontextmanager
+    async def output(self, session: Session) -> AsyncIterator[AsyncIterator[Record]]:
+        """All that the server writes, and its end."""
+        place = session.workspace, session.sandbox_id, session.process
+        async with self._processes.view(*place, stdout=0, stderr=0) as records:
+            yield records
+
+    async def send(self, session: Session, data: bytes) -> None:
+        """Bytes from the client; waits while the server does not take them."""
+        await self._processes.send_input(session.workspace, session.sandbox_id, session.process, data, close=False)
+
+    async def _end(self, session: Session) -> None:
+        with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
+            try:
+                self._processes.check(session.workspace, session.sandbox_id, running=True)
+                await self._processes.signal(session.workspace, session.sandbox_id, session.process, _TERMINATE)
+            except PandastackError as error:
+                log.debug("a language server is gone already", sandbox_id=session.sandbox_id, cause=repr(error))

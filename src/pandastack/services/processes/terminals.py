@@ -1,0 +1,170 @@
+"""Terminals: shells that several may look at and type into at once, and come back to when a connection breaks."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from pandastack.cluster.exec_records import Record
+from pandastack.errors import BadRequestError, NotFoundError, PandastackError
+from pandastack.services.processes.commands import checked_id
+from pandastack.services.processes.processes import NewProcess, Processes, checked_size
+from pandastack.services.settings import Settings
+from pandastack.store.sandboxes import SandboxRecord
+
+_LOGIN_SHELL = "if [ -x /bin/bash ]; then exec /bin/bash -l; fi; exec /bin/sh -l"
+_HANGUP = 1
+_HANGUPS, _HANGUP_SECONDS = 3, 1.0
+"""A shell that is about to wait for a line takes note of the signal and waits; it ends with the next one."""
+_DEFAULT_SCROLLBACK = 64 * 1024
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalView:
+    """Where a viewer looks: terminal ``id`` of a sandbox, its output from ``offset`` on."""
+
+    workspace: str
+    sandbox_id: str
+    id: str
+    offset: int
+
+
+@dataclass(slots=True)
+class _Terminal:
+    viewers: int = 0
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Terminals:
+    """Opens terminals, and ends those that nobody looks at any more."""
+
+    def __init__(self, processes: Processes, settings: Settings) -> None:
+        self._processes = processes
+        self._settings = settings
+        self._watched: dict[tuple[str, str], _Terminal] = {}
+        self._tasks: TaskGroup | None = None
+        processes.on_found.append(self._found)
+
+    async def open(
+        self,
+        workspace: str,
+        sandbox_id: str,
+        *,
+        wanted: str | None,
+        size: tuple[int, int] | None,
+        cmd: str | None,
+        scrollback: int | None,
+        offset: int | None,
+    ) -> TerminalView:
+        """The terminal ``wanted``, or a new one, under that id if there is none.
+
+        ``scrollback`` bytes from before, or all from ``offset`` on, come first when it is there already.
+        """
+        size = size and checked_size(*size)
+        if scrollback is not None and not 0 <= scrollback <= self._settings.max_scrollback_bytes:
+            most = self._settings.max_scrollback_bytes
+            raise BadRequestError(f"scrollback: must be between 0 and {most}", field="scrollback")
+        number = wanted is not None and wanted.isdecimal()
+        name = wanted if wanted is not None and number else checked_id(wanted) if wanted else str(uuid.uuid4())
+        if wanted is not None:
+            try:
+                return await self._existing(workspace, sandbox_id, name, size, scrollback, offset)
+            except NotFoundError:
+                self._processes.check(workspace, sandbox_id)
+                if number:
+                    raise
+        env = {"TERM": "xterm-256color"}
+        new = NewProcess(cmd or _LOGIN_SHELL, name, env=env, background=True, terminal=size or (24, 80))
+        await self._processes.start(workspace, sandbox_id, new)
+        return TerminalView(workspace, sandbox_id, name, 0)
+
+    async def _existing(
+        self,
+        workspace: str,
+        sandbox_id: str,
+        name: str,
+        size: tuple[int, int] | None,
+        scrollback: int | None,
+        offset: int | None,
+    ) -> TerminalView:
+        record = await self._processes.get(workspace, sandbox_id, name)
+        if not record["pty"]:
+            raise BadRequestError(f"process {name} has no terminal", field="id")
+        base, end = int(record["stdout"]["base"]), int(record["stdout"]["end"])
+        start = end - (_DEFAULT_SCROLLBACK if scrollback is None else scrollback) if offset is None else offset
+        if size is not None and record["running"]:
+            await self._processes.resize(workspace, sandbox_id, record["id"], *size)
+        return TerminalView(workspace, sandbox_id, record["id"], min(max(base, start), end))
+
+    @asynccontextmanager
+    async def viewer(self, place: TerminalView) -> AsyncIterator[AsyncIterator[Record]]:
+        """One more viewer while the block runs: yields the terminal's output and its end."""
+        terminal = self._watched.setdefault((place.sandbox_id, place.id), _Terminal())
+        self._count(terminal, 1)
+        try:
+            view = self._processes.view(place.workspace, place.sandbox_id, place.id, stdout=place.offset)
+            async with view as records:
+                yield records
+        finally:
+            self._count(terminal, -1)
+            if not terminal.viewers and self._tasks is not None:
+                self._tasks.start_soon(self._linger, place, terminal)
+
+    async def type(self, place: TerminalView, data: bytes) -> None:
+        """What a viewer typed; waits while the terminal does not take it."""
+        await self._processes.send_input(place.workspace, place.sandbox_id, place.id, data, close=False)
+
+    async def resize(self, place: TerminalView, rows: int, cols: int) -> None:
+        """Another size, for all viewers."""
+        await self._processes.resize(place.workspace, place.sandbox_id, place.id, rows, cols)
+
+    async def leave(self, place: TerminalView) -> None:
+        """A viewer is done with the terminal: when it is the only one, the terminal is hung up."""
+        terminal = self._watched.get((place.sandbox_id, place.id))
+        if terminal is not None and terminal.viewers == 1:
+            await self._hang_up(place)
+
+    async def run(self) -> None:
+        """Until cancelled: hang up terminals whose viewers do not come back."""
+        async with anyio.create_task_group() as self._tasks:
+            await anyio.sleep_forever()
+
+    def _found(self, sandbox: SandboxRecord, process: Mapping[str, Any]) -> None:
+        """A login shell that was left by the viewers of a former server, or before its sandbox slept."""
+        if process["pty"] and process["cmd"] == _LOGIN_SHELL and self._tasks is not None:
+            place = TerminalView(sandbox.workspace, sandbox.id, str(process["id"]), 0)
+            terminal = self._watched.setdefault((place.sandbox_id, place.id), _Terminal())
+            self._tasks.start_soon(self._linger, place, terminal)
+
+    async def _linger(self, place: TerminalView, terminal: _Terminal) -> None:
+        with anyio.move_on_after(self._settings.terminal_linger_seconds):
+            while not terminal.viewers:
+                await terminal.changed.wait()
+            return
+        self._watched.pop((place.sandbox_id, place.id), None)
+        await self._hang_up(place)
+
+    async def _hang_up(self, place: TerminalView) -> None:
+        try:
+            self._processes.check(place.workspace, place.sandbox_id, running=True)
+            where = place.workspace, place.sandbox_id, place.id
+            for _ in range(_HANGUPS):
+                await self._processes.signal(*where, _HANGUP)
+                if not (await self._processes.wait(*where, _HANGUP_SECONDS))["running"]:
+                    return
+        except PandastackError as error:
+            log.debug("a terminal is gone already", sandbox_id=place.sandbox_id, cause=repr(error))
+
+    def _count(self, terminal: _Terminal, change: int) -> None:
+        terminal.viewers += change
+        terminal.changed.set()
+        terminal.changed = anyio.Event()

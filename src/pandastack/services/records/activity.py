@@ -1,0 +1,78 @@
+"""The idle clock: when each sandbox was last used, and which are in use right now.
+
+Kept in memory, because every request moves it; the reaper writes it to the store now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pandastack.services.records.command_log import History
+
+
+class Activity:
+    """``clock`` gives epoch seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._running: dict[str, int] = {}
+        self._unsaved: set[str] = set()
+        self.history = History(clock)
+
+    def start(self, sandbox_id: str, at: float | None = None) -> None:
+        """Begin to watch a sandbox that was last active ``at`` (epoch seconds; None: now)."""
+        self._last[sandbox_id] = self._clock() if at is None else at
+
+    def forget(self, sandbox_id: str) -> None:
+        """The sandbox is gone."""
+        self._last.pop(sandbox_id, None)
+        self._unsaved.discard(sandbox_id)
+        self.history.forget(sandbox_id)
+
+    def ran(self, sandbox_id: str, command: str) -> None:
+        """A command begins; :meth:`done` when it has ended."""
+        if sandbox_id in self._last:
+            self.history.began(sandbox_id, command)
+
+    def done(self, sandbox_id: str) -> None:
+        """A command has ended, however."""
+        self.history.ended(sandbox_id)
+
+    @contextmanager
+    def hold(self, sandbox_id: str) -> Iterator[None]:
+        """An operation on the sandbox: counts as activity for as long as the block runs."""
+        self._touch(sandbox_id)
+        self._running[sandbox_id] = self._running.get(sandbox_id, 0) + 1
+        try:
+            yield
+        finally:
+            self._running[sandbox_id] -= 1
+            if not self._running[sandbox_id]:
+                del self._running[sandbox_id]
+            self._touch(sandbox_id)
+
+    def busy(self, sandbox_id: str) -> bool:
+        """Whether an operation is in progress."""
+        return sandbox_id in self._running
+
+    def last_active(self, sandbox_id: str) -> float:
+        """Epoch seconds; now for a sandbox in use."""
+        now = self._clock()
+        return now if self.busy(sandbox_id) else self._last.get(sandbox_id, now)
+
+    def idle_seconds(self, sandbox_id: str) -> float:
+        """Seconds without activity, 0 while an operation is in progress."""
+        return max(0.0, self._clock() - self.last_active(sandbox_id))
+
+    def take_unsaved(self) -> dict[str, float]:
+        """The clocks that moved since the last call, for the store: id → epoch seconds."""
+        unsaved, self._unsaved = self._unsaved, set()
+        return {sandbox_id: self.last_active(sandbox_id) for sandbox_id in unsaved}
+
+    def _touch(self, sandbox_id: str) -> None:
+        if sandbox_id in self._last:
+            self._last[sandbox_id] = self._clock()
+            self._unsaved.add(sandbox_id)

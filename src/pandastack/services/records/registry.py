@@ -1,0 +1,126 @@
+"""All sandbox records, in memory and in the store.
+
+Every request looks its sandbox up, so the look-up must not cost a query: the records live in memory, and every change
+goes to the store before it is reported. One control plane owns its store's sandboxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pandastack.errors import NotFoundError
+from pandastack.services.records.events import EventLog, NewEvent
+from pandastack.store import Store
+from pandastack.store import sandboxes as table
+from pandastack.store.sandboxes import SandboxRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New values of fields of a sandbox's record, and what to log of it; either may be empty."""
+
+    sandbox_id: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    new_events: Sequence[NewEvent] = ()
+
+
+class Registry:
+    """The records of all workspaces."""
+
+    def __init__(self, store: Store, events: EventLog) -> None:
+        self._store = store
+        self._events = events
+        self._records: dict[str, SandboxRecord] = {}
+
+    async def load(self) -> None:
+        """Read what a former run left."""
+        async with self._store.read() as connection:
+            self._records = {record.id: record for record in await table.load_all(connection)}
+
+    def find(self, sandbox_id: str) -> SandboxRecord | None:
+        """The record, or None."""
+        return self._records.get(sandbox_id)
+
+    def get(self, sandbox_id: str) -> SandboxRecord:
+        """The record of whatever workspace; raises :class:`NotFoundError`."""
+        record = self._records.get(sandbox_id)
+        if record is None:
+            raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
+        return record
+
+    def get_owned(self, workspace: str, sandbox_id: str) -> SandboxRecord:
+        """The workspace's record; raises :class:`NotFoundError`."""
+        record = self.get(sandbox_id)
+        if record.workspace != workspace:
+            raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
+        return record
+
+    def all(self) -> list[SandboxRecord]:
+        """Every record, newest first."""
+        return list(reversed(self._records.values()))
+
+    async def add(self, record: SandboxRecord) -> None:
+        """A new record."""
+        await self.add_all([record])
+
+    async def add_all(self, records: Sequence[SandboxRecord]) -> None:
+        """New records: all or none."""
+        async with self._store.write() as connection:
+            await table.add_all(connection, records)
+        self._records.update((record.id, record) for record in records)
+
+    async def note(self, sandbox_id: str, *new_events: NewEvent) -> None:
+        """Log what happened to a sandbox without changing its record."""
+        await self.apply(Change(sandbox_id, new_events=new_events))
+
+    async def change(self, sandbox_id: str, event: NewEvent | None = None, **values: Any) -> SandboxRecord:
+        """Set fields of an existing record, and log why."""
+        await self.apply(Change(sandbox_id, values, () if event is None else (event,)))
+        return self._records[sandbox_id]
+
+    async def apply(self, *changes: Change) -> None:
+        """Change existing records: all or none, in one transaction, with their events in this order.
+
+        The changes are visible in memory at once, so that no request slips in between; they are taken back when the
+        store refuses them. Raises :class:`NotFoundError` before anything is done when a record is missing.
+        """
+        before = {each.sandbox_id: self.get(each.sandbox_id) for each in changes}
+        for each in changes:
+            self._records[each.sandbox_id] = replace(self._records[each.sandbox_id], **each.values)
+        after = {sandbox_id: self._records[sandbox_id] for sandbox_id in before}
+        try:
+            await self._write(changes, before)
+        except BaseException:
+            for sandbox_id, record in before.items():
+                if self._records.get(sandbox_id) is after[sandbox_id]:
+                    self._records[sandbox_id] = record
+            raise
+        for sandbox_id in before:
+            self._events.announce(sandbox_id)
+
+    async def _write(self, changes: Sequence[Change], records: Mapping[str, SandboxRecord]) -> None:
+        values: dict[str, dict[str, Any]] = {}
+        for each in changes:
+            values.setdefault(each.sandbox_id, {}).update(each.values)
+        events = [
+            (records[each.sandbox_id].workspace, each.sandbox_id, event)
+            for each in changes
+            for event in each.new_events
+        ]
+        async with self._store.write() as connection:
+            await table.change_all(connection, values)
+            await self._events.append(connection, *events)
+
+    async def remove(self, sandbox_id: str) -> None:
+        """Delete the record and its events; a missing one is fine."""
+        async with self._store.write() as connection:
+            await table.remove(connection, sandbox_id)
+        self._records.pop(sandbox_id, None)
+        self._events.announce(sandbox_id)
+
+    async def save_activity(self, times: Mapping[str, float]) -> None:
+        """Write idle clocks: id → epoch seconds of the last activity."""
+        async with self._store.write() as connection:
+            await table.set_active(connection, times)

@@ -1,0 +1,188 @@
+"""Copies of running sandboxes: forks, trees of forks, and the promotion of one of a tree."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from pandastack.errors import BadRequestError, NotFoundError, PandastackError, ServerError, from_body
+from pandastack.services.records.events import NewEvent
+from pandastack.services.records.registry import Change
+from pandastack.services.records.spec import planned_child
+from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
+from pandastack.store.sandboxes import SandboxRecord
+
+MOST_CHILDREN = 16
+_CHILD, _PROMOTED = "child", "promoted"
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """``id`` names the fork as a whole; ``children`` in order, ``errors`` by the index of a child that failed."""
+
+    id: str
+    parent: SandboxRecord
+    at: float
+    children: list[SandboxRecord]
+    errors: dict[int, PandastackError]
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """What a promotion did: ids that were deleted, and why others were not."""
+
+    winner: str
+    tree_id: str
+    deleted: list[str]
+    failures: dict[str, str]
+
+
+class Forks:
+    """A child has the parent's memory, processes and disk; the parent runs on."""
+
+    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+        self._registry = parts.registry
+        self._engine = parts.engine
+        self._activity = parts.activity
+        self._settings = parts.settings
+        self._sandboxes = sandboxes
+
+    async def fork(self, workspace: str, parent_id: str, metadata: Mapping[str, str], count: int = 1) -> Forked:
+        """``count`` copies, at least one of which was made. A refusal for capacity is a promise that there is none."""
+        fork_id = str(uuid.uuid4())
+        wanted = [metadata] * _checked(count)
+        return await self._fork(workspace, parent_id, wanted, fork_id, NewEvent("fork.completed", {"fork_id": fork_id}))
+
+    async def fork_tree(self, workspace: str, parent_id: str, metadata: Mapping[str, str], count: int) -> Forked:
+        """The same, and the children know of each other: ``fork_tree_id``, ``fork_index`` in their metadata."""
+        tree_id = str(uuid.uuid4())
+        tree = {"fork_tree_id": tree_id, "fork_tree_role": _CHILD}
+        wanted = [{**metadata, **tree, "fork_index": str(index)} for index in range(_checked(count))]
+        return await self._fork(
+            workspace, parent_id, wanted, tree_id, NewEvent("fork_tree.completed", {"tree_id": tree_id})
+        )
+
+    async def promote(self, workspace: str, sandbox_id: str, cleanup: bool, tree_id: str | None) -> Promoted:
+        """Make a child independent of its tree; with ``cleanup`` delete the tree's other children."""
+        record = self._sandboxes.get(workspace, sandbox_id)
+        mine = record.metadata.get("fork_tree_id")
+        if mine is None or tree_id not in (None, "", mine):
+            if cleanup:
+                raise BadRequestError(f"sandbox {sandbox_id} is not part of a tree of forks", field="tree_id")
+            return Promoted(record.id, tree_id or "", [], {})
+        with self._activity.hold(record.id):
+            await self._registry.change(record.id, **self._independent(record))
+            deleted, failures = await self._delete_siblings(record, mine) if cleanup else ([], {})
+            payload = {"tree_id": mine, "winner": record.id, "deleted": deleted, "failed": sorted(failures)}
+            await self._registry.note(record.id, NewEvent("fork_tree.promoted", payload))
+        return Promoted(record.id, mine, deleted, failures)
+
+    async def _fork(
+        self, workspace: str, parent_id: str, wanted: Sequence[Mapping[str, str]], fork_id: str, completed: NewEvent
+    ) -> Forked:
+        async with self._sandboxes.use(workspace, parent_id, exclusive=True) as parent:
+            children = [planned_child(parent, metadata, self._settings) for metadata in wanted]
+            await self._registry.add_all(children)
+            at = time.time()
+            try:
+                with anyio.CancelScope(shield=True):  # undone when it is done: no child may begin after its undoing
+                    answer = await self._engine.fork(parent.id, [child.id for child in children])
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                starts, errors = self._starts(children, answer)
+                if not starts:
+                    raise ServerError("none of the forks could be started") from next(iter(errors.values()))
+                await self._undo([children[index] for index in errors], ServerError("the fork failed"))
+                log = _staged(fork_id, len(children), answer), _concluded(fork_id, completed, starts, errors)
+                await self._registry.apply(
+                    Change(parent.id, new_events=log[0]), *starts, Change(parent.id, new_events=log[1])
+                )
+            except BaseException as error:
+                await self._undo(children, error)
+                raise
+            return Forked(fork_id, parent, at, [self._sandboxes.begun(each.sandbox_id) for each in starts], errors)
+
+    def _starts(
+        self, children: Sequence[SandboxRecord], answer: Mapping[str, Any]
+    ) -> tuple[list[Change], dict[int, PandastackError]]:
+        """What changes for those that were made, and by index why others were not."""
+        machines = {machine["id"]: machine for machine in answer["children"]}
+        starts: list[Change] = []
+        errors: dict[int, PandastackError] = {}
+        for index, child in enumerate(children):
+            try:
+                starts.append(self._sandboxes.start(child.id, _made(machines.get(child.id))))
+            except PandastackError as error:
+                errors[index] = error
+        return starts, errors
+
+    async def _undo(self, children: list[SandboxRecord], error: BaseException) -> None:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                for child in children:
+                    tasks.start_soon(self._sandboxes.undo, child.id, error)
+
+    def _independent(self, record: SandboxRecord) -> dict[str, Any]:
+        metadata = {**record.metadata, "fork_tree_role": _PROMOTED}
+        if metadata.pop("explore_ttl", None) is None:
+            return {"metadata": metadata}
+        return {"metadata": metadata, "ttl_seconds": self._settings.default_ttl_seconds}
+
+    async def _delete_siblings(self, winner: SandboxRecord, tree_id: str) -> tuple[list[str], dict[str, str]]:
+        keep = {winner.id, winner.metadata.get("fork_parent_id")}
+        siblings = [
+            record.id
+            for record in self._sandboxes.list(winner.workspace)
+            if record.metadata.get("fork_tree_id") == tree_id
+            and record.metadata.get("fork_tree_role") != _PROMOTED
+            and record.id not in keep
+        ]
+        failures: dict[str, str] = {}
+
+        async def delete(sibling: str) -> None:
+            try:
+                await self._sandboxes.delete(winner.workspace, sibling)
+            except NotFoundError:
+                pass  # deleted by somebody else: what was asked for
+            except PandastackError as error:
+                failures[sibling] = error.message
+
+        async with anyio.create_task_group() as tasks:
+            for sibling in siblings:
+                tasks.start_soon(delete, sibling)
+        return [sibling for sibling in siblings if sibling not in failures], failures
+
+
+def _checked(count: int) -> int:
+    if not 1 <= count <= MOST_CHILDREN:
+        raise BadRequestError(f"count: must be between 1 and {MOST_CHILDREN}", field="count")
+    return count
+
+
+def _made(machine: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if machine is None:
+        raise ServerError("the engine said nothing of this fork")
+    if "error" in machine:
+        raise from_body(int(machine.get("status") or 500), machine)
+    return machine
+
+
+def _staged(fork_id: str, count: int, answer: Mapping[str, Any]) -> list[NewEvent]:
+    cost = {key: answer[key] for key in ("pause_ms", "dirty_bytes") if key in answer}
+    return [NewEvent("fork.staged", {"fork_id": fork_id, "requested": count, **cost})]
+
+
+def _concluded(
+    fork_id: str, completed: NewEvent, starts: Sequence[Change], errors: Mapping[int, PandastackError]
+) -> list[NewEvent]:
+    failed = [
+        NewEvent("fork.child_failed", {"fork_id": fork_id, "index": index, "error": error.message})
+        for index, error in errors.items()
+    ]
+    forked = NewEvent("sandbox.forked", {"fork_id": fork_id, "children": [each.sandbox_id for each in starts]})
+    counts = {"requested": len(starts) + len(errors), "succeeded": len(starts), "failed": len(errors)}
+    return [*failed, forked, NewEvent(completed.type, {**completed.payload, "snapshot": fork_id, **counts})]

@@ -1,0 +1,217 @@
+"""Pause, resume, hibernate, wake: one transition of a sandbox at a time, and waking for whoever uses it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import structlog
+
+from pandastack.cluster import EngineClient
+from pandastack.errors import ConflictError, NotFoundError, PandastackError, UnavailableError
+from pandastack.services.captures.rewind import Rewinding
+from pandastack.services.captures.storage_budget import StorageBudget
+from pandastack.services.records.activity import Activity
+from pandastack.services.records.deadlines import Deadlines
+from pandastack.services.records.events import NewEvent
+from pandastack.services.records.refusals import unusable
+from pandastack.services.records.registry import Registry
+from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+
+_LONGEST_SECONDS = 60.0
+"""How long a transition may take; it goes on when the one who asked for it has left."""
+
+log = structlog.get_logger(__name__)
+
+
+class Lifecycle:
+    """Who holds a sandbox's turn decides alone; requests that need it running wait for a transition in progress."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        engine: EngineClient,
+        activity: Activity,
+        deadlines: Deadlines,
+        storage_budget: StorageBudget,
+        rewinding: Rewinding,
+    ) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._activity = activity
+        self._deadlines = deadlines
+        self._storage_budget = storage_budget
+        self._rewinding = rewinding
+        self._locks: dict[str, anyio.Lock] = {}
+        self._in_transition: set[str] = set()
+        self.on_awake: list[Callable[[str], None]] = []
+        """Told the id of each sandbox that was woken."""
+
+    async def pause(self, workspace: str, sandbox_id: str) -> None:
+        """Stop its CPUs, keep its memory. Nothing to do when it is paused."""
+        async with self._asked(workspace, sandbox_id) as record:
+            if record.status == PAUSED:
+                return
+            if record.status != RUNNING:
+                raise await self.refusal(record)
+            await self._engine.pause(record.id)
+            await self.finish_transition(record.id, PAUSED, NewEvent("sandbox.paused"))
+
+    async def resume(self, workspace: str, sandbox_id: str) -> None:
+        """Let a paused sandbox go on. Nothing to do when it is running."""
+        async with self._asked(workspace, sandbox_id) as record:
+            if record.status == RUNNING:
+                return
+            if record.status != PAUSED:
+                raise await self.refusal(record)
+            await self._resume(record)
+
+    async def hibernate(self, workspace: str, sandbox_id: str) -> None:
+        """Put memory and disk aside and free the host. Nothing to do when it is hibernated."""
+        async with self._asked(workspace, sandbox_id) as record:
+            if record.status == HIBERNATED:
+                return
+            if record.status == FAILED:
+                raise await self.refusal(record)
+            await self._hibernate(record, "request")
+
+    async def hibernate_idle(self, sandbox_id: str) -> None:
+        """The same for a sandbox whose time is over, unless somebody uses it by now."""
+        async with self._transition(sandbox_id) as record:
+            at = self._deadlines.of(record)
+            if record.status in (RUNNING, PAUSED) and at is not None and at <= time.time():
+                await self._hibernate(record, "idle")
+
+    async def wake(self, workspace: str, sandbox_id: str) -> None:
+        """Bring it to ``running``: from hibernated or paused, or from failed by its last checkpoint.
+
+        Nothing to do when it is running. Raises :class:`ConflictError` when it has failed and has no checkpoint.
+        """
+        async with self._asked(workspace, sandbox_id) as record:
+            if record.status == HIBERNATED:
+                await self._wake(record)
+            elif record.status == PAUSED:
+                await self._resume(record)
+            elif record.status == FAILED:
+                await self._rewinding.restore(record)
+
+    async def ready(self, sandbox_id: str) -> SandboxRecord:
+        """The sandbox running: woken if it was hibernated, after a transition in progress. Hold its activity.
+
+        Raises :class:`ConflictError`, at once when it is paused, or :class:`UnavailableError` when it cannot wake.
+        """
+        record = self._registry.get(sandbox_id)
+        if sandbox_id not in self._in_transition:
+            if record.status == RUNNING:
+                return record
+            if record.status != HIBERNATED:
+                raise await self.refusal(record)
+        async with self.exclusive(sandbox_id) as running:
+            return running
+
+    @asynccontextmanager
+    async def exclusive(self, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
+        """Like :meth:`ready`, and no transition begins until the block ends. Commands go on meanwhile."""
+        async with self.lock(sandbox_id):
+            record = self._registry.get(sandbox_id)
+            if record.status == HIBERNATED:
+                record = await self._wake_for_use(record)
+            if record.status != RUNNING:
+                raise await self.refusal(record)
+            yield record
+
+    @asynccontextmanager
+    async def lock(self, sandbox_id: str) -> AsyncIterator[None]:
+        """No transition of the sandbox begins until the block ends."""
+        async with self._locks.setdefault(sandbox_id, anyio.Lock()):
+            yield
+
+    @asynccontextmanager
+    async def in_transition(self, sandbox_id: str) -> AsyncIterator[None]:
+        """Inside a turn: requests wait for the end of the block, which goes on when its caller is cancelled."""
+        self._in_transition.add(sandbox_id)
+        try:
+            with anyio.move_on_after(_LONGEST_SECONDS, shield=True) as scope:
+                yield
+            if scope.cancelled_caught:
+                raise UnavailableError("the engine does not answer; the sandbox's state is unknown")
+        finally:
+            self._in_transition.discard(sandbox_id)
+
+    def is_in_transition(self, sandbox_id: str) -> bool:
+        """Whether a transition is in progress."""
+        return sandbox_id in self._in_transition
+
+    def forget(self, sandbox_id: str) -> None:
+        """The sandbox is gone."""
+        self._locks.pop(sandbox_id, None)
+
+    async def refusal(self, record: SandboxRecord) -> ConflictError:
+        """What to answer when the sandbox's status does not allow what is asked."""
+        return await self._rewinding.refusal(record)
+
+    async def finish_transition(self, sandbox_id: str, status: str, event: NewEvent, **values: Any) -> SandboxRecord:
+        """The end of a transition, unless the sandbox has ended meanwhile."""
+        current = self._registry.get(sandbox_id)
+        if current.status in (STOPPING, FAILED):
+            raise unusable(current)
+        record = await self._registry.change(sandbox_id, event, status=status, **values)
+        self._deadlines.expect(record)
+        return record
+
+    @asynccontextmanager
+    async def _asked(self, workspace: str, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
+        self._registry.get_owned(workspace, sandbox_id)
+        with self._activity.hold(sandbox_id):
+            async with self._transition(sandbox_id) as record:
+                if record.status in (CREATING, STOPPING):
+                    raise unusable(record)
+                yield record
+
+    @asynccontextmanager
+    async def _transition(self, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
+        async with self.lock(sandbox_id), self.in_transition(sandbox_id):
+            yield self._registry.get(sandbox_id)
+
+    async def _resume(self, record: SandboxRecord) -> None:
+        await self._engine.resume(record.id)
+        await self.finish_transition(record.id, RUNNING, NewEvent("sandbox.resumed"))
+
+    async def _hibernate(self, record: SandboxRecord, cause: str) -> None:
+        cost = await self._storage_budget.retry_after_evicting(
+            lambda: self._engine.hibernate(record.id), need_mb=record.memory_mb
+        )
+        await self.finish_transition(record.id, HIBERNATED, NewEvent("sandbox.hibernated", {"cause": cause, **cost}))
+        log.info("sandbox hibernated", sandbox_id=record.id, cause=cause)
+
+    async def _wake(self, record: SandboxRecord) -> SandboxRecord:
+        try:
+            machine = await self._storage_budget.retry_after_evicting(lambda: self._engine.wake(record.id))
+        except NotFoundError as error:
+            reason = "what it was hibernated to is gone"
+            event = NewEvent("recover.orphaned", {"reason": reason})
+            raise await self.refusal(await self.finish_transition(record.id, FAILED, event, reason=reason)) from error
+        awake = await self.finish_transition(record.id, RUNNING, NewEvent("sandbox.woken", _boot(machine)))
+        for tell in self.on_awake:
+            tell(record.id)
+        return awake
+
+    async def _wake_for_use(self, record: SandboxRecord) -> SandboxRecord:
+        """The cause stays out of the message: clients act on words in it, and this is not about their command."""
+        try:
+            async with self.in_transition(record.id):
+                return await self._wake(record)
+        except ConflictError:
+            raise
+        except PandastackError as error:
+            log.warning("waking a sandbox failed", sandbox_id=record.id, cause=repr(error))
+            raise UnavailableError(
+                f"sandbox {record.id} is hibernated and cannot be woken now", detail={"cause": error.code}
+            ) from error
+
+
+def _boot(machine: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: machine[key] for key in ("boot_ms", "boot_mode", "phases") if key in machine}

@@ -1,0 +1,89 @@
+"""Deletes or hibernates sandboxes whose idle time is over, finishes deletions that failed, saves the idle clocks."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+import structlog
+
+from pandastack.errors import PandastackError
+from pandastack.services.records.activity import Activity
+from pandastack.services.records.alarm import Alarm
+from pandastack.services.records.deadlines import Deadlines
+from pandastack.services.records.registry import Registry
+from pandastack.services.sandboxes.sandboxes import Sandboxes
+from pandastack.services.settings import Settings
+from pandastack.store.sandboxes import STOPPING
+
+_SAVE_SECONDS = 30.0
+_DELETE_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class Reaper:
+    """One task; sleeps until the next sandbox is due, or until the alarm says that one is due earlier."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        sandboxes: Sandboxes,
+        activity: Activity,
+        deadlines: Deadlines,
+        alarm: Alarm,
+        settings: Settings,
+    ) -> None:
+        self._registry = registry
+        self._sandboxes = sandboxes
+        self._activity = activity
+        self._deadlines = deadlines
+        self._alarm = alarm
+        self._interval = settings.reaper_interval_seconds
+        self._retry_at: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Until cancelled; the idle clocks are saved at the end."""
+        try:
+            while True:
+                await self._sweep()
+                await self._save()
+                await self._alarm.sleep_until(self._next())
+        finally:
+            with anyio.move_on_after(5, shield=True):
+                await self._save()
+
+    async def _sweep(self) -> None:
+        for sandbox_id, at in self._due().items():
+            if at > time.time() or self._activity.busy(sandbox_id) or self._registry.find(sandbox_id) is None:
+                continue
+            self._retry_at[sandbox_id] = time.time() + self._interval
+            try:
+                with anyio.move_on_after(_DELETE_SECONDS):
+                    await self._sandboxes.expire(sandbox_id)
+            except PandastackError as error:
+                log.warning("ending an idle sandbox failed, trying again", sandbox_id=sandbox_id, cause=repr(error))
+
+    def _next(self) -> float:
+        return min([time.time() + _SAVE_SECONDS, *self._due().values()])
+
+    def _due(self) -> dict[str, float]:
+        """When each sandbox is due; one whose end failed, when it is tried again."""
+        records = self._registry.all()
+        existing = {record.id for record in records}
+        self._retry_at = {key: at for key, at in self._retry_at.items() if key in existing}
+        due = {}
+        for record in records:
+            if record.status == STOPPING:
+                due[record.id] = self._retry_at.setdefault(record.id, time.time() + self._interval)
+            elif (at := self._deadlines.of(record)) is not None:
+                due[record.id] = max(at, self._retry_at.get(record.id, at))
+        return due
+
+    async def _save(self) -> None:
+        if not (times := self._activity.take_unsaved()):
+            return
+        try:
+            await self._registry.save_activity(times)
+        except PandastackError as error:
+            log.warning("saving idle clocks failed", cause=repr(error))

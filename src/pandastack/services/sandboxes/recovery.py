@@ -1,0 +1,102 @@
+"""Keeps the records true to what the engine has: after a restart, and when machines die."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import structlog
+
+from pandastack.errors import PandastackError
+from pandastack.services.records.events import NewEvent
+from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
+from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+
+_ALIVE = (RUNNING, PAUSED, HIBERNATED)
+_COMPARED = (*_ALIVE, FAILED)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Recovery:
+    """Compares the registry with the engine."""
+
+    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+        self._registry = parts.registry
+        self._sandboxes = sandboxes
+        self._engine = parts.engine
+        self._activity = parts.activity
+        self._lifecycle = parts.lifecycle
+        self._snapshots = parts.snapshots
+
+    async def start(self) -> None:
+        """Before the first request: settle what a former run left.
+
+        Half-created sandboxes and half-done deletions are finished, machines and snapshots without a record are
+        ended, and records without a machine fail. With the engine away this is left to :meth:`follow` and the reaper.
+        """
+        for record in self._registry.all():
+            self._activity.start(record.id, record.last_active_at)
+            if record.status == CREATING:
+                await self._registry.change(record.id, status=STOPPING)
+        try:
+            await self._finish_deletions()
+            await self._end_unknown_machines()
+            await self.compare()
+            await self._snapshots.finish_transition({record.id for record in self._registry.all()})
+        except PandastackError as error:
+            log.warning("recovery waits for the engine", cause=repr(error))
+
+    async def compare(self) -> None:
+        """Bring every record to the state of its machine; fail those whose machine is gone or dead."""
+        expected = [record for record in self._registry.all() if self._can_be_compared(record)]
+        machines = {machine["id"]: machine.get("state") for machine in await self._engine.sandboxes()}
+        for record in expected:
+            if self._registry.find(record.id) is record and self._can_be_compared(record):
+                await self._correct(record, machines.get(record.id))
+
+    async def follow(self) -> None:
+        """Until cancelled: watch the engine's events, comparing anew after every interruption."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async for event in self._engine.events():
+                    if event is None and pause:
+                        pause = 0.0  # connected: whatever happened before is in the engine's list
+                        await self.compare()
+                    elif event is not None and event.get("type") == "vm.died":
+                        await self._died(str(event.get("sandbox_id")), event.get("payload") or {})
+            except PandastackError as error:
+                log.warning("the engine's events are interrupted", cause=repr(error))
+            pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
+            await anyio.sleep(pause)
+
+    def _can_be_compared(self, record: SandboxRecord) -> bool:
+        return record.status in _COMPARED and not self._lifecycle.is_in_transition(record.id)
+
+    async def _correct(self, record: SandboxRecord, state: str | None) -> None:
+        if state is None:
+            reason = "its machine did not survive a restart of the host or the engine"
+            await self._sandboxes.fail(record.id, NewEvent("recover.orphaned", {"reason": reason}), reason)
+        elif state == FAILED:
+            await self._died(record.id, {"reason": "its machine died"})
+        elif state in _ALIVE and state != record.status:
+            # A failed one: it was being rewound when the control plane was killed.
+            event = NewEvent("recover.hibernated") if state == HIBERNATED else None
+            await self._registry.change(record.id, event, status=state, reason=None)
+
+    async def _died(self, sandbox_id: str, payload: dict[str, Any]) -> None:
+        reason = str(payload.get("reason") or "its machine died")
+        await self._sandboxes.fail(sandbox_id, NewEvent("vm.died", payload), reason)
+
+    async def _finish_deletions(self) -> None:
+        for record in self._registry.all():
+            if record.status == STOPPING:
+                await self._sandboxes.end(record.id)
+
+    async def _end_unknown_machines(self) -> None:
+        for machine in await self._engine.sandboxes():
+            if self._registry.find(machine["id"]) is None:
+                log.warning("ending a machine that has no record", sandbox_id=machine["id"])
+                await self._engine.delete(machine["id"])

@@ -1,0 +1,1 @@
+"""Checkpoints over time, and what changed between them."""

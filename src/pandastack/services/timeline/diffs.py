@@ -1,0 +1,69 @@
+"""What differs between the files of a sandbox at two times, or of two sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from pandastack.errors import BadRequestError, NotFoundError
+from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
+from pandastack.store.sandboxes import SandboxRecord
+from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
+
+NOW, TEMPLATE = "now", "template"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A state as the engine knows it; ``kind`` is ``sandbox``, ``snapshot`` or ``template``."""
+
+    kind: str
+    name: str
+
+
+class Diffs:
+    """States are named by :data:`NOW`, :data:`TEMPLATE`, or the id of a checkpoint, a snapshot or a sandbox."""
+
+    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+        self._registry = parts.registry
+        self._engine = parts.engine
+        self._snapshots = parts.snapshots
+        self._sandboxes = sandboxes
+
+    async def diff(self, workspace: str, sandbox_id: str, since: str, until: str, patch: bool) -> dict[str, Any]:
+        """The engine's answer. Sandboxes that are looked at in their present state are woken, and count as used.
+
+        Raises :class:`BadRequestError` and :class:`NotFoundError` before anything is done.
+        """
+        sandbox = self._sandboxes.get(workspace, sandbox_id)
+        before = await self._point(sandbox, since, "from")
+        after = await self._point(sandbox, until, "to")
+        if before == after:
+            raise BadRequestError("from and to are the same state", field="to")
+        async with AsyncExitStack() as stack:
+            for each in _sandboxes(before, after):
+                await stack.enter_async_context(self._sandboxes.use(workspace, each))
+            return await self._engine.diff({before.kind: before.name}, {after.kind: after.name}, patch)
+
+    async def _point(self, sandbox: SandboxRecord, name: str, field: str) -> Point:
+        if name == NOW:
+            return Point("sandbox", sandbox.id)
+        if name == TEMPLATE:
+            return Point("template", sandbox.template)
+        other = self._registry.find(name)
+        if other is not None and other.workspace == sandbox.workspace:
+            return Point("sandbox", other.id)
+        try:
+            return Point("snapshot", (await self._snapshots.get(sandbox.workspace, name, SNAPSHOT, CHECKPOINT)).id)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{field}: no checkpoint, snapshot or sandbox has the id {name[:64]!r}",
+                field=field,
+                hint=f"an id, {NOW!r} or {TEMPLATE!r}; GET …/checkpoints lists the checkpoints",
+            ) from error
+
+
+def _sandboxes(*points: Point) -> Iterable[str]:
+    return sorted(point.name for point in points if point.kind == "sandbox")
