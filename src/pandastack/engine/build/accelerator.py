@@ -14,10 +14,9 @@ from tempfile import TemporaryDirectory
 
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.build.boot import boot
-from pandastack.engine.work import work_name
 from pandastack.engine.machines.plan import BootSpec
+from pandastack.engine.work import work_name
 from pandastack.errors import PandastackError
-from pandastack.host import facts
 from pandastack.host.files import write_atomically
 from pandastack.host.processes.identity import boot_id
 from pandastack.host.processes.run import CommandError

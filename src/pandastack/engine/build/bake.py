@@ -11,11 +11,11 @@ import anyio
 
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.build.boot import Booted, boot, run_in_guest
-from pandastack.engine.build.guest_support import install_guest_support, guest_support_text
-from pandastack.engine.work import work_name
-from pandastack.engine.machines.plan import BootSpec
-from pandastack.engine.build.progress import Steps, megabytes
+from pandastack.engine.build.guest_support import guest_support_text, install_guest_support
 from pandastack.engine.build.host import BuildHost
+from pandastack.engine.build.progress import Steps, megabytes
+from pandastack.engine.machines.plan import BootSpec
+from pandastack.engine.work import work_name
 from pandastack.guest import ExecRequest
 from pandastack.host import files
 from pandastack.images.cache import content_key, file_sha256

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import anyio
 
+from pandastack.engine.build.progress import Progress
 from pandastack.engine.machines.console import Console
 from pandastack.engine.machines.plan import BootSpec, boot_plan
-from pandastack.engine.build.progress import Progress
 from pandastack.errors import BuildError, GuestError, PandastackError
 from pandastack.guest import Channel, ExecRequest, Identity, Process
 from pandastack.host.files import directory_for_now, remove_when_empty

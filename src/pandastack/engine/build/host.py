@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pandastack.engine.build.accelerator import Choice, Trial, choose
-from pandastack.snapshots.compatibility import cpu_identity
-from pandastack.engine.layout import Layout
-from pandastack.engine.work import sweep_orphans, work_name
-from pandastack.engine.machines.plan import BootSpec
 from pandastack.engine.build.progress import Progress, Steps
+from pandastack.engine.layout import Layout
+from pandastack.engine.machines.plan import BootSpec
+from pandastack.engine.work import sweep_orphans, work_name
 from pandastack.guest.agent import binary as agent_binary
 from pandastack.host import facts
 from pandastack.host.tsc import tsc_khz
@@ -21,6 +20,7 @@ from pandastack.images.initramfs import build_initramfs
 from pandastack.images.kernel import Kernel, fetch_kernel
 from pandastack.images.template import TemplateRecipe, load_template
 from pandastack.model.accelerator import Accelerator
+from pandastack.snapshots.compatibility import cpu_identity
 from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pandastack.disks.pool import Pool
 from pandastack.engine.build.bake import BakeSpec, bake
-from pandastack.engine.build.root import Root, build_root
-from pandastack.engine.build.progress import Steps, megabytes
-from pandastack.engine.origins.origin import Origin
-from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.build.host import BuildHost
+from pandastack.engine.build.progress import Steps, megabytes
+from pandastack.engine.build.root import Root, build_root
+from pandastack.engine.origins.catalog import Templates
+from pandastack.engine.origins.origin import Origin
 from pandastack.errors import NotFoundError
 from pandastack.host import files
 from pandastack.images.template import TemplateRecipe

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.build.boot import boot
+from pandastack.engine.build.host import BuildHost
 from pandastack.engine.build.machine import BuildMachine, prepare
 from pandastack.engine.build.pack import flatten
-from pandastack.engine.work import work_directory
 from pandastack.engine.build.progress import Steps, megabytes
-from pandastack.engine.build.host import BuildHost
+from pandastack.engine.work import work_directory
 from pandastack.errors import BadRequestError
 from pandastack.host import files
 from pandastack.images import bootstrap
