@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from pandastack.cluster.exec_records import STDERR, STDOUT
+from pandastack.services.files.search import MOST_FOUND
 from tests.api.conftest import SETTINGS, Api
 from tests.cluster.scripted_engine import Records, record, result
 
@@ -264,3 +265,19 @@ async def test_a_followed_log_of_events_ends_with_the_sandbox(api: Api) -> None:
             assert (await api.http.delete(path)).status_code == 204
             events = parse((await response.aread()).decode())
     assert [(name, data["type"]) for name, data in events] in ([("event", "sandbox.running")], [])
+
+
+async def test_a_search_returns_a_bounded_number_of_bytes(api: Api) -> None:
+    """A guest may claim long lines without end; it is told to stop when there is enough."""
+    line = b"/f\0001:" + b"x" * 100_000 + b"\n"
+
+    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+        while True:
+            yield record(STDOUT, line)
+
+    api.engine.exec_records = records
+    with anyio.fail_after(60):
+        url = await api.sandbox() + "/fs/search"
+        answer = (await api.http.get(url, params={"path": "/", "text": "x", "limit": 10_000})).json()
+    assert answer["truncated"] is True
+    assert MOST_FOUND * 0.99 < sum(len(each["text"]) for each in answer["matches"]) * 4 <= MOST_FOUND

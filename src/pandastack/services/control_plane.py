@@ -16,9 +16,12 @@ from pandastack.services.captures.rewind import Rewinding
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.captures.storage_budget import StorageBudget
 from pandastack.services.code.sessions import Repl
+from pandastack.services.files.archives import Archives
 from pandastack.services.files.console import Consoles
 from pandastack.services.files.files import Files
 from pandastack.services.files.operations import FileOperations
+from pandastack.services.files.scripts import Scripts
+from pandastack.services.files.search import Search
 from pandastack.services.files.watches import Watches
 from pandastack.services.processes.commands import Commands, Streams
 from pandastack.services.processes.language_servers import LanguageServers
@@ -63,6 +66,8 @@ class ControlPlane:
     repl: Repl
     files: Files
     file_operations: FileOperations
+    archives: Archives
+    search: Search
     watches: Watches
     consoles: Consoles
     templates: Templates
@@ -112,7 +117,7 @@ async def open_control_plane(
         )
         sandboxes = Sandboxes(parts)
         timeline = Timeline(parts, sandboxes)
-        streams = Streams(settings)
+        streams, scripts = Streams(settings), Scripts(sandboxes, engine, settings)
         processes = Processes(registry, sandboxes, engine, activity, streams, settings)
         lifecycle.on_awake.append(processes.look)
         recovery = Recovery(parts, sandboxes)
@@ -136,7 +141,9 @@ async def open_control_plane(
             commands=commands,
             repl=Repl(sandboxes, engine, activity, commands, timeline),
             files=Files(sandboxes, engine),
-            file_operations=FileOperations(sandboxes, engine, settings),
+            file_operations=FileOperations(sandboxes, engine, scripts),
+            archives=Archives(sandboxes, engine, scripts),
+            search=Search(scripts),
             watches=Watches(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),

@@ -32,7 +32,7 @@ _TAR = "application/x-tar"
 )
 async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
     """A directory as a tar archive. One that breaks off had a member that no archive of ours may have."""
-    source = partial(plane_of(request).file_operations.pack, workspace_of(request), sandbox_id, path, _skips(links))
+    source = partial(plane_of(request).archives.pack, workspace_of(request), sandbox_id, path, _skips(links))
     return FileStream(source, media_type=_TAR)
 
 
@@ -48,7 +48,7 @@ async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: st
     limit = plane.settings.max_tar_bytes
     check_length(request, limit)
     content = limited(request, limit)
-    done = await plane.file_operations.unpack(workspace_of(request), sandbox_id, path, _skips(links), content)
+    done = await plane.archives.unpack(workspace_of(request), sandbox_id, path, _skips(links), content)
     return json_response(asdict(done))
 
 
@@ -108,7 +108,7 @@ async def search(
     """Files below a directory by their names, or their lines by what they contain."""
     if "\0" in name + (text or "") or "\n" in (text or ""):
         raise BadRequestError("text: must be one line, without NUL characters", field="text")
-    found = await plane_of(request).file_operations.search(workspace_of(request), sandbox_id, path, name, text, limit)
+    found = await plane_of(request).search.search(workspace_of(request), sandbox_id, path, name, text, limit)
     return json_response(found)
 
 

@@ -10,7 +10,7 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import BadRequestError
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 
-_MAX_PATH = 4096  # bytes; Linux PATH_MAX
+MAX_PATH = 4096  # bytes; Linux PATH_MAX
 
 
 class Files:
@@ -58,6 +58,6 @@ def checked_path(path: str, field: str = "path") -> str:
         raise BadRequestError(
             f"{field}: must be absolute, not {path[:64]!r}" if path else f"{field}: is required", field=field
         )
-    if "\0" in path or len(path.encode(errors="replace")) >= _MAX_PATH:
+    if "\0" in path or len(path.encode(errors="replace")) >= MAX_PATH:
         raise BadRequestError(f"{field}: must be shorter than 4096 bytes, without NUL characters", field=field)
     return path

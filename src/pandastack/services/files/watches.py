@@ -12,7 +12,7 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import GuestError
 from pandastack.in_guest import watch_program
 from pandastack.services.files.files import checked_path
-from pandastack.services.files.operations import MISSING, output_of
+from pandastack.services.files.scripts import MISSING, output_of
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 
 KINDS = frozenset({"ready", "created", "modified", "attributes", "moved", "deleted", "overflow"})

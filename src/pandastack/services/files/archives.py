@@ -1,0 +1,83 @@
+"""Directories of a sandbox as tar archives, both ways. Every archive passes through :class:`TarFilter`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from pandastack.cluster import EngineClient
+from pandastack.services.files.files import checked_path
+from pandastack.services.files.scripts import MISSING, Scripts, plan_command, temporary_path
+from pandastack.services.files.tar_filter import TarFilter
+from pandastack.services.sandboxes.sandboxes import Sandboxes
+
+_HELD_BACK = 256 * 1024  # bytes of an archive
+_PACK = f"""cd -- "$1" || {{ test -e "$1" && exit 20; exit {MISSING}; }}
+exec tar --format=posix --numeric-owner -cf - .
+"""
+_UNPACK = 'mkdir -p -- "$1" && tar -C "$1" -xf "$2"; status=$?; rm -f -- "$2"; exit $status'
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """``members`` were unpacked and ``skipped`` left out, of an archive of ``bytes`` bytes."""
+
+    path: str
+    members: int
+    skipped: int
+    bytes: int
+
+
+class Archives:
+    """Packs and unpacks directories of the guest."""
+
+    def __init__(self, sandboxes: Sandboxes, engine: EngineClient, scripts: Scripts) -> None:
+        self._sandboxes = sandboxes
+        self._engine = engine
+        self._scripts = scripts
+
+    @asynccontextmanager
+    async def pack(
+        self, workspace: str, sandbox_id: str, path: str, skip_links: bool
+    ) -> AsyncIterator[tuple[None, AsyncIterator[bytes]]]:
+        """A directory as a tar archive that is safe to unpack; it ends with an error at a member that is not."""
+        command = plan_command(_PACK, checked_path(path))
+        async with self._scripts.output(workspace, sandbox_id, command, path, fine=(0, 1)) as output:
+            chunks = _filtered(output, TarFilter(skip_links))
+            first = await _beginning(chunks)
+            yield None, _chained(first, chunks)
+
+    async def unpack(
+        self, workspace: str, sandbox_id: str, path: str, skip_links: bool, content: AsyncIterator[bytes]
+    ) -> Unpacked:
+        """Unpack a tar archive into a directory, which is made. Nothing of a refused archive is unpacked."""
+        where, one = checked_path(path), TarFilter(skip_links)
+        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+            archive = temporary_path()
+            written = await self._engine.write_file(sandbox.id, archive, _filtered(content, one))
+            await self._scripts.run(workspace, sandbox.id, plan_command(_UNPACK, where, archive), path)
+        return Unpacked(path, one.members - one.skipped, one.skipped, int(written.get("bytes", 0)))
+
+
+async def _filtered(source: AsyncIterator[bytes], one: TarFilter) -> AsyncIterator[bytes]:
+    async for chunk in source:
+        if safe := one.feed(chunk):
+            yield safe
+    one.end()
+
+
+async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
+    """The first of an archive, a small one whole, so that what is wrong with it is an ordinary error."""
+    beginning = b""
+    async for chunk in chunks:
+        beginning += chunk
+        if len(beginning) >= _HELD_BACK:
+            break
+    return beginning
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
