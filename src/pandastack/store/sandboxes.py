@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -11,8 +12,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandastack.store.schema import sandboxes
 
-CREATING, RUNNING, PAUSED, HIBERNATED = "creating", "running", "paused", "hibernated"
-STOPPING, FAILED = "stopping", "failed"
+
+class Status(StrEnum):
+    """What a sandbox is doing. Which moves are legal: ``services/records/status.py``."""
+
+    CREATING = "creating"
+    """Its record is written, its machine is being restored. It can be neither used nor deleted."""
+    RUNNING = "running"
+    """Its machine executes commands."""
+    PAUSED = "paused"
+    """Its machine's CPUs are stopped; memory and disk stay on the host."""
+    HIBERNATED = "hibernated"
+    """It has no machine: memory, devices and disk are in storage, until it is used or woken."""
+    STOPPING = "stopping"
+    """It is being deleted. The record goes when nothing is left on the engine."""
+    FAILED = "failed"
+    """Its machine is gone; ``reason`` says why. A checkpoint can bring it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +41,7 @@ class SandboxRecord:
     id: str
     workspace: str
     template: str
-    status: str
+    status: Status
     ttl_seconds: int
     created_at: float
     last_active_at: float
@@ -64,7 +79,7 @@ async def add_all(connection: AsyncConnection, records: Sequence[SandboxRecord])
 async def load_all(connection: AsyncConnection) -> list[SandboxRecord]:
     """Every record of every workspace, oldest first."""
     rows = await connection.execute(_ALL)
-    return [SandboxRecord(**row) for row in rows.mappings()]
+    return [SandboxRecord(**{**row, "status": Status(row["status"])}) for row in rows.mappings()]
 
 
 async def change_all(connection: AsyncConnection, changes: Mapping[str, Mapping[str, Any]]) -> None:

@@ -67,6 +67,14 @@ async def checkpoints(connection: AsyncConnection, sandbox_id: str) -> list[Snap
     return [_record(row) for row in rows.mappings()]
 
 
+async def last_checkpoint(connection: AsyncConnection, sandbox_id: str) -> SnapshotRecord | None:
+    """A sandbox's newest checkpoint."""
+    mine = (snapshots.c.sandbox_id == sandbox_id) & (snapshots.c.kind == CHECKPOINT)
+    newest = select(snapshots).where(mine).order_by(snapshots.c.created_at.desc()).limit(1)
+    row = (await connection.execute(newest)).mappings().first()
+    return None if row is None else _record(row)
+
+
 async def load_all(connection: AsyncConnection) -> list[SnapshotRecord]:
     """Every record of every workspace, oldest first."""
     rows = await connection.execute(select(snapshots).order_by(snapshots.c.created_at))

@@ -26,7 +26,7 @@ async def execute_many(websocket: WebSocket, sandbox_id: str) -> None:
     """`{"id", "cmd", "timeout_seconds"?}` starts, `{"id", "cancel": true}` ends a command; closing ends them all."""
     plane, workspace = plane_of(websocket), workspace_of(websocket)
     try:
-        plane.processes.check(workspace, sandbox_id)
+        await plane.processes.check(workspace, sandbox_id)
     except PandastackError as error:
         await refuse(websocket, error)
         return

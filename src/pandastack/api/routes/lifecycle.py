@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from pandastack.api import models, render
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
-from pandastack.store.sandboxes import HIBERNATED, RUNNING
+from pandastack.store.sandboxes import Status
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["lifecycle"])
 
@@ -62,7 +62,7 @@ async def resume(request: Request, sandbox_id: str) -> Response:
 async def hibernate(request: Request, sandbox_id: str) -> Response:
     """Put memory and disk aside until the sandbox is used or woken; one that is hibernated is fine."""
     await plane_of(request).lifecycle.hibernate(workspace_of(request), sandbox_id)
-    return json_response({"status": HIBERNATED})
+    return json_response({"status": Status.HIBERNATED})
 
 
 @router.post("/wake", response_class=Response, responses={200: {"model": models.Status}})
@@ -70,4 +70,4 @@ async def hibernate(request: Request, sandbox_id: str) -> Response:
 async def wake(request: Request, sandbox_id: str) -> Response:
     """Continue where the sandbox was hibernated or paused; one that runs is fine."""
     await plane_of(request).lifecycle.wake(workspace_of(request), sandbox_id)
-    return json_response({"status": RUNNING})
+    return json_response({"status": Status.RUNNING})

@@ -37,7 +37,7 @@ async def language_server(websocket: WebSocket, sandbox_id: str, lang: str) -> N
     workspace = workspace_of(websocket)
     try:
         server_for(lang)
-        plane.processes.check(workspace, sandbox_id)
+        await plane.processes.check(workspace, sandbox_id)
     except PandastackError as error:
         await refuse(websocket, error)
         return

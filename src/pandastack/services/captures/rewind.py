@@ -5,21 +5,20 @@ from __future__ import annotations
 import structlog
 
 from pandastack.cluster import EngineClient
-from pandastack.errors import ConflictError, NotFoundError, PandastackError
+from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.events import NewEvent
-from pandastack.services.records.refusals import unusable
 from pandastack.services.records.registry import Registry
-from pandastack.store.sandboxes import CREATING, FAILED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import SnapshotRecord
 
 log = structlog.get_logger(__name__)
 
 
 class Rewinding:
-    """Whoever calls this holds the sandbox's turn."""
+    """The caller holds the sandbox's lock."""
 
     def __init__(
         self,
@@ -35,22 +34,18 @@ class Rewinding:
         self._deadlines = deadlines
         self._snapshots = snapshots
 
-    async def refusal(self, record: SandboxRecord) -> ConflictError:
-        """What to answer when the sandbox is needed and its status forbids it. Says whether a failed one can return."""
-        return unusable(record, await self._snapshots.last_checkpoint(record.id) if record.status == FAILED else None)
-
     async def restore(self, record: SandboxRecord) -> SandboxRecord:
         """A failed sandbox as it was at its last checkpoint. Raises :class:`ConflictError` when it has none."""
         checkpoint = await self._snapshots.last_checkpoint(record.id)
         if checkpoint is None:
-            raise unusable(record)
+            raise await self._registry.refusal(record)
         log.info("a failed sandbox is restored", sandbox_id=record.id, checkpoint=checkpoint.id)
         return await self.rewind(record, checkpoint)
 
     async def rewind(self, record: SandboxRecord, checkpoint: SnapshotRecord) -> SandboxRecord:
         """The sandbox as it was at ``checkpoint``, running. When its machine is lost on the way, it has failed."""
-        if record.status in (CREATING, STOPPING):
-            raise unusable(record)
+        if record.status in (Status.CREATING, Status.STOPPING):
+            raise await self._registry.refusal(record)
         self._snapshots.used(checkpoint.id)
         try:
             await self._engine.rewind(record.id, checkpoint.id)
@@ -58,14 +53,14 @@ class Rewinding:
             await self._fail_if_gone(record.id, error)
             raise unknown_checkpoint(checkpoint.id) if isinstance(error, NotFoundError) else error from error
         current = self._registry.get(record.id)
-        if current.status == STOPPING:
-            raise unusable(current)
+        if current.status == Status.STOPPING:
+            raise await self._registry.refusal(current)
         self._history.undone(record.id)
         payload = {"checkpoint": checkpoint.id, "label": checkpoint.label}
-        if record.status == FAILED:
+        if record.status == Status.FAILED:
             payload["failure"] = record.reason or ""
         event = NewEvent("sandbox.rewound", payload)
-        rewound = await self._registry.change(record.id, event, status=RUNNING, reason=None)
+        rewound = await self._registry.move(current, Status.RUNNING, event, reason=None)
         self._deadlines.expect(rewound)
         return rewound
 
@@ -73,14 +68,14 @@ class Rewinding:
         try:
             state = (await self._engine.sandbox(sandbox_id)).get("state")
         except NotFoundError:
-            state = FAILED
+            state = Status.FAILED
         except PandastackError:
             return  # recovery compares when the engine is back
         current = self._registry.get(sandbox_id)
-        if state == FAILED and current.status not in (STOPPING, FAILED):
+        if state == Status.FAILED and current.status not in (Status.STOPPING, Status.FAILED):
             reason = f"its machine was lost in a rewind: {error.message}"
             event = NewEvent("vm.died", {"reason": reason})
-            await self._registry.change(sandbox_id, event, status=FAILED, reason=reason)
+            await self._registry.move(current, Status.FAILED, event, reason=reason)
 
 
 def unknown_checkpoint(checkpoint_id: str) -> NotFoundError:

@@ -93,8 +93,8 @@ class Snapshots:
 
     async def last_checkpoint(self, sandbox_id: str) -> SnapshotRecord | None:
         """The newest of them."""
-        found = await self.checkpoints(sandbox_id)
-        return found[-1] if found else None
+        async with self._store.read() as connection:
+            return await table.last_checkpoint(connection, sandbox_id)
 
     async def get(self, workspace: str, snapshot_id: str, *kinds: str) -> SnapshotRecord:
         """One of them, of any of ``kinds``; raises :class:`NotFoundError`."""
@@ -117,7 +117,7 @@ class Snapshots:
         for record in await self.checkpoints(sandbox_id):
             await self.delete(record)
 
-    async def finish_transition(self, sandboxes: set[str]) -> None:
+    async def reconcile(self, sandboxes: set[str]) -> None:
         """After a start: delete what has no record, and the checkpoints of sandboxes that are gone."""
         records = await self.all()
         for record in records:

@@ -16,7 +16,7 @@ from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.events import NewEvent
 from pandastack.services.records.registry import Registry
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import FAILED
+from pandastack.store.sandboxes import Status
 from pandastack.store.snapshots import SnapshotRecord
 
 _MIB = 1024 * 1024
@@ -96,7 +96,7 @@ class StorageBudget:
             return bool(gone)
 
     async def _candidates(self) -> list[SnapshotRecord]:
-        failed = {record.id for record in self._registry.all() if record.status == FAILED}
+        failed = {record.id for record in self._registry.all() if record.status == Status.FAILED}
         return eviction.candidates(await self._snapshots.all(), self._snapshots.used_at, failed)
 
     async def _measure(self, going: Sequence[SnapshotRecord]) -> dict[str, Any]:

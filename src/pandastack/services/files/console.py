@@ -11,7 +11,7 @@ from pandastack.cluster import EngineClient
 from pandastack.errors import ConflictError, NotFoundError
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import RUNNING
+from pandastack.store.sandboxes import Status
 
 _REPLAY = 4096  # characters of the console that a follower is shown first
 _OVERLAP = 512
@@ -52,7 +52,7 @@ class Consoles:
             # The engine announces nothing here: the console is a file that the machine writes.
             await anyio.sleep(self._poll_seconds)
             try:
-                if self._sandboxes.get(workspace, sandbox_id).status != RUNNING:
+                if self._sandboxes.get(workspace, sandbox_id).status != Status.RUNNING:
                     break  # following must not wake it
                 async with self._sandboxes.use(workspace, sandbox_id):
                     newer = await self._engine.console(sandbox_id)

@@ -94,7 +94,7 @@ class LanguageServers:
     async def _end(self, session: Session) -> None:
         with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
             try:
-                self._processes.check(session.workspace, session.sandbox_id, running=True)
+                await self._processes.check(session.workspace, session.sandbox_id, running=True)
                 await self._processes.signal(session.workspace, session.sandbox_id, session.process, _TERMINATE)
             except PandastackError as error:
                 log.debug("a language server is gone already", sandbox_id=session.sandbox_id, cause=repr(error))

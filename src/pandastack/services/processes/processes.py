@@ -19,11 +19,10 @@ from pandastack.cluster.exec_records import Record
 from pandastack.errors import BadRequestError, PandastackError, QuotaError
 from pandastack.services.processes.commands import Streams, checked_id
 from pandastack.services.records.activity import Activity
-from pandastack.services.records.refusals import unusable
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import HIBERNATED, RUNNING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 LONGEST_WAIT_SECONDS = 3600.0
 _MAX_TEXT = 4096
@@ -134,11 +133,11 @@ class Processes:
                 hint="end some, or let the operator raise PANDASTACK_MAX_PROCESSES",
             )
 
-    def check(self, workspace: str, sandbox_id: str, *, running: bool = False) -> None:
+    async def check(self, workspace: str, sandbox_id: str, *, running: bool = False) -> None:
         """Raise when the sandbox does not exist, or with ``running`` when it would have to be woken."""
         record = self._sandboxes.get(workspace, sandbox_id)
-        if record.status not in ((RUNNING,) if running else (RUNNING, HIBERNATED)):
-            raise unusable(record)
+        if record.status not in ((Status.RUNNING,) if running else (Status.RUNNING, Status.HIBERNATED)):
+            raise await self._registry.refusal(record)
 
     async def list(self, workspace: str, sandbox_id: str) -> dict[str, Any]:
         """``processes``, oldest first, and ``retention``."""
@@ -195,7 +194,7 @@ class Processes:
 
     async def resize(self, workspace: str, sandbox_id: str, process: str, rows: int, cols: int) -> None:
         """Give the process's terminal another size."""
-        self.check(workspace, sandbox_id)
+        await self.check(workspace, sandbox_id)
         size = checked_size(rows, cols)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._engine.resize(sandbox.id, process, *size)
@@ -204,7 +203,7 @@ class Processes:
         """Until cancelled: sandboxes with processes that are not in the background are in use."""
         async with anyio.create_task_group() as self._tasks:
             for record in self._registry.all():
-                if record.status == RUNNING:
+                if record.status == Status.RUNNING:
                     self._tasks.start_soon(self._find, record.id)
             await anyio.sleep_forever()
 

@@ -79,7 +79,7 @@ class Terminals:
             try:
                 return await self._existing(workspace, sandbox_id, name, size, scrollback, offset)
             except NotFoundError:
-                self._processes.check(workspace, sandbox_id)
+                await self._processes.check(workspace, sandbox_id)
                 if number:
                     raise
         env = {"TERM": "xterm-256color"}
@@ -155,7 +155,7 @@ class Terminals:
 
     async def _hang_up(self, place: TerminalView) -> None:
         try:
-            self._processes.check(place.workspace, place.sandbox_id, running=True)
+            await self._processes.check(place.workspace, place.sandbox_id, running=True)
             where = place.workspace, place.sandbox_id, place.id
             for _ in range(_HANGUPS):
                 await self._processes.signal(*where, _HANGUP)

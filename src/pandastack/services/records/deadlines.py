@@ -6,7 +6,7 @@ from pandastack.services.records.activity import Activity
 from pandastack.services.records.alarm import Alarm
 from pandastack.services.records.spec import HIBERNATE
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 
 class Deadlines:
@@ -19,22 +19,24 @@ class Deadlines:
 
     def of(self, record: SandboxRecord) -> float | None:
         """When the sandbox is to be deleted or hibernated; None: never."""
-        if record.persistent and record.status == RUNNING and self._settings.idle_after:
+        if record.persistent and record.status == Status.RUNNING and self._settings.idle_after:
             return self._activity.last_active(record.id) + self._settings.idle_after
         return self.expires_at(record)
 
     def expires_at(self, record: SandboxRecord) -> float | None:
         """When the idle limit that its owner set is over; None: it does not apply."""
-        if record.persistent or record.status in (CREATING, STOPPING):
+        if record.persistent or record.status in (Status.CREATING, Status.STOPPING):
             return None
-        if record.status in (HIBERNATED, FAILED) and record.on_expire == HIBERNATE:  # it is kept, and can return
+        if (
+            record.status in (Status.HIBERNATED, Status.FAILED) and record.on_expire == HIBERNATE
+        ):  # it is kept, and can return
             return None
         return self._activity.last_active(record.id) + (record.ttl_seconds or self._settings.reaper_interval_seconds)
 
     @staticmethod
     def only_hibernates(record: SandboxRecord) -> bool:
         """Whether the sandbox is hibernated when its time is over, not deleted."""
-        return record.status in (RUNNING, PAUSED) and (record.persistent or record.on_expire == HIBERNATE)
+        return record.status in (Status.RUNNING, Status.PAUSED) and (record.persistent or record.on_expire == HIBERNATE)
 
     def expect(self, record: SandboxRecord) -> None:
         """Have the reaper look at the sandbox in time."""

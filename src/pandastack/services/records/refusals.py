@@ -5,24 +5,24 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pandastack.errors import ConflictError
-from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import SnapshotRecord
 
-_HINTS = {FAILED: "create a new sandbox", PAUSED: "resume it first", HIBERNATED: "wake it first"}
+_HINTS = {Status.FAILED: "create a new sandbox", Status.PAUSED: "resume it first", Status.HIBERNATED: "wake it first"}
 
 
 def unusable(record: SandboxRecord, checkpoint: SnapshotRecord | None = None) -> ConflictError:
     """The refusal of what the sandbox's status does not allow; ``checkpoint`` is the last one of a failed sandbox."""
     why = {
-        CREATING: "is still being created",
-        PAUSED: "is paused",
-        STOPPING: "is being deleted",
-        FAILED: f"has failed: {record.reason or 'its machine is gone'}",
+        Status.CREATING: "is still being created",
+        Status.PAUSED: "is paused",
+        Status.STOPPING: "is being deleted",
+        Status.FAILED: f"has failed: {record.reason or 'its machine is gone'}",
     }
     message = f"sandbox {record.id} {why.get(record.status, f'is {record.status}')}"
     detail = {"status": record.status} | ({"reason": record.reason} if record.reason else {})
     hint = _HINTS.get(record.status)
-    if record.status == FAILED and checkpoint is not None:
+    if record.status == Status.FAILED and checkpoint is not None:
         detail["checkpoint"] = checkpoint.id
         hint = f"wake restores its checkpoint of {_minute(checkpoint.created_at)}; what it did since is lost"
     return ConflictError(message, detail=detail, hint=hint)

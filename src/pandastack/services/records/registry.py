@@ -10,20 +10,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pandastack.errors import NotFoundError
+from pandastack.errors import ConflictError, NotFoundError
 from pandastack.services.records.events import EventLog, NewEvent
-from pandastack.store import Store
+from pandastack.services.records.refusals import unusable
+from pandastack.services.records.status import check_move
+from pandastack.store import Store, snapshots
 from pandastack.store import sandboxes as table
-from pandastack.store.sandboxes import SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """New values of fields of a sandbox's record, and what to log of it; either may be empty."""
+    """New values of fields of a sandbox's record, and what to log of it; either may be empty.
+
+    ``move`` is from the status that its maker decided on to the next one; ``values`` never has a status.
+    """
 
     sandbox_id: str
     values: Mapping[str, Any] = field(default_factory=dict)
     new_events: Sequence[NewEvent] = ()
+    move: tuple[Status, Status] | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """All that the record gets."""
+        assert "status" not in self.values, "a status is set by a move"
+        return dict(self.values) if self.move is None else {**self.values, "status": self.move[1]}
 
 
 class Registry:
@@ -80,15 +91,36 @@ class Registry:
         await self.apply(Change(sandbox_id, values, () if event is None else (event,)))
         return self._records[sandbox_id]
 
+    async def move(
+        self, record: SandboxRecord, to: Status, event: NewEvent | None = None, **values: Any
+    ) -> SandboxRecord:
+        """Give a sandbox another status, set fields, and log why. ``record`` is the state that the caller decided on.
+
+        Raises :class:`ConflictError` when the status is another by now, and :class:`ServerError` for a move that
+        :data:`~pandastack.services.records.status.MOVES` does not have.
+        """
+        await self.apply(Change(record.id, values, () if event is None else (event,), (record.status, to)))
+        return self._records[record.id]
+
+    async def refusal(self, record: SandboxRecord) -> ConflictError:
+        """What to answer when the sandbox's status does not allow what is asked: why, and what would help."""
+        if record.status != Status.FAILED:
+            return unusable(record)
+        async with self._store.read() as connection:
+            return unusable(record, await snapshots.last_checkpoint(connection, record.id))
+
     async def apply(self, *changes: Change) -> None:
         """Change existing records: all or none, in one transaction, with their events in this order.
 
         The changes are visible in memory at once, so that no request slips in between; they are taken back when the
-        store refuses them. Raises :class:`NotFoundError` before anything is done when a record is missing.
+        store refuses them. Raises before anything is done: :class:`NotFoundError` when a record is missing, and what
+        :meth:`move` raises.
         """
         before = {each.sandbox_id: self.get(each.sandbox_id) for each in changes}
         for each in changes:
-            self._records[each.sandbox_id] = replace(self._records[each.sandbox_id], **each.values)
+            await self._check_move(before[each.sandbox_id], each.move)
+        for each in changes:
+            self._records[each.sandbox_id] = replace(self._records[each.sandbox_id], **each.columns())
         after = {sandbox_id: self._records[sandbox_id] for sandbox_id in before}
         try:
             await self._write(changes, before)
@@ -100,10 +132,17 @@ class Registry:
         for sandbox_id in before:
             self._events.announce(sandbox_id)
 
+    async def _check_move(self, current: SandboxRecord, move: tuple[Status, Status] | None) -> None:
+        if move is None:
+            return
+        if current.status != move[0]:
+            raise await self.refusal(current)
+        check_move(*move)
+
     async def _write(self, changes: Sequence[Change], records: Mapping[str, SandboxRecord]) -> None:
         values: dict[str, dict[str, Any]] = {}
         for each in changes:
-            values.setdefault(each.sandbox_id, {}).update(each.values)
+            values.setdefault(each.sandbox_id, {}).update(each.columns())
         events = [
             (records[each.sandbox_id].workspace, each.sandbox_id, event)
             for each in changes

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pandastack.errors import BadRequestError
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import CREATING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import SnapshotRecord
 
 DELETE, HIBERNATE = "delete", "hibernate"
@@ -51,7 +51,7 @@ def planned(
         id=str(uuid.uuid4()),
         workspace=workspace,
         template=template,
-        status=CREATING,
+        status=Status.CREATING,
         ttl_seconds=ttl,
         persistent=wanted.persistent,
         metadata=_checked_metadata({**wanted.metadata, "workspace": workspace}),
@@ -73,7 +73,7 @@ def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: 
         id=str(uuid.uuid4()),
         workspace=parent.workspace,
         template=parent.template,
-        status=CREATING,
+        status=Status.CREATING,
         ttl_seconds=_explore_ttl(metadata, settings) or parent.ttl_seconds,
         metadata=_checked_metadata(merged),
         created_at=now,

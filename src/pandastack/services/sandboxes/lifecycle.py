@@ -17,18 +17,17 @@ from pandastack.services.captures.storage_budget import StorageBudget
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.events import NewEvent
-from pandastack.services.records.refusals import unusable
 from pandastack.services.records.registry import Registry
-from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 _LONGEST_SECONDS = 60.0
-"""How long a transition may take; it goes on when the one who asked for it has left."""
+"""How long a transition may take. It is finished even when its caller has disconnected."""
 
 log = structlog.get_logger(__name__)
 
 
 class Lifecycle:
-    """Who holds a sandbox's turn decides alone; requests that need it running wait for a transition in progress."""
+    """The holder of a sandbox's lock decides alone; requests that need it running wait for a transition in progress."""
 
     def __init__(
         self,
@@ -53,36 +52,36 @@ class Lifecycle:
     async def pause(self, workspace: str, sandbox_id: str) -> None:
         """Stop its CPUs, keep its memory. Nothing to do when it is paused."""
         async with self._asked(workspace, sandbox_id) as record:
-            if record.status == PAUSED:
+            if record.status == Status.PAUSED:
                 return
-            if record.status != RUNNING:
-                raise await self.refusal(record)
+            if record.status != Status.RUNNING:
+                raise await self._registry.refusal(record)
             await self._engine.pause(record.id)
-            await self.finish_transition(record.id, PAUSED, NewEvent("sandbox.paused"))
+            await self.finish_transition(record, Status.PAUSED, NewEvent("sandbox.paused"))
 
     async def resume(self, workspace: str, sandbox_id: str) -> None:
-        """Let a paused sandbox go on. Nothing to do when it is running."""
+        """Start the CPUs of a paused sandbox again. Nothing to do when it is running."""
         async with self._asked(workspace, sandbox_id) as record:
-            if record.status == RUNNING:
+            if record.status == Status.RUNNING:
                 return
-            if record.status != PAUSED:
-                raise await self.refusal(record)
+            if record.status != Status.PAUSED:
+                raise await self._registry.refusal(record)
             await self._resume(record)
 
     async def hibernate(self, workspace: str, sandbox_id: str) -> None:
         """Put memory and disk aside and free the host. Nothing to do when it is hibernated."""
         async with self._asked(workspace, sandbox_id) as record:
-            if record.status == HIBERNATED:
+            if record.status == Status.HIBERNATED:
                 return
-            if record.status == FAILED:
-                raise await self.refusal(record)
+            if record.status == Status.FAILED:
+                raise await self._registry.refusal(record)
             await self._hibernate(record, "request")
 
     async def hibernate_idle(self, sandbox_id: str) -> None:
-        """The same for a sandbox whose time is over, unless somebody uses it by now."""
+        """Hibernate a sandbox whose time is over, unless it has been used meanwhile."""
         async with self._transition(sandbox_id) as record:
             at = self._deadlines.of(record)
-            if record.status in (RUNNING, PAUSED) and at is not None and at <= time.time():
+            if record.status in (Status.RUNNING, Status.PAUSED) and at is not None and at <= time.time():
                 await self._hibernate(record, "idle")
 
     async def wake(self, workspace: str, sandbox_id: str) -> None:
@@ -91,11 +90,11 @@ class Lifecycle:
         Nothing to do when it is running. Raises :class:`ConflictError` when it has failed and has no checkpoint.
         """
         async with self._asked(workspace, sandbox_id) as record:
-            if record.status == HIBERNATED:
+            if record.status == Status.HIBERNATED:
                 await self._wake(record)
-            elif record.status == PAUSED:
+            elif record.status == Status.PAUSED:
                 await self._resume(record)
-            elif record.status == FAILED:
+            elif record.status == Status.FAILED:
                 await self._rewinding.restore(record)
 
     async def ready(self, sandbox_id: str) -> SandboxRecord:
@@ -105,22 +104,22 @@ class Lifecycle:
         """
         record = self._registry.get(sandbox_id)
         if sandbox_id not in self._in_transition:
-            if record.status == RUNNING:
+            if record.status == Status.RUNNING:
                 return record
-            if record.status != HIBERNATED:
-                raise await self.refusal(record)
+            if record.status != Status.HIBERNATED:
+                raise await self._registry.refusal(record)
         async with self.exclusive(sandbox_id) as running:
             return running
 
     @asynccontextmanager
     async def exclusive(self, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
-        """Like :meth:`ready`, and no transition begins until the block ends. Commands go on meanwhile."""
+        """Like :meth:`ready`, and no transition begins until the block ends. Commands keep running meanwhile."""
         async with self.lock(sandbox_id):
             record = self._registry.get(sandbox_id)
-            if record.status == HIBERNATED:
+            if record.status == Status.HIBERNATED:
                 record = await self._wake_for_use(record)
-            if record.status != RUNNING:
-                raise await self.refusal(record)
+            if record.status != Status.RUNNING:
+                raise await self._registry.refusal(record)
             yield record
 
     @asynccontextmanager
@@ -131,7 +130,7 @@ class Lifecycle:
 
     @asynccontextmanager
     async def in_transition(self, sandbox_id: str) -> AsyncIterator[None]:
-        """Inside a turn: requests wait for the end of the block, which goes on when its caller is cancelled."""
+        """Inside a :meth:`lock`: requests wait for the end of the block. Cancellation does not interrupt it."""
         self._in_transition.add(sandbox_id)
         try:
             with anyio.move_on_after(_LONGEST_SECONDS, shield=True) as scope:
@@ -149,26 +148,21 @@ class Lifecycle:
         """The sandbox is gone."""
         self._locks.pop(sandbox_id, None)
 
-    async def refusal(self, record: SandboxRecord) -> ConflictError:
-        """What to answer when the sandbox's status does not allow what is asked."""
-        return await self._rewinding.refusal(record)
-
-    async def finish_transition(self, sandbox_id: str, status: str, event: NewEvent, **values: Any) -> SandboxRecord:
-        """The end of a transition, unless the sandbox has ended meanwhile."""
-        current = self._registry.get(sandbox_id)
-        if current.status in (STOPPING, FAILED):
-            raise unusable(current)
-        record = await self._registry.change(sandbox_id, event, status=status, **values)
-        self._deadlines.expect(record)
-        return record
+    async def finish_transition(
+        self, record: SandboxRecord, to: Status, event: NewEvent, **values: Any
+    ) -> SandboxRecord:
+        """The end of a transition that began with ``record``, unless the sandbox has ended or failed meanwhile."""
+        moved = await self._registry.move(record, to, event, **values)
+        self._deadlines.expect(moved)
+        return moved
 
     @asynccontextmanager
     async def _asked(self, workspace: str, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
         self._registry.get_owned(workspace, sandbox_id)
         with self._activity.hold(sandbox_id):
             async with self._transition(sandbox_id) as record:
-                if record.status in (CREATING, STOPPING):
-                    raise unusable(record)
+                if record.status in (Status.CREATING, Status.STOPPING):
+                    raise await self._registry.refusal(record)
                 yield record
 
     @asynccontextmanager
@@ -178,13 +172,15 @@ class Lifecycle:
 
     async def _resume(self, record: SandboxRecord) -> None:
         await self._engine.resume(record.id)
-        await self.finish_transition(record.id, RUNNING, NewEvent("sandbox.resumed"))
+        await self.finish_transition(record, Status.RUNNING, NewEvent("sandbox.resumed"))
 
     async def _hibernate(self, record: SandboxRecord, cause: str) -> None:
         cost = await self._storage_budget.retry_after_evicting(
             lambda: self._engine.hibernate(record.id), need_mb=record.memory_mb
         )
-        await self.finish_transition(record.id, HIBERNATED, NewEvent("sandbox.hibernated", {"cause": cause, **cost}))
+        await self.finish_transition(
+            record, Status.HIBERNATED, NewEvent("sandbox.hibernated", {"cause": cause, **cost})
+        )
         log.info("sandbox hibernated", sandbox_id=record.id, cause=cause)
 
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
@@ -193,8 +189,10 @@ class Lifecycle:
         except NotFoundError as error:
             reason = "what it was hibernated to is gone"
             event = NewEvent("recover.orphaned", {"reason": reason})
-            raise await self.refusal(await self.finish_transition(record.id, FAILED, event, reason=reason)) from error
-        awake = await self.finish_transition(record.id, RUNNING, NewEvent("sandbox.woken", _boot(machine)))
+            raise await self._registry.refusal(
+                await self.finish_transition(record, Status.FAILED, event, reason=reason)
+            ) from error
+        awake = await self.finish_transition(record, Status.RUNNING, NewEvent("sandbox.woken", _boot(machine)))
         for tell in self.on_awake:
             tell(record.id)
         return awake

@@ -14,7 +14,7 @@ from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import STOPPING
+from pandastack.store.sandboxes import Status
 
 _SAVE_SECONDS = 30.0
 _DELETE_SECONDS = 60.0
@@ -74,7 +74,7 @@ class Reaper:
         self._retry_at = {key: at for key, at in self._retry_at.items() if key in existing}
         due = {}
         for record in records:
-            if record.status == STOPPING:
+            if record.status == Status.STOPPING:
                 due[record.id] = self._retry_at.setdefault(record.id, time.time() + self._interval)
             elif (at := self._deadlines.of(record)) is not None:
                 due[record.id] = max(at, self._retry_at.get(record.id, at))

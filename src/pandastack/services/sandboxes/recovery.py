@@ -9,11 +9,11 @@ import structlog
 
 from pandastack.errors import PandastackError
 from pandastack.services.records.events import NewEvent
+from pandastack.services.records.status import LIVE
 from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
-from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 
-_ALIVE = (RUNNING, PAUSED, HIBERNATED)
-_COMPARED = (*_ALIVE, FAILED)
+_COMPARED = (*LIVE, Status.FAILED)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 log = structlog.get_logger(__name__)
@@ -38,13 +38,13 @@ class Recovery:
         """
         for record in self._registry.all():
             self._activity.start(record.id, record.last_active_at)
-            if record.status == CREATING:
-                await self._registry.change(record.id, status=STOPPING)
+            if record.status == Status.CREATING:
+                await self._registry.move(record, Status.STOPPING)
         try:
             await self._finish_deletions()
             await self._end_unknown_machines()
             await self.compare()
-            await self._snapshots.finish_transition({record.id for record in self._registry.all()})
+            await self._snapshots.reconcile({record.id for record in self._registry.all()})
         except PandastackError as error:
             log.warning("recovery waits for the engine", cause=repr(error))
 
@@ -79,12 +79,12 @@ class Recovery:
         if state is None:
             reason = "its machine did not survive a restart of the host or the engine"
             await self._sandboxes.fail(record.id, NewEvent("recover.orphaned", {"reason": reason}), reason)
-        elif state == FAILED:
+        elif state == Status.FAILED:
             await self._died(record.id, {"reason": "its machine died"})
-        elif state in _ALIVE and state != record.status:
+        elif state in LIVE and state != record.status:
             # A failed one: it was being rewound when the control plane was killed.
-            event = NewEvent("recover.hibernated") if state == HIBERNATED else None
-            await self._registry.change(record.id, event, status=state, reason=None)
+            event = NewEvent("recover.hibernated") if state == Status.HIBERNATED else None
+            await self._registry.move(record, Status(state), event, reason=None)
 
     async def _died(self, sandbox_id: str, payload: dict[str, Any]) -> None:
         reason = str(payload.get("reason") or "its machine died")
@@ -92,7 +92,7 @@ class Recovery:
 
     async def _finish_deletions(self) -> None:
         for record in self._registry.all():
-            if record.status == STOPPING:
+            if record.status == Status.STOPPING:
                 await self._sandboxes.end(record.id)
 
     async def _end_unknown_machines(self) -> None:

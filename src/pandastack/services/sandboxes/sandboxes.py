@@ -26,7 +26,6 @@ from pandastack.services.records.activity import Activity
 from pandastack.services.records.alarm import Alarm
 from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.events import NewEvent
-from pandastack.services.records.refusals import unusable
 from pandastack.services.records.registry import Change, Registry
 from pandastack.services.records.spec import (
     NewSandbox,
@@ -36,9 +35,10 @@ from pandastack.services.records.spec import (
     planned,
     unknown_template,
 )
+from pandastack.services.records.status import LIVE
 from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import CREATING, FAILED, HIBERNATED, PAUSED, RUNNING, STOPPING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
 
 _UNDO_SECONDS = 20.0
@@ -113,8 +113,8 @@ class Sandboxes:
         it cannot be used now, :class:`UnavailableError` when it cannot be woken.
         """
         record = self.get(workspace, sandbox_id)
-        if record.status not in (RUNNING, PAUSED, HIBERNATED) and not self._lifecycle.is_in_transition(record.id):
-            raise await self._lifecycle.refusal(record)
+        if record.status not in LIVE and not self._lifecycle.is_in_transition(record.id):
+            raise await self._registry.refusal(record)
         with self._activity.hold(record.id):
             if not exclusive:
                 yield await self._lifecycle.ready(record.id)
@@ -126,8 +126,8 @@ class Sandboxes:
     async def usage(self, workspace: str, sandbox_id: str) -> dict[str, Any]:
         """What the sandbox's machine uses on its host."""
         record = self.get(workspace, sandbox_id)
-        if record.status not in (RUNNING, PAUSED):
-            raise await self._lifecycle.refusal(record)
+        if record.status not in (Status.RUNNING, Status.PAUSED):
+            raise await self._registry.refusal(record)
         usage: dict[str, Any] = (await self._engine.sandbox(record.id)).get("usage") or {}
         return usage
 
@@ -173,13 +173,15 @@ class Sandboxes:
     async def delete(self, workspace: str, sandbox_id: str) -> None:
         """End the sandbox and all it has; afterwards it is not found."""
         record = self.get(workspace, sandbox_id)
-        if record.status == CREATING:
-            raise unusable(record)
+        if record.status == Status.CREATING:
+            raise await self._registry.refusal(record)
         await self.end(record.id)
 
     async def end(self, sandbox_id: str) -> None:
         """Delete whoever's sandbox. After a failure it stays ``stopping``, and the reaper tries again."""
-        await self._registry.change(sandbox_id, status=STOPPING)
+        record = self._registry.get(sandbox_id)
+        if record.status != Status.STOPPING:
+            await self._registry.move(record, Status.STOPPING)
         try:
             async with self._lifecycle.lock(sandbox_id):
                 await self._end_machine(sandbox_id)
@@ -202,12 +204,12 @@ class Sandboxes:
     async def fail(self, sandbox_id: str, event: NewEvent, reason: str) -> None:
         """The sandbox's machine is gone. Its record stays, with the reason, until it is deleted or its TTL is over."""
         record = self._registry.find(sandbox_id)
-        if record is None or record.status in (STOPPING, FAILED):
+        if record is None or record.status in (Status.STOPPING, Status.FAILED):
             return
-        if record.status == CREATING:
+        if record.status == Status.CREATING:
             await self._registry.change(sandbox_id, reason=reason)  # the create, still under way, sees it
             return
-        await self._registry.change(sandbox_id, event, status=FAILED, reason=reason)
+        await self._registry.move(record, Status.FAILED, event, reason=reason)
         log.warning("sandbox failed", sandbox_id=sandbox_id, reason=reason)
 
     async def started(self, sandbox_id: str, machine: Mapping[str, Any]) -> SandboxRecord:
@@ -225,7 +227,7 @@ class Sandboxes:
         payload = {"template": template, **boot, "phases": machine.get("phases") or {}}
         facts = {"template": template, "cpu": machine["cpu"], "memory_mb": machine["memory_mb"]}
         running = NewEvent("sandbox.running", payload)
-        return Change(sandbox_id, {"status": RUNNING, **facts, **boot}, (running,))
+        return Change(sandbox_id, {**facts, **boot}, (running,), (Status.CREATING, Status.RUNNING))
 
     def begun(self, sandbox_id: str) -> SandboxRecord:
         """The sandbox is running from now on, and its idle limit counts."""

@@ -15,7 +15,7 @@ from pandastack.services.records.alarm import Alarm
 from pandastack.services.records.command_log import one_line
 from pandastack.services.records.spec import NewSandbox
 from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
-from pandastack.store.sandboxes import RUNNING, SandboxRecord
+from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
 
 _LOOK_SECONDS = 1.0  # the shortest distance between automatic checkpoints
@@ -108,7 +108,7 @@ class Timeline:
 
     def _wanted_at(self, record: SandboxRecord) -> float | None:
         """When there is to be a checkpoint: of a sandbox that did something since the last attempt."""
-        if record.status != RUNNING:
+        if record.status != Status.RUNNING:
             return None
         times = []
         if record.checkpoint_every:

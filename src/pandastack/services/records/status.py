@@ -1,0 +1,56 @@
+"""The moves between the states of a sandbox, and when each happens. The registry makes them and refuses all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pandastack.errors import ServerError
+from pandastack.store.sandboxes import Status
+
+_DELETE = "it is deleted, on request or at its idle limit"
+_HIBERNATE = "`hibernate`, or its idle limit"
+_DIED = "its machine died, or did not survive a restart"
+_FOUND = "the server finds its machine so"
+
+MOVES: Mapping[Status, Mapping[Status, str]] = {
+    Status.CREATING: {
+        Status.RUNNING: "its machine is restored",
+        Status.STOPPING: "the create failed, or the server was killed in the middle of it",
+    },
+    Status.RUNNING: {
+        Status.RUNNING: "`rewind`",
+        Status.PAUSED: "`pause`",
+        Status.HIBERNATED: _HIBERNATE,
+        Status.FAILED: _DIED,
+        Status.STOPPING: _DELETE,
+    },
+    Status.PAUSED: {
+        Status.RUNNING: "`resume`, `wake` or `rewind`",
+        Status.HIBERNATED: _HIBERNATE,
+        Status.FAILED: _DIED,
+        Status.STOPPING: _DELETE,
+    },
+    Status.HIBERNATED: {
+        Status.RUNNING: "`wake`, a call into it, or `rewind`",
+        Status.PAUSED: _FOUND,
+        Status.FAILED: "what it was hibernated to is gone",
+        Status.STOPPING: _DELETE,
+    },
+    Status.FAILED: {
+        Status.RUNNING: "`wake` or `rewind` restored a checkpoint",
+        Status.PAUSED: _FOUND,
+        Status.HIBERNATED: _FOUND,
+        Status.STOPPING: _DELETE,
+    },
+    Status.STOPPING: {},
+}
+"""From each state to those that may follow it, and when they do. docs/lifecycle.md has the same table."""
+
+LIVE = (Status.RUNNING, Status.PAUSED, Status.HIBERNATED)
+"""States that the engine knows too. At a start its word counts, so each of them may follow the others and a failure."""
+
+
+def check_move(before: Status, after: Status) -> None:
+    """Raise :class:`ServerError` when ``after`` may not follow ``before``."""
+    if after not in MOVES[before]:
+        raise ServerError(f"a sandbox that is {before} cannot become {after}")
