@@ -10,7 +10,7 @@
 
 #include "out.h"
 
-enum { OPEN_FLAGS = O_CLOEXEC | O_NONBLOCK | O_NOCTTY };
+enum { REGULAR_FLAGS = O_CLOEXEC | O_NONBLOCK | O_NOCTTY };
 
 static int not_regular(mode_t mode)
 {
@@ -29,7 +29,7 @@ int open_regular(const char *path, int flags, mode_t mode, int *fd)
 		error = errno;
 	if (error)
 		return error;
-	*fd = open(path, flags | OPEN_FLAGS, mode);
+	*fd = open(path, flags | REGULAR_FLAGS, mode);
 	if (*fd < 0)
 		return errno;
 	return fstat(*fd, &st) ? errno : not_regular(st.st_mode);

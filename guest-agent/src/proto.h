@@ -13,17 +13,35 @@ enum frame_type {
 	F_AT = 23, F_RESIZE = 24,
 };
 
+/* What an OPEN asks for. */
+#define OP_EXEC "exec"
+#define OP_START "start"
+#define OP_ATTACH "attach"
+#define OP_INPUT "input"
+#define OP_PROCESSES "processes"
+#define OP_SIGNAL "signal"
+#define OP_READ "read"
+#define OP_WRITE "write"
+#define OP_STAT "stat"
+#define OP_LIST "list"
+#define OP_DELETE "delete"
+#define OP_MKDIR "mkdir"
+#define OP_SYNC "sync"
+#define OP_CHANGES "changes"
+#define OP_CONNECT "connect"
+
 /* Key 0 is never used: a frame that a resync cut short and filled with zeros must not parse. */
 enum hello_key { HELLO_VERSION = 1 };
 enum resume_key {
 	RESUME_NONCE = 1, RESUME_TIME_NS = 2, RESUME_ENTROPY = 3, RESUME_GENERATION = 4,
 	RESUME_HOSTNAME = 5, RESUME_MACHINE_ID = 6, RESUME_ENV = 7, RESUME_BOOT_ID = 8, RESUME_STILL = 9,
+	RESUME_PADDING = 255, /* read by nobody */
 };
 enum resumed_key { RESUMED_NONCE = 1, RESUMED_ERROR = 2 };
 enum open_key {
 	OPEN_OP = 1, OPEN_PATH = 2, OPEN_ARGV = 3, OPEN_CMD = 4, OPEN_SCRIPT_BYTES = 5, OPEN_CWD = 6, OPEN_ENV = 7,
 	OPEN_USER = 8, OPEN_TIMEOUT_MS = 9, OPEN_STDIN = 10, OPEN_OFFSET = 11, OPEN_LENGTH = 12, OPEN_MODE = 13,
-	OPEN_ID = 32, OPEN_HOW = 33, OPEN_ROWS = 34, OPEN_COLS = 35, OPEN_ERR_OFFSET = 36, OPEN_SIGNAL = 37, OPEN_KEEP = 38,
+	OPEN_ID = 32, OPEN_FLAGS = 33, OPEN_ROWS = 34, OPEN_COLS = 35, OPEN_ERR_OFFSET = 36, OPEN_SIGNAL = 37, OPEN_KEEP = 38,
 	OPEN_PORT = 14,
 };
 enum result_key {

@@ -48,7 +48,7 @@ static int take_number(struct request *r, const struct tlv_item *item)
 	case OPEN_OFFSET: r->offset = value; break;
 	case OPEN_LENGTH: r->length = value; r->has_length = true; break;
 	case OPEN_MODE: r->mode = value; r->has_mode = true; break;
-	case OPEN_HOW: r->flags = value; break;
+	case OPEN_FLAGS: r->flags = value; break;
 	case OPEN_ROWS: r->rows = value; break;
 	case OPEN_COLS: r->cols = value; break;
 	case OPEN_ERR_OFFSET: r->err_offset = value; break;
@@ -62,7 +62,7 @@ static int take_number(struct request *r, const struct tlv_item *item)
 static bool known_number(uint8_t key)
 {
 	return key == OPEN_SCRIPT_BYTES || (key >= OPEN_TIMEOUT_MS && key <= OPEN_PORT) ||
-	       (key >= OPEN_HOW && key <= OPEN_KEEP);
+	       (key >= OPEN_FLAGS && key <= OPEN_KEEP);
 }
 
 int request_parse(struct request *r, uint8_t *payload, uint32_t length)

@@ -16,7 +16,8 @@ from anyio.abc import UNIXSocketStream
 
 from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import Channel, ExecRequest, Identity, frames
-from pandastack.guest.frames import FrameType, encode, encode_fields
+from pandastack.guest.frames import encode, encode_fields
+from pandastack.guest.keys import FrameType
 
 IDENTITY = Identity(hostname="again", machine_id="f" * 32, env={"WHO": "new"})
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pandastack.errors import GuestError
 from pandastack.guest import frames
-from pandastack.guest.frames import FROM_GUEST, Decoder, Frame, FrameType
+from pandastack.guest.frames import FROM_GUEST, Decoder, Frame
+from pandastack.guest.keys import FrameType
 
 guest_frames = st.builds(Frame, st.sampled_from(sorted(FROM_GUEST)), st.integers(0, 2**32 - 1), st.binary(max_size=300))
 fields = st.lists(st.tuples(st.integers(1, 255), st.binary(max_size=40)), max_size=20)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pandastack.bench.floor import Floor
 from pandastack.errors import GuestError
 from pandastack.guest import frames
-from pandastack.guest.frames import FrameType
+from pandastack.guest.frames import HEADER_SIZE
+from pandastack.guest.keys import FrameType, OpenKey, Operation
 from pandastack.host.files import clone
 
-_HEADER = 9
 _RECEIVE = 1 << 20
 _CREDIT = 64 * 1024
 _CHUNK = 32 * 1024
@@ -52,16 +52,16 @@ class RawChannel:
 
     def command(self, cmd: str) -> float:
         """Run a command and drop its output; returns MB/s of it, from the first to the last frame."""
-        return self._receive([(1, b"exec"), (4, cmd.encode())])
+        return self._receive(frames.encode_request(Operation.EXEC, (OpenKey.CMD, cmd.encode())))
 
     def download(self, path: str) -> float:
         """Read a file and drop it; returns MB/s."""
-        return self._receive([(1, b"read"), (2, path.encode())])
+        return self._receive(frames.encode_request(Operation.READ, (OpenKey.PATH, path.encode())))
 
     def upload(self, path: str, data: bytes) -> float:
         """Write a file; returns MB/s."""
         started = time.perf_counter()
-        self._open([(1, b"write"), (2, path.encode())])
+        self._open(frames.encode_request(Operation.WRITE, (OpenKey.PATH, path.encode())))
         window, at = frames.WINDOW, 0
         buffer = bytearray()
         while at < len(data):
@@ -76,14 +76,14 @@ class RawChannel:
             pass
         return len(data) / 1e6 / (time.perf_counter() - started)
 
-    def _open(self, fields: list[tuple[int, bytes]]) -> None:
+    def _open(self, request: bytes) -> None:
         self.stream += 1
-        self.socket.sendall(frames.encode(FrameType.OPEN, self.stream, frames.encode_fields(fields)))
+        self.socket.sendall(frames.encode(FrameType.OPEN, self.stream, request))
 
-    def _receive(self, fields: list[tuple[int, bytes]]) -> float:
+    def _receive(self, request: bytes) -> float:
         buffer, total, owed = bytearray(), 0, 0
         started = time.perf_counter()
-        self._open(fields)
+        self._open(request)
         while True:
             kind, payload = self._frame(buffer)
             if kind == FrameType.RESULT:
@@ -100,12 +100,12 @@ class RawChannel:
         return int.from_bytes(payload, "little")
 
     def _frame(self, buffer: bytearray) -> tuple[int, bytes]:
-        while len(buffer) < _HEADER or len(buffer) < _HEADER + int.from_bytes(buffer[:4], "little"):
+        while len(buffer) < HEADER_SIZE or len(buffer) < HEADER_SIZE + int.from_bytes(buffer[:4], "little"):
             data = self.socket.recv(_RECEIVE)
             if not data:
                 raise GuestError("the bare machine ended")
             buffer += data
-        end = _HEADER + int.from_bytes(buffer[:4], "little")
-        kind, payload = buffer[4], bytes(memoryview(buffer)[_HEADER:end])
+        end = HEADER_SIZE + int.from_bytes(buffer[:4], "little")
+        kind, payload = buffer[4], bytes(memoryview(buffer)[HEADER_SIZE:end])
         del buffer[:end]
         return kind, payload

@@ -16,6 +16,7 @@ from pandastack.errors import BadRequestError, ConflictError, GuestError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
 from pandastack.guest.frames import Fields
+from pandastack.guest.keys import EntryKey, Operation, ResultKey
 from pandastack.guest.outcome import checked
 
 ENTRIES_MAX = 100_000
@@ -25,11 +26,6 @@ BYTES_MAX = 32 * 1024 * 1024
 _PATH_MAX = 4096
 _KINDS = "-dlcbps"
 _GONE = "x"
-_ENTRY = 11
-_NAME, _KIND, _SIZE, _MODE, _UID, _GID, _MTIME, _CTIME, _INODE, _TARGET, _DEVICE, _OPAQUE, _BELOW = (
-    *(1, 2, 3, 4, 6, 7),
-    *range(8, 15),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
     try:
         with (
             anyio.fail_after(timeout_s),
-            connection.open(frames.encode_fields([(1, b"changes")])) as stream,
+            connection.open(frames.encode_request(Operation.CHANGES)) as stream,
         ):
             while (item := await stream.next(None)) is not None:
                 size += len(item[1])
@@ -93,7 +89,7 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
 
 
 def _check(result: Fields) -> None:
-    number = frames.integer(result, 1)
+    number = frames.integer(result, ResultKey.ERRNO)
     if number == errno.EOPNOTSUPP:
         raise ConflictError(
             "the guest's agent cannot list changes: its template was built by an older version",
@@ -109,7 +105,7 @@ def add(found: dict[bytes, Changed], payload: bytes) -> int:
 
     A path may come twice, when it is moved while the agent walks: then the later one counts.
     """
-    values = frames.decode_fields(payload).get(_ENTRY, [])
+    values = frames.decode_fields(payload).get(ResultKey.ENTRY, [])
     for value in values:
         fields = frames.decode_fields(value)
         found[_path(fields)] = _changed(fields)
@@ -117,7 +113,7 @@ def add(found: dict[bytes, Changed], payload: bytes) -> int:
 
 
 def _path(fields: Fields) -> bytes:
-    path = _one(fields, _NAME)
+    path = _one(fields, EntryKey.NAME)
     parts = path.split(b"/")
     if not 0 < len(path) < _PATH_MAX or b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
         raise GuestError("the guest listed an impossible path")
@@ -125,32 +121,32 @@ def _path(fields: Fields) -> bytes:
 
 
 def _changed(fields: Fields) -> Changed:
-    gone = _one(fields, _KIND) == _GONE.encode()
+    gone = _one(fields, EntryKey.TYPE) == _GONE.encode()
     now = None if gone else _node(fields)
-    template = _node(frames.decode_fields(_one(fields, _BELOW))) if _BELOW in fields else None
+    template = _node(frames.decode_fields(_one(fields, EntryKey.BELOW))) if EntryKey.BELOW in fields else None
     if now is None and template is None:
         raise GuestError("the guest listed the deletion of nothing")
-    return Changed(now, template, _OPAQUE in fields and now is not None and now.kind == "d")
+    return Changed(now, template, EntryKey.OPAQUE in fields and now is not None and now.kind == "d")
 
 
 def _node(fields: Fields) -> Node:
-    kind = _one(fields, _KIND).decode("ascii", "replace")
+    kind = _one(fields, EntryKey.TYPE).decode("ascii", "replace")
     if len(kind) != 1 or kind not in _KINDS:
         raise GuestError("the guest listed an impossible kind of file")
-    target = _one(fields, _TARGET) if _TARGET in fields else b""
+    target = _one(fields, EntryKey.TARGET) if EntryKey.TARGET in fields else b""
     if len(target) > _PATH_MAX:
         raise GuestError("the guest listed an impossible link")
     return Node(
         kind=kind,
-        size=_number(fields, _SIZE),
-        mode=_number(fields, _MODE) & 0xFFFFFFFF,
-        uid=_number(fields, _UID),
-        gid=_number(fields, _GID),
-        mtime_ns=_time(fields, _MTIME),
-        ctime_ns=_time(fields, _CTIME),
-        inode=_number(fields, _INODE),
+        size=_number(fields, EntryKey.SIZE),
+        mode=_number(fields, EntryKey.MODE) & 0xFFFFFFFF,
+        uid=_number(fields, EntryKey.UID),
+        gid=_number(fields, EntryKey.GID),
+        mtime_ns=_time(fields, EntryKey.MTIME_NS),
+        ctime_ns=_time(fields, EntryKey.CTIME_NS),
+        inode=_number(fields, EntryKey.INODE),
         target=target,
-        device=_number(fields, _DEVICE),
+        device=_number(fields, EntryKey.DEVICE),
     )
 
 

@@ -13,6 +13,7 @@ from pandastack.guest.connect import Pipe, connect
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
+from pandastack.guest.keys import Operation
 from pandastack.guest.processes import ProcessRecord, Retention, View
 
 _LONG_S = 600.0
@@ -77,11 +78,11 @@ class Channel(Connection):
 
     async def delete(self, path: str, timeout_s: float = _LONG_S) -> None:
         """Remove a file or a whole tree; missing is fine."""
-        await files.simple(self, "delete", path, timeout_s)
+        await files.simple(self, Operation.DELETE, path, timeout_s)
 
     async def mkdir(self, path: str, timeout_s: float = _LONG_S) -> None:
         """Make a directory and its parents; existing is fine."""
-        await files.simple(self, "mkdir", path, timeout_s)
+        await files.simple(self, Operation.MKDIR, path, timeout_s)
 
     async def changes(self, timeout_s: float) -> Listing:
         """What differs from the template."""
@@ -89,4 +90,4 @@ class Channel(Connection):
 
     async def sync(self, timeout_s: float = _LONG_S) -> None:
         """Write everything in the guest's page cache to its disks."""
-        await files.simple(self, "sync", "/", timeout_s)
+        await files.simple(self, Operation.SYNC, "/", timeout_s)

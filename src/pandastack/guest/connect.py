@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
+from pandastack.guest.keys import OpenKey, Operation
 from pandastack.guest.outcome import checked, encoded
 from pandastack.guest.streams import Stream
 
@@ -50,11 +51,11 @@ async def connect(connection: Connection, *, path: str | None = None, port: int 
     """A connection as a block; leaving it closes the connection."""
     if port is not None:
         if not 1 <= port <= 65535:
-            raise BadRequestError(f"{port} is no port", field="port")
-        where, subject = (14, frames.u32(port)), f"port {port}"
+            raise BadRequestError(f"port: {port} is not between 1 and 65535", field="port")
+        where, subject = (OpenKey.PORT, frames.u32(port)), f"port {port}"
     elif path is not None and path.startswith("/"):
-        where, subject = (2, encoded(path, "path")), path
+        where, subject = (OpenKey.PATH, encoded(path, "path")), path
     else:
         raise BadRequestError("path must be absolute", field="path")
-    with connection.open(frames.encode_fields([(1, b"connect"), where])) as stream:
+    with connection.open(frames.encode_request(Operation.CONNECT, where)) as stream:
         yield Pipe(stream, subject)

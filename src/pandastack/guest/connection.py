@@ -16,13 +16,13 @@ from anyio.abc import ByteStream, TaskGroup
 from pandastack.errors import BadRequestError, ConflictError, GuestError, PandastackError
 from pandastack.guest import frames
 from pandastack.guest.answers import Answers
-from pandastack.guest.frames import Frame, FrameType
+from pandastack.guest.frames import Frame
 from pandastack.guest.identity import Identity, resume_payload
+from pandastack.guest.keys import VERSION, FrameType, HelloKey, ResumedKey
 from pandastack.guest.streams import Stream
 
 log = structlog.get_logger()
 
-VERSION = 1
 _STREAMS_MAX = 4096
 _OUTBOX_MAX = 64 * 1024 * 1024
 _RECEIVE = 256 * 1024
@@ -73,7 +73,7 @@ class Connection:
     async def hello(self, timeout_s: float) -> None:
         """Wait for a booting guest's HELLO, at most ``timeout_s`` seconds; GuestError otherwise."""
         payload = await self._answer(FrameType.HELLO, timeout_s)
-        if frames.integer(frames.decode_fields(payload), 1) != VERSION:
+        if frames.integer(frames.decode_fields(payload), HelloKey.VERSION) != VERSION:
             raise GuestError("the guest speaks another version of the channel's protocol")
 
     async def resume(self, identity: Identity, *, quiet: bool, timeout_s: float) -> None:
@@ -91,8 +91,9 @@ class Connection:
         sent = time.monotonic()
         self.post(message if quiet else bytes(frames.ZERO_RUN) + message)
         fields = frames.decode_fields(await self._answer(FrameType.RESUMED, timeout_s))
-        if 2 in fields:
-            raise GuestError(f"the guest did not take on its identity: {frames.text(fields, 2)[:300]}")
+        if ResumedKey.ERROR in fields:
+            reason = frames.text(fields, ResumedKey.ERROR)[:300]
+            raise GuestError(f"the guest did not take on its identity: {reason}")
         if not identity.still:  # the correction would let programs go on
             await self._correct_clock(time.monotonic() - sent, timeout_s)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
-from pandastack.guest.frames import Fields, FrameType
+from pandastack.guest.frames import Fields
 from pandastack.guest.identity import environment
+from pandastack.guest.keys import FrameType, OpenFlag, OpenKey, Operation, ResultKey, Signal
 from pandastack.guest.outcome import checked, encoded
 from pandastack.guest.streams import Stream
 
@@ -19,9 +20,6 @@ STDOUT = 1
 STDERR = 2
 DEADLINE_GRACE_S = 5.0
 """Seconds that the guest gets beyond a command's timeout before the host ends the command itself."""
-LEAVE = 255
-"""Instead of a signal: ends a view, and nothing else."""
-BACKGROUND, SPOOL, FOLLOW, WANT_STDOUT, WANT_STDERR, CLOSE = 1, 2, 4, 8, 16, 32
 _SCRIPT_FROM = 32 * 1024
 _TIMEOUT_MAX_MS = 10**12
 
@@ -116,12 +114,12 @@ class Process:
     async def signal(self, number: int) -> None:
         """Send a signal (1 to 64) to the command's process group."""
         if not 1 <= number <= 64:
-            raise BadRequestError(f"{number} is no signal", field="signal")
+            raise BadRequestError(f"signal: {number} is not between 1 and 64", field="signal")
         self._stream.signal(number)
 
     def leave(self) -> None:
         """Look no longer at a command that has an id: it goes on, and its output is kept."""
-        self._stream.abandon(LEAVE)
+        self._stream.abandon(Signal.LEAVE)
 
     def _patience(self) -> float | None:
         """Seconds to wait for the guest. One that still sends what a slow reader takes is not late."""
@@ -133,7 +131,7 @@ class Process:
 @asynccontextmanager
 async def execute(connection: Connection, request: ExecRequest) -> AsyncIterator[Process]:
     """The command as a block; leaving it before the command ended kills the command's process group."""
-    with open_command(connection, request, "exec") as (stream, script):
+    with open_command(connection, request, Operation.EXEC) as (stream, script):
         process = Process(stream, request.timeout_s)
         if script:
             await stream.send(script, DEADLINE_GRACE_S)
@@ -141,7 +139,7 @@ async def execute(connection: Connection, request: ExecRequest) -> AsyncIterator
 
 
 @contextmanager
-def open_command(connection: Connection, request: ExecRequest, operation: str) -> Iterator[tuple[Stream, bytes]]:
+def open_command(connection: Connection, request: ExecRequest, operation: Operation) -> Iterator[tuple[Stream, bytes]]:
     """The stream of a command that is being started, and the part of the request that is still to be sent."""
     if request.cmd is None and not request.argv:
         raise BadRequestError("no command", field="cmd")
@@ -151,40 +149,42 @@ def open_command(connection: Connection, request: ExecRequest, operation: str) -
         yield stream, script if by_data else b""
 
 
-def _open(operation: str, request: ExecRequest, script: bytes, by_data: bool) -> bytes:
-    items = [(1, operation.encode())]
+def _open(operation: Operation, request: ExecRequest, script: bytes, by_data: bool) -> bytes:
+    items: list[tuple[OpenKey, bytes]] = []
     if by_data:
-        items.append((5, frames.u32(len(script))))
+        items.append((OpenKey.SCRIPT_BYTES, frames.u32(len(script))))
     elif request.cmd is not None:
-        items.append((4, script))
-    items += [(3, encoded(argument, "argv")) for argument in request.argv]
+        items.append((OpenKey.CMD, script))
+    items += [(OpenKey.ARGV, encoded(argument, "argv")) for argument in request.argv]
     if request.cwd is not None:
-        items.append((6, encoded(request.cwd, "cwd")))
-    items += [(7, item) for item in environment(request.env)]
+        items.append((OpenKey.CWD, encoded(request.cwd, "cwd")))
+    items += [(OpenKey.ENV, item) for item in environment(request.env)]
     if request.user is not None:
-        items.append((8, encoded(request.user, "user")))
+        items.append((OpenKey.USER, encoded(request.user, "user")))
     if request.timeout_s is not None:
         milliseconds = min(max(int(request.timeout_s * 1000), 1), _TIMEOUT_MAX_MS)
-        items.append((9, frames.u64(milliseconds)))
+        items.append((OpenKey.TIMEOUT_MS, frames.u64(milliseconds)))
     if request.stdin:
-        items.append((10, b""))
+        items.append((OpenKey.STDIN, b""))
     if request.id is not None:
-        flags = BACKGROUND * request.background | SPOOL * request.spool
-        items += [(32, encoded(request.id, "id")), (33, frames.u32(flags)), (38, frames.u64(request.keep_bytes))]
+        flags = OpenFlag.BACKGROUND * request.background | OpenFlag.SPOOL * request.spool
+        items.append((OpenKey.ID, encoded(request.id, "id")))
+        items.append((OpenKey.FLAGS, frames.u32(flags)))
+        items.append((OpenKey.KEEP, frames.u64(request.keep_bytes)))
     if request.terminal is not None:
         rows, columns = request.terminal
-        items += [(34, frames.u32(rows)), (35, frames.u32(columns))]
-    return frames.encode_fields(items)
+        items += [(OpenKey.ROWS, frames.u32(rows)), (OpenKey.COLS, frames.u32(columns))]
+    return frames.encode_request(operation, *items)
 
 
 def exec_result(fields: Fields) -> ExecResult:
     """How a command ended, from its RESULT."""
     return ExecResult(
-        exit_code=frames.integer(fields, 3),
-        timed_out=5 in fields,
-        signal=frames.integer(fields, 4),
-        duration_us=frames.integer(fields, 6),
-        utime_us=frames.integer(fields, 7),
-        stime_us=frames.integer(fields, 8),
-        maxrss_kb=frames.integer(fields, 9),
+        exit_code=frames.integer(fields, ResultKey.EXIT_CODE),
+        timed_out=ResultKey.TIMED_OUT in fields,
+        signal=frames.integer(fields, ResultKey.SIGNAL),
+        duration_us=frames.integer(fields, ResultKey.DURATION_US),
+        utime_us=frames.integer(fields, ResultKey.UTIME_US),
+        stime_us=frames.integer(fields, ResultKey.STIME_US),
+        maxrss_kb=frames.integer(fields, ResultKey.MAXRSS_KB),
     )

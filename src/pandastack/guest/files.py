@@ -12,13 +12,13 @@ from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
 from pandastack.guest.frames import Fields
+from pandastack.guest.keys import EntryKey, OpenKey, Operation, ResultKey
 from pandastack.guest.outcome import checked, encoded
 from pandastack.guest.streams import Stream
 
 STEP_TIMEOUT_S = 60.0
 """Seconds without progress after which an operation on files fails with GuestError."""
 ENTRIES_MAX = 100_000
-_ENTRY = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class FileEntry:
         return statmode.filemode(self.mode)
 
 
-def _request(operation: str, path: str, *extra: tuple[int, bytes]) -> bytes:
+def _request(operation: Operation, path: str, *extra: tuple[OpenKey, bytes]) -> bytes:
     if not path.startswith("/"):
-        raise BadRequestError("the path is not absolute", field="path")
-    return frames.encode_fields([(1, operation.encode()), (2, encoded(path, "path")), *extra])
+        raise BadRequestError("path must be absolute", field="path")
+    return frames.encode_request(operation, (OpenKey.PATH, encoded(path, "path")), *extra)
 
 
 async def _next(stream: Stream) -> bytes | None:
@@ -68,10 +68,10 @@ async def read(
     connection: Connection, path: str, *, offset: int = 0, length: int | None = None
 ) -> AsyncGenerator[bytes, None]:
     """A regular file's bytes; NotFoundError or BadRequestError come before the first piece."""
-    extra = [(11, frames.u64(offset))]
+    extra = [(OpenKey.OFFSET, frames.u64(offset))]
     if length is not None:
-        extra.append((12, frames.u64(length)))
-    with connection.open(_request("read", path, *extra)) as stream:
+        extra.append((OpenKey.LENGTH, frames.u64(length)))
+    with connection.open(_request(Operation.READ, path, *extra)) as stream:
         while (chunk := await _next(stream)) is not None:
             yield chunk
         checked(stream.result or {}, path)
@@ -83,8 +83,8 @@ async def write(connection: Connection, path: str, data: AsyncIterable[bytes], *
     The content changes at once and whole, unless the file is a mount point or has several links. Raises
     StorageFullError when the guest's disk is full.
     """
-    extra = [] if mode is None else [(13, frames.u32(mode))]
-    with connection.open(_request("write", path, *extra)) as stream:
+    extra = [] if mode is None else [(OpenKey.MODE, frames.u32(mode))]
+    with connection.open(_request(Operation.WRITE, path, *extra)) as stream:
         try:
             async for chunk in data:
                 if not await stream.send(chunk, STEP_TIMEOUT_S):
@@ -92,24 +92,24 @@ async def write(connection: Connection, path: str, data: AsyncIterable[bytes], *
         except TimeoutError as error:
             raise GuestError(f"the guest took no input for {STEP_TIMEOUT_S:g} seconds") from error
         stream.end_input()
-        return frames.integer(await _finish(stream, path), 10)
+        return frames.integer(await _finish(stream, path), ResultKey.BYTES)
 
 
 async def stat(connection: Connection, path: str) -> FileEntry:
     """What ``path`` is; symbolic links are followed, dangling ones are themselves."""
-    with connection.open(_request("stat", path)) as stream:
+    with connection.open(_request(Operation.STAT, path)) as stream:
         fields = await _finish(stream, path)
-    if _ENTRY not in fields:
+    if ResultKey.ENTRY not in fields:
         raise GuestError("the guest sent no entry")
-    return _entry(fields[_ENTRY][-1])
+    return _entry(fields[ResultKey.ENTRY][-1])
 
 
 async def entries(connection: Connection, path: str) -> list[FileEntry]:
     """What a directory holds, sorted by name; BadRequestError for more than 100,000 entries."""
     found: list[FileEntry] = []
-    with connection.open(_request("list", path)) as stream:
+    with connection.open(_request(Operation.LIST, path)) as stream:
         while (chunk := await _next(stream)) is not None:
-            found += [_listed(value) for value in frames.decode_fields(chunk).get(_ENTRY, [])]
+            found += [_listed(value) for value in frames.decode_fields(chunk).get(ResultKey.ENTRY, [])]
             if len(found) > ENTRIES_MAX:
                 raise BadRequestError(f"{path}: more than {ENTRIES_MAX} entries", field="path")
             await anyio.lowlevel.checkpoint()
@@ -117,7 +117,7 @@ async def entries(connection: Connection, path: str) -> list[FileEntry]:
     return sorted(found, key=lambda entry: entry.name)
 
 
-async def simple(connection: Connection, operation: str, path: str, timeout_s: float | None = None) -> None:
+async def simple(connection: Connection, operation: Operation, path: str, timeout_s: float | None = None) -> None:
     """An operation without data: ``delete`` (a tree; missing is fine), ``mkdir`` (with parents) or ``sync``."""
     with connection.open(_request(operation, path)) as stream:
         try:
@@ -136,13 +136,13 @@ def _listed(value: bytes) -> FileEntry:
 
 def _entry(value: bytes) -> FileEntry:
     fields = frames.decode_fields(value)
-    mtime = frames.integer(fields, 5)
+    mtime = frames.integer(fields, EntryKey.MTIME)
     return FileEntry(
-        name=frames.text(fields, 1)[:1024],
-        type=frames.text(fields, 2, "-")[:1],
-        size=frames.integer(fields, 3),
-        mode=frames.integer(fields, 4) & 0xFFFFFFFF,
+        name=frames.text(fields, EntryKey.NAME)[:1024],
+        type=frames.text(fields, EntryKey.TYPE, "-")[:1],
+        size=frames.integer(fields, EntryKey.SIZE),
+        mode=frames.integer(fields, EntryKey.MODE) & 0xFFFFFFFF,
         mtime=mtime - (1 << 64) if mtime >> 63 else mtime,
-        uid=frames.integer(fields, 6),
-        gid=frames.integer(fields, 7),
+        uid=frames.integer(fields, EntryKey.UID),
+        gid=frames.integer(fields, EntryKey.GID),
     )

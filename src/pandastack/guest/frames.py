@@ -1,4 +1,4 @@
-"""The guest channel's bytes, version 1: frames and TLV lists, without any I/O (see docs/design/0001-guest-channel.md).
+"""The guest channel's bytes: frames and TLV lists, without any I/O (see docs/design/0001-guest-channel.md).
 
 A frame is ``u32 length | u8 type | u32 stream | payload``, a TLV list ``u8 key | u32 length | bytes`` repeated; all
 integers are little endian. Everything decoded here comes from a guest and is taken to be hostile.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from enum import IntEnum
 from typing import NamedTuple
 
 from pandastack.errors import GuestError
+from pandastack.guest.keys import FrameType, OpenKey, Operation, ResumedKey
 
 PAYLOAD_MAX = 65536
 """Largest payload of a frame, in bytes."""
@@ -24,34 +24,12 @@ ZERO_RUN = PAYLOAD_MAX + 64
 """Zero bytes that end any frame that was cut, and begin one empty PAD at least."""
 FIELDS_MAX = 4096
 
+HEADER_SIZE = 9
 _HEADER = struct.Struct("<IBI")
 _ITEM = struct.Struct("<BI")
 
 Fields = dict[int, list[bytes]]
 """A decoded TLV list: the values of each key, in order."""
-
-
-class FrameType(IntEnum):
-    """What a frame is; the direction (host to guest or back) is fixed for each but DATA and CREDIT."""
-
-    PAD = 0
-    HELLO = 1
-    RESUME = 2
-    RESUMED = 3
-    QUIESCE = 4
-    QUIET = 5
-    PING = 6
-    PONG = 7
-    THAW = 8
-    OPEN = 16
-    DATA = 17
-    DATA_ERR = 18
-    EOF = 19
-    CREDIT = 20
-    SIGNAL = 21
-    RESULT = 22
-    AT = 23
-    RESIZE = 24
 
 
 FROM_GUEST = frozenset(
@@ -80,6 +58,11 @@ def encode(kind: FrameType, stream: int = 0, payload: bytes = b"") -> bytes:
 def encode_fields(items: Iterable[tuple[int, bytes]]) -> bytes:
     """A TLV list. Key 0 is reserved: zeros that replace a lost tail must never be a list."""
     return b"".join(_ITEM.pack(key, len(value)) + value for key, value in items)
+
+
+def encode_request(operation: Operation, *items: tuple[OpenKey, bytes]) -> bytes:
+    """The payload of an OPEN."""
+    return encode_fields([(OpenKey.OP, operation.encode()), *items])
 
 
 def decode_fields(payload: bytes) -> Fields:
@@ -119,15 +102,15 @@ def integer(fields: Fields, key: int, default: int = 0) -> int:
 
 
 def text(fields: Fields, key: int, default: str = "") -> str:
-    """The last value of ``key`` as text for people: what is not UTF-8 is replaced."""
+    """The last value of ``key`` as text for people; invalid UTF-8 is replaced."""
     return fields[key][-1].decode("utf-8", "replace") if key in fields else default
 
 
 class Decoder:
     """Turns received bytes into frames, however they were split; holds at most one incomplete frame.
 
-    After :meth:`resync` everything is dropped until the RESUMED that carries the nonce: what a restored machine
-    still sends of its former life is no valid stream of frames.
+    After :meth:`resync` everything is dropped until the RESUMED that carries the nonce: a restored machine may still
+    send the rest of a frame that it began before its capture.
     """
 
     def __init__(self) -> None:
@@ -137,10 +120,10 @@ class Decoder:
     def resync(self, nonce: bytes) -> None:
         """Expect the answer to the RESUME with this nonce before anything else."""
         head = _HEADER.pack(0, FrameType.RESUMED, 0)[4:]
-        self._needle = head + _ITEM.pack(1, NONCE_SIZE) + nonce
+        self._needle = head + _ITEM.pack(ResumedKey.NONCE, NONCE_SIZE) + nonce
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that ``data`` completes. Raises :class:`GuestError` for what is no frame of a guest."""
+        """The frames that ``data`` completes. Raises :class:`GuestError` for a malformed frame."""
         self._buffer += data
         while self._needle is None or self._find():
             frame = self._take()
@@ -166,7 +149,7 @@ class Decoder:
             return None
         length, kind, stream = _HEADER.unpack_from(buffer)
         if length > PAYLOAD_MAX or kind not in FROM_GUEST:
-            raise GuestError("the guest sent what is no frame")
+            raise GuestError("malformed frame from the guest")
         end = _HEADER.size + length
         if len(buffer) < end:
             return None

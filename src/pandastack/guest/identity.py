@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pandastack.errors import BadRequestError
 from pandastack.guest import frames
+from pandastack.guest.keys import ResumeKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +43,19 @@ def resume_payload(nonce: bytes, identity: Identity) -> bytes:
     """The payload of a RESUME, with the clock as it is now. The nonce comes first: the guest looks for it."""
     payload = frames.encode_fields(
         [
-            (1, nonce),
-            (2, frames.u64(time.time_ns())),
-            (3, identity.entropy),
-            (4, frames.u64(identity.generation)),
-            (5, identity.hostname.encode()),
-            (6, identity.machine_id.encode()),
-            (8, identity.boot_id.encode()),
-            *((7, item) for item in environment(identity.env)),
-            *([(9, b"")] if identity.still else []),
+            (ResumeKey.NONCE, nonce),
+            (ResumeKey.TIME_NS, frames.u64(time.time_ns())),
+            (ResumeKey.ENTROPY, identity.entropy),
+            (ResumeKey.GENERATION, frames.u64(identity.generation)),
+            (ResumeKey.HOSTNAME, identity.hostname.encode()),
+            (ResumeKey.MACHINE_ID, identity.machine_id.encode()),
+            (ResumeKey.BOOT_ID, identity.boot_id.encode()),
+            *((ResumeKey.ENV, item) for item in environment(identity.env)),
+            *([(ResumeKey.STILL, b"")] if identity.still else []),
         ]
     )
     if len(payload) % 256 == 0:  # the first byte behind a run of zeros must not be one itself
-        payload += frames.encode_fields([(255, b"")])
+        payload += frames.encode_fields([(ResumeKey.PADDING, b"")])
     if len(payload) > frames.PAYLOAD_MAX:
         raise BadRequestError("the environment is longer than 64 KiB", field="env")
     return payload

@@ -15,8 +15,7 @@ from pandastack.errors import (
 )
 from pandastack.guest import frames
 from pandastack.guest.frames import Fields
-
-_ERRNO, _MESSAGE = 1, 2
+from pandastack.guest.keys import ResultKey
 
 _CLASSES: dict[int, type[PandastackError]] = {
     errno.ENOENT: NotFoundError,
@@ -37,10 +36,10 @@ _CLASSES: dict[int, type[PandastackError]] = {
 
 def checked(fields: Fields, subject: str) -> Fields:
     """``fields``, or the error that they carry; ``subject`` (a path, "command") says what it is about."""
-    number = frames.integer(fields, _ERRNO)
+    number = frames.integer(fields, ResultKey.ERRNO)
     if number == 0:
         return fields
-    message = frames.text(fields, _MESSAGE, "failed")[:300]
+    message = frames.text(fields, ResultKey.MESSAGE, "failed")[:300]
     raise _CLASSES.get(number, GuestError)(f"{subject[:300]}: {message}", detail={"errno": number})
 
 

@@ -11,29 +11,23 @@ from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import (
-    CLOSE,
     DEADLINE_GRACE_S,
-    FOLLOW,
-    LEAVE,
     STDERR,
     STDOUT,
-    WANT_STDERR,
-    WANT_STDOUT,
     ExecRequest,
     ExecResult,
     exec_result,
     open_command,
 )
-from pandastack.guest.frames import Fields, FrameType
+from pandastack.guest.frames import Fields, encode_request
+from pandastack.guest.keys import FrameType, OpenFlag, OpenKey, Operation, RecordFlag, RecordKey, ResultKey, Signal
 from pandastack.guest.outcome import checked, encoded
 from pandastack.guest.streams import Stream
 
 STEP_TIMEOUT_S = 30.0
 """Seconds that the guest may take for an answer that does not wait for a process."""
 RECORDS_MAX = 1024
-_ID, _FLAGS, _ROWS, _COLUMNS, _ERR_OFFSET, _SIGNAL, _OFFSET = 32, 33, 34, 35, 36, 37, 11
-_RECORD = 32
-_RUNNING, _TIMED_OUT, _CANCELLED, _PTY, _BACKGROUND, _INPUT, _INHERITED, _CUT = (1 << bit for bit in range(8))
+_RETENTION = (ResultKey.MAX_RECORDS, ResultKey.MAX_BYTES, ResultKey.MAX_AGE_S, ResultKey.FORGOTTEN)
 
 
 class Extent(NamedTuple):
@@ -111,7 +105,7 @@ class View:
             item = await self._stream.next(None)
             if item is None:
                 fields = checked(self._stream.result or {}, "process")
-                self.result = exec_result(fields) if 3 in fields else None
+                self.result = exec_result(fields) if ResultKey.EXIT_CODE in fields else None
                 return
             yield self._piece(*item)
 
@@ -129,26 +123,26 @@ class View:
 
 async def start(connection: Connection, request: ExecRequest) -> ProcessRecord:
     """Start a process that nobody looks at yet; ConflictError when its id is taken."""
-    with open_command(connection, request, "start") as (stream, script):
+    with open_command(connection, request, Operation.START) as (stream, script):
         if script:
             await stream.send(script, DEADLINE_GRACE_S)
         fields = await _finish(stream, "command")
-    if _RECORD not in fields:
+    if ResultKey.RECORD not in fields:
         raise GuestError("the guest sent no record")
-    return _record(fields[_RECORD][-1])
+    return _record(fields[ResultKey.RECORD][-1])
 
 
 async def records(connection: Connection, process: str | None = None) -> tuple[list[ProcessRecord], Retention]:
     """All processes with an id, or the one with this id or pid; NotFoundError when there is none."""
     found: list[ProcessRecord] = []
-    items = [] if process is None else [(_ID, encoded(process, "process"))]
-    with connection.open(_request("processes", *items)) as stream:
+    items = [] if process is None else [(OpenKey.ID, encoded(process, "process"))]
+    with connection.open(encode_request(Operation.PROCESSES, *items)) as stream:
         while (chunk := await _next(stream)) is not None:
-            found += [_record(value) for value in frames.decode_fields(chunk[1]).get(_RECORD, [])]
+            found += [_record(value) for value in frames.decode_fields(chunk[1]).get(ResultKey.RECORD, [])]
             if len(found) > RECORDS_MAX:
                 raise GuestError("the guest does not end its list of processes")
         fields = checked(stream.result or {}, f"process {process}")
-    kept = Retention(*(frames.integer(fields, key) for key in (33, 34, 35, 36)))
+    kept = Retention(*(frames.integer(fields, key) for key in _RETENTION))
     return sorted(found, key=lambda each: each.started_at), kept
 
 
@@ -160,14 +154,14 @@ async def attach(
 
     Leaving the block leaves the process as it is.
     """
-    flags = FOLLOW * follow | WANT_STDOUT * (stdout is not None) | WANT_STDERR * (stderr is not None)
-    items = [(_ID, encoded(process, "process")), (_FLAGS, frames.u32(flags))]
-    items += [(_OFFSET, frames.u64(stdout or 0)), (_ERR_OFFSET, frames.u64(stderr or 0))]
-    with connection.open(_request("attach", *items)) as stream:
+    flags = OpenFlag.FOLLOW * follow | OpenFlag.STDOUT * (stdout is not None) | OpenFlag.STDERR * (stderr is not None)
+    items = [(OpenKey.ID, encoded(process, "process")), (OpenKey.FLAGS, frames.u32(flags))]
+    items += [(OpenKey.OFFSET, frames.u64(stdout or 0)), (OpenKey.ERR_OFFSET, frames.u64(stderr or 0))]
+    with connection.open(encode_request(Operation.ATTACH, *items)) as stream:
         try:
             yield View(stream)
         finally:
-            stream.abandon(LEAVE)
+            stream.abandon(Signal.LEAVE)
 
 
 async def send_input(connection: Connection, process: str, data: AsyncIterable[bytes], *, close: bool = False) -> int:
@@ -182,7 +176,7 @@ async def send_input(connection: Connection, process: str, data: AsyncIterable[b
         stream.end_input()
         while await stream.next(None) is not None:
             pass
-        return frames.integer(checked(stream.result or {}, f"process {process}"), 10)
+        return frames.integer(checked(stream.result or {}, f"process {process}"), ResultKey.BYTES)
 
 
 async def resize(connection: Connection, process: str, rows: int, columns: int) -> None:
@@ -198,18 +192,16 @@ async def resize(connection: Connection, process: str, rows: int, columns: int) 
 async def signal(connection: Connection, process: str, number: int) -> None:
     """Send a signal (1 to 64) to a process's group; ConflictError when it has ended."""
     if not 1 <= number <= 64:
-        raise BadRequestError(f"{number} is no signal", field="signal")
-    items = [(_ID, encoded(process, "process")), (_SIGNAL, frames.u32(number))]
-    with connection.open(_request("signal", *items)) as stream:
+        raise BadRequestError(f"signal: {number} is not between 1 and 64", field="signal")
+    items = [(OpenKey.ID, encoded(process, "process")), (OpenKey.SIGNAL, frames.u32(number))]
+    with connection.open(encode_request(Operation.SIGNAL, *items)) as stream:
         await _finish(stream, f"process {process}")
 
 
-def _request(operation: str, *items: tuple[int, bytes]) -> bytes:
-    return frames.encode_fields([(1, operation.encode()), *items])
-
-
 def _input(process: str, close: bool) -> bytes:
-    return _request("input", (_ID, encoded(process, "process")), (_FLAGS, frames.u32(CLOSE * close)))
+    return encode_request(
+        Operation.INPUT, (OpenKey.ID, encoded(process, "process")), (OpenKey.FLAGS, frames.u32(OpenFlag.CLOSE * close))
+    )
 
 
 async def _next(stream: Stream) -> tuple[FrameType, bytes] | None:
@@ -228,35 +220,35 @@ async def _finish(stream: Stream, subject: str) -> Fields:
 def _record(value: bytes) -> ProcessRecord:
     fields = frames.decode_fields(value)
 
-    def number(key: int) -> int:
+    def number(key: RecordKey) -> int:
         return frames.integer(fields, key)
 
-    flags, milliseconds = number(4), number(19)
+    flags, milliseconds = number(RecordKey.FLAGS), number(RecordKey.TIMEOUT_MS)
     return ProcessRecord(
-        id=frames.text(fields, 1)[:36],
-        pid=number(2),
-        cmd=frames.text(fields, 17)[:4096],
-        user=frames.text(fields, 18)[:64],
-        started_at=number(3) / 1e9,
-        running=bool(flags & _RUNNING),
-        exit_code=number(5) if 5 in fields else None,
-        signal=number(6),
-        timed_out=bool(flags & _TIMED_OUT),
-        cancelled=bool(flags & _CANCELLED),
-        pty=bool(flags & _PTY),
-        background=bool(flags & _BACKGROUND),
-        stdin_open=bool(flags & _INPUT),
-        inherited=bool(flags & _INHERITED),
-        cmd_cut=bool(flags & _CUT),
+        id=frames.text(fields, RecordKey.ID)[:36],
+        pid=number(RecordKey.PID),
+        cmd=frames.text(fields, RecordKey.CMD)[:4096],
+        user=frames.text(fields, RecordKey.USER)[:64],
+        started_at=number(RecordKey.STARTED_NS) / 1e9,
+        running=bool(flags & RecordFlag.RUNNING),
+        exit_code=number(RecordKey.EXIT_CODE) if RecordKey.EXIT_CODE in fields else None,
+        signal=number(RecordKey.SIGNAL),
+        timed_out=bool(flags & RecordFlag.TIMED_OUT),
+        cancelled=bool(flags & RecordFlag.CANCELLED),
+        pty=bool(flags & RecordFlag.PTY),
+        background=bool(flags & RecordFlag.BACKGROUND),
+        stdin_open=bool(flags & RecordFlag.INPUT),
+        inherited=bool(flags & RecordFlag.INHERITED),
+        cmd_cut=bool(flags & RecordFlag.CMD_CUT),
         timeout_s=milliseconds / 1000 if milliseconds else None,
-        duration_us=number(7),
-        utime_us=number(8),
-        stime_us=number(9),
-        maxrss_kb=number(10),
-        read_blocks=number(11),
-        written_blocks=number(12),
-        stdout=Extent(number(13), number(14)),
-        stderr=Extent(number(15), number(16)),
-        rows=number(20),
-        columns=number(21),
+        duration_us=number(RecordKey.DURATION_US),
+        utime_us=number(RecordKey.UTIME_US),
+        stime_us=number(RecordKey.STIME_US),
+        maxrss_kb=number(RecordKey.MAXRSS_KB),
+        read_blocks=number(RecordKey.READ_BLOCKS),
+        written_blocks=number(RecordKey.WRITTEN_BLOCKS),
+        stdout=Extent(number(RecordKey.OUT_BASE), number(RecordKey.OUT_END)),
+        stderr=Extent(number(RecordKey.ERR_BASE), number(RecordKey.ERR_END)),
+        rows=number(RecordKey.ROWS),
+        columns=number(RecordKey.COLS),
     )

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import anyio
 
 from pandastack.errors import GuestError, PandastackError
-from pandastack.guest.frames import WINDOW, Fields, FrameType, encode, u32
+from pandastack.guest.frames import WINDOW, Fields, encode, u32
+from pandastack.guest.keys import FrameType, Signal
 
 CHUNK = 32 * 1024
 """Bytes in one DATA frame to the guest."""
@@ -58,7 +59,7 @@ class Stream:
         self._error = error
         self._notify()
 
-    def abandon(self, signal: int = 0) -> None:
+    def abandon(self, signal: Signal = Signal.CANCEL) -> None:
         """Nobody will take anything any more: drop what the guest still sends, and cancel the operation in it.
 
         With another ``signal`` that is sent instead of the cancellation.
