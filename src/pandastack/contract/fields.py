@@ -1,0 +1,28 @@
+"""Types of fields that are narrower than Python's own."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pandastack.contract.codec import Constraint
+
+Uuid = Annotated[
+    str,
+    Constraint(
+        re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch,
+        "be a UUID in lower case",
+    ),
+]
+"""An id that the control plane chose. It is safe as the name of a file."""
+
+NonEmpty = Annotated[str, Constraint(bool, "not be empty")]
+
+Count = Annotated[int, Constraint(lambda value: 0 <= value < 1 << 63, "be a whole number from 0")]
+
+Seconds = Annotated[float, Constraint(lambda value: value > 0, "be a positive number of seconds")]
+
+Cells = Annotated[int, Constraint(lambda value: 0 < value < 1 << 16, "be from 1 to 65535")]
+"""Rows or columns of a terminal."""
+
+SignalNumber = Annotated[int, Constraint(lambda value: 1 <= value <= 64, "be from 1 to 64")]

@@ -1,0 +1,42 @@
+"""Names of what the engine has. On the wire their ``kind`` tells them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pandastack.contract.fields import NonEmpty, Uuid
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRef:
+    """A template, by its name or an alias."""
+
+    KIND: ClassVar[str] = "template"
+
+    name: NonEmpty
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRef:
+    """A snapshot or checkpoint."""
+
+    KIND: ClassVar[str] = "snapshot"
+
+    id: Uuid
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRef:
+    """A sandbox."""
+
+    KIND: ClassVar[str] = "sandbox"
+
+    id: Uuid
+
+
+StartFrom = TemplateRef | SnapshotRef
+"""What a new sandbox is restored from."""
+
+Point = TemplateRef | SnapshotRef | SandboxRef
+"""A state of a guest: a template's, a captured one, or the present one of a sandbox."""

@@ -1,0 +1,144 @@
+"""Sandboxes: made, listed, put aside, copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pandastack.contract.codec import Constraint
+from pandastack.contract.failures import Failure
+from pandastack.contract.fields import Uuid
+from pandastack.contract.references import StartFrom
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What a sandbox is to be. ``hostname`` None: the first eight digits of the id."""
+
+    id: Uuid
+    hostname: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSandbox:
+    """Asks for a new sandbox."""
+
+    spec: SandboxSpec
+    start_from: StartFrom
+
+
+def _distinct(children: tuple[SandboxSpec, ...]) -> bool:
+    return 0 < len(children) == len({each.id for each in children})
+
+
+@dataclass(frozen=True, slots=True)
+class ForkSandbox:
+    """Asks for copies of a running sandbox. A child has the parent's environment, and what its own spec adds."""
+
+    children: Annotated[tuple[SandboxSpec, ...], Constraint(_distinct, "be one or more, with different ids")]
+
+
+@dataclass(frozen=True, slots=True)
+class RewindSandbox:
+    """Asks for the state that a snapshot has, under the sandbox's own id."""
+
+    snapshot: Uuid
+
+
+class SandboxState(StrEnum):
+    """What a sandbox does, as its engine sees it."""
+
+    RUNNING = "running"
+    """Its guest executes commands."""
+    PAUSED = "paused"
+    """Its CPUs are stopped; the memory stays."""
+    HIBERNATED = "hibernated"
+    """It is on the disk, and has no machine."""
+    FAILED = "failed"
+    """Its machine ended by itself."""
+
+
+class BootMode(StrEnum):
+    """Which way a machine came to run."""
+
+    SNAPSHOT = "snapshot"
+    """From a template or a snapshot, or rewound to one."""
+    WAKE = "wake"
+    FORK = "fork"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A sandbox runs now. ``phases``: what each part of its start took, in milliseconds; ``boot_ms`` is their sum."""
+
+    KIND: ClassVar[str] = "started"
+
+    id: str
+    template: str
+    cpu: int
+    memory_mb: int
+    boot_ms: int
+    boot_mode: BootMode
+    phases: Mapping[str, float]
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """A sandbox that was asked for does not exist, and why."""
+
+    KIND: ClassVar[str] = "not_started"
+
+    id: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What a capture cost: bytes that are new on the disk at most, bytes of memory that differ, milliseconds that the
+    guest stood still."""
+
+    size_bytes: int
+    dirty_bytes: int
+    pause_ms: float
+
+
+NOTHING_CAPTURED = Captured(0, 0, 0.0)
+"""The cost of a hibernate when the sandbox was on the disk already."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForkAnswer:
+    """What became of each child, in the order of the request. At least one of them was started."""
+
+    captured: Captured
+    children: tuple[Started | NotStarted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a machine uses on its host. The percentage is the mean over its life, 100 for one whole core."""
+
+    pid: int
+    uptime_seconds: float
+    host_cpu_percent: float
+    host_rss_bytes: int
+    host_vsz_bytes: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxInfo:
+    """A sandbox as its engine has it. A hibernated one has no ``pid`` and no ``started_at`` (epoch seconds); ``usage``
+    is measured only when one sandbox is asked for."""
+
+    id: str
+    template: str
+    state: SandboxState
+    pid: int | None = None
+    started_at: float | None = None
+    failure: str | None = None
+    usage: Usage | None = None

@@ -1,0 +1,49 @@
+"""Templates that an engine has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a template's snapshot was made with, and so where it can be restored."""
+
+    key: str
+    format: int
+    accelerator: str
+    vmm: str
+    cpu_flags: str
+    cpus: int
+    memory_mb: int
+    disk_mb: int
+    image: str
+    kernel_release: str
+    kernel_version: str
+    kernel_sha256: str
+    quiet: bool
+    built_at: str
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a sandbox can be created from. ``memory_mb`` and ``disk_mb`` are in MiB; ``size_bytes`` is the image plus
+    the baked memory; ``version`` is the key of the snapshot."""
+
+    name: str
+    description: str
+    cpu: int
+    memory_mb: int
+    disk_mb: int
+    tools: tuple[str, ...]
+    aliases: tuple[str, ...]
+    category: str
+    base: str
+    env: Mapping[str, str]
+    version: str
+    image: str
+    size_bytes: int
+    built_at: str
+    manifest: Manifest
