@@ -48,6 +48,15 @@ def plan(tmp_path: Path) -> MachinePlan:
     )
 
 
+async def test_it_learns_nothing_of_the_servers_environment(
+    plan: MachinePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for guests")
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        variables = Path(f"/proc/{machine.pid}/environ").read_bytes().split(b"\0")
+        assert {each.partition(b"=")[0] for each in variables if each} == {b"PATH", b"LC_ALL"}
+
+
 async def test_its_life_is_the_block(plan: MachinePlan, tmp_path: Path) -> None:
     async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
         assert identify(machine.pid)

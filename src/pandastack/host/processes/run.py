@@ -171,13 +171,18 @@ async def spawn(
     *,
     pass_fds: Sequence[int] = (),
     log: int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
     grace: float = 0.0,
 ) -> AsyncIterator[Process]:
-    """A process whose life is this block. ``log`` is the fd that gets what it prints; ``grace`` as for :func:`stop`."""
+    """A process whose life is this block.
+
+    ``log`` is the fd that gets what it prints. ``env`` is its whole environment, without it the host's. ``grace`` as
+    for :func:`stop`.
+    """
     words = [str(word) for word in argv]
     try:
         process = await anyio.open_process(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=tuple(pass_fds)
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=tuple(pass_fds), env=env
         )
     except OSError as error:
         raise CommandError(words, str(error)) from error

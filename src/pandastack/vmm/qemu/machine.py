@@ -18,6 +18,7 @@ from pandastack.host.processes.run import CommandError, describe_status, spawn
 from pandastack.vmm.plan import MachinePlan, Sockets
 from pandastack.vmm.qemu.argv import Listeners, qemu_argv
 from pandastack.vmm.qemu.control import Control, ControlError, connect
+from pandastack.vmm.qemu.environment import vmm_environment
 
 START_DEADLINE = 20.0
 """Seconds a VMM may take until it answers on its control socket."""
@@ -95,7 +96,8 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
         listeners = Listeners(*(each.fileno() for each in sockets))
         argv = qemu_argv(binary, plan, listeners)
         with log.open("wb") as output:
-            process = spawn(argv, pass_fds=[each.fileno() for each in sockets], log=output.fileno())
+            inherited = [each.fileno() for each in sockets]
+            process = spawn(argv, pass_fds=inherited, log=output.fileno(), env=vmm_environment())
             async with process as running:
                 # Only the child may hold them now: when it dies, whoever is connected must see it.
                 for each in sockets:
