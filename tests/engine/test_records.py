@@ -15,6 +15,7 @@ from pandastack.engine.build import accelerator
 from pandastack.engine.build.accelerator import Choice, Trial, choose
 from pandastack.engine.build.progress import Steps, megabytes
 from pandastack.engine.machines.journal import FILE, Entry, Journal, read
+from pandastack.engine.machines.state import MachineState
 from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.recovery.adoption import should_adopt
@@ -47,7 +48,7 @@ TEMPLATE = Template(
 
 
 def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, Entry("beef", 3, "base", "0123", "planned"))
+    journal = Journal(tmp_path, Entry("beef", 3, "base", "0123", MachineState.PLANNED))
     written = json.loads((tmp_path / FILE).read_text())
     assert written == {
         "machine": "beef",
@@ -61,9 +62,9 @@ def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
         "process": None,
         "paused": False,
     }
-    journal.advance("prepared", process=identify(os.getpid()))
-    journal.advance("claimed", sandbox="sandbox-id")
-    journal.advance("running")
+    journal.advance(MachineState.BLANK, process=identify(os.getpid()))
+    journal.advance(MachineState.CLAIMED, sandbox="sandbox-id")
+    journal.advance(MachineState.RUNNING)
     last = json.loads((tmp_path / FILE).read_text())
     assert (last["state"], last["sandbox"], last["process"]["pid"]) == ("running", "sandbox-id", os.getpid())
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
@@ -80,7 +81,8 @@ def test_a_journal_that_makes_no_sense_is_none(tmp_path: Path, data: bytes) -> N
     ("state", "elsewhere", "goes"),
     [
         ("planned", "", False),
-        ("prepared", "", False),
+        ("blank", "", False),
+        ("rehearsed", "", False),
         ("claimed", "", False),
         ("running", "", True),
         ("running", "asleep", True),
@@ -93,12 +95,12 @@ def test_a_journal_that_makes_no_sense_is_none(tmp_path: Path, data: bytes) -> N
     ],
 )
 def test_which_machines_go_on(state: str, elsewhere: str, goes: bool) -> None:
-    entry = Entry("beef", 3, "base", "0123", state, sandbox="s")
+    entry = Entry("beef", 3, "base", "0123", MachineState(state), sandbox="s")
     assert should_adopt(entry, *({"s"} if elsewhere == each else set() for each in ("asleep", "running"))) is goes
 
 
 def test_a_machine_that_was_only_looked_at_does_not_go_on() -> None:
-    assert not should_adopt(Entry("beef", 3, "base", "0123", "running"), set(), set())
+    assert not should_adopt(Entry("beef", 3, "base", "0123", MachineState.RUNNING), set(), set())
 
 
 @pytest.fixture

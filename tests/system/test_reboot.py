@@ -63,7 +63,7 @@ def test_a_checkpoint_brings_a_running_sandbox_back(place: Installation) -> None
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 
-@pytest.mark.parametrize("point", ["rewinding", "planned", "prepared", "claimed", "rewound"])
+@pytest.mark.parametrize("point", ["rewinding", "planned", "blank", "claimed", "rewound"])
 @pytest.mark.parametrize("before", ["running", "paused"])
 def test_killed_in_the_middle_of_a_rewind(place: Installation, point: str, before: str) -> None:
     """It has happened or it has not; a paused sandbox that it has not happened to is still paused."""
@@ -88,7 +88,7 @@ def test_killed_in_the_middle_of_a_rewind(place: Installation, point: str, befor
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 
-@pytest.mark.parametrize("point", ["planned", "prepared", "claimed", "running"])
+@pytest.mark.parametrize("point", ["planned", "blank", "claimed", "running"])
 def test_killed_in_the_middle_of_a_restore(place: Installation, point: str) -> None:
     with serving(place) as (server, client):
         sandbox = client.sandboxes.create("base", persistent=True)

@@ -75,7 +75,7 @@ def machine_of(server: Server, sandbox: Sandbox) -> int:
         return int(http.get(f"/sandboxes/{sandbox.id}/metrics").json()["pid"])
 
 
-@pytest.mark.parametrize("point", ["planned", "prepared", "claimed", "running"])
+@pytest.mark.parametrize("point", ["planned", "blank", "claimed", "running"])
 def test_killed_in_the_middle_of_a_create(place: Installation, point: str) -> None:
     with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
         with suppress(Exception):
@@ -105,7 +105,7 @@ def test_killed_in_the_middle_of_a_hibernate(place: Installation, point: str) ->
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 
-@pytest.mark.parametrize("point", ["planned", "prepared", "claimed", "running", "awake"])
+@pytest.mark.parametrize("point", ["planned", "blank", "claimed", "running", "awake"])
 def test_killed_in_the_middle_of_a_wake(place: Installation, point: str) -> None:
     with serving(place) as (server, client):
         sandbox = client.sandboxes.create("base", persistent=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
+_POINT = os.environ.get("PANDASTACK_CRASH_AT")
+
 
 def crash_at(point: str) -> None:
-    """Die like a process that is killed, if that was asked for: how tests meet every moment of a life."""
-    if os.environ.get("PANDASTACK_CRASH_AT") == point:
+    """End this process as if it were killed, if ``PANDASTACK_CRASH_AT`` named this point when it started."""
+    if point == _POINT:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pandastack.engine.crash_points import crash_at
+from pandastack.engine.machines.state import MOVES, MachineState
+from pandastack.errors import ServerError
 from pandastack.host.files import write_atomically
 from pandastack.host.processes.identity import ProcessIdentity
 
@@ -22,15 +24,13 @@ class Entry:
     slot: int
     template: str
     snapshot: str
-    state: str
-    """``planned`` → ``prepared`` (→ ``rehearsed``) → ``claimed`` → ``running`` ⇄ ``hibernating``, ``rewinding``
-    (→ ``ending``)."""
+    state: MachineState
     sandbox: str = ""
     hostname: str = ""
     env: dict[str, str] = field(default_factory=dict)
     process: ProcessIdentity | None = None
     paused: bool = False
-    """Whether its owner wants it to stand still."""
+    """Whether the sandbox's owner has paused it."""
 
 
 class Journal:
@@ -40,22 +40,37 @@ class Journal:
         self._path = directory / FILE
         self.entry = entry
         self._write()
+        crash_at(entry.state)
 
-    def advance(self, state: str, **changes: Any) -> None:
-        """Record that the machine has reached ``state``, and other fields of the entry that are known by now."""
-        self.entry = replace(self.entry, state=state, **changes)
+    def advance(self, state: MachineState, **changes: Any) -> None:
+        """Record that the machine has reached ``state``, and other fields of the entry that are known by now.
+
+        Raises :class:`ServerError` for a move that :data:`MOVES` does not have.
+        """
+        former = self.entry.state
+        if state not in MOVES[former]:
+            raise ServerError(f"machine {self.entry.machine} cannot move from {former} to {state}")
+        self._record(state=state, **changes)
+        crash_at(state)
+
+    def set_paused(self, paused: bool) -> None:
+        """Record whether the sandbox's owner has paused it: a paused machine stays in its state."""
+        self._record(paused=paused)
+
+    def _record(self, **changes: Any) -> None:
+        # The entry counts for this engine even where the disk is too full to write it down.
+        self.entry = replace(self.entry, **changes)
         self._write()
 
     def _write(self) -> None:
         write_atomically(self._path, json.dumps(asdict(self.entry)).encode())
-        crash_at(self.entry.state)
 
 
 def read(directory: Path) -> Entry | None:
     """The entry that is kept in ``directory``; ``None`` when there is none that can be read."""
     try:
         values = json.loads((directory / FILE).read_bytes())
-        process = values.pop("process")
-        return Entry(**values, process=ProcessIdentity(**process) if process else None)
+        process, state = values.pop("process"), MachineState(values.pop("state"))
+        return Entry(**values, state=state, process=ProcessIdentity(**process) if process else None)
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -31,6 +31,7 @@ from pandastack.engine.machines.journal import Entry, Journal
 from pandastack.engine.machines.plan import restore_plan
 from pandastack.engine.machines.sandbox import Claim, LiveMachine, Sandbox, WarmMachine
 from pandastack.engine.machines.slots import Slots
+from pandastack.engine.machines.state import MachineState
 from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
@@ -104,10 +105,11 @@ async def _run(
                 return
             clock = Stopwatch()
             sandbox = Sandbox(claim.spec, await _occupied(held, claim, clock), clock.laps)
-            held.journal.advance("running")
+            if held.journal.entry.state is not MachineState.RUNNING:  # an adopted one is already
+                held.journal.advance(MachineState.RUNNING)
             prepared.succeed(sandbox)
             await sandbox.ended()
-            held.journal.advance("ending")
+            held.journal.advance(MachineState.ENDING)
         if not prepared.offered:  # a watch has ended the block
             raise GuestError(f"the machine ended before it was ready: {death.reason}")
     except Exception as error:  # faults end here: one machine's never becomes another's, or the server's
@@ -145,7 +147,7 @@ async def _new(resources: Resources, origin: Origin, death: _Death, *, rehearsed
     """A new machine for ``origin``: empty, or ``rehearsed``."""
     with allocate(resources) as allocation:
         journal = Journal(
-            allocation.directory, Entry(allocation.name, allocation.slot, origin.name, origin.key, "planned")
+            allocation.directory, Entry(allocation.name, allocation.slot, origin.name, origin.key, MachineState.PLANNED)
         )
         own = origins.link_base(origin, allocation.directory)
         plan = restore_plan(resources.layout, allocation, own.image, own.snapshot)
@@ -153,11 +155,11 @@ async def _new(resources: Resources, origin: Origin, death: _Death, *, rehearsed
             launch(resources.qemu, plan, allocation.directory / "vmm.log") as machine,
             _attended(machine, own, journal, death) as held,
         ):
-            journal.advance("prepared", process=identify(machine.pid))
+            journal.advance(MachineState.BLANK, process=identify(machine.pid))
             if rehearsed:
                 held = await _filled(held, origin)
                 await _rehearse(held)
-                journal.advance("rehearsed")
+                journal.advance(MachineState.REHEARSED)
             yield held
 
 
@@ -194,17 +196,17 @@ async def _attended(machine: Machine, origin: Origin, journal: Journal, death: _
 async def _occupied(held: LiveMachine, claim: Claim, clock: Stopwatch) -> LiveMachine:
     """The machine with the guest that ``claim`` wants in it, running and aware of who it is."""
     state, spec = held.journal.entry.state, claim.spec
-    if state in ("prepared", "rehearsed"):
+    if state in (MachineState.BLANK, MachineState.REHEARSED):
         owner = {"sandbox": spec.sandbox, "hostname": spec.hostname, "env": spec.env}
-        held.journal.advance("claimed", template=claim.origin.name, snapshot=claim.origin.key, **owner)
-    if state == "prepared":
+        held.journal.advance(MachineState.CLAIMED, template=claim.origin.name, snapshot=claim.origin.key, **owner)
+    if state is MachineState.BLANK:
         held = await _filled(held, claim.origin)
         clock.lap("fill")
-    elif state == "rehearsed":
+    elif state is MachineState.REHEARSED:
         await held.machine.resume()
         clock.lap("resume")
     # A guest whose channel was used since its restore stands at a frame border; one that was taken over may not.
-    await _introduce(held, spec, quiet=state == "rehearsed" or (state == "prepared" and held.quiet))
+    await _introduce(held, spec, quiet=state is MachineState.REHEARSED or (state is MachineState.BLANK and held.quiet))
     clock.lap("identity")
     return held
 

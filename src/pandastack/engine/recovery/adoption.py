@@ -1,4 +1,4 @@
-"""What an engine that was killed has left: which machines go on, which are ended. Decided from journals alone.
+"""What an engine that was killed has left: which machines keep running, which are ended. Decided from journals alone.
 
 Only a guest that has reached ``running`` knows who it is; one that is no sandbox's was only looked at. A sandbox that
 was ``hibernating`` or ``rewinding`` is where its data is: its directory appears on the disk whole, or its new machine
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pandastack.engine.machines import journal
 from pandastack.engine.machines.journal import Entry
+from pandastack.engine.machines.state import MachineState
 from pandastack.host.processes.identity import alive
 
 
@@ -20,16 +21,16 @@ def should_adopt(entry: Entry, asleep: Container[str], running: Container[str]) 
 
     ``asleep`` are the sandboxes on the disk, ``running`` those with a live machine in that state.
     """
-    if entry.state == "hibernating":
+    if entry.state is MachineState.HIBERNATING:
         return entry.sandbox not in asleep
-    if entry.state == "rewinding":
+    if entry.state is MachineState.REWINDING:
         return entry.sandbox not in running
-    return bool(entry.sandbox) and entry.state == "running"
+    return bool(entry.sandbox) and entry.state is MachineState.RUNNING
 
 
 def survivors(machines: Path, asleep: Container[str]) -> list[Entry]:
-    """The machines in the directory ``machines`` that go on."""
+    """The machines in the directory ``machines`` that keep running."""
     found = [journal.read(each) for each in sorted(machines.iterdir())] if machines.exists() else []
     living = [entry for entry in found if entry and entry.process and alive(entry.process)]
-    running = {entry.sandbox for entry in living if entry.state == "running"}
+    running = {entry.sandbox for entry in living if entry.state is MachineState.RUNNING}
     return [entry for entry in living if should_adopt(entry, asleep, running)]

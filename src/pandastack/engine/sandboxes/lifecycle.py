@@ -19,6 +19,7 @@ from pandastack.engine import origins
 from pandastack.engine.crash_points import crash_at
 from pandastack.engine.machines.capture import Captured, capture
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
+from pandastack.engine.machines.state import MachineState
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
@@ -76,7 +77,7 @@ class Lifecycle:
                 if not sandbox.paused:
                     await _stop(sandbox)
                     sandbox.paused = True
-                    sandbox.journal.advance("running", paused=True)
+                    sandbox.journal.set_paused(True)
 
     async def resume(self, sandbox_id: str) -> None:
         """Let the guest go on; what runs already goes on."""
@@ -86,7 +87,7 @@ class Lifecycle:
                 if sandbox.paused:
                     await _go_on(sandbox)
                     sandbox.paused = False
-                    sandbox.journal.advance("running", paused=False)
+                    sandbox.journal.set_paused(False)
 
     async def hibernate(self, sandbox_id: str) -> Captured | None:
         """Put the sandbox on the disk and end its machine. ``None`` when it is there already.
@@ -104,8 +105,8 @@ class Lifecycle:
         return captured
 
     async def _put_to_sleep(self, sandbox: Sandbox) -> Captured:
-        sandbox.journal.advance("hibernating")
         try:
+            sandbox.journal.advance(MachineState.HIBERNATING)
             async with self._engine.asleep.adding(sandbox.id) as directory:
                 captured = await capture(sandbox, directory, end=True)
                 origins.write_spec(directory, sandbox.spec)
@@ -121,7 +122,7 @@ class Lifecycle:
         if not sandbox.paused:
             await _go_on(sandbox)
         with suppress(PandastackError):  # a full disk: what is written there already means the same to the next engine
-            sandbox.journal.advance("running")
+            sandbox.journal.advance(MachineState.RUNNING)
 
     async def wake(self, sandbox_id: str) -> Sandbox:
         """The sandbox, running: as it was put to sleep, with a clock that is right."""
@@ -223,8 +224,8 @@ class Lifecycle:
         return rewound
 
     async def _replace(self, sandbox: Sandbox, origin: Origin) -> Sandbox:
-        sandbox.journal.advance("rewinding")
         try:
+            sandbox.journal.advance(MachineState.REWINDING)
             if not sandbox.paused:
                 await sandbox.machine.pause()
             rewound = await self._engine.begin(origin, sandbox.spec)
