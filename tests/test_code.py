@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for path in (ROOT / "src").rglob("*.py") if "_sync" not in path.parts]
-CHECKED = [name for name in ("src", "tests", "bench", "scripts", "examples") if (ROOT / name).exists()]
+CHECKED = ("src", "tests", "scripts", "examples")
 
 
 def tool(*argv: str) -> None:
@@ -43,6 +46,29 @@ def test_modules_are_small_and_say_what_they_are(path: Path) -> None:
     assert len(text.splitlines()) <= 400
     assert not text or text.startswith(('"""', "from __future__"))
     assert path.stem not in ("utils", "util", "common", "helpers", "misc")
+
+
+def test_tests_import_helpers_that_exist_and_never_another_test() -> None:
+    """What two test modules need stands in ``tests/support``; fixtures need no import at all."""
+    wrong = []
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tests":
+                wrong += [f"{path.relative_to(ROOT)}: {each}" for each in _wrong_imports(str(node.module), node.names)]
+    assert wrong == []
+
+
+def _wrong_imports(module: str, names: list[ast.alias]) -> list[str]:
+    """What an import gets wrong. Names that are no attributes of the module must be modules of their own."""
+    found = importlib.import_module(module)
+    modules = [module, *(f"{module}.{each.name}" for each in names if not hasattr(found, each.name))]
+    wrong = [name for name in modules if name.split(".")[-1].startswith(("test_", "conftest"))]
+    for name in modules:
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+            continue
+        wrong.append(name)
+    return wrong
 
 
 def test_no_machine_of_a_developer_is_named() -> None:

@@ -1,46 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from pandastack.api import create_app
 from pandastack.cluster import EngineClient, StreamingASGITransport
-from pandastack.services import Settings
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.store.migrated import migrated_database
-
-SETTINGS = Settings(
-    max_json_bytes=96 * 1024,
-    max_file_bytes=256 * 1024,
-    max_output_bytes=1024,
-    keep_alive_seconds=0.05,
-    log_poll_seconds=0.01,
-)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@dataclass
-class Api:
-    """The application behind a client with a valid token, and the peer that stands for its engine."""
-
-    app: FastAPI
-    http: httpx.AsyncClient
-    engine: ScriptedEngine
-    token: str
-
-    async def sandbox(self) -> str:
-        response = await self.http.post("/v1/sandboxes", json={"template": "base"})
-        assert response.status_code == 201, response.text
-        return f"/v1/sandboxes/{response.json()['id']}"
+from tests.support.api import SETTINGS, Api
 
 
 @pytest.fixture

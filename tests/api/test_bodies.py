@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.conftest import SETTINGS, Api
+from tests.support.api import SETTINGS, Api
 
 pytestmark = pytest.mark.anyio
 

@@ -6,17 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from pandastack.errors import CapacityError, ServerError, StorageFullError, UnavailableError
-from tests.api.conftest import Api
+from tests.support.api import UNKNOWN, Api, refusal
 
 pytestmark = pytest.mark.anyio
 
-UNKNOWN = "/v1/sandboxes/00000000-0000-4000-8000-000000000000"
 ROUTES = {
     ("GET", "/healthz"),
     ("GET", "/version"),
@@ -91,16 +89,6 @@ ROUTES = {
     ("POST", "/v1/mcp"),
     ("POST", "/v1/sandboxes/{sandbox_id}/mcp"),
 }
-
-
-def refusal(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The body of an error, after checking what holds for all of them."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    body: dict[str, Any] = response.json()
-    assert isinstance(body["error"], str) and body["error"]
-    assert isinstance(body["code"], str)
-    return body
 
 
 async def test_the_documentation_lists_every_route(api: Api) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from pandastack.cluster.exec_records import STDERR, STDOUT
 from pandastack.services.files.search import MOST_FOUND
-from tests.api.conftest import SETTINGS, Api
 from tests.cluster.scripted_engine import Records, record, result
+from tests.support.api import SETTINGS, Api
 
 pytestmark = pytest.mark.anyio
 

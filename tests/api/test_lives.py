@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from pandastack.errors import CapacityError, ServerError, StorageFullError
-from tests.api.conftest import Api
-from tests.api.test_contract import UNKNOWN, refusal
+from tests.support.api import UNKNOWN, Api, refusal
 
 pytestmark = pytest.mark.anyio
 

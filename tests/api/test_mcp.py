@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pandastack.api.allowance import Allowance
-from tests.api.conftest import SETTINGS, Api
+from tests.support.api import SETTINGS, Api
 
 pytestmark = pytest.mark.anyio
 

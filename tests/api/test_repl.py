@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pandastack.cluster.exec_records import STDOUT
-from tests.api.conftest import Api
 from tests.cluster.scripted_engine import record, result
+from tests.support.api import Api
 
 ANSWER = {
     "stdout": "out\n",

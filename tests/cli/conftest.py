@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +8,7 @@ from typer.testing import CliRunner, Result
 
 from pandastack.cli.app import build_app
 from tests.sdk.wire_server import WireServer, serving
-
-Cli = Callable[..., Result]
+from tests.support.cli import Cli
 
 
 @pytest.fixture

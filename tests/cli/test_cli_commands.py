@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pandastack.cli.sandbox.run import command_for
-from tests.cli.conftest import Cli
 from tests.sdk.wire_server import RECORD, Asked, Reply, WireServer, sse
+from tests.support.cli import Cli
 
 HERE = "/v1/sandboxes/0b5f"
 TEMPLATE = {"name": "base", "cpu": 1, "memory_mb": 256, "size_bytes": 3 << 20, "tools": ["git", "curl"]}

@@ -7,15 +7,14 @@ import json
 import pytest
 
 from pandastack.cli.sandbox import diff
-from tests.cli.conftest import Cli
-from tests.sdk.test_sdk_diff import ANSWER, FILE
-from tests.sdk.wire_server import RECORD, Reply, WireServer
+from tests.sdk.wire_server import DIFF, FILE, RECORD, Reply, WireServer
+from tests.support.cli import Cli
 
 FOUND = Reply(200, RECORD)
 
 
 def test_the_table(cli: Cli, wire: WireServer) -> None:
-    wire.will(FOUND, Reply(200, ANSWER))
+    wire.will(FOUND, Reply(200, DIFF))
     done = cli("sandbox", "diff", "0b5f", "k1", "--to", "k2")
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["PATH", "KIND", "SIZE", "WHAT"],
@@ -27,7 +26,7 @@ def test_the_table(cli: Cli, wire: WireServer) -> None:
 
 
 def test_json_and_patch(cli: Cli, wire: WireServer) -> None:
-    wire.will(FOUND, Reply(200, ANSWER), FOUND, Reply(200, ANSWER))
+    wire.will(FOUND, Reply(200, DIFF), FOUND, Reply(200, DIFF))
     assert json.loads(cli("sandbox", "diff", "0b5f", "--json").stdout)["changes"][0]["path"] == "/a"
     done = cli("sandbox", "diff", "0b5f", "--patch")
     assert (done.stdout, done.exit_code) == ("+a\n", 0)

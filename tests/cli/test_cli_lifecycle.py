@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.cli.conftest import Cli
 from tests.sdk.wire_server import RECORD, Reply, WireServer
+from tests.support.cli import Cli
 
 HERE = "/v1/sandboxes/0b5f"
 SNAPSHOT = {"id": "s1", "sandbox_id": "0b5f", "template": "base", "size_bytes": 3 << 20, "created_at": "now"}

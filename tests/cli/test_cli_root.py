@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import Cli
 from tests.sdk.wire_server import Reply, WireServer
+from tests.support.cli import Cli
 
 MAIN = "from pandastack.cli import main; main()"
 

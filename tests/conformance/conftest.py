@@ -2,38 +2,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from websockets.sync.client import ClientConnection, connect
 
 from tests.conformance import official
-from tests.conformance.official import DRIVERS, NPM_PACKAGE, Official
-
-# The ladder of the system tests up to a server; the official clients have one of their own.
-from tests.system.conftest import built as built
-from tests.system.conftest import http as http
-from tests.system.conftest import install as install
-from tests.system.conftest import installed as installed
-from tests.system.installation import Installation, Server
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def environment_of(server: Server) -> dict[str, str]:
-    """What every official client finds server and token in; one of them has a variable of its own for the former."""
-    address = {"PANDASTACK_API": server.url, "PANDASTACK_API_URL": server.url, "PANDASTACK_API_KEY": server.token}
-    return {**server.installation.environment, **address}
-
-
-def websocket(server: Server, path: str, **options: Any) -> ClientConnection:
-    """A WebSocket to a path below ``/v1``, with the owner's token."""
-    headers = {"Authorization": f"Bearer {server.token}"}
-    return connect(f"ws{server.url.removeprefix('http')}/v1{path}", additional_headers=headers, **options)
+from tests.conformance.official import DRIVERS, NPM_PACKAGE, Cli, Official, environment_of
+from tests.support.installation import Installation, Server
 
 
 @pytest.fixture(scope="session")

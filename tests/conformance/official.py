@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pandastack import config
+from tests.support.installation import Server
 
 PYTHON_SDK = "0.10.0"
 NPM_PACKAGE = "@pandastack/sdk"
@@ -21,6 +22,16 @@ NPM_VERSION = "0.9.0"
 DRIVERS = Path(__file__).parent / "drivers"
 SECONDS = 120.0
 """More than any scenario takes on a busy machine; they end by themselves."""
+
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+"""``cli(*arguments)``: run a command line to its end."""
+
+
+def environment_of(server: Server) -> dict[str, str]:
+    """What every official client finds server and token in; one of them has a variable of its own for the former."""
+    address = {"PANDASTACK_API": server.url, "PANDASTACK_API_URL": server.url, "PANDASTACK_API_KEY": server.token}
+    return {**server.installation.environment, **address}
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from pandastack.disks.pool import RESERVE
 from pandastack.services import Settings
-from tests.conformance.conftest import environment_of, websocket
-from tests.conformance.official import Official
-from tests.system.conftest import Install
-from tests.system.installation import Installation, Server, eventually
+from tests.conformance.official import Official, environment_of
+from tests.support.installation import Install, Installation, Server, eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 SENT_AGAIN = ("connect: connection refused", "no route to host", "i/o timeout")
@@ -315,7 +313,7 @@ def test_10_a_session(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("route", ["ssh", "exec/pty"])
 def test_14_a_terminal(server: Server, path: str, route: str) -> None:
-    with websocket(server, f"{path}/{route}?rows=31&cols=97") as socket:
+    with server.websocket(f"{path}/{route}?rows=31&cols=97") as socket:
         socket.send(b"stty size; echo $TERM\n")
         _until(socket, b"31 97\r\nxterm-256color\r\n")
         socket.send(json.dumps({"resize": {"rows": 40, "cols": 120}}))
@@ -329,7 +327,7 @@ def test_14_a_terminal(server: Server, path: str, route: str) -> None:
 
 @pytest.mark.parametrize("route", ["ssh", "exec/pty", "exec/ws"])
 def test_14_a_terminal_of_nothing_is_404_and_a_token_may_be_in_the_query(server: Server, path: str, route: str) -> None:
-    with pytest.raises(InvalidStatus) as refused, websocket(server, f"/sandboxes/{UNKNOWN}/{route}"):
+    with pytest.raises(InvalidStatus) as refused, server.websocket(f"/sandboxes/{UNKNOWN}/{route}"):
         pass
     assert refused.value.response.status_code == 404
     url = f"ws{server.url.removeprefix('http')}/v1{path}/{route}"

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.conftest import Cli
-from tests.system.conftest import http as http
+from tests.conformance.official import Cli
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 

@@ -10,8 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.conformance.conftest import websocket
-from tests.system.installation import Server
+from tests.support.installation import Server
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -38,7 +37,7 @@ def test_events(http: httpx.Client, path: str) -> None:
 
 
 def test_commands_over_one_websocket(server: Server, path: str) -> None:
-    with websocket(server, f"{path}/exec/ws") as socket:
+    with server.websocket(f"{path}/exec/ws") as socket:
         socket.send(json.dumps({"id": "slow", "cmd": "sleep 60"}))
         socket.send(json.dumps({"id": "a", "cmd": "echo out; echo err >&2; exit 3"}))
         frames = [json.loads(socket.recv(60)) for _ in range(3)]
@@ -71,10 +70,10 @@ def test_languages_of_servers(http: httpx.Client) -> None:
 def test_a_language_server_that_is_not_there(server: Server, path: str) -> None:
     """Those that are there talk to an editor in ``tests/system/test_lsp.py``."""
     for route, status in ((f"{path}/lsp/cobol", 400), (f"/sandboxes/{UNKNOWN}/lsp/python", 404)):
-        with pytest.raises(InvalidStatus) as refused, websocket(server, route):
+        with pytest.raises(InvalidStatus) as refused, server.websocket(route):
             pass
         assert refused.value.response.status_code == status
-    with websocket(server, f"{path}/lsp/py", subprotocols=[Subprotocol("lsp")]) as socket:
+    with server.websocket(f"{path}/lsp/py", subprotocols=[Subprotocol("lsp")]) as socket:
         assert socket.subprotocol == "lsp"
         frames = list(socket)
     told = [json.loads(frame) for frame in frames if isinstance(frame, str)]

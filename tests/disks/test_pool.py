@@ -15,7 +15,7 @@ from pandastack.disks.ext4 import make_ext4
 from pandastack.disks.pool import Pool, open_pool
 from pandastack.host import facts, files, mount
 from pandastack.host.processes.run import run
-from tests.system.installation import loop_devices
+from tests.support.installation import loop_devices
 
 pytestmark = pytest.mark.anyio
 

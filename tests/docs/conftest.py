@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# The ladder of the system tests up to a server; the documentation is followed on one of its own.
-from tests.system.conftest import built as built
-from tests.system.conftest import install as install
-from tests.system.conftest import installed as installed
-from tests.system.conftest import server as server
-from tests.system.installation import Installation, Server
+from tests.support.installation import Installation, Server
 
 
 def environment_of(server: Server) -> dict[str, str]:

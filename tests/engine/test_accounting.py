@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import threading
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,21 +15,12 @@ from pandastack.disks.pool import Pool
 from pandastack.engine.engine import Engine
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.disk_usage import measure
-from tests.engine.test_lifecycle import opened, run, spec
-from tests.engine.test_lifecycle import place as place
-from tests.system.conftest import install as install
-from tests.system.conftest import installed as installed
-from tests.system.installation import Installation, eventually
+from tests.support.installation import eventually
+from tests.support.machines import run, spec
 
 pytestmark = pytest.mark.anyio
 
 SLACK = 256 * 1024  # the file system's own: inodes and maps of extents
-
-
-@pytest.fixture
-async def engine(place: Installation) -> AsyncIterator[Engine]:
-    async with opened(place) as engine:
-        yield engine
 
 
 def used(engine: Engine) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -13,20 +13,12 @@ from pandastack.engine.compare.diff import Change, Point
 from pandastack.engine.engine import Engine, open_engine
 from pandastack.engine.settings import Settings
 from pandastack.errors import BadRequestError, NotFoundError
-from tests.engine.test_lifecycle import run, spec
-from tests.system.conftest import Install
-from tests.system.conftest import install as install
-from tests.system.conftest import installed as installed
-from tests.system.installation import Installation
+from tests.support.installation import Installation
+from tests.support.machines import opened, run, spec
 
 pytestmark = pytest.mark.anyio
 
 TEMPLATE = Point(template="base")
-
-
-@pytest.fixture(scope="module")
-def place(install: Install) -> Iterator[Installation]:
-    yield install("base")
 
 
 @pytest.fixture
@@ -37,8 +29,7 @@ async def engine(place: Installation) -> AsyncIterator[Engine]:
 
 @pytest.fixture
 async def lone(place: Installation) -> AsyncIterator[Engine]:
-    """One that makes no machines ahead: every machine is somebody's."""
-    async with open_engine(place.layout, Settings(ready_machines=0)) as engine:
+    async with opened(place) as engine:
         yield engine
 
 

@@ -19,7 +19,7 @@ from pandastack.engine.machines.console import KEEP_BYTES, Console
 from pandastack.engine.machines.names import machine_name
 from pandastack.engine.recovery.sweep import sweep
 from pandastack.host import facts
-from tests.system.installation import eventually
+from tests.support.installation import eventually
 
 
 def process_named(*words: str) -> subprocess.Popen[bytes]:

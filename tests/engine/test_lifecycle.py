@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,53 +13,12 @@ from pandastack.engine.engine import Engine, open_engine
 from pandastack.engine.machines.capture import HELD_BYTES
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.settings import Settings
-from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import ConflictError, NotFoundError
-from pandastack.guest import ExecRequest
-from tests.system.conftest import Install
-from tests.system.conftest import install as install
-from tests.system.conftest import installed as installed
-from tests.system.installation import Installation, eventually
+from tests.support.installation import Installation, eventually
+from tests.support.machines import opened, run, spec
+from tests.support.programs import COUNTER
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def place(install: Install) -> Iterator[Installation]:
-    yield install("base")
-
-
-@asynccontextmanager
-async def opened(place: Installation) -> AsyncIterator[Engine]:
-    async with open_engine(place.layout, Settings(ready_machines=0)) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def engine(place: Installation) -> AsyncIterator[Engine]:
-    async with opened(place) as engine:
-        yield engine
-
-
-def spec() -> SandboxSpec:
-    name = str(uuid.uuid4())
-    return SandboxSpec(name, name[:8])
-
-
-async def run(sandbox: Sandbox, cmd: str) -> str:
-    text = b""
-    async with sandbox.channel.exec(ExecRequest(cmd=cmd, timeout_s=60)) as process:
-        async for _, chunk in process.output():
-            text += chunk
-    assert process.result.exit_code == 0, text
-    return text.decode().strip()
-
-
-COUNTER = (
-    "echo 0 > /run/counter; "
-    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done' "
-    "</dev/null >/dev/null 2>&1 &"
-)
 
 
 async def test_a_hibernated_sandbox_wakes_with_its_processes_and_files(engine: Engine) -> None:

@@ -20,7 +20,7 @@ from pandastack.host.lock import FileLock
 from pandastack.model.accelerator import Accelerator
 from pandastack.snapshots.manifest import Snapshot
 from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
-from tests.snapshots.test_manifest import MANIFEST
+from tests.support.manifests import MANIFEST
 
 LAYOUT = Layout(Path("/data"), Path("/cache"))
 SNAPSHOT = Snapshot(Path("/pool/snapshots/0123"), MANIFEST)

@@ -27,7 +27,7 @@ from pandastack.model.accelerator import Accelerator
 from pandastack.model.template import Template
 from pandastack.snapshots.compatibility import cpu_identity
 from pandastack.vmm.plan import Boot
-from tests.snapshots.test_manifest import MANIFEST
+from tests.support.manifests import MANIFEST
 
 TEMPLATE = Template(
     name="base",

@@ -16,11 +16,6 @@ from pandastack.guest.agent import binary
 IDENTITY = Identity(hostname="box", machine_id="0" * 32, env={"SANDBOX": "yes"})
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
 def agent_binary() -> Path:
     return binary("x86_64")

@@ -10,11 +10,6 @@ import pytest
 from pandastack.images.cache import Cache
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
 def shared_cache() -> Cache:
     """Downloads and images outlive the test run; set ``PANDASTACK_TEST_CACHE`` to choose where."""

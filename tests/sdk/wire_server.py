@@ -20,6 +20,19 @@ RECORD = {
     "persistent": False,
 }
 
+FILE = {"kind": "file", "size": 3, "mode": "-rw-r--r--", "uid": 0, "gid": 0, "mtime": 1.5}
+_ADDED = {"path": "/a", "kind": "file", "change": "added", "what": [], "before": None, "after": FILE, "patch": "+a\n"}
+_CHANGED = {"kind": "file", "change": "changed", "what": ["content"], "before": FILE, "after": FILE, "unread": True}
+DIFF = {
+    "from": "k1",
+    "to": "now",
+    "added": 1,
+    "removed": 0,
+    "changed": 7,
+    "changes": [_ADDED, {"path": "/b", **_CHANGED}],
+    "truncated": True,
+}
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -20,67 +18,18 @@ from pandastack.errors import (
     ServerError,
     UnavailableError,
 )
-from pandastack.services import ControlPlane, Settings, open_control_plane
+from pandastack.services import ControlPlane, open_control_plane
 from pandastack.services.records.spec import NewSandbox
-from pandastack.store import open_store, sandboxes
-from pandastack.store.sandboxes import SandboxRecord
 from tests.cluster.scripted_engine import ScriptedEngine
-from tests.store.migrated import migrated_database
+from tests.support.plane import BASE, QUICK, WORKSPACE, event_types, put, running, stored, until_removed, used
 
 pytestmark = pytest.mark.anyio
-
-WORKSPACE = "default"
-BASE = NewSandbox("base")
-QUICK = Settings(reaper_interval_seconds=0.05)
-
-
-@pytest.fixture
-async def engine() -> ScriptedEngine:
-    return ScriptedEngine()
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return migrated_database(tmp_path)
-
-
-@asynccontextmanager
-async def running(engine: ScriptedEngine, url: str, settings: Settings = QUICK) -> AsyncIterator[ControlPlane]:
-    async with open_control_plane(EngineClient.in_process(engine.app), url, settings) as plane:
-        with anyio.fail_after(20):
-            yield plane
 
 
 @pytest.fixture
 async def plane(engine: ScriptedEngine, url: str) -> AsyncIterator[ControlPlane]:
     async with running(engine, url) as opened:
         yield opened
-
-
-async def stored(url: str) -> list[SandboxRecord]:
-    async with open_store(url) as store, store.read() as connection:
-        return await sandboxes.load_all(connection)
-
-
-async def put(url: str, **values: object) -> str:
-    record = SandboxRecord("a" * 36, WORKSPACE, "base", "running", 300, 1.0, 4e9)
-    async with open_store(url) as store, store.write() as connection:
-        await sandboxes.add(connection, replace(record, **values))  # type: ignore[arg-type]
-    return record.id
-
-
-async def event_types(plane: ControlPlane, sandbox_id: str) -> list[str]:
-    return [event.type for event in await plane.events.latest(sandbox_id, None)]
-
-
-async def used(plane: ControlPlane, sandbox_id: str) -> None:
-    async with plane.sandboxes.use(WORKSPACE, sandbox_id):
-        pass
-
-
-async def until_removed(plane: ControlPlane, sandbox_id: str) -> None:
-    async for _ in plane.events.follow(sandbox_id, None, lambda: plane.registry.find(sandbox_id) is not None):
-        pass
 
 
 async def test_the_record_is_written_before_the_engine_acts(engine: ScriptedEngine, url: str) -> None:

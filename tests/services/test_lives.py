@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import anyio
 import pytest
@@ -13,7 +12,7 @@ from pandastack.errors import ConflictError, ServerError, StorageFullError
 from pandastack.services import ControlPlane, Settings
 from pandastack.services.records.spec import NewSandbox
 from tests.cluster.scripted_engine import ScriptedEngine
-from tests.services.test_control_plane import (
+from tests.support.plane import (
     BASE,
     QUICK,
     WORKSPACE,
@@ -23,21 +22,10 @@ from tests.services.test_control_plane import (
     until_removed,
     used,
 )
-from tests.store.migrated import migrated_database
 
 pytestmark = pytest.mark.anyio
 
 STRANGER = "00000000-0000-4000-8000-000000000000"
-
-
-@pytest.fixture
-async def engine() -> ScriptedEngine:
-    return ScriptedEngine()
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return migrated_database(tmp_path)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,20 +11,9 @@ from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store.snapshots import SnapshotRecord
 from tests.cluster.scripted_engine import ScriptedEngine
-from tests.services.test_control_plane import BASE, QUICK, WORKSPACE, event_types, put, running, used
-from tests.store.migrated import migrated_database
+from tests.support.plane import BASE, QUICK, WORKSPACE, event_types, put, running, used
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def engine() -> ScriptedEngine:
-    return ScriptedEngine()
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return migrated_database(tmp_path)
 
 
 async def lost(engine: ScriptedEngine, url: str, wanted: NewSandbox = BASE) -> tuple[str, list[SnapshotRecord]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,7 @@ from pandastack.services.records.spec import NewSandbox
 from pandastack.services.settings import Budget
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
 from tests.cluster.scripted_engine import ScriptedEngine
-from tests.services.test_control_plane import BASE, QUICK, WORKSPACE, running, until_removed
-from tests.store.migrated import migrated_database
+from tests.support.plane import BASE, QUICK, WORKSPACE, running, until_removed
 
 anyio = pytest.mark.anyio
 
@@ -93,16 +91,6 @@ def test_the_budget_is_bytes_or_a_share(text: str, budget: Budget) -> None:
 def test_a_budget_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(BadRequestError, match="PANDASTACK_SNAPSHOT_BUDGET"):
         Settings.from_env({"PANDASTACK_SNAPSHOT_BUDGET": text})
-
-
-@pytest.fixture
-async def engine() -> ScriptedEngine:
-    return ScriptedEngine()
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return migrated_database(tmp_path)
 
 
 async def automatic(plane: ControlPlane, sandbox_id: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests.soak.model import FAILED, Content, Operation
-from tests.system.installation import Server, eventually
+from tests.support.installation import Server, eventually
 
 SIZE = 200_000
 

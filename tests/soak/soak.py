@@ -17,7 +17,7 @@ import httpx
 
 from tests.soak.driver import Driver, Made
 from tests.soak.model import FAILED, PAUSED, RUNNING, Box, Content, Operation, World, after, choose, outcomes
-from tests.system.installation import Installation, eventually
+from tests.support.installation import Installation, eventually
 
 MOST_CHECKPOINTS = 3
 SETTINGS = {

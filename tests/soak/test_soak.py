@@ -9,16 +9,12 @@ import os
 import secrets
 import sqlite3
 import subprocess
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from tests.soak.soak import SETTINGS, Soak
-from tests.system.conftest import Install
-from tests.system.conftest import install as install
-from tests.system.conftest import installed as installed
-from tests.system.installation import Installation
-from tests.system.test_survival import shelves
+from tests.support.installation import Install, Installation, namespaces, shelves
 
 OPERATIONS = int(os.environ.get("SOAK_OPERATIONS") or 25)
 SEED = int(os.environ.get("SOAK_SEED") or secrets.randbits(32))
@@ -28,8 +24,6 @@ SLACK = 1024**2
 
 def used_bytes(place: Installation) -> int:
     """What the pool holds besides the templates when nothing runs."""
-    from dataclasses import replace
-
     with replace(place, settings={**place.settings, "PANDASTACK_READY_MACHINES": "0"}).serving():
         pool = place.layout.engine / "pool"
         subprocess.run(["sync", "-f", pool], check=True)
@@ -43,10 +37,6 @@ def rows(place: Installation) -> dict[str, int]:
             table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("sandboxes", "snapshots", "events")
         }
-
-
-def namespaces() -> set[str]:
-    return {each.name for each in Path("/run/netns").glob("*")} - {"pandastack-none"}
 
 
 def test_nothing_is_lost_and_nothing_is_left(install: Install, pytestconfig: pytest.Config) -> None:

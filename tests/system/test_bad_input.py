@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.system.installation import Server
+from tests.support.installation import Server
 
 CREATE = "/sandboxes"
 

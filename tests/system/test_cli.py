@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.installation import Installation, Server
+from tests.support.installation import Installation, Server
 
 PROGRAM = """
 import pathlib, sys

@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, Client, CommandFailed, Sandbox, SandboxTimeout
-from tests.system.conftest import Create
-from tests.system.installation import eventually
+from tests.support.installation import Create, eventually
 
 
 def count(sandbox: Sandbox, name: str) -> int:

@@ -13,8 +13,7 @@ import httpx
 import pytest
 
 from pandastack import Client, Sandbox
-from tests.system.conftest import Create
-from tests.system.installation import Server
+from tests.support.installation import Create, Server
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

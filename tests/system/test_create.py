@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pandastack import Client, NotFoundError, Sandbox
-from tests.system.conftest import Create
+from tests.support.installation import Create
 
 WHO = """
 cat /etc/machine-id; hostname; cat /proc/sys/kernel/hostname

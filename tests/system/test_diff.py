@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, Client, NotFoundError
-from tests.system.conftest import Create
-from tests.system.installation import Server
+from tests.support.installation import Create, Server
 
 
 def test_since_a_checkpoint_and_between_two(client: Client, create: Create) -> None:

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, ExecInterrupted, NotFoundError, Sandbox, ServerError
-from tests.system.conftest import Create
-from tests.system.installation import Server, eventually, machine_processes
+from tests.support.installation import Create, Server, eventually, machine_processes
+from tests.support.machines import directories_of, pid_of
 
 WRITE_TO_THE_CHANNEL = """
 import ctypes, os
@@ -28,17 +28,6 @@ while True:
     os.write(port, GARBAGE)
 """
 """Root in the guest takes the agent's own port, pidfd_getfd(2): only one process can open it."""
-
-
-def pid_of(http: httpx.Client, sandbox: Sandbox) -> int:
-    return int(http.get(f"/sandboxes/{sandbox.id}/metrics").json()["pid"])
-
-
-def machine_of(server: Server, pid: int) -> tuple[Path, Path]:
-    """The machine's directory and that of its sockets."""
-    layout = server.installation.layout
-    name = machine_processes()[pid].rpartition("-")[2]
-    return layout.engine / "pool" / "machines" / name, layout.sockets / name
 
 
 def status(http: httpx.Client, sandbox: Sandbox) -> str:
@@ -83,7 +72,7 @@ def test_a_killed_machine_fails_its_sandbox_within_a_second(
 ) -> None:
     victim, neighbour = create(), pid_of(http, sandbox)
     pid = pid_of(http, victim)
-    directories = machine_of(server, pid)
+    directories = directories_of(server, pid)
     assert all(each.exists() for each in directories)
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: status(http, victim) == "failed", 1, "the sandbox has failed")
@@ -136,7 +125,7 @@ def test_a_ready_machine_that_dies_is_not_handed_out(server: Server, http: httpx
     """Those that wait for a guest: all of them are killed, and the next creates do not notice."""
     used = {pid_of(http, Sandbox.from_dict(each, None)) for each in http.get("/sandboxes").json()}  # type: ignore[arg-type]
     waiting = set(server.installation.machines()) - used
-    directories = [directory for pid in waiting for directory in machine_of(server, pid)]
+    directories = [directory for pid in waiting for directory in directories_of(server, pid)]
     for pid in waiting:
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: not any(each.exists() for each in directories), 5, "the server has noticed")
@@ -162,7 +151,7 @@ def test_a_machine_that_dies_while_it_is_made(
 def test_deleting_ends_everything(server: Server, http: httpx.Client, create: Create) -> None:
     sandbox = create()
     pid = pid_of(http, sandbox)
-    directories = machine_of(server, pid)
+    directories = directories_of(server, pid)
     sandbox.kill()
     assert pid not in machine_processes()
     assert not any(each.exists() for each in directories)

@@ -13,9 +13,7 @@ import pytest
 
 from pandastack import Sandbox
 from pandastack.host import facts
-from tests.system.conftest import Install
-from tests.system.installation import Installation, eventually
-from tests.system.test_survival import serving, shelves
+from tests.support.installation import Install, Installation, eventually, serving, shelves
 
 MIB = 1024**2
 

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 import httpx
 
 from pandastack import Client
-from tests.system.conftest import Create
-from tests.system.installation import eventually
+from tests.support.installation import Create, eventually
 
 
 def exists(http: httpx.Client, sandbox_id: str) -> bool:

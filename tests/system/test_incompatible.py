@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from pandastack import Client
-from tests.system.conftest import Create
-from tests.system.installation import Server
+from tests.support.installation import Create, Server
 
 
 @pytest.mark.parametrize(("field", "value"), [("vmm", "QEMU 99.0"), ("cpu_flags", "0" * 16), ("format", 999)])

@@ -13,8 +13,7 @@ import pytest
 
 from pandastack import BadRequestError, Client, CodeContext, NotFoundError, Sandbox, SandboxTimeout
 from pandastack.errors import QuotaError
-from tests.system.conftest import Create
-from tests.system.installation import Server
+from tests.support.installation import Create, Server
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -257,7 +256,7 @@ def test_python_kernels_end_with_their_server(create: Create) -> None:
 def test_the_command_line(server: Server, home: Sandbox, tmp_path) -> None:
     argv = ["sandbox", "repl", home.id, "--timeout", "60", "--save", str(tmp_path / "pictures")]
     code = "import matplotlib.pyplot as plt; plt.plot([1]); plt.show(); print('seen'); 6 * 7"
-    from tests.system.installation import COMMAND
+    from tests.support.installation import COMMAND
 
     def run(text: str) -> subprocess.CompletedProcess[str]:
         environment = {**server.installation.environment, "PANDASTACK_API": server.url}

@@ -10,14 +10,8 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, Client, NotFoundError, Sandbox
-from tests.system.conftest import Create
-from tests.system.installation import Server, eventually
-
-COUNTER = (
-    "echo 0 > /run/counter; "
-    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done' "
-    "</dev/null >/dev/null 2>&1 &"
-)
+from tests.support.installation import Create, Server, eventually
+from tests.support.programs import COUNTER
 
 
 def status(http: httpx.Client, sandbox: Sandbox) -> str:

@@ -14,8 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from pandastack import Client, Sandbox
 from pandastack.api.routes.lsp import LARGEST_FRAME, _Lines
-from tests.system.conftest import Create, Install
-from tests.system.installation import Server, eventually
+from tests.support.installation import Create, Install, Server, eventually
 
 SECONDS = 120
 UNKNOWN = "00000000-0000-4000-8000-000000000000"

@@ -17,7 +17,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from pandastack.mcp.answers import FILE_BYTES
-from tests.system.installation import Server
+from tests.support.installation import Server
 
 LONG = "echo begin; head -c 3000000 /dev/zero | tr '\\0' x; echo end"
 NAMES = ["shell", "read_file", "write_file", "list_dir"]

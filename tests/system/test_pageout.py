@@ -11,9 +11,8 @@ import pytest
 
 from pandastack.host.facts import is_root
 from pandastack.host.pagemap import mappings_of, own_pages
-from tests.system.conftest import Create
-from tests.system.installation import Server
-from tests.system.test_faults import machine_of, pid_of
+from tests.support.installation import Create, Server
+from tests.support.machines import directories_of, pid_of
 
 _PROCESS_MADVISE, _PAGEOUT = 440, 21  # include/uapi/asm-generic/unistd.h and mman-common.h of Linux
 
@@ -56,7 +55,7 @@ def test_memory_that_was_paged_out_is_in_the_snapshot(server: Server, http: http
     source.exec("head -c 60000000 /dev/urandom > /run/blob; sha256sum /run/blob > /run/sum", check=True)
     expected = source.exec("cat /run/sum; sha256sum /usr/bin/python3", check=True).stdout
     pid = pid_of(http, source)
-    memory = machine_of(server, pid)[0] / "memory"
+    memory = directories_of(server, pid)[0] / "memory"
     mine = sum(each.length for each in own_pages(pid, memory))
     page_out(pid, memory)
     if has_swap():

@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from pandastack import Client, Sandbox
-from tests.system.conftest import Create, Install
-from tests.system.installation import Installation, Server
+from tests.support.installation import Create, Installation, Server
 
 MIB = 1024 * 1024
 COUNT = "for i in $(seq 1 30); do echo line $i; echo err $i >&2; sleep 0.2; done; exit 7"
@@ -283,11 +282,6 @@ def test_a_process_keeps_its_sandbox_from_being_idle_but_not_in_the_background(
             pass  # until it is gone
     assert http.get(f"/sandboxes/{idle.id}").status_code == 404
     assert Box(http, busy.id).output(started["id"]) == b"there\n"
-
-
-@pytest.fixture(scope="module")
-def place(built: Installation, install: Install) -> Installation:
-    return install("base", PANDASTACK_READY_MACHINES="1")
 
 
 def test_a_killed_server_loses_neither_output_nor_exit_code(place: Installation) -> None:

@@ -9,8 +9,7 @@ import time
 import pytest
 
 from pandastack import AsyncClient, Client, ConflictError, ExecInterrupted, NotFoundError, Sandbox
-from tests.system.conftest import Install
-from tests.system.installation import Installation, Server
+from tests.support.installation import Install, Installation, Server
 
 
 def test_start_feed_follow_and_wait(sandbox: Sandbox) -> None:

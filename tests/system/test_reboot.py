@@ -10,16 +10,14 @@ import pytest
 
 from pandastack import Sandbox
 from pandastack.errors import ConflictError
-from tests.system.installation import Installation, Server, eventually
-from tests.system.test_survival import COUNTER, machine_of, serving, shelves, ticking
-from tests.system.test_survival import place as place
+from tests.support.installation import Installation, Server, eventually, serving, shelves
+from tests.support.machines import kill_machines, pid_of
+from tests.support.programs import COUNTER, ticking
 
 
 def reboot(place: Installation, server: Server) -> None:
     server.kill()
-    for pid in place.machines():
-        os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not place.machines(), 10, "every machine is gone")
+    kill_machines(place)
 
 
 def identity(sandbox: Sandbox) -> str:
@@ -109,11 +107,11 @@ def test_killed_in_the_middle_of_a_restore(place: Installation, point: str) -> N
 
 
 def test_a_sandbox_whose_machine_died_goes_back_to_a_checkpoint(place: Installation) -> None:
-    with serving(place) as (server, client):
+    with serving(place) as (server, client), server.http() as http:
         sandbox = client.sandboxes.create("base", persistent=True)
         sandbox.exec("echo kept > /root/file", check=True)
         sandbox.checkpoint()
-        os.kill(machine_of(server, sandbox), signal.SIGKILL)
+        os.kill(pid_of(http, sandbox), signal.SIGKILL)
         eventually(lambda: client.sandboxes.get(sandbox.id).status == "failed", 10, "it has failed")
         with pytest.raises(ConflictError):
             sandbox.exec("true")

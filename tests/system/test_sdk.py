@@ -10,8 +10,7 @@ import pytest
 
 from pandastack import AsyncClient, AsyncSandbox, Sandbox
 from tests.conformance import official
-from tests.system.conftest import Create
-from tests.system.installation import Server
+from tests.support.installation import Create, Server
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chart.py"
 PNG = b"\x89PNG\r\n\x1a\n"

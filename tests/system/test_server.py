@@ -13,8 +13,7 @@ import pytest
 from pandastack import Client
 from pandastack.engine.machines.warm_pool import MOST_EMPTY
 from pandastack.host import facts
-from tests.system.conftest import Create, Install
-from tests.system.installation import Installation, Server, eventually, machine_processes
+from tests.support.installation import Create, Install, Installation, Server, eventually, machine_processes
 
 
 @pytest.fixture(scope="module")

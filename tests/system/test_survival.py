@@ -4,75 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
 
 import httpx
 import pytest
 
-from pandastack import Client, Sandbox
-from tests.system.conftest import Install
-from tests.system.installation import Installation, Server, eventually, machine_processes
-
-COUNTER = (
-    "echo 0 > /run/counter; "
-    "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done' "
-    "</dev/null >/dev/null 2>&1 &"
-)
-
-
-@pytest.fixture(scope="module")
-def place(built: Installation, install: Install) -> Installation:
-    return install("base", PANDASTACK_READY_MACHINES="1")
-
-
-@contextmanager
-def serving(place: Installation, **settings: str) -> Iterator[tuple[Server, Client]]:
-    where = replace(place, settings={**place.settings, **settings})
-    with where.serving() as server, Client(server.url, server.token, timeout=60) as client:
-        yield server, client
-
-
-def shelves(place: Installation) -> list[str]:
-    """What is half made on the disk, and everything that is asleep or saved."""
-    pool = place.layout.engine / "pool"
-    found = [each for name in ("asleep", "saved") for each in (pool / name).glob("*")]
-    return sorted(f"{each.parent.name}/{each.name}" for each in found)
-
-
-def ticking(sandbox: Sandbox) -> bool:
-    """Whether the counter goes on; slow as it is, so that ten of them leave the host time for its own work."""
-    wait = "before=$(cat /run/counter); until [ $(cat /run/counter) -gt $before ]; do sleep 0.1; done"
-    return sandbox.exec(wait, timeout_seconds=30).exit_code == 0
+from tests.support.installation import Installation, eventually, machine_processes, serving, shelves
+from tests.support.machines import kill_machines, pid_of
+from tests.support.programs import COUNTER, ticking
 
 
 def test_ten_running_sandboxes_survive_a_killed_server(place: Installation) -> None:
-    with serving(place) as (server, client):
+    with serving(place) as (server, client), server.http() as http:
         made = [client.sandboxes.create("base", persistent=True) for _ in range(10)]
         for number, each in enumerate(made):
             each.exec(f"echo {number} > /root/number; {COUNTER}", check=True)
         made[9].pause()
-        pids = {each.id: machine_of(server, each) for each in made}
+        pids = {each.id: pid_of(http, each) for each in made}
         server.kill()
-    with serving(place) as (server, client):
+    with serving(place) as (server, client), server.http() as http:
         for number, each in enumerate(made):
             found = client.sandboxes.get(each.id)
             assert found.status == ("paused" if number == 9 else "running")
             found.resume()
             assert found.exec("cat /root/number", check=True).stdout == f"{number}\n"
             assert ticking(found)
-            assert machine_of(server, found) == pids[each.id]
+            assert pid_of(http, found) == pids[each.id]
         for each in made:
             client.sandboxes.delete(each.id)
     with serving(place) as (server, client):
         assert client.sandboxes.list() == []
     assert place.left_behind() == []
-
-
-def machine_of(server: Server, sandbox: Sandbox) -> int:
-    with server.http() as http:
-        return int(http.get(f"/sandboxes/{sandbox.id}/metrics").json()["pid"])
 
 
 @pytest.mark.parametrize("point", ["planned", "blank", "claimed", "running"])
@@ -171,9 +133,7 @@ def test_a_reboot_of_the_host_wakes_the_hibernated_and_fails_the_running(place: 
         asleep.exec("echo kept > /root/file", check=True)
         asleep.hibernate()
         server.kill()
-        for pid in place.machines():
-            os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not place.machines(), 10, "every machine is gone")
+        kill_machines(place)
     with serving(place) as (server, client):
         assert client.sandboxes.get(running.id).status == "failed"
         found = client.sandboxes.get(asleep.id)
@@ -203,9 +163,9 @@ def test_killed_in_the_middle_of_a_diff(place: Installation) -> None:
 
 
 def test_a_machine_that_dies_while_the_server_is_away(place: Installation) -> None:
-    with serving(place) as (server, client):
+    with serving(place) as (server, client), server.http() as http:
         victim, other = (client.sandboxes.create("base", persistent=True) for _ in range(2))
-        pid = machine_of(server, victim)
+        pid = pid_of(http, victim)
         server.kill()
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: pid not in machine_processes(), 5, "it is gone")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pandastack import Client, config
-from tests.system.installation import Installation, Server
+from tests.support.installation import Installation, Server
 
 CUSTOM = """
 FROM base

@@ -24,8 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from pandastack import Client, Sandbox
-from tests.system.conftest import Install
-from tests.system.installation import COMMAND, Installation, Server, eventually
+from tests.support.installation import COMMAND, Install, Installation, Server, eventually
 
 PROMPT = b"# "
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from pandastack import Sandbox
-from tests.system.conftest import Create
+from tests.support.installation import Create
 
 HOSTILE = """#!/usr/bin/python3
 import io, sys, tarfile

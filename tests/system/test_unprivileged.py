@@ -13,8 +13,7 @@ import httpx
 import pytest
 
 from pandastack import Client
-from tests.system.conftest import Install
-from tests.system.installation import Installation, Server
+from tests.support.installation import Install, Installation, Server
 
 NOBODY = 65534
 BECOME = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")

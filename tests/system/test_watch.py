@@ -14,8 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from pandastack import Sandbox
-from tests.system.conftest import Create
-from tests.system.installation import Server, eventually
+from tests.support.installation import Create, Server, eventually
 
 
 @contextmanager

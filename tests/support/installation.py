@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+from websockets.sync.client import ClientConnection, connect
 
-from pandastack import config
+from pandastack import Client, Sandbox, config
 from pandastack.engine.layout import Layout
 
 COMMAND = (sys.executable, "-m", "pandastack.cli")
@@ -36,6 +37,11 @@ class Server:
         """A bare HTTP client with the owner's token."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=120)
+
+    def websocket(self, path: str, **options: Any) -> ClientConnection:
+        """A WebSocket to a path below ``/v1``, with the owner's token."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return connect(f"ws{self.url.removeprefix('http')}/v1{path}", additional_headers=headers, **options)
 
     def kill(self) -> None:
         """What a crash of the host's memory would do to it: no time to clean up."""
@@ -112,6 +118,33 @@ class Installation:
         mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.data) in line]
         processes = [f"process {pid}" for pid in self.machines()]
         return [*processes, *map(str, sockets), *map(str, disks), *mounts, *loop_devices(self.data)]
+
+
+Install = Callable[..., Installation]
+"""``install(*templates, **settings)``: an installation of one's own with these templates."""
+
+Create = Callable[..., Sandbox]
+"""``create(template, **options)``: a sandbox that ends with the test."""
+
+
+@contextmanager
+def serving(place: Installation, **settings: str) -> Iterator[tuple[Server, Client]]:
+    """A server with further settings, and a client of it."""
+    where = replace(place, settings={**place.settings, **settings})
+    with where.serving() as server, Client(server.url, server.token, timeout=60) as client:
+        yield server, client
+
+
+def shelves(place: Installation) -> list[str]:
+    """Every capture on the disk, finished or not: ``asleep/ID`` and ``saved/ID``."""
+    pool = place.layout.engine / "pool"
+    found = [each for name in ("asleep", "saved") for each in (pool / name).glob("*")]
+    return sorted(f"{each.parent.name}/{each.name}" for each in found)
+
+
+def namespaces() -> set[str]:
+    """The host's named network namespaces, but for the one that all machines without a network share."""
+    return {path.name for path in Path("/run/netns").glob("*")} - {"pandastack-none"}
 
 
 def machine_processes() -> dict[int, str]:

@@ -1,0 +1,113 @@
+"""Fixtures that every kind of test may use. Real machines behind a real server are a ladder, each step made once per
+session and used by the next: ``installed`` (what a host must have) → ``install`` (data directories) → ``built``
+(templates) → ``server`` → ``client`` → ``sandbox`` (restored).
+
+What a host cannot run is skipped, and the skip says what is missing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pandastack import Client, Sandbox
+from pandastack.engine.doctor import TOOLS
+from pandastack.host import facts
+from tests.support.installation import Create, Install, Installation, Server, namespaces
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def _missing() -> list[str]:
+    return [tool.program for tool in TOOLS if tool.needed and facts.program(tool.program) is None]
+
+
+@pytest.fixture(scope="session")
+def installed() -> Iterator[list[Installation]]:
+    """Every installation of the session. When all is over nothing of them may be left on the host."""
+    if missing := _missing():
+        pytest.skip(f"this host has no {', '.join(missing)}")
+    if facts.architecture() != "x86_64":
+        pytest.skip(f"machines do not run on {facts.architecture()} hosts")
+    before, everything = namespaces(), list[Installation]()
+    yield everything
+    left = [trace for each in everything for trace in each.left_behind()]
+    assert left == []
+    assert namespaces() == before
+
+
+@pytest.fixture(scope="session")
+def install(installed: list[Installation]) -> Iterator[Install]:
+    """Make an installation with a home of its own; named templates are put into it."""
+    with ExitStack() as stack:
+
+        def make(*templates: str, **settings: str) -> Installation:
+            # A short path: below it lie Unix sockets when the server does not run as root.
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ps-")))
+            home = root / "home"
+            home.mkdir()
+            made = Installation(root / "data", home, settings)
+            installed.append(made)
+            if templates:
+                made.build(*templates)
+            return made
+
+        yield make
+        for each in installed:
+            each.cli("down")
+
+
+@pytest.fixture(scope="session")
+def built(install: Install, pytestconfig: pytest.Config) -> Installation:
+    """An installation with the shipped templates. With an empty cache this takes minutes, so its progress is shown."""
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        return install("base", "code-interpreter")
+
+
+@pytest.fixture(scope="session")
+def server(built: Installation) -> Iterator[Server]:
+    with built.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    with server.http() as http:
+        yield http
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[Client]:
+    with Client(api_url=server.url, api_key=server.token, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture
+def create(client: Client) -> Iterator[Create]:
+    """Create sandboxes that end with the test."""
+    made: list[Sandbox] = []
+
+    def create(template: str = "base", **options: object) -> Sandbox:
+        made.append(client.sandboxes.create(template, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield create
+    alive = {each.id for each in client.sandboxes.list()}
+    for each in made:
+        if each.id in alive:
+            each.kill()
+
+
+@pytest.fixture(scope="module")
+def sandbox(client: Client) -> Iterator[Sandbox]:
+    """A sandbox that the tests of a module share; a test that may harm it creates its own."""
+    with client.sandboxes.create("base", ttl_seconds=3600) as sandbox:
+        yield sandbox

@@ -1,0 +1,48 @@
+"""The public application, called in process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from pandastack.services import Settings
+from tests.cluster.scripted_engine import ScriptedEngine
+
+SETTINGS = Settings(
+    max_json_bytes=96 * 1024,
+    max_file_bytes=256 * 1024,
+    max_output_bytes=1024,
+    keep_alive_seconds=0.05,
+    log_poll_seconds=0.01,
+)
+
+UNKNOWN = "/v1/sandboxes/00000000-0000-4000-8000-000000000000"
+"""The path of a sandbox that does not exist."""
+
+
+@dataclass
+class Api:
+    """The application behind a client with a valid token, and the peer that stands for its engine."""
+
+    app: FastAPI
+    http: httpx.AsyncClient
+    engine: ScriptedEngine
+    token: str
+
+    async def sandbox(self) -> str:
+        response = await self.http.post("/v1/sandboxes", json={"template": "base"})
+        assert response.status_code == 201, response.text
+        return f"/v1/sandboxes/{response.json()['id']}"
+
+
+def refusal(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The body of an error, after checking what holds for all of them."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body: dict[str, Any] = response.json()
+    assert isinstance(body["error"], str) and body["error"]
+    assert isinstance(body["code"], str)
+    return body
