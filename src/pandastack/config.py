@@ -46,7 +46,7 @@ def read_config() -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as cause:
         raise PandastackError(
-            f"cannot read the configuration file {path}: {cause}", hint="mend the file or remove it"
+            f"cannot read the configuration file {path}: {cause}", hint="fix the file or remove it"
         ) from cause
     if not isinstance(content, dict):
         raise PandastackError(f"the configuration file {path} does not hold a JSON object")

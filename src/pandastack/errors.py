@@ -142,7 +142,7 @@ class ExecInterrupted(PandastackError):
     def __init__(
         self, message: str, *, partial_stdout: str = "", partial_stderr: str = "", process_id: str | None = None
     ) -> None:
-        super().__init__(message, hint=f"sandbox.processes.get({process_id!r}) knows" if process_id else None)
+        super().__init__(message, hint=f"sandbox.processes.get({process_id!r}) has its outcome" if process_id else None)
         self.partial_stdout = partial_stdout
         self.partial_stderr = partial_stderr
         self.process_id = process_id

@@ -36,7 +36,7 @@ def test_create_tells_that_it_waits(cli: Cli, wire: WireServer) -> None:
     wire.will(Reply(503, {"error": "no room"}, {"Retry-After": "0"}), Reply(201, RECORD))
     result = cli("sandbox", "create")
     assert result.stdout == "0b5f\n"
-    assert result.stderr.startswith("no room; trying again in")
+    assert result.stderr.startswith("no room; retrying in")
 
 
 def test_list_is_a_table_or_json(cli: Cli, wire: WireServer) -> None:

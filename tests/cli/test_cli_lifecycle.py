@@ -77,7 +77,7 @@ def test_fewer_copies_than_asked_for_are_an_error(cli: Cli, wire: WireServer) ->
     wire.will(Reply(201, {"children": [RECORD | {"id": "c1"}]}))
     result = cli("sandbox", "fork", "0b5f", "--count", "3")
     assert (result.exit_code, result.stdout) == (1, "c1\n")
-    assert result.stderr == "error: there was room for 1 of 3 copies only\n"
+    assert result.stderr == "error: only 1 of 3 copies fit\n"
 
 
 def test_promote(cli: Cli, wire: WireServer) -> None:

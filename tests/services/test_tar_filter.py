@@ -143,17 +143,17 @@ def test_a_damaged_archive_never_becomes_a_harmful_one(data: st.DataObject) -> N
         ([member("x" * 256, b"x")], "outside"),
         ([member("a/" * 2100 + "b", b"x")], "outside"),
         ([member(".", b"x")], "without a name"),
-        ([symlink("l", "/etc/passwd")], "leads out"),
-        ([symlink("l", "..")], "leads out"),
-        ([symlink("a/l", "../../x")], "leads out"),
-        ([symlink("a/l", "b/../../../x")], "leads out"),
-        ([symlink("l", "")], "leads out"),
-        ([symlink("a", "."), symlink("b", "a/..")], "leads out"),
-        ([symlink("d/a", ".."), symlink("d/b", "a/..")], "leads out"),
-        ([hardlink("h", "/etc/passwd")], "leads out"),
-        ([hardlink("h", "../x")], "leads out"),
-        ([hardlink("h", "not/there")], "leads out"),
-        ([symlink("l", "a"), hardlink("h", "l")], "leads out"),
+        ([symlink("l", "/etc/passwd")], "points outside"),
+        ([symlink("l", "..")], "points outside"),
+        ([symlink("a/l", "../../x")], "points outside"),
+        ([symlink("a/l", "b/../../../x")], "points outside"),
+        ([symlink("l", "")], "points outside"),
+        ([symlink("a", "."), symlink("b", "a/..")], "points outside"),
+        ([symlink("d/a", ".."), symlink("d/b", "a/..")], "points outside"),
+        ([hardlink("h", "/etc/passwd")], "points outside"),
+        ([hardlink("h", "../x")], "points outside"),
+        ([hardlink("h", "not/there")], "points outside"),
+        ([symlink("l", "a"), hardlink("h", "l")], "points outside"),
         ([directory("d"), symlink("l", "d"), member("l/x", b"x")], "behind a link"),
         ([symlink("l", "d"), member("l", b"x")], "behind a link"),
         ([symlink("l", "d"), directory("l")], "behind a link"),
@@ -194,7 +194,7 @@ def test_what_stands_in_padding_and_after_the_end_is_dropped() -> None:
 
 @pytest.mark.parametrize("data", [b"", archive(member("a", b"x" * 600))[:700], archive(member("a", b"x"))[:100]])
 def test_an_archive_that_ends_too_early_is_refused(data: bytes) -> None:
-    with pytest.raises(BadRequestError, match=r"too early|no tar archive"):
+    with pytest.raises(BadRequestError, match=r"too early|not a tar archive"):
         filtered(data)
 
 

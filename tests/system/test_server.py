@@ -65,7 +65,7 @@ def test_status_without_a_server(install: Install) -> None:
     nobody = install()
     said = nobody.cli("status", "--json")
     assert (said.returncode, json.loads(said.stdout)["running"]) == (1, False)
-    assert nobody.cli("down").stdout == "no server runs\n"
+    assert nobody.cli("down").stdout == "no server is running\n"
 
 
 def test_a_port_that_is_taken(server: Server, alone: Installation) -> None:
@@ -136,7 +136,7 @@ def test_a_killed_server_is_known_to_be_gone(alone: Installation) -> None:
     with alone.serving() as server:
         server.kill()
         assert alone.cli("status").returncode == 1
-        assert alone.cli("down").stdout == "no server runs\n"
+        assert alone.cli("down").stdout == "no server is running\n"
     with alone.serving():
         assert alone.cli("status").returncode == 0
 

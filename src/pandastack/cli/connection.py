@@ -25,7 +25,7 @@ def connect() -> Client:
 
 
 def _tell(event: CreateRetryEvent) -> None:
-    note(f"{event.error}; trying again in {event.delay_seconds:.0f} s")
+    note(f"{event.error}; retrying in {event.delay_seconds:.0f} s")
 
 
 def record_of(sandbox: Sandbox) -> dict[str, object]:

@@ -41,7 +41,7 @@ def publish(data: Path, url: str) -> None:
         if known.get("api_url") in (None, url) or known.get("token") == token:
             config.save_config(url, token)
             return
-        note(f"{config.config_file()} names another server, {known['api_url']}, and stays as it is")
+        note(f"{config.config_file()} names another server, {known['api_url']}, and is left unchanged")
     except PandastackError as error:
         note(str(error))
     note(f"to use this one, set PANDASTACK_API={url} and PANDASTACK_API_KEY to the token in {data / CLIENT_FILE}")

@@ -315,7 +315,7 @@ def _transport_errors() -> Iterator[None]:
         # Neither the kind nor the text of the cause belongs in the message: clients act on words like "timeout".
         log.warning("engine does not answer", cause=repr(error))
         broken = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
-        raise UnavailableError(f"the engine {'broke off its answer' if broken else 'does not answer'}") from error
+        raise UnavailableError(f"the engine {'aborted its answer' if broken else 'does not answer'}") from error
 
 
 def _error(response: httpx.Response) -> PandastackError:

@@ -111,7 +111,7 @@ class _Exchange:
         if self._request_error is not None:
             raise self._request_error
         if not self._complete:
-            raise httpx.RemoteProtocolError("the application broke off its response", request=self._request)
+            raise httpx.RemoteProtocolError("the application aborted its response", request=self._request)
 
     def abandon(self) -> None:
         """The caller wants no more of the response."""

@@ -33,7 +33,7 @@ class Answers:
         """Count an answer; GuestError when there was no question."""
         self._given += 1
         if self._given > max(self._asked, int(self._unasked)):
-            raise GuestError("the guest answers what nobody asked")
+            raise GuestError("the guest answered a request that was never made")
         self.payload = payload
         self.wake()
 

@@ -79,7 +79,7 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
                 if entries > ENTRIES_MAX or size > BYTES_MAX:
                     raise BadRequestError(
                         f"more than {ENTRIES_MAX} files differ from the template, or their names are too long",
-                        hint="delete what is not needed, or compare with commands in the sandbox",
+                        hint="delete files that you do not need, or compare with commands in the sandbox",
                     )
                 await anyio.lowlevel.checkpoint()
             _check(stream.result or {})
@@ -96,7 +96,7 @@ def _check(result: Fields) -> None:
             hint="`pandastack template build`, then create a new sandbox",
         )
     if number in (errno.ELOOP, errno.ENAMETOOLONG):
-        raise BadRequestError("the guest's directories are nested too deeply to list what has changed in them")
+        raise BadRequestError("the guest's directories are nested too deeply to list their changes")
     checked(result, "changes")
 
 
@@ -125,7 +125,7 @@ def _changed(fields: Fields) -> Changed:
     now = None if gone else _node(fields)
     template = _node(frames.decode_fields(_one(fields, EntryKey.BELOW))) if EntryKey.BELOW in fields else None
     if now is None and template is None:
-        raise GuestError("the guest listed the deletion of nothing")
+        raise GuestError("the guest listed a deletion without a path")
     return Changed(now, template, EntryKey.OPAQUE in fields and now is not None and now.kind == "d")
 
 
@@ -153,7 +153,7 @@ def _node(fields: Fields) -> Node:
 def _one(fields: Fields, key: int) -> bytes:
     values = fields.get(key, [])
     if len(values) != 1:
-        raise GuestError("the guest listed a file that is not described, or is twice")
+        raise GuestError("the guest listed a file without a description, or twice")
     return values[0]
 
 

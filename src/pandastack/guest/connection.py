@@ -93,7 +93,7 @@ class Connection:
         fields = frames.decode_fields(await self._answer(FrameType.RESUMED, timeout_s))
         if ResumedKey.ERROR in fields:
             reason = frames.text(fields, ResumedKey.ERROR)[:300]
-            raise GuestError(f"the guest did not take on its identity: {reason}")
+            raise GuestError(f"the guest did not apply its identity: {reason}")
         if not identity.still:  # the correction would let programs go on
             await self._correct_clock(time.monotonic() - sent, timeout_s)
 
@@ -153,7 +153,7 @@ class Connection:
         (self._outbox if self._held is None else self._held).append(data)
         self._outbox_size += len(data)
         if self._outbox_size > _OUTBOX_MAX:
-            self._fail(GuestError("the guest does not read its channel"))
+            self._fail(GuestError("the guest has stopped reading its channel"))
         self._outbox_filled.set()
 
     @contextmanager
@@ -163,7 +163,7 @@ class Connection:
         if len(request) > frames.PAYLOAD_MAX:
             raise BadRequestError("the request is too long for the guest", hint="arguments and environment: 64 KiB")
         if len(self._streams) >= _STREAMS_MAX:
-            raise GuestError("the guest does not end its operations")
+            raise GuestError("the guest does not finish its operations")
         stream = Stream(self._next_number(), self.post)
         self._streams[stream.number] = stream
         self.post(frames.encode(FrameType.OPEN, stream.number, request))
@@ -257,7 +257,7 @@ class Connection:
 
     def _forget_streams(self) -> None:
         for stream in self._streams.values():
-            stream.on_failure(GuestError("the guest was resumed: what ran before is detached"))
+            stream.on_failure(GuestError("the guest was resumed: earlier streams are detached"))
         self._streams.clear()
 
     def _fail(self, error: PandastackError) -> None:

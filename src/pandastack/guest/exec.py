@@ -94,7 +94,7 @@ class Process:
                 self._result = exec_result(checked(self._stream.result or {}, "command"))
                 return
             if item[0] is FrameType.AT:
-                raise GuestError("the guest skipped output that was asked for")
+                raise GuestError("the guest skipped output that was requested")
             yield (STDERR if item[0] is FrameType.DATA_ERR else STDOUT), item[1]
 
     async def wait(self) -> ExecResult:

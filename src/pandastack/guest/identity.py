@@ -35,7 +35,7 @@ def environment(env: Mapping[str, str]) -> list[bytes]:
     """``KEY=value`` for each variable; BadRequestError for a name or value that no process can have."""
     for key, value in env.items():
         if not key or "=" in key or "\0" in key or "\0" in value:
-            raise BadRequestError(f"{key!r} cannot be an environment variable", field="env")
+            raise BadRequestError(f"{key!r} is not a valid environment variable", field="env")
     return [f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in env.items()]
 
 

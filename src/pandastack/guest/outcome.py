@@ -50,5 +50,5 @@ def encoded(value: str, field: str) -> bytes:
     except UnicodeEncodeError as error:
         raise BadRequestError(f"{field} is not valid text", field=field) from error
     if b"\0" in data:
-        raise BadRequestError(f"{field} contains a zero byte", field=field)
+        raise BadRequestError(f"{field} contains a NUL byte", field=field)
     return data

@@ -128,7 +128,7 @@ async def start(connection: Connection, request: ExecRequest) -> ProcessRecord:
             await stream.send(script, DEADLINE_GRACE_S)
         fields = await _finish(stream, "command")
     if ResultKey.RECORD not in fields:
-        raise GuestError("the guest sent no record")
+        raise GuestError("the guest sent no process record")
     return _record(fields[ResultKey.RECORD][-1])
 
 
@@ -140,7 +140,7 @@ async def records(connection: Connection, process: str | None = None) -> tuple[l
         while (chunk := await _next(stream)) is not None:
             found += [_record(value) for value in frames.decode_fields(chunk[1]).get(ResultKey.RECORD, [])]
             if len(found) > RECORDS_MAX:
-                raise GuestError("the guest does not end its list of processes")
+                raise GuestError("the guest's list of processes does not end")
         fields = checked(stream.result or {}, f"process {process}")
     kept = Retention(*(frames.integer(fields, key) for key in _RETENTION))
     return sorted(found, key=lambda each: each.started_at), kept

@@ -37,7 +37,7 @@ class Stream:
         """Keep a chunk; a guest that sends more than it has credit for broke the protocol."""
         self._may_receive -= len(payload)
         if self._may_receive < 0 or not payload:
-            raise GuestError("the guest sent more than it may")
+            raise GuestError("the guest sent more than its window allows")
         if not self._abandoned:
             self._chunks.append((kind, payload))
             self._notify()
@@ -46,7 +46,7 @@ class Stream:
         """The guest consumed ``count`` bytes."""
         self._may_send += count
         if self._may_send > WINDOW:
-            raise GuestError("the guest gave credit for bytes it did not get")
+            raise GuestError("the guest gave credit for bytes that it was never sent")
         self._notify()
 
     def on_result(self, fields: Fields) -> None:

@@ -149,9 +149,9 @@ class Context:
         try:
             real = path.resolve(strict=True)
         except (OSError, RuntimeError) as error:
-            raise BadRequestError(f"{name}: the link leads nowhere") from error
+            raise BadRequestError(f"{name}: the link is broken") from error
         if not real.is_relative_to(self.root.resolve()):
-            raise BadRequestError(f"{name} leads out of the build context", hint="copy the file into the context")
+            raise BadRequestError(f"{name} points outside the build context", hint="copy the file into the context")
         return _member(name, real)
 
     def below(self, directory: ContextFile) -> Iterator[tuple[str, ContextFile]]:

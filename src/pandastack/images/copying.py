@@ -54,7 +54,9 @@ def place(
     target = posixpath.normpath(destination)
     into = destination.endswith(("/", "/.")) or target in directories
     if len(names) > 1 and not destination.endswith(("/", "/.")) and target not in directories:
-        raise BadRequestError(f"several sources need a folder: {destination}", hint="end the destination with /")
+        raise BadRequestError(
+            f"several sources need a folder as destination: {destination}", hint="end the destination with /"
+        )
     placed: dict[str, Placed] = {}
     for name in names:
         for item in _place_one(context, name, target, into=into, add=add):

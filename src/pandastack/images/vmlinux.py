@@ -81,7 +81,7 @@ def load_order(
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
-            raise BuildError(f"kernel modules need each other in a circle: {' → '.join((*path, name))}")
+            raise BuildError(f"kernel modules depend on each other in a circle: {' → '.join((*path, name))}")
         if name in builtin or name in order:
             return
         for need in depends(name):

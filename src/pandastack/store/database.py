@@ -99,8 +99,8 @@ def _async_url(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError as error:
         raise ServerError(
-            "the database URL cannot be understood",
-            hint="it looks like sqlite:////var/lib/pandastack/control.db",
+            "the database URL is invalid",
+            hint="for example sqlite:////var/lib/pandastack/control.db",
         ) from error
     return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
 

@@ -59,5 +59,5 @@ async def usage(request: Request, sandbox_id: str) -> Response:
     plane, workspace = plane_of(request), workspace_of(request)
     used: dict[str, Any] = await plane.sandboxes.usage(workspace, sandbox_id)
     if not used:
-        raise NotFoundError(f"no usage is known of sandbox {sandbox_id[:64]}")
+        raise NotFoundError(f"no usage is known for sandbox {sandbox_id[:64]}")
     return json_response(used)

@@ -143,7 +143,7 @@ async def _first_offset(records: AsyncIterator[Record]) -> int:
             return record.offset
         if isinstance(record, ExecResult) and record.error:
             raise from_body(0, {"error": record.error, "code": record.code})
-    raise UnavailableError("the guest did not say where the output begins")
+    raise UnavailableError("the guest did not report where the output begins")
 
 
 async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes]:

@@ -69,7 +69,7 @@ def fork(
             children = [sandboxes.fork(sandbox_id)] if count == 1 else sandboxes.fork_tree(sandbox_id, count)
     result([record_of(each) for each in children], "\n".join(each.id for each in children), as_json=json)
     if len(children) < count:
-        report(CapacityError(f"there was room for {len(children)} of {count} copies only"), json)
+        report(CapacityError(f"only {len(children)} of {count} copies fit"), json)
         raise typer.Exit(1)
 
 

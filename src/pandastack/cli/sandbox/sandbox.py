@@ -144,7 +144,7 @@ for _name, _function in {**lifecycle.COMMANDS, **timeline.COMMANDS}.items():
 def _command(words: list[str]) -> str:
     words = words[1:] if words[0] == "--" else words
     if not words:
-        raise typer.BadParameter("there is no command", param_hint="COMMAND")
+        raise typer.BadParameter("no command given", param_hint="COMMAND")
     return words[0] if len(words) == 1 else shlex.join(words)
 
 

@@ -117,9 +117,9 @@ class Terminal:
                 return
             if lost_at is None:
                 lost_at = loop.time()
-                note("\r\n[pandastack: the connection broke; trying again]\r")
+                note("\r\n[pandastack: the connection broke; retrying]\r")
             if loop.time() - lost_at > RETRY_SECONDS:
-                raise ConnectionError("the connection is lost", hint=f"--attach {self._query['id']} goes on with it")
+                raise ConnectionError("the connection is lost", hint=f"--attach {self._query['id']} reattaches to it")
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _once(self) -> bool:

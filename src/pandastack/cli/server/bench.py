@@ -139,5 +139,5 @@ def _server(data: Path) -> tuple[str, str]:
 
     server, token = daemon.find(data), credentials.first_token(data)
     if server is None or token is None:
-        raise PandastackError(f"no server runs for {data}", hint="start one: pandastack up --detach")
+        raise PandastackError(f"no server is running for {data}", hint="start one: pandastack up --detach")
     return server.url, token

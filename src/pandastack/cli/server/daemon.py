@@ -124,6 +124,6 @@ def stop(server: Server) -> None:
     finally:
         os.close(fd)
     raise PandastackError(
-        f"the server did not end within {STOP_DEADLINE:g} s and was killed",
-        hint="the next `pandastack up` takes over the sandboxes that still run",
+        f"the server did not stop within {STOP_DEADLINE:g} s and was killed",
+        hint="the next `pandastack up` takes over the sandboxes that are still running",
     )

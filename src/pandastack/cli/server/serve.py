@@ -57,7 +57,7 @@ def down(data_dir: DataDir = None, json: Json = False) -> None:
     if json:
         print_json({"stopped": server is not None})
     else:
-        typer.echo("stopped" if server else "no server runs")
+        typer.echo("stopped" if server else "no server is running")
 
 
 def status(data_dir: DataDir = None, json: Json = False) -> None:
@@ -83,7 +83,7 @@ def status(data_dir: DataDir = None, json: Json = False) -> None:
 
 def _status_text(facts: dict[str, object]) -> str:
     if not facts["running"]:
-        return f"no server runs for {facts['data_dir']}\nstart one: pandastack up"
+        return f"no server is running for {facts['data_dir']}\nstart one: pandastack up"
     health = facts["health"]
     assert isinstance(health, dict)
     engine = health.get("checks", {}).get("engine", {})

@@ -72,7 +72,7 @@ class BuildMachine:
             case DirectoryAction():
                 await self._shell(f"mkdir -p {shlex.quote(action.path)}", what)
             case _:
-                raise BuildError(f"{what}: cannot be carried out")
+                raise BuildError(f"{what}: cannot be run")
 
     async def _run(self, action: RunAction, what: str) -> None:
         await self._shell(f"mkdir -p {shlex.quote(action.cwd)}", what)
@@ -103,7 +103,7 @@ class BuildMachine:
             async for chunk in self._channel.read_file("/var/lib/dpkg/status"):
                 status += chunk
                 if len(status) > STATUS_LIMIT:
-                    raise BuildError("the list of installed packages is too long to be true")
+                    raise BuildError("the list of installed packages is implausibly long")
         except NotFoundError:
             return {}
         return installed(status.decode("utf-8", "replace"))

@@ -63,5 +63,5 @@ def image_size(path: Path) -> int:
     magic, block_bits, blocks = fields[0], fields[3], fields[9]
     size = blocks << block_bits if 9 <= block_bits <= 16 else 0
     if magic != _MAGIC or not 0 < size <= path.stat().st_size:
-        raise BuildError("packing the root made no usable image")
+        raise BuildError("packing the root file system made no usable image")
     return size

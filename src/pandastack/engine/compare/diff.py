@@ -117,9 +117,9 @@ def _check_kinship(origins: list[Origin]) -> None:
     for each in origins[1:]:
         if not first.image.samefile(each.image):
             raise BadRequestError(
-                f"these are states of different templates: {first.name!r} and {each.name!r}"
+                f"the states are of different templates: {first.name!r} and {each.name!r}"
                 if first.name != each.name
-                else f"these are states of different builds of the template {first.name!r}",
+                else f"the states are of different builds of the template {first.name!r}",
                 field="from",
                 hint="only sandboxes and snapshots that were made from the same build of a template can be compared",
             )

@@ -42,7 +42,7 @@ def _address(request: Request) -> tuple[str | None, int | None]:
             raise BadRequestError("path must be absolute", field="path")
         return path, None
     if not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise BadRequestError(f"{port[:20]!r} is no port", field="port")
+        raise BadRequestError(f"port: must be between 1 and 65535, not {port[:20]!r}", field="port")
     return None, int(port)
 
 

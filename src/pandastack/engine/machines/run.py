@@ -118,7 +118,9 @@ async def _run(
             raise failure from (None if failure is error else error)
         death.reason = death.reason or str(failure)
     finally:
-        prepared.fail(GuestError(f"the machine ended before its guest was ready: {death.reason or 'engine stops'}"))
+        prepared.fail(
+            GuestError(f"the machine ended before its guest was ready: {death.reason or 'the engine is stopping'}")
+        )
         if sandbox is not None:
             sandbox.failure = death.reason
             resources.ended(sandbox)

@@ -206,7 +206,7 @@ class Lifecycle:
         sandbox = self._engine.find(sandbox_id)
         async with sandbox.lock if sandbox else self._unknown:
             if self._engine.find(sandbox_id) is not sandbox:
-                raise ConflictError(f"sandbox {sandbox_id} has become another meanwhile", hint="try again")
+                raise ConflictError(f"sandbox {sandbox_id} was replaced during the operation", hint="try again")
             yield sandbox
 
     def _lost(self, sandbox_id: str, snapshot_id: str) -> SandboxSpec:

@@ -87,7 +87,7 @@ async def run(
     status = process.returncode
     assert status is not None
     if max(len(out), len(err)) > OUTPUT_LIMIT:
-        raise CommandError(words, f"printed more than {OUTPUT_LIMIT // 2**20} MiB and was ended")
+        raise CommandError(words, f"printed more than {OUTPUT_LIMIT // 2**20} MiB and was killed")
     if check and status != 0:
         raise CommandError(words, describe_status(status), bytes(err.strip() or out))
     return Completed(tuple(words), status, bytes(out), bytes(err))

@@ -65,9 +65,9 @@ class Kernels:
             try:
                 return await ShellKernel.start(language)
             except FileNotFoundError:
-                raise Refusal("missing", f"there is no {language} here") from None
+                raise Refusal("missing", f"{language} is not installed") from None
         if not python:
-            raise Refusal("missing", "there is no IPython here")
+            raise Refusal("missing", "IPython is not installed")
         self.replenish()
         kernel, self._next = self._next, None
         try:
@@ -176,7 +176,7 @@ class Server:
                 await self._within(session, request, cell)
             except EOFError:
                 cell.restarted = True
-                cell.error = cell.error or "the interpreter ended; the session goes on with a new one"
+                cell.error = cell.error or "the interpreter exited; the session continues with a new one"
                 cell.exit = cell.exit or 1
                 await self._replace(session)
             self._kernels.replenish()

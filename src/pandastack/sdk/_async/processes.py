@@ -55,7 +55,7 @@ class AsyncProcess:
             if self.info.exit_code is not None:
                 return self.info.exit_code
             if end is not None and time.monotonic() >= end:
-                raise TimeoutError(f"process {self.id} still runs after {timeout_seconds:g} s")
+                raise TimeoutError(f"process {self.id} is still running after {timeout_seconds:g} s")
 
     async def output(self, stream: str = "stdout", offset: int = 0) -> bytes:
         """What it has written until now to ``stdout`` or ``stderr``, from ``offset`` on (negative: from the end)."""

@@ -84,9 +84,9 @@ def parsed(line: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise GuestError("the guest's kernels answer with what is no JSON") from error
+        raise GuestError("the guest returned invalid JSON") from error
     if not isinstance(answer, dict):
-        raise GuestError("the guest's kernels answer with what is no object")
+        raise GuestError("the guest returned JSON that is not an object")
     if isinstance(answer.get("code"), str):
         raise _refusal(answer["code"], clean(answer.get("error"))[:500])
     return answer
@@ -100,9 +100,11 @@ def _refusal(code: str, message: str) -> PandastackError:
             return QuotaError(message, hint="delete a session that is no longer needed")
         case "missing":
             hint = "python: the template code-interpreter; node: a template of your own with nodejs; bash: any template"
-            return BadRequestError(f"language: this sandbox's template cannot, {message}", hint=hint, field="language")
+            return BadRequestError(
+                f"language: not available in this sandbox's template: {message}", hint=hint, field="language"
+            )
         case _:
-            return ServerError(f"the kernels failed: {message}")
+            return ServerError(f"the code session failed: {message}")
 
 
 def session(value: Any) -> Session:
@@ -190,4 +192,4 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _malformed(name: str) -> GuestError:
-    return GuestError(f"the guest's kernels sent a malformed {name}")
+    return GuestError(f"the guest's code server sent a malformed {name}")

@@ -88,7 +88,9 @@ class Repl:
         known = guest_answers.LANGUAGES.get(language)
         if known is None:
             hint = f"sessions: {', '.join(dict.fromkeys(guest_answers.LANGUAGES.values()))}; others run in POST …/repl"
-            raise BadRequestError(f"language: there are no sessions in {language[:40]!r}", hint=hint, field="language")
+            raise BadRequestError(
+                f"language: no sessions are available for {language[:40]!r}", hint=hint, field="language"
+            )
         request = {"op": "open", "id": str(uuid.uuid4()), "language": known}
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             try:
@@ -153,7 +155,7 @@ class Repl:
             ended = [record async for record in records if isinstance(record, ExecResult)]
         if not ended or ended[0].exit_code != 0:
             hint = "create the sandbox from the template code-interpreter"
-            raise BadRequestError("this sandbox's template has no kernels", hint=hint, field="language")
+            raise BadRequestError("this sandbox's template does not support code sessions", hint=hint, field="language")
 
     async def _ask(
         self, sandbox: SandboxRecord, request: Mapping[str, Any], seconds: float = ANSWER_SECONDS
@@ -176,13 +178,13 @@ def _deadline(seconds: float) -> Iterator[None]:
         with anyio.fail_after(seconds):
             yield
     except TimeoutError as error:
-        raise GuestError("the guest's kernels do not answer") from error
+        raise GuestError("the guest's code server does not answer") from error
 
 
 async def _next(answers: AsyncIterator[bytes]) -> dict[str, Any]:
     line = await anext(answers, None)
     if line is None:
-        raise GuestError("the guest's kernels ended the connection without an answer")
+        raise GuestError("the guest's code server closed the connection without an answer")
     if len(line) < _PARSED_HERE:
         return guest_answers.parsed(line)
     return await anyio.to_thread.run_sync(partial(guest_answers.parsed, line))

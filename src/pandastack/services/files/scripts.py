@@ -81,7 +81,7 @@ async def output_of(records: AsyncIterator[Record], path: str, fine: tuple[int, 
 
 def _check(result: ExecResult, complaints: bytes, path: str, fine: tuple[int, ...]) -> None:
     if result.timed_out:
-        raise ServerError(f"{path}: it took too long and was ended")
+        raise ServerError(f"{path}: it took too long and was killed")
     if result.error:
         raise ServerError(result.error)
     if result.exit_code in fine:

@@ -61,7 +61,7 @@ class TarFilter:
         """The archive has no more bytes. Raises :class:`BadRequestError` when it should have."""
         if not self.ended:
             begun = self.members or self._buffer
-            raise BadRequestError("the tar archive ends too early" if begun else "this is no tar archive: it is empty")
+            raise BadRequestError("the tar archive ends too early" if begun else "not a tar archive: it is empty")
 
     def _pieces(self) -> Iterator[bytes]:
         while not self.ended:
@@ -104,7 +104,7 @@ class TarFilter:
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise BadRequestError(f"this is no tar archive: {error}") from error
+            raise BadRequestError(f"not a tar archive: {error}") from error
         if info.type in _EXTRA:
             if not 0 <= info.size <= _MOST_EXTRA:
                 raise BadRequestError("the tar archive has a header that is too long")
@@ -131,7 +131,7 @@ class TarFilter:
         if kind is None:
             raise refusal(name, "neither a file, a directory nor a link")
         if not size.isdecimal() or int(size) > _MOST_SIZE:
-            raise refusal(name, "of an impossible size")
+            raise refusal(name, "of an invalid size")
         self.members += 1
         if self.members > MOST_MEMBERS:
             raise BadRequestError(f"the tar archive has more than {MOST_MEMBERS} members")
@@ -153,12 +153,12 @@ class TarFilter:
         """``name`` as one below the directory, by no way through a link of this archive; empty for itself."""
         parts = _parts(name)
         if parts is None:
-            raise refusal(name, "outside of the directory")
+            raise refusal(name, "outside the directory")
         if not parts and kind != tarfile.DIRTYPE:
             raise refusal(name, "without a name")
         for length in range(1, len(parts) + 1):
             if "/".join(parts[:length]) in self._links:
-                raise refusal(name, "behind a link of the same archive")
+                raise refusal(name, "behind a link in the same archive")
         return "/".join(parts)
 
     def _link(self, made: tarfile.TarInfo, target: str) -> bool:
@@ -172,7 +172,9 @@ class TarFilter:
             absolute = target.startswith("/") or not target
             safe, made.linkname = not absolute and _stays_inside(place, target), target
         if not safe and not self._skip_links:
-            raise refusal(made.name, f"a link that leads out, to {target[:100]!r}", "links=skip leaves such links out")
+            raise refusal(
+                made.name, f"a link that points outside the archive, to {target[:100]!r}", "links=skip omits such links"
+            )
         if safe:
             (self._links if made.type == tarfile.SYMTYPE else self._files).add(made.name)
         return safe

@@ -63,7 +63,7 @@ def change(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         told = None
     if not isinstance(told, dict) or told.get("type") not in KINDS:
-        raise GuestError("the guest's watch sent what is no change")
+        raise GuestError("the guest's watch sent a malformed change")
     known: dict[str, Any] = {"type": told["type"], "is_dir": told.get("is_dir") is True}
     return known | {key: _text(told[key]) for key in ("path", "from") if isinstance(told.get(key), str) and told[key]}
 

@@ -154,8 +154,8 @@ class Streams:
         count = self._open.get(sandbox_id, 0)
         if count >= self._most:
             raise QuotaError(
-                f"sandbox {sandbox_id} has {count} commands and views open already",
-                hint="end some, or let the operator raise PANDASTACK_MAX_STREAMS",
+                f"sandbox {sandbox_id} already has {count} commands and views open",
+                hint="end some, or ask the operator to raise PANDASTACK_MAX_STREAMS",
             )
         self._open[sandbox_id] = count + 1
         try:

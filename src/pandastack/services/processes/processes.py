@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal as signals
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -75,7 +76,7 @@ class Processes:
             raise BadRequestError("cmd: must not be empty", field="cmd")
         for name, text in (("cmd", cmd), ("cwd", body.get("cwd") or ""), ("user", body.get("user") or "")):
             if "\0" in text or (name != "cmd" and len(text) > _MAX_TEXT):
-                raise BadRequestError(f"{name}: must have no NUL character and be shorter than 4096", field=name)
+                raise BadRequestError(f"{name}: must be shorter than 4096 characters, without NUL", field=name)
         if (cwd := body.get("cwd")) and not cwd.startswith("/"):
             raise BadRequestError("cwd: must be absolute", field="cwd")
         if not math.isfinite(seconds) or not 0 <= seconds <= self._settings.max_command_seconds:
@@ -129,8 +130,8 @@ class Processes:
         running = sum(bool(each.get("running")) for each in found)
         if running >= self._settings.max_processes:
             raise QuotaError(
-                f"sandbox {sandbox_id} runs {running} processes already",
-                hint="end some, or let the operator raise PANDASTACK_MAX_PROCESSES",
+                f"sandbox {sandbox_id} already runs {running} processes",
+                hint="end some, or ask the operator to raise PANDASTACK_MAX_PROCESSES",
             )
 
     async def check(self, workspace: str, sandbox_id: str, *, running: bool = False) -> None:
@@ -246,13 +247,11 @@ class Processes:
 
 def checked_signal(signal: int | str) -> int:
     """A signal's number: 1 to 64, or a name such as ``TERM`` or ``SIGTERM``."""
-    if isinstance(signal, str) and not signal.isdecimal():
-        name = signal.upper().removeprefix("SIG")
-        number = getattr(signals, f"SIG{name}", None) if name.isalnum() else None
-    else:
-        number = int(signal)
-    if number is None or not 1 <= number <= 64:
-        raise BadRequestError(f"signal: {str(signal)[:32]} is none", field="signal", hint="such as TERM, KILL or 15")
+    text = str(signal)[:32]
+    name = text.upper().removeprefix("SIG")
+    number = int(text) if re.fullmatch("[0-9]{1,2}", text) else signals.Signals.__members__.get(f"SIG{name}", 0)
+    if not 1 <= number <= 64:
+        raise BadRequestError(f"signal: unknown signal {text}", field="signal", hint="such as TERM, KILL or 15")
     return int(number)
 
 
@@ -266,7 +265,7 @@ def checked_size(rows: int, cols: int) -> tuple[int, int]:
 def _checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
     for key, value in env.items():
         if not key or "=" in key or "\0" in key + value:
-            raise BadRequestError(f"env: {key[:64]!r} cannot be a variable", field="env")
+            raise BadRequestError(f"env: {key[:64]!r} is not a valid variable", field="env")
     if sum(len(key) + len(value) for key, value in env.items()) > _MAX_ENV_BYTES:
         raise BadRequestError(f"env: must not be longer than {_MAX_ENV_BYTES} bytes", field="env")
     return env

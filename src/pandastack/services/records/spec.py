@@ -115,7 +115,7 @@ def unknown_template(name: str) -> BadRequestError:
 
 def _checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
     if sum(len(key) + len(text) for key, text in metadata.items()) > _MAX_METADATA:
-        raise BadRequestError(f"metadata: over {_MAX_METADATA} characters altogether", field="metadata")
+        raise BadRequestError(f"metadata: over {_MAX_METADATA} characters in total", field="metadata")
     return metadata
 
 

@@ -165,7 +165,7 @@ def _checked(count: int) -> int:
 
 def _made(machine: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if machine is None:
-        raise ServerError("the engine said nothing of this fork")
+        raise ServerError("the engine did not report on this fork")
     if "error" in machine:
         raise from_body(int(machine.get("status") or 500), machine)
     return machine
