@@ -211,8 +211,8 @@ async def test_a_command_is_followed_by_a_checkpoint(api: Api) -> None:
     api.engine.refusals["snapshot"] = ServerError("no room")
     assert (await api.http.post(f"{path}/exec", json={"cmd": "echo \x1b[2J"})).status_code == 200
     plane = api.app.state.plane
-    while plane.timeline._due_at(plane.registry.get(made.json()["id"])) is not None:
-        await plane.timeline.look()
+    while plane.automatic._due_at(plane.registry.get(made.json()["id"])) is not None:
+        await plane.automatic.look()
     assert (await api.http.get(f"{path}/checkpoints")).json() == {"checkpoints": []}
     del api.engine.refusals["snapshot"]
     assert (await api.http.post(f"{path}/exec", json={"cmd": "echo two"})).status_code == 200

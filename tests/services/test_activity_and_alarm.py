@@ -5,6 +5,7 @@ import pytest
 
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.alarm import Alarm
+from pandastack.services.records.bus import Bus
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +20,7 @@ class Clock:
 
 def test_idle_time_grows_from_the_last_use() -> None:
     clock = Clock()
-    activity = Activity(clock)
+    activity = Activity(Bus(), clock)
     activity.start("a", at=990.0)
     assert activity.idle_seconds("a") == 10
     with activity.hold("a"):
@@ -30,7 +31,7 @@ def test_idle_time_grows_from_the_last_use() -> None:
 
 def test_an_operation_counts_for_as_long_as_it_runs_even_beside_shorter_ones() -> None:
     clock = Clock()
-    activity = Activity(clock)
+    activity = Activity(Bus(), clock)
     activity.start("a")
     with activity.hold("a"):
         with activity.hold("a"):
@@ -45,7 +46,7 @@ def test_an_operation_counts_for_as_long_as_it_runs_even_beside_shorter_ones() -
 
 def test_only_clocks_that_moved_are_saved_and_only_once() -> None:
     clock = Clock()
-    activity = Activity(clock)
+    activity = Activity(Bus(), clock)
     activity.start("a")
     activity.start("b")
     with activity.hold("a"):
@@ -55,7 +56,7 @@ def test_only_clocks_that_moved_are_saved_and_only_once() -> None:
 
 
 def test_an_operation_that_outlives_its_sandbox_leaves_nothing() -> None:
-    activity = Activity(Clock())
+    activity = Activity(Bus(), Clock())
     activity.start("a")
     with activity.hold("a"):
         activity.forget("a")

@@ -19,7 +19,7 @@ from pandastack.errors import (
     UnavailableError,
 )
 from pandastack.services import ControlPlane, open_control_plane
-from pandastack.services.records.spec import NewSandbox
+from pandastack.services.records.spec import LifecyclePatch, NewSandbox
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.support.plane import BASE, QUICK, WORKSPACE, event_types, put, running, stored, until_removed, used
 
@@ -150,7 +150,7 @@ async def test_an_idle_sandbox_is_deleted_but_not_one_in_use_or_persistent(plane
 async def test_a_shorter_limit_takes_effect_at_once(plane: ControlPlane) -> None:
     record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", 3600))
     await anyio.wait_all_tasks_blocked()
-    changed = await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, 0, None)
+    changed = await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, LifecyclePatch(ttl_seconds=0))
     assert (changed.ttl_seconds, changed.persistent) == (0, False)
     await until_removed(plane, record.id)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandastack.services.records.command_log import BURST_SECONDS, COMMANDS, SETTLE_SECONDS, History, Ran, one_line
+from pandastack.services.records.command_log import BURST_SECONDS, COMMANDS, SETTLE_SECONDS, CommandLog, Ran, one_line
 
 BOX = "box"
 
@@ -25,30 +25,28 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def history(clock: Clock) -> History:
-    return History(clock)
+def history(clock: Clock) -> CommandLog:
+    return CommandLog(clock)
 
 
-def run(history: History, *commands: str) -> None:
+def run(history: CommandLog, *commands: str) -> None:
     for command in commands:
         history.began(BOX, command)
         history.ended(BOX)
 
 
-def test_a_burst_settles_after_its_last_command(history: History, clock: Clock) -> None:
-    told: list[float] = []
-    history.on_end = told.append
+def test_a_burst_settles_after_its_last_command(history: CommandLog, clock: Clock) -> None:
     assert history.settled_at(BOX) is None
     history.began(BOX, "first")
     assert history.settled_at(BOX) is None
     history.ended(BOX)
-    assert history.settled_at(BOX) == told[0] == clock.now + SETTLE_SECONDS
+    assert history.settled_at(BOX) == clock.now + SETTLE_SECONDS
     clock.now += 0.1
     run(history, "second")
     assert history.settled_at(BOX) == clock.now + SETTLE_SECONDS
 
 
-def test_neither_a_long_command_nor_an_endless_burst_puts_it_off_for_ever(history: History, clock: Clock) -> None:
+def test_neither_a_long_command_nor_an_endless_burst_puts_it_off_for_ever(history: CommandLog, clock: Clock) -> None:
     history.began(BOX, "serve for ever")
     run(history, "short")
     latest = clock.now + BURST_SECONDS
@@ -59,7 +57,7 @@ def test_neither_a_long_command_nor_an_endless_burst_puts_it_off_for_ever(histor
     assert history.settled_at(BOX) == latest
 
 
-def test_what_begins_during_a_checkpoint_is_in_the_next(history: History) -> None:
+def test_what_begins_during_a_checkpoint_is_in_the_next(history: CommandLog) -> None:
     run(history, "one", "two")
     ran = history.attempt(BOX)
     assert ran == Ran(("one", "two"), 2)
@@ -71,7 +69,7 @@ def test_what_begins_during_a_checkpoint_is_in_the_next(history: History) -> Non
     assert history.attempt(BOX) == Ran(("three",), 1)
 
 
-def test_a_failed_checkpoint_is_not_tried_again_but_loses_nothing(history: History) -> None:
+def test_a_failed_checkpoint_is_not_tried_again_but_loses_nothing(history: CommandLog) -> None:
     run(history, "one")
     history.attempt(BOX)
     assert history.settled_at(BOX) is None
@@ -79,7 +77,7 @@ def test_a_failed_checkpoint_is_not_tried_again_but_loses_nothing(history: Histo
     assert history.attempt(BOX) == Ran(("one", "two"), 2)
 
 
-def test_only_the_last_are_kept_and_all_are_counted(history: History) -> None:
+def test_only_the_last_are_kept_and_all_are_counted(history: CommandLog) -> None:
     run(history, *map(str, range(COMMANDS + 30)))
     ran = history.attempt(BOX)
     assert (ran.count, ran.commands) == (COMMANDS + 30, tuple(map(str, range(30, COMMANDS + 30))))
@@ -88,7 +86,7 @@ def test_only_the_last_are_kept_and_all_are_counted(history: History) -> None:
     assert history.attempt(BOX) == Ran(("during",), 1)
 
 
-def test_a_rewind_and_an_end_forget(history: History) -> None:
+def test_a_rewind_and_an_end_forget(history: CommandLog) -> None:
     history.began(BOX, "one")
     history.undone(BOX)
     history.ended(BOX)

@@ -10,7 +10,7 @@ import pytest
 
 from pandastack.errors import ConflictError, ServerError, StorageFullError
 from pandastack.services import ControlPlane, Settings
-from pandastack.services.records.spec import NewSandbox
+from pandastack.services.records.spec import LifecyclePatch, NewSandbox
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.support.plane import (
     BASE,
@@ -114,14 +114,14 @@ async def test_at_the_idle_limit_it_may_hibernate_and_is_kept(plane: ControlPlan
     await until(plane, record.id, "sandbox.hibernated")
     kept = plane.sandboxes.get(WORKSPACE, record.id)
     assert (kept.status, plane.sandboxes.expires_at(kept)) == ("hibernated", None)
-    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, None, None, "delete")
+    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, LifecyclePatch(on_expire="delete"))
     await until_removed(plane, record.id)
 
 
 async def test_a_hibernated_sandbox_is_deleted_at_its_limit(plane: ControlPlane, engine: ScriptedEngine) -> None:
     record = await plane.sandboxes.create(WORKSPACE, BASE)
     await plane.lifecycle.hibernate(WORKSPACE, record.id)
-    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, 0, None)
+    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, LifecyclePatch(ttl_seconds=0))
     await until_removed(plane, record.id)
     assert engine.machines == {}
 
@@ -219,16 +219,27 @@ async def test_automatic_checkpoints_need_activity_and_never_wake(plane: Control
     record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", checkpoint_every=1))
     old = replace(record, created_at=record.created_at - 100)
     plane.registry._records[record.id] = old
-    await plane.timeline.look()
+    await plane.automatic.look()
     assert len(await plane.timeline.checkpoints(WORKSPACE, record.id)) == 1
-    plane.timeline._looked_at[record.id] -= 100
-    plane.sandboxes._activity.start(record.id, plane.timeline._looked_at[record.id])
-    await plane.timeline.look()
+    log = plane.activity.command_log._logs[record.id]
+    log.attempted_at -= 100
+    plane.activity.start(record.id, log.attempted_at)
+    await plane.automatic.look()
     assert len(named(engine, "snapshot")) == 1
     await plane.lifecycle.hibernate(WORKSPACE, record.id)
-    await plane.timeline.look()
+    await plane.automatic.look()
     assert len(named(engine, "snapshot")) == 1
     assert named(engine, "wake") == []
+
+
+async def test_an_idle_sandbox_is_looked_at_again_when_it_is_used(plane: ControlPlane) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", checkpoint_every=1))
+    plane.registry._records[record.id] = replace(record, created_at=record.created_at + 100)
+    plane.activity.start(record.id, record.created_at)
+    assert plane.automatic._next() == float("inf")
+    plane.registry._records[record.id] = replace(record, created_at=record.created_at - 100)
+    await used(plane, record.id)
+    await until(plane, record.id, "checkpoint.taken")
 
 
 async def execute(plane: ControlPlane, sandbox_id: str, *commands: str) -> None:
@@ -243,7 +254,7 @@ async def test_commands_in_quick_succession_become_one_checkpoint(plane: Control
     (checkpoint,) = await plane.timeline.checkpoints(WORKSPACE, record.id)
     assert (checkpoint.label, checkpoint.automatic) == ("three", True)
     assert (list(checkpoint.commands), checkpoint.command_count) == (["one", "two\\nlines", "three"], 3)
-    await plane.timeline.look()
+    await plane.automatic.look()
     assert len(named(engine, "snapshot")) == 1
 
 
@@ -274,12 +285,12 @@ async def test_a_checkpoint_that_hangs_or_fails_is_no_matter_of_the_command(
 
 async def test_checkpoints_after_commands_are_switched_on_and_off(plane: ControlPlane, engine: ScriptedEngine) -> None:
     record = await plane.sandboxes.create(WORKSPACE, BASE)
-    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, None, None, checkpoint_after_exec=True)
+    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, LifecyclePatch(checkpoint_after_exec=True))
     await execute(plane, record.id, "one")
     await until(plane, record.id, "checkpoint.taken")
-    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, None, None, checkpoint_after_exec=False)
+    await plane.sandboxes.set_lifecycle(WORKSPACE, record.id, LifecyclePatch(checkpoint_after_exec=False))
     await execute(plane, record.id, "two")
-    assert plane.timeline._due_at(plane.registry.get(record.id)) is None
+    assert plane.automatic._due_at(plane.registry.get(record.id)) is None
 
 
 async def test_what_was_asked_for_outlives_what_was_not(plane: ControlPlane) -> None:
@@ -287,9 +298,9 @@ async def test_what_was_asked_for_outlives_what_was_not(plane: ControlPlane) -> 
     kept = await plane.timeline.checkpoint(WORKSPACE, record.id, "kept")
     for command in ("one", "two", "three"):
         await execute(plane, record.id, command)
-        plane.sandboxes._activity.history._of[record.id].last_end -= 1
-        await plane.timeline.look()
-        if plane.timeline._under_way:  # the plane's own look was faster
+        plane.activity.command_log._logs[record.id].last_end -= 1
+        await plane.automatic.look()
+        if plane.automatic._in_progress:  # the plane's own look was faster
             async with plane.lifecycle.lock(record.id):
                 pass
     found = await plane.timeline.checkpoints(WORKSPACE, record.id)

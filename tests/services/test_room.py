@@ -95,7 +95,7 @@ def test_a_budget_that_makes_no_sense_is_refused(text: str) -> None:
 
 async def automatic(plane: ControlPlane, sandbox_id: str) -> str:
     """Take an automatic checkpoint now."""
-    await plane.timeline._take(plane.sandboxes.get(WORKSPACE, sandbox_id), None, automatic=True)
+    await plane.timeline.take(plane.sandboxes.get(WORKSPACE, sandbox_id), None, automatic=True)
     return (await plane.snapshots.checkpoints(sandbox_id))[-1].id
 
 

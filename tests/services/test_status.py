@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from pandastack.errors import ConflictError, ServerError
+from pandastack.services.processes.idle_watch import is_restored
+from pandastack.services.records.bus import Bus, SandboxChanged
 from pandastack.services.records.events import EventLog, NewEvent
 from pandastack.services.records.registry import Change, Registry
 from pandastack.services.records.status import LIVE, MOVES
@@ -30,7 +32,7 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 async def registry(url: str) -> AsyncIterator[Registry]:
     async with open_store(url) as store:
-        yield Registry(store, EventLog(store))
+        yield Registry(store, EventLog(store), Bus())
 
 
 async def put(registry: Registry, status: Status) -> SandboxRecord:
@@ -125,3 +127,21 @@ async def test_a_change_cannot_smuggle_a_status_in(registry: Registry) -> None:
     with pytest.raises(AssertionError):
         await registry.change(record.id, status=Status.PAUSED)
     assert registry.get(record.id) == record
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("before", "restored"),
+    [(Status.HIBERNATED, True), (Status.FAILED, True), (Status.RUNNING, True), (Status.PAUSED, False)],
+)
+async def test_a_machine_restored_from_a_capture_is_looked_at_for_processes(
+    url: str, before: Status, restored: bool
+) -> None:
+    bus = Bus()
+    async with open_store(url) as store:
+        registry = Registry(store, EventLog(store), bus)
+        record = await put(registry, before)
+        with bus.subscribe(SandboxChanged) as changes:
+            await registry.move(record, Status.RUNNING)
+            await registry.change(record.id, ttl_seconds=7)
+            assert [is_restored(await anext(changes)) for _ in range(2)] == [restored, False]

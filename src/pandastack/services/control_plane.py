@@ -24,21 +24,24 @@ from pandastack.services.files.scripts import Scripts
 from pandastack.services.files.search import Search
 from pandastack.services.files.watches import Watches
 from pandastack.services.processes.commands import Commands, Streams
+from pandastack.services.processes.idle_watch import IdleWatch
 from pandastack.services.processes.language_servers import LanguageServers
 from pandastack.services.processes.processes import Processes
 from pandastack.services.processes.terminals import Terminals
 from pandastack.services.records.activity import Activity
-from pandastack.services.records.alarm import Alarm
+from pandastack.services.records.bus import Bus
 from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.events import EventLog
 from pandastack.services.records.registry import Registry
+from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.forks import Forks
 from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.sandboxes.reaper import Reaper
 from pandastack.services.sandboxes.recovery import Recovery
-from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
+from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.services.templates.templates import Templates
+from pandastack.services.timeline.automatic import AutomaticCheckpoints
 from pandastack.services.timeline.diffs import Diffs
 from pandastack.services.timeline.timeline import Timeline
 from pandastack.store import Store, open_store
@@ -53,10 +56,12 @@ class ControlPlane:
     engine: EngineClient
     access: Access
     registry: Registry
+    activity: Activity
     sandboxes: Sandboxes
     lifecycle: Lifecycle
     snapshots: Snapshots
     timeline: Timeline
+    automatic: AutomaticCheckpoints
     diffs: Diffs
     forks: Forks
     commands: Commands
@@ -100,43 +105,48 @@ async def open_control_plane(
     settings: Settings,
     on_first_token: Callable[[str], None] | None = None,
 ) -> AsyncIterator[ControlPlane]:
-    """Open the store, settle what a former run left, and keep reaper, recovery and timeline running inside the block.
+    """Open the store, bring in order what the previous run left, and run the tasks of the parts inside the block.
 
     ``on_first_token`` receives the text of the API token that is made when there is none yet.
     """
     async with engine, open_store(database_url) as store:
-        events, activity, alarm = EventLog(store), Activity(), Alarm()
-        registry, access = Registry(store, events), Access(store)
-        deadlines = Deadlines(activity, alarm, settings)
+        bus, tasks = Bus(), anyio.create_task_group()
+        events, activity = EventLog(store), Activity(bus)
+        registry, access = Registry(store, events, bus), Access(store)
+        deadlines = Deadlines(activity, settings)
         snapshots = Snapshots(store, engine, events)
         storage_budget = StorageBudget(registry, engine, snapshots, settings)
-        rewinding = Rewinding(registry, engine, activity, deadlines, snapshots)
+        rewinding = Rewinding(registry, engine, activity.command_log, snapshots)
         lifecycle = Lifecycle(registry, engine, activity, deadlines, storage_budget, rewinding)
-        parts = Parts(
-            registry, engine, activity, alarm, deadlines, lifecycle, snapshots, storage_budget, rewinding, settings
+        endings = Endings(registry, engine, activity, lifecycle, snapshots, bus)
+        sandboxes = Sandboxes(
+            registry, engine, activity, deadlines, lifecycle, endings, snapshots, storage_budget, settings
         )
-        sandboxes = Sandboxes(parts)
-        timeline = Timeline(parts, sandboxes)
+        timeline = Timeline(registry, activity, lifecycle, sandboxes, snapshots, storage_budget, rewinding)
+        automatic = AutomaticCheckpoints(registry, activity, lifecycle, timeline, bus)
         streams, scripts = Streams(settings), Scripts(sandboxes, engine, settings)
-        processes = Processes(registry, sandboxes, engine, activity, streams, settings)
-        lifecycle.on_awake.append(processes.look)
-        recovery = Recovery(parts, sandboxes)
+        idle_watch = IdleWatch(registry, engine, activity, bus, tasks)
+        processes = Processes(registry, sandboxes, engine, activity, streams, idle_watch, settings)
+        terminals = Terminals(processes, bus, tasks, settings)
         commands = Commands(sandboxes, engine, activity, streams, settings)
-        reaper = Reaper(registry, sandboxes, activity, deadlines, alarm, settings)
+        recovery = Recovery(registry, engine, activity, lifecycle, endings, snapshots)
+        reaper = Reaper(registry, lifecycle, endings, activity, deadlines, bus, settings)
         plane = ControlPlane(
             settings=settings,
             store=store,
             engine=engine,
             access=access,
             registry=registry,
+            activity=activity,
             sandboxes=sandboxes,
             lifecycle=lifecycle,
             snapshots=snapshots,
             timeline=timeline,
-            diffs=Diffs(parts, sandboxes),
-            forks=Forks(parts, sandboxes),
+            automatic=automatic,
+            diffs=Diffs(registry, engine, snapshots, sandboxes),
+            forks=Forks(registry, engine, activity, sandboxes, endings, settings),
             processes=processes,
-            terminals=Terminals(processes, settings),
+            terminals=terminals,
             language_servers=LanguageServers(processes),
             commands=commands,
             repl=Repl(sandboxes, engine, activity, commands, timeline),
@@ -151,15 +161,13 @@ async def open_control_plane(
             host={},
         )
         await registry.load()
-        await recovery.start()
+        await recovery.reconcile()
         await plane.health()
         if on_first_token is not None:
             await access.first_token(on_first_token)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(recovery.follow)
-            tasks.start_soon(reaper.run)
-            tasks.start_soon(timeline.run)
-            tasks.start_soon(plane.terminals.run)  # before what tells it of terminals
-            tasks.start_soon(processes.run)
+        async with tasks:
+            for part in (recovery, reaper, automatic, terminals, idle_watch):
+                await tasks.start(part.run)
+            idle_watch.find_all()  # everything that waits for what it finds is listening by now
             yield plane
             tasks.cancel_scope.cancel()

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from pandastack.api import models, render
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.services.records.spec import LifecyclePatch
 from pandastack.store.sandboxes import Status
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["lifecycle"])
@@ -31,15 +32,8 @@ async def patch_lifecycle(request: Request, sandbox_id: str) -> Response:
     every = body.checkpoint_every
     if every is None and "checkpoint_every" in body.model_fields_set:
         every = 0.0  # null: the one value of this body that says "off"
-    record = await plane.sandboxes.set_lifecycle(
-        workspace_of(request),
-        sandbox_id,
-        body.ttl_seconds,
-        body.persistent,
-        body.on_expire,
-        every,
-        body.checkpoint_after_exec,
-    )
+    patch = LifecyclePatch(body.ttl_seconds, body.persistent, body.on_expire, every, body.checkpoint_after_exec)
+    record = await plane.sandboxes.set_lifecycle(workspace_of(request), sandbox_id, patch)
     return json_response(render.lifecycle(record, plane))
 
 

@@ -7,8 +7,7 @@ import structlog
 from pandastack.cluster import EngineClient
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.captures.snapshots import Snapshots
-from pandastack.services.records.activity import Activity
-from pandastack.services.records.deadlines import Deadlines
+from pandastack.services.records.command_log import CommandLog
 from pandastack.services.records.events import NewEvent
 from pandastack.services.records.registry import Registry
 from pandastack.store.sandboxes import SandboxRecord, Status
@@ -24,14 +23,12 @@ class Rewinding:
         self,
         registry: Registry,
         engine: EngineClient,
-        activity: Activity,
-        deadlines: Deadlines,
+        commands: CommandLog,
         snapshots: Snapshots,
     ) -> None:
         self._registry = registry
         self._engine = engine
-        self._history = activity.history
-        self._deadlines = deadlines
+        self._commands = commands
         self._snapshots = snapshots
 
     async def restore(self, record: SandboxRecord) -> SandboxRecord:
@@ -55,14 +52,12 @@ class Rewinding:
         current = self._registry.get(record.id)
         if current.status == Status.STOPPING:
             raise await self._registry.refusal(current)
-        self._history.undone(record.id)
+        self._commands.undone(record.id)
         payload = {"checkpoint": checkpoint.id, "label": checkpoint.label}
         if record.status == Status.FAILED:
             payload["failure"] = record.reason or ""
         event = NewEvent("sandbox.rewound", payload)
-        rewound = await self._registry.move(current, Status.RUNNING, event, reason=None)
-        self._deadlines.expect(rewound)
-        return rewound
+        return await self._registry.move(current, Status.RUNNING, event, reason=None)
 
     async def _fail_if_gone(self, sandbox_id: str, error: PandastackError) -> None:
         try:

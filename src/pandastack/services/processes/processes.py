@@ -6,30 +6,27 @@ import math
 import re
 import signal as signals
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-import structlog
-from anyio.abc import TaskGroup
 
 from pandastack.cluster import EngineClient
 from pandastack.cluster.exec_records import Record
-from pandastack.errors import BadRequestError, PandastackError, QuotaError
+from pandastack.errors import BadRequestError, QuotaError
 from pandastack.services.processes.commands import Streams, checked_id
+from pandastack.services.processes.idle_watch import IdleWatch
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import SandboxRecord, Status
+from pandastack.store.sandboxes import Status
 
 LONGEST_WAIT_SECONDS = 3600.0
 _MAX_TEXT = 4096
 _MAX_ENV_BYTES = 32 * 1024
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +54,7 @@ class Processes:
         engine: EngineClient,
         activity: Activity,
         streams: Streams,
+        idle_watch: IdleWatch,
         settings: Settings,
     ) -> None:
         self._registry = registry
@@ -64,10 +62,8 @@ class Processes:
         self._engine = engine
         self._activity = activity
         self._streams = streams
+        self._idle_watch = idle_watch
         self._settings = settings
-        self._tasks: TaskGroup | None = None
-        self.on_found: list[Callable[[SandboxRecord, Mapping[str, Any]], None]] = []
-        """Told each process that runs in a sandbox when the server begins, or the sandbox wakes."""
 
     def plan(self, body: Mapping[str, Any]) -> NewProcess:
         """Check what a caller sent; raises :class:`BadRequestError` with the field's name."""
@@ -105,7 +101,7 @@ class Processes:
             finally:
                 self._activity.done(sandbox.id)  # what it does later is not this command's
             if not new.background:
-                self._watch(sandbox.id, new.id)
+                self._idle_watch.watch(sandbox.id, new.id)
             return record
 
     def _order(self, new: NewProcess) -> dict[str, Any]:
@@ -199,50 +195,6 @@ class Processes:
         size = checked_size(rows, cols)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._engine.resize(sandbox.id, process, *size)
-
-    async def run(self) -> None:
-        """Until cancelled: sandboxes with processes that are not in the background are in use."""
-        async with anyio.create_task_group() as self._tasks:
-            for record in self._registry.all():
-                if record.status == Status.RUNNING:
-                    self._tasks.start_soon(self._find, record.id)
-            await anyio.sleep_forever()
-
-    def look(self, sandbox_id: str) -> None:
-        """Watch what runs in a sandbox that has been woken."""
-        if self._tasks is not None:
-            self._tasks.start_soon(self._find, sandbox_id)
-
-    async def _find(self, sandbox_id: str) -> None:
-        """Watch what a former run of the server, or a former machine, has left."""
-        try:
-            with self._activity.hold(sandbox_id):
-                found = (await self._engine.processes(sandbox_id))["processes"]
-        except PandastackError as error:
-            log.warning("processes are not known", sandbox_id=sandbox_id, cause=repr(error))
-            return
-        sandbox = self._registry.find(sandbox_id)
-        if sandbox is None:
-            return
-        for each in (process for process in found if process["running"]):
-            if not each["background"]:
-                self._watch(sandbox_id, each["id"])
-            for tell in self.on_found:
-                tell(sandbox, each)
-
-    def _watch(self, sandbox_id: str, process: str) -> None:
-        if self._tasks is not None:
-            self._tasks.start_soon(self._hold, sandbox_id, process)
-
-    async def _hold(self, sandbox_id: str, process: str) -> None:
-        with self._activity.hold(sandbox_id):
-            try:
-                view = self._engine.attach(sandbox_id, process, stdout=None, stderr=None, follow=True)
-                async with view as records:
-                    async for _ in records:
-                        pass
-            except PandastackError as error:
-                log.debug("a process is no longer watched", sandbox_id=sandbox_id, cause=repr(error))
 
 
 def checked_signal(signal: int | str) -> int:

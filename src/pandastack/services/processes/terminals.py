@@ -10,12 +10,15 @@ from typing import Any
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
 
 from pandastack.cluster.exec_records import Record
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError
 from pandastack.services.processes.commands import checked_id
+from pandastack.services.processes.idle_watch import ProcessFound
 from pandastack.services.processes.processes import NewProcess, Processes, checked_size
+from pandastack.services.records.bus import Bus
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord
 
@@ -45,14 +48,14 @@ class _Terminal:
 
 
 class Terminals:
-    """Opens terminals, and ends those that nobody looks at any more."""
+    """Opens terminals, and ends those that have no viewer any more, in ``tasks``."""
 
-    def __init__(self, processes: Processes, settings: Settings) -> None:
+    def __init__(self, processes: Processes, bus: Bus, tasks: TaskGroup, settings: Settings) -> None:
         self._processes = processes
+        self._bus = bus
+        self._tasks = tasks
         self._settings = settings
         self._watched: dict[tuple[str, str], _Terminal] = {}
-        self._tasks: TaskGroup | None = None
-        processes.on_found.append(self._found)
 
     async def open(
         self,
@@ -116,7 +119,7 @@ class Terminals:
                 yield records
         finally:
             self._count(terminal, -1)
-            if not terminal.viewers and self._tasks is not None:
+            if not terminal.viewers:
                 self._tasks.start_soon(self._linger, place, terminal)
 
     async def type(self, place: TerminalView, data: bytes) -> None:
@@ -133,14 +136,15 @@ class Terminals:
         if terminal is not None and terminal.viewers == 1:
             await self._hang_up(place)
 
-    async def run(self) -> None:
-        """Until cancelled: hang up terminals whose viewers do not come back."""
-        async with anyio.create_task_group() as self._tasks:
-            await anyio.sleep_forever()
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Until cancelled: hang up terminals of previous servers and machines whose viewers do not come back."""
+        with self._bus.subscribe(ProcessFound) as events:
+            task_status.started()
+            async for event in events:
+                self._adopt(event.sandbox, event.process)
 
-    def _found(self, sandbox: SandboxRecord, process: Mapping[str, Any]) -> None:
-        """A login shell that was left by the viewers of a former server, or before its sandbox slept."""
-        if process["pty"] and process["cmd"] == _LOGIN_SHELL and self._tasks is not None:
+    def _adopt(self, sandbox: SandboxRecord, process: Mapping[str, Any]) -> None:
+        if process["pty"] and process["cmd"] == _LOGIN_SHELL:
             place = TerminalView(sandbox.workspace, sandbox.id, str(process["id"]), 0)
             terminal = self._watched.setdefault((place.sandbox_id, place.id), _Terminal())
             self._tasks.start_soon(self._linger, place, terminal)

@@ -9,18 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pandastack.services.records.command_log import History
+from pandastack.services.records.bus import Bus, CommandEnded, SandboxUsed
+from pandastack.services.records.command_log import CommandLog
 
 
 class Activity:
     """``clock`` gives epoch seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, bus: Bus, clock: Callable[[], float] = time.time) -> None:
+        self._bus = bus
         self._clock = clock
         self._last: dict[str, float] = {}
         self._running: dict[str, int] = {}
         self._unsaved: set[str] = set()
-        self.history = History(clock)
+        self.command_log = CommandLog(clock)
 
     def start(self, sandbox_id: str, at: float | None = None) -> None:
         """Begin to watch a sandbox that was last active ``at`` (epoch seconds; None: now)."""
@@ -30,21 +32,24 @@ class Activity:
         """The sandbox is gone."""
         self._last.pop(sandbox_id, None)
         self._unsaved.discard(sandbox_id)
-        self.history.forget(sandbox_id)
+        self.command_log.forget(sandbox_id)
 
     def ran(self, sandbox_id: str, command: str) -> None:
-        """A command begins; :meth:`done` when it has ended."""
+        """A command begins; call :meth:`done` when it has ended."""
         if sandbox_id in self._last:
-            self.history.began(sandbox_id, command)
+            self.command_log.began(sandbox_id, command)
 
     def done(self, sandbox_id: str) -> None:
-        """A command has ended, however."""
-        self.history.ended(sandbox_id)
+        """A command has ended, with whatever outcome."""
+        self.command_log.ended(sandbox_id)
+        self._bus.publish(CommandEnded(sandbox_id))
 
     @contextmanager
     def hold(self, sandbox_id: str) -> Iterator[None]:
         """An operation on the sandbox: counts as activity for as long as the block runs."""
         self._touch(sandbox_id)
+        if not self.busy(sandbox_id):
+            self._bus.publish(SandboxUsed(sandbox_id))
         self._running[sandbox_id] = self._running.get(sandbox_id, 0) + 1
         try:
             yield

@@ -31,8 +31,8 @@ class Ran:
 
 
 @dataclass(slots=True)
-class _Of:
-    """One sandbox's. ``last`` outlives checkpoints; times of ends are those without a checkpoint since."""
+class _Log:
+    """Of one sandbox. ``last`` survives checkpoints; end times cover commands finished since the last checkpoint."""
 
     last: str = ""
     commands: deque[str] = field(default_factory=lambda: deque(maxlen=COMMANDS))
@@ -40,22 +40,22 @@ class _Of:
     running: int = 0
     first_end: float | None = None
     last_end: float = 0.0
+    attempted_at: float | None = None
 
 
 NOTHING = Ran()
 
 
-class History:
-    """``clock`` gives epoch seconds; ``on_end`` is told when a checkpoint may be due."""
+class CommandLog:
+    """The commands of all sandboxes. ``clock`` gives epoch seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._of: dict[str, _Of] = {}
-        self.on_end: Callable[[float], None] = lambda at: None
+        self._logs: dict[str, _Log] = {}
 
     def began(self, sandbox_id: str, command: str) -> None:
         """A command begins."""
-        mine = self._of.setdefault(sandbox_id, _Of())
+        mine = self._logs.setdefault(sandbox_id, _Log())
         mine.last = one_line(command)
         mine.commands.append(mine.last)
         mine.count += 1
@@ -63,34 +63,36 @@ class History:
 
     def ended(self, sandbox_id: str) -> None:
         """One of them has ended."""
-        mine = self._of.get(sandbox_id)
+        mine = self._logs.get(sandbox_id)
         if mine is None:
             return
         now = self._clock()
         mine.running -= 1
         mine.first_end = now if mine.first_end is None else mine.first_end
         mine.last_end = now
-        self.on_end(now + SETTLE_SECONDS)
 
     def settled_at(self, sandbox_id: str) -> float | None:
         """When a checkpoint after the commands that have ended is due; None when none has since the last attempt."""
-        mine = self._of.get(sandbox_id)
+        mine = self._logs.get(sandbox_id)
         if mine is None or mine.first_end is None:
             return None
         latest = mine.first_end + BURST_SECONDS
         return latest if mine.running > 0 else min(latest, mine.last_end + SETTLE_SECONDS)
 
     def attempt(self, sandbox_id: str) -> Ran:
-        """A checkpoint is about to be taken of what is returned; :meth:`recorded` when it was."""
-        mine = self._of.get(sandbox_id)
-        if mine is None:
-            return NOTHING
-        mine.first_end = None
+        """A checkpoint is about to be taken of what is returned. Call :meth:`recorded` when it was."""
+        mine = self._logs.setdefault(sandbox_id, _Log())
+        mine.first_end, mine.attempted_at = None, self._clock()
         return Ran(tuple(mine.commands), mine.count)
+
+    def attempted_at(self, sandbox_id: str) -> float | None:
+        """When the last checkpoint was attempted since the start of the server (epoch seconds)."""
+        mine = self._logs.get(sandbox_id)
+        return None if mine is None else mine.attempted_at
 
     def recorded(self, sandbox_id: str, ran: Ran) -> None:
         """There is a checkpoint that lists ``ran``; what began since stays for the next."""
-        mine = self._of.get(sandbox_id)
+        mine = self._logs.get(sandbox_id)
         if mine is None:
             return
         mine.count -= ran.count
@@ -99,18 +101,18 @@ class History:
 
     def undone(self, sandbox_id: str) -> None:
         """The sandbox is at a checkpoint again."""
-        mine = self._of.get(sandbox_id)
+        mine = self._logs.get(sandbox_id)
         if mine is not None:
-            self._of[sandbox_id] = _Of(running=mine.running)
+            self._logs[sandbox_id] = _Log(running=mine.running, attempted_at=mine.attempted_at)
 
     def last(self, sandbox_id: str) -> str:
         """The last command since the start of the server; may be empty."""
-        mine = self._of.get(sandbox_id)
+        mine = self._logs.get(sandbox_id)
         return "" if mine is None else mine.last
 
     def forget(self, sandbox_id: str) -> None:
         """The sandbox is gone."""
-        self._of.pop(sandbox_id, None)
+        self._logs.pop(sandbox_id, None)
 
 
 def one_line(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pandastack.services.records.activity import Activity
-from pandastack.services.records.alarm import Alarm
 from pandastack.services.records.spec import HIBERNATE
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord, Status
@@ -12,9 +11,8 @@ from pandastack.store.sandboxes import SandboxRecord, Status
 class Deadlines:
     """Times are epoch seconds; each use of a sandbox moves them."""
 
-    def __init__(self, activity: Activity, alarm: Alarm, settings: Settings) -> None:
+    def __init__(self, activity: Activity, settings: Settings) -> None:
         self._activity = activity
-        self._alarm = alarm
         self._settings = settings
 
     def of(self, record: SandboxRecord) -> float | None:
@@ -37,9 +35,3 @@ class Deadlines:
     def only_hibernates(record: SandboxRecord) -> bool:
         """Whether the sandbox is hibernated when its time is over, not deleted."""
         return record.status in (Status.RUNNING, Status.PAUSED) and (record.persistent or record.on_expire == HIBERNATE)
-
-    def expect(self, record: SandboxRecord) -> None:
-        """Have the reaper look at the sandbox in time."""
-        at = self.of(record)
-        if at is not None:
-            self._alarm.expect(at)

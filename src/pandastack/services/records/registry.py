@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pandastack.errors import ConflictError, NotFoundError
+from pandastack.services.records.bus import Bus, SandboxChanged
 from pandastack.services.records.events import EventLog, NewEvent
 from pandastack.services.records.refusals import unusable
 from pandastack.services.records.status import check_move
@@ -38,11 +39,12 @@ class Change:
 
 
 class Registry:
-    """The records of all workspaces."""
+    """The records of all workspaces. Tells the bus of what has changed."""
 
-    def __init__(self, store: Store, events: EventLog) -> None:
+    def __init__(self, store: Store, events: EventLog, bus: Bus) -> None:
         self._store = store
         self._events = events
+        self._bus = bus
         self._records: dict[str, SandboxRecord] = {}
 
     async def load(self) -> None:
@@ -81,6 +83,8 @@ class Registry:
         async with self._store.write() as connection:
             await table.add_all(connection, records)
         self._records.update((record.id, record) for record in records)
+        for record in records:
+            self._bus.publish(SandboxChanged(None, record))
 
     async def note(self, sandbox_id: str, *new_events: NewEvent) -> None:
         """Log what happened to a sandbox without changing its record."""
@@ -119,8 +123,10 @@ class Registry:
         before = {each.sandbox_id: self.get(each.sandbox_id) for each in changes}
         for each in changes:
             await self._check_move(before[each.sandbox_id], each.move)
+        moved = {each.sandbox_id for each in changes if each.move is not None}
         for each in changes:
-            self._records[each.sandbox_id] = replace(self._records[each.sandbox_id], **each.columns())
+            if columns := each.columns():
+                self._records[each.sandbox_id] = replace(self._records[each.sandbox_id], **columns)
         after = {sandbox_id: self._records[sandbox_id] for sandbox_id in before}
         try:
             await self._write(changes, before)
@@ -129,8 +135,10 @@ class Registry:
                 if self._records.get(sandbox_id) is after[sandbox_id]:
                     self._records[sandbox_id] = record
             raise
-        for sandbox_id in before:
+        for sandbox_id, record in before.items():
             self._events.announce(sandbox_id)
+            if after[sandbox_id] is not record:
+                self._bus.publish(SandboxChanged(record, after[sandbox_id], sandbox_id in moved))
 
     async def _check_move(self, current: SandboxRecord, move: tuple[Status, Status] | None) -> None:
         if move is None:

@@ -7,7 +7,8 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from pandastack.errors import BadRequestError
 from pandastack.services.settings import Settings
@@ -36,6 +37,31 @@ class NewSandbox:
     on_expire: str | None = None
     checkpoint_every: float | None = None
     checkpoint_after_exec: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LifecyclePatch:
+    """What a caller wants to change of an existing sandbox; None leaves a field as it is.
+
+    ``checkpoint_every`` is in seconds, and 0 is never.
+    """
+
+    ttl_seconds: int | None = None
+    persistent: bool | None = None
+    on_expire: str | None = None
+    checkpoint_every: float | None = None
+    checkpoint_after_exec: bool | None = None
+
+
+def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
+    """The new values of a record's fields. Raises :class:`BadRequestError`."""
+    values = {field.name: given for field in fields(patch) if (given := getattr(patch, field.name)) is not None}
+    if patch.ttl_seconds is not None:
+        checked_ttl(patch.ttl_seconds, settings)
+    if patch.checkpoint_every is not None:
+        values["checkpoint_every"] = checked_every(patch.checkpoint_every)
+    checked_on_expire(patch.on_expire)
+    return values
 
 
 def planned(

@@ -10,11 +10,15 @@ from typing import Any
 
 import anyio
 
+from pandastack.cluster import EngineClient
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError, ServerError, from_body
+from pandastack.services.records.activity import Activity
 from pandastack.services.records.events import NewEvent
-from pandastack.services.records.registry import Change
+from pandastack.services.records.registry import Change, Registry
 from pandastack.services.records.spec import planned_child
-from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
+from pandastack.services.sandboxes.endings import Endings
+from pandastack.services.sandboxes.sandboxes import Sandboxes, running_change
+from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord
 
 MOST_CHILDREN = 16
@@ -45,12 +49,21 @@ class Promoted:
 class Forks:
     """A child has the parent's memory, processes and disk; the parent runs on."""
 
-    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
-        self._registry = parts.registry
-        self._engine = parts.engine
-        self._activity = parts.activity
-        self._settings = parts.settings
+    def __init__(
+        self,
+        registry: Registry,
+        engine: EngineClient,
+        activity: Activity,
+        sandboxes: Sandboxes,
+        endings: Endings,
+        settings: Settings,
+    ) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._activity = activity
         self._sandboxes = sandboxes
+        self._endings = endings
+        self._settings = settings
 
     async def fork(self, workspace: str, parent_id: str, metadata: Mapping[str, str], count: int = 1) -> Forked:
         """``count`` copies, at least one of which was made. A refusal for capacity is a promise that there is none."""
@@ -104,7 +117,9 @@ class Forks:
             except BaseException as error:
                 await self._undo(children, error)
                 raise
-            return Forked(fork_id, parent, at, [self._sandboxes.begun(each.sandbox_id) for each in starts], errors)
+            for each in starts:
+                self._activity.start(each.sandbox_id)
+            return Forked(fork_id, parent, at, [self._registry.get(each.sandbox_id) for each in starts], errors)
 
     def _starts(
         self, children: Sequence[SandboxRecord], answer: Mapping[str, Any]
@@ -115,7 +130,7 @@ class Forks:
         errors: dict[int, PandastackError] = {}
         for index, child in enumerate(children):
             try:
-                starts.append(self._sandboxes.start(child.id, _made(machines.get(child.id))))
+                starts.append(running_change(self._registry.find(child.id), _made(machines.get(child.id))))
             except PandastackError as error:
                 errors[index] = error
         return starts, errors
@@ -124,7 +139,7 @@ class Forks:
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as tasks:
                 for child in children:
-                    tasks.start_soon(self._sandboxes.undo, child.id, error)
+                    tasks.start_soon(self._endings.undo, child.id, error)
 
     def _independent(self, record: SandboxRecord) -> dict[str, Any]:
         metadata = {**record.metadata, "fork_tree_role": _PROMOTED}

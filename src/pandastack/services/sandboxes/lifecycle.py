@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,8 +46,6 @@ class Lifecycle:
         self._rewinding = rewinding
         self._locks: dict[str, anyio.Lock] = {}
         self._in_transition: set[str] = set()
-        self.on_awake: list[Callable[[str], None]] = []
-        """Told the id of each sandbox that was woken."""
 
     async def pause(self, workspace: str, sandbox_id: str) -> None:
         """Stop its CPUs, keep its memory. Nothing to do when it is paused."""
@@ -57,7 +55,7 @@ class Lifecycle:
             if record.status != Status.RUNNING:
                 raise await self._registry.refusal(record)
             await self._engine.pause(record.id)
-            await self.finish_transition(record, Status.PAUSED, NewEvent("sandbox.paused"))
+            await self._registry.move(record, Status.PAUSED, NewEvent("sandbox.paused"))
 
     async def resume(self, workspace: str, sandbox_id: str) -> None:
         """Start the CPUs of a paused sandbox again. Nothing to do when it is running."""
@@ -148,14 +146,6 @@ class Lifecycle:
         """The sandbox is gone."""
         self._locks.pop(sandbox_id, None)
 
-    async def finish_transition(
-        self, record: SandboxRecord, to: Status, event: NewEvent, **values: Any
-    ) -> SandboxRecord:
-        """The end of a transition that began with ``record``, unless the sandbox has ended or failed meanwhile."""
-        moved = await self._registry.move(record, to, event, **values)
-        self._deadlines.expect(moved)
-        return moved
-
     @asynccontextmanager
     async def _asked(self, workspace: str, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
         self._registry.get_owned(workspace, sandbox_id)
@@ -172,15 +162,13 @@ class Lifecycle:
 
     async def _resume(self, record: SandboxRecord) -> None:
         await self._engine.resume(record.id)
-        await self.finish_transition(record, Status.RUNNING, NewEvent("sandbox.resumed"))
+        await self._registry.move(record, Status.RUNNING, NewEvent("sandbox.resumed"))
 
     async def _hibernate(self, record: SandboxRecord, cause: str) -> None:
         cost = await self._storage_budget.retry_after_evicting(
             lambda: self._engine.hibernate(record.id), need_mb=record.memory_mb
         )
-        await self.finish_transition(
-            record, Status.HIBERNATED, NewEvent("sandbox.hibernated", {"cause": cause, **cost})
-        )
+        await self._registry.move(record, Status.HIBERNATED, NewEvent("sandbox.hibernated", {"cause": cause, **cost}))
         log.info("sandbox hibernated", sandbox_id=record.id, cause=cause)
 
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
@@ -190,12 +178,9 @@ class Lifecycle:
             reason = "what it was hibernated to is gone"
             event = NewEvent("recover.orphaned", {"reason": reason})
             raise await self._registry.refusal(
-                await self.finish_transition(record, Status.FAILED, event, reason=reason)
+                await self._registry.move(record, Status.FAILED, event, reason=reason)
             ) from error
-        awake = await self.finish_transition(record, Status.RUNNING, NewEvent("sandbox.woken", _boot(machine)))
-        for tell in self.on_awake:
-            tell(record.id)
-        return awake
+        return await self._registry.move(record, Status.RUNNING, NewEvent("sandbox.woken", _boot(machine)))
 
     async def _wake_for_use(self, record: SandboxRecord) -> SandboxRecord:
         """The cause stays out of the message: clients act on words in it, and this is not about their command."""

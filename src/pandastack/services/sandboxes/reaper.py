@@ -6,13 +6,17 @@ import time
 
 import anyio
 import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 
 from pandastack.errors import PandastackError
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.alarm import Alarm
+from pandastack.services.records.bus import Bus, DeletionFailed, SandboxChanged
 from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.registry import Registry
-from pandastack.services.sandboxes.sandboxes import Sandboxes
+from pandastack.services.sandboxes.endings import Endings
+from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import Status
 
@@ -23,35 +27,51 @@ log = structlog.get_logger(__name__)
 
 
 class Reaper:
-    """One task; sleeps until the next sandbox is due, or until the alarm says that one is due earlier."""
+    """Sleeps until the next sandbox is due, or until it hears that one is due earlier."""
 
     def __init__(
         self,
         registry: Registry,
-        sandboxes: Sandboxes,
+        lifecycle: Lifecycle,
+        endings: Endings,
         activity: Activity,
         deadlines: Deadlines,
-        alarm: Alarm,
+        bus: Bus,
         settings: Settings,
     ) -> None:
         self._registry = registry
-        self._sandboxes = sandboxes
+        self._lifecycle = lifecycle
+        self._endings = endings
         self._activity = activity
         self._deadlines = deadlines
-        self._alarm = alarm
+        self._bus = bus
+        self._alarm = Alarm()
         self._interval = settings.reaper_interval_seconds
         self._retry_at: dict[str, float] = {}
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Until cancelled; the idle clocks are saved at the end."""
-        try:
-            while True:
-                await self._sweep()
-                await self._save()
-                await self._alarm.sleep_until(self._next())
-        finally:
-            with anyio.move_on_after(5, shield=True):
-                await self._save()
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._listen)
+            task_status.started()
+            try:
+                while True:
+                    await self._sweep()
+                    await self._save()
+                    await self._alarm.sleep_until(self._next())
+            finally:
+                with anyio.move_on_after(5, shield=True):
+                    await self._save()
+
+    async def _listen(self, *, task_status: TaskStatus[None]) -> None:
+        """Have the sweep look earlier when a sandbox's time comes earlier than it knew."""
+        with self._bus.subscribe(SandboxChanged, DeletionFailed) as events:
+            task_status.started()
+            async for event in events:
+                if isinstance(event, DeletionFailed):
+                    self._alarm.expect(time.time() + self._interval)
+                elif isinstance(event, SandboxChanged) and (at := self._deadlines.of(event.record)) is not None:
+                    self._alarm.expect(at)
 
     async def _sweep(self) -> None:
         for sandbox_id, at in self._due().items():
@@ -60,9 +80,16 @@ class Reaper:
             self._retry_at[sandbox_id] = time.time() + self._interval
             try:
                 with anyio.move_on_after(_DELETE_SECONDS):
-                    await self._sandboxes.expire(sandbox_id)
+                    await self._expire(sandbox_id)
             except PandastackError as error:
                 log.warning("ending an idle sandbox failed, trying again", sandbox_id=sandbox_id, cause=repr(error))
+
+    async def _expire(self, sandbox_id: str) -> None:
+        if Deadlines.only_hibernates(self._registry.get(sandbox_id)):
+            await self._lifecycle.hibernate_idle(sandbox_id)
+            return
+        await self._endings.delete(sandbox_id)
+        log.info("sandbox deleted", sandbox_id=sandbox_id, cause="idle")
 
     def _next(self) -> float:
         return min([time.time() + _SAVE_SECONDS, *self._due().values()])

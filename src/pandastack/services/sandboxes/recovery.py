@@ -6,11 +6,18 @@ from typing import Any
 
 import anyio
 import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 
+from pandastack.cluster import EngineClient
 from pandastack.errors import PandastackError
+from pandastack.services.captures.snapshots import Snapshots
+from pandastack.services.records.activity import Activity
 from pandastack.services.records.events import NewEvent
+from pandastack.services.records.registry import Registry
 from pandastack.services.records.status import LIVE
-from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
+from pandastack.services.sandboxes.endings import Endings
+from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.store.sandboxes import SandboxRecord, Status
 
 _COMPARED = (*LIVE, Status.FAILED)
@@ -22,19 +29,27 @@ log = structlog.get_logger(__name__)
 class Recovery:
     """Compares the registry with the engine."""
 
-    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
-        self._registry = parts.registry
-        self._sandboxes = sandboxes
-        self._engine = parts.engine
-        self._activity = parts.activity
-        self._lifecycle = parts.lifecycle
-        self._snapshots = parts.snapshots
+    def __init__(
+        self,
+        registry: Registry,
+        engine: EngineClient,
+        activity: Activity,
+        lifecycle: Lifecycle,
+        endings: Endings,
+        snapshots: Snapshots,
+    ) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._activity = activity
+        self._lifecycle = lifecycle
+        self._endings = endings
+        self._snapshots = snapshots
 
-    async def start(self) -> None:
-        """Before the first request: settle what a former run left.
+    async def reconcile(self) -> None:
+        """Before the first request: bring in order what the previous run left.
 
         Half-created sandboxes and half-done deletions are finished, machines and snapshots without a record are
-        ended, and records without a machine fail. With the engine away this is left to :meth:`follow` and the reaper.
+        ended, and records without a machine fail. With the engine away this is left to :meth:`run` and the reaper.
         """
         for record in self._registry.all():
             self._activity.start(record.id, record.last_active_at)
@@ -56,8 +71,9 @@ class Recovery:
             if self._registry.find(record.id) is record and self._can_be_compared(record):
                 await self._correct(record, machines.get(record.id))
 
-    async def follow(self) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Until cancelled: watch the engine's events, comparing anew after every interruption."""
+        task_status.started()
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -78,7 +94,7 @@ class Recovery:
     async def _correct(self, record: SandboxRecord, state: str | None) -> None:
         if state is None:
             reason = "its machine did not survive a restart of the host or the engine"
-            await self._sandboxes.fail(record.id, NewEvent("recover.orphaned", {"reason": reason}), reason)
+            await self._fail(record.id, NewEvent("recover.orphaned", {"reason": reason}), reason)
         elif state == Status.FAILED:
             await self._died(record.id, {"reason": "its machine died"})
         elif state in LIVE and state != record.status:
@@ -88,12 +104,23 @@ class Recovery:
 
     async def _died(self, sandbox_id: str, payload: dict[str, Any]) -> None:
         reason = str(payload.get("reason") or "its machine died")
-        await self._sandboxes.fail(sandbox_id, NewEvent("vm.died", payload), reason)
+        await self._fail(sandbox_id, NewEvent("vm.died", payload), reason)
+
+    async def _fail(self, sandbox_id: str, event: NewEvent, reason: str) -> None:
+        """The sandbox's machine is gone. Its record stays, with the reason, until it is deleted or its TTL is over."""
+        record = self._registry.find(sandbox_id)
+        if record is None or record.status in (Status.STOPPING, Status.FAILED):
+            return
+        if record.status == Status.CREATING:
+            await self._registry.change(sandbox_id, reason=reason)  # the create, still in progress, sees it
+            return
+        await self._registry.move(record, Status.FAILED, event, reason=reason)
+        log.warning("sandbox failed", sandbox_id=sandbox_id, reason=reason)
 
     async def _finish_deletions(self) -> None:
         for record in self._registry.all():
             if record.status == Status.STOPPING:
-                await self._sandboxes.end(record.id)
+                await self._endings.delete(record.id)
 
     async def _end_unknown_machines(self) -> None:
         for machine in await self._engine.sandboxes():

@@ -7,8 +7,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from pandastack.cluster import EngineClient
 from pandastack.errors import BadRequestError, NotFoundError
-from pandastack.services.sandboxes.sandboxes import Parts, Sandboxes
+from pandastack.services.captures.snapshots import Snapshots
+from pandastack.services.records.registry import Registry
+from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.store.sandboxes import SandboxRecord
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
 
@@ -26,10 +29,10 @@ class Point:
 class Diffs:
     """States are named by :data:`NOW`, :data:`TEMPLATE`, or the id of a checkpoint, a snapshot or a sandbox."""
 
-    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
-        self._registry = parts.registry
-        self._engine = parts.engine
-        self._snapshots = parts.snapshots
+    def __init__(self, registry: Registry, engine: EngineClient, snapshots: Snapshots, sandboxes: Sandboxes) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._snapshots = snapshots
         self._sandboxes = sandboxes
 
     async def diff(self, workspace: str, sandbox_id: str, since: str, until: str, patch: bool) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""Keeps sandboxes in use for as long as processes run in them that are not in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+
+from pandastack.cluster import EngineClient
+from pandastack.errors import PandastackError
+from pandastack.services.records.activity import Activity
+from pandastack.services.records.bus import Bus, SandboxChanged
+from pandastack.services.records.registry import Registry
+from pandastack.store.sandboxes import SandboxRecord, Status
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFound:
+    """A process runs in a sandbox that a previous server, or a previous machine of the sandbox, has left."""
+
+    sandbox: SandboxRecord
+    process: Mapping[str, Any]
+
+
+class IdleWatch:
+    """Watches processes in ``tasks``; what it finds in restored sandboxes is published as :class:`ProcessFound`."""
+
+    def __init__(
+        self, registry: Registry, engine: EngineClient, activity: Activity, bus: Bus, tasks: TaskGroup
+    ) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._activity = activity
+        self._bus = bus
+        self._tasks = tasks
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Until cancelled: look for processes in each sandbox that has a new machine."""
+        with self._bus.subscribe(SandboxChanged) as changes:
+            task_status.started()
+            async for change in changes:
+                if is_restored(change):
+                    self._tasks.start_soon(self._find, change.record.id)
+
+    def find_all(self) -> None:
+        """Look for processes in all sandboxes that run."""
+        for record in self._registry.all():
+            if record.status == Status.RUNNING:
+                self._tasks.start_soon(self._find, record.id)
+
+    def watch(self, sandbox_id: str, process: str) -> None:
+        """The sandbox is in use until the process has ended."""
+        self._tasks.start_soon(self._hold, sandbox_id, process)
+
+    async def _find(self, sandbox_id: str) -> None:
+        try:
+            with self._activity.hold(sandbox_id):
+                found = (await self._engine.processes(sandbox_id))["processes"]
+        except PandastackError as error:
+            log.warning("processes are not known", sandbox_id=sandbox_id, cause=repr(error))
+            return
+        sandbox = self._registry.find(sandbox_id)
+        if sandbox is None:
+            return
+        for each in (process for process in found if process["running"]):
+            if not each["background"]:
+                self.watch(sandbox_id, each["id"])
+            self._bus.publish(ProcessFound(sandbox, each))
+
+    async def _hold(self, sandbox_id: str, process: str) -> None:
+        with self._activity.hold(sandbox_id):
+            try:
+                view = self._engine.attach(sandbox_id, process, stdout=None, stderr=None, follow=True)
+                async with view as records:
+                    async for _ in records:
+                        pass
+            except PandastackError as error:
+                log.debug("a process is no longer watched", sandbox_id=sandbox_id, cause=repr(error))
+
+
+def is_restored(change: SandboxChanged) -> bool:
+    """Whether the sandbox runs in a machine that was restored from a capture of it: it was woken or rewound."""
+    moved = change.before is not None and change.moved and change.before.status not in (Status.CREATING, Status.PAUSED)
+    return moved and change.record.status == Status.RUNNING

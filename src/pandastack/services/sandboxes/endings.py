@@ -1,0 +1,75 @@
+"""The end of sandboxes: deletion, and the undoing of those that could not be made."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import anyio
+import structlog
+
+from pandastack.cluster import EngineClient
+from pandastack.errors import BadRequestError, CapacityError, NotFoundError, PandastackError
+from pandastack.services.captures.snapshots import Snapshots
+from pandastack.services.records.activity import Activity
+from pandastack.services.records.bus import Bus, DeletionFailed
+from pandastack.services.records.registry import Registry
+from pandastack.services.sandboxes.lifecycle import Lifecycle
+from pandastack.store.sandboxes import Status
+
+_UNDO_SECONDS = 20.0
+_NOTHING_CREATED = (CapacityError, BadRequestError, NotFoundError)
+"""Answers of the engine's create that promise that it created nothing."""
+
+log = structlog.get_logger(__name__)
+
+
+class Endings:
+    """Deletes sandboxes of any workspace with all they have: machine, checkpoints, record."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        engine: EngineClient,
+        activity: Activity,
+        lifecycle: Lifecycle,
+        snapshots: Snapshots,
+        bus: Bus,
+    ) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._activity = activity
+        self._lifecycle = lifecycle
+        self._snapshots = snapshots
+        self._bus = bus
+
+    async def delete(self, sandbox_id: str) -> None:
+        """Afterwards the sandbox is not found. After a failure it stays ``stopping``, and the reaper tries again."""
+        record = self._registry.get(sandbox_id)
+        if record.status != Status.STOPPING:
+            await self._registry.move(record, Status.STOPPING)
+        try:
+            async with self._lifecycle.lock(sandbox_id):
+                await self._end_machine(sandbox_id)
+                await self._snapshots.delete_checkpoints(sandbox_id)
+        except PandastackError:
+            self._bus.publish(DeletionFailed(sandbox_id))
+            raise
+        await self._registry.remove(sandbox_id)
+        self._activity.forget(sandbox_id)
+        self._lifecycle.forget(sandbox_id)
+
+    async def undo(self, sandbox_id: str, error: BaseException) -> None:
+        """Leave nothing of a sandbox whose creation failed with ``error``."""
+        with anyio.move_on_after(_UNDO_SECONDS, shield=True):
+            try:
+                if isinstance(error, _NOTHING_CREATED):
+                    await self._registry.remove(sandbox_id)
+                elif self._registry.find(sandbox_id):
+                    await self.delete(sandbox_id)
+            except PandastackError as second:
+                log.error("undoing a failed create failed; the reaper tries again", cause=repr(second))
+        self._activity.forget(sandbox_id)
+
+    async def _end_machine(self, sandbox_id: str) -> None:
+        with suppress(NotFoundError):  # it has ended already
+            await self._engine.delete(sandbox_id)
