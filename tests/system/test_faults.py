@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, ExecInterrupted, NotFoundError, Sandbox, ServerError
+from pandastack.host.processes.priority import oom_score
 from tests.support.installation import Create, Server, eventually, machine_processes
 from tests.support.machines import directories_of, pid_of
 
@@ -177,3 +178,11 @@ def test_machines_run_as_users_of_their_own(server: Server, http: httpx.Client, 
         assert int(fields["CapEff"], 16) == 0
         assert fields["Seccomp"] == "2"
         assert (each / "ns" / "net").readlink() != Path("/proc/self/ns/net").readlink()
+
+
+def test_a_machine_gives_way_to_the_server(server: Server, http: httpx.Client, create: Create) -> None:
+    pid = pid_of(http, create())
+    assert oom_score(pid) == 900
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, server.process.pid) + 5
+    if os.geteuid() == 0:
+        assert oom_score(server.process.pid) == -500

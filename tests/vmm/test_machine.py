@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from dataclasses import replace
@@ -12,12 +13,13 @@ import pytest
 
 from pandastack.errors import ServerError
 from pandastack.host.processes.identity import identify, kill
+from pandastack.host.processes.priority import oom_score
 from pandastack.host.processes.run import CommandError
 from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.plan import Disk, MachinePlan, Sockets
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 from pandastack.vmm.qemu.control import Control, ControlError, connect
-from pandastack.vmm.qemu.machine import Machine, launch
+from pandastack.vmm.qemu.machine import NICE, OOM_SCORE, Machine, launch
 
 pytestmark = [
     pytest.mark.anyio,
@@ -55,6 +57,14 @@ async def test_it_learns_nothing_of_the_servers_environment(
     async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
         variables = Path(f"/proc/{machine.pid}/environ").read_bytes().split(b"\0")
         assert {each.partition(b"=")[0] for each in variables if each} == {b"PATH", b"LC_ALL"}
+
+
+async def test_it_gives_way_to_the_server(plan: MachinePlan, tmp_path: Path) -> None:
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        assert oom_score(machine.pid) == OOM_SCORE
+        threads = [int(each.name) for each in Path(f"/proc/{machine.pid}/task").iterdir()]
+        priorities = {os.getpriority(os.PRIO_PROCESS, each) for each in threads}
+        assert priorities == {os.getpriority(os.PRIO_PROCESS, 0) + NICE}
 
 
 async def test_its_life_is_the_block(plan: MachinePlan, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 START_DEADLINE = 120.0
 """Seconds a detached server may take until it answers."""
 
+OOM_SCORE = -500
+"""When the host runs out of memory the server, which all its callers need, goes late. Only root may ask for that."""
+
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")]
 
 
@@ -104,12 +107,14 @@ async def _serve(data: Path, host: str, port: int) -> None:
     from pandastack.engine.http.app import create_engine_app
     from pandastack.engine.layout import Layout
     from pandastack.engine.settings import Settings as EngineSettings
+    from pandastack.host.processes.priority import set_oom_score
     from pandastack.services.settings import Settings
 
     logs.configure("info")
     with _listen(host, port) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
         daemon.own(data)
+        set_oom_score(OOM_SCORE)
         async with open_engine(Layout(data, config.cache_dir()), EngineSettings.from_env()) as engine:
             client = EngineClient(StreamingASGITransport(create_engine_app(engine)))
             app = create_app(

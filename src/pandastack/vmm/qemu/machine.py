@@ -14,6 +14,7 @@ import anyio
 from pandastack.errors import ServerError
 from pandastack.host.processes.adopted import adopted
 from pandastack.host.processes.identity import ProcessIdentity
+from pandastack.host.processes.priority import give_way, set_oom_score
 from pandastack.host.processes.run import CommandError, describe_status, spawn
 from pandastack.vmm.plan import MachinePlan, Sockets
 from pandastack.vmm.qemu.argv import Listeners, qemu_argv
@@ -22,6 +23,12 @@ from pandastack.vmm.qemu.environment import vmm_environment
 
 START_DEADLINE = 20.0
 """Seconds a VMM may take until it answers on its control socket."""
+
+OOM_SCORE = 900
+"""When the host runs out of memory a VMM goes before the server and nearly everything else."""
+
+NICE = 5
+"""CPU priority of a VMM below the server's: of a core that both want, the server gets three quarters."""
 
 _LOG_TAIL = 4096
 
@@ -103,6 +110,8 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
                 for each in sockets:
                     each.close()
                 async with _controlled(plan, argv, running, log) as control:
+                    set_oom_score(OOM_SCORE, running.pid)
+                    give_way(running.pid, NICE)  # by now it has all the threads that do not inherit it
                     yield Machine(plan, running, control, log)
 
 
