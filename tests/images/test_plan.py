@@ -236,6 +236,18 @@ def test_proxies_change_no_key(planned: Planner) -> None:
     assert isinstance(run, RunAction) and run.env["http_proxy"] == "http://p"
 
 
+@pytest.mark.parametrize(
+    "declaration",
+    ["ENV http_proxy=http://evil", "ENV HTTPS_PROXY=http://evil", "ARG http_proxy=http://evil", "ENV all_proxy=x"],
+)
+def test_a_proxy_of_the_recipe_is_part_of_the_key(planned: Planner, declaration: str) -> None:
+    """Else what was downloaded through it would be taken for the layer of an honest recipe."""
+    plain, poisoned = planned("RUN x"), planned(f"{declaration}\nRUN x")
+    assert plain.actions[0].key != poisoned.actions[0].key
+    same, other = (planned("ARG http_proxy\nRUN x", {"http_proxy": proxy}) for proxy in ("http://p", "http://q"))
+    assert len({plain.actions[0].key, same.actions[0].key, other.actions[0].key}) == 3
+
+
 def test_the_tar_stream_unpacks_with_the_guests_command(planned: Planner, context: Path, tmp_path: Path) -> None:
     result = planned("COPY --chown=12:34 src run.sh /usr/bin/")
     action = result.actions[0]

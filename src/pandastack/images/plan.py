@@ -27,7 +27,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXY_ARGUMENTS = frozenset(
     name for word in ("http", "https", "ftp", "no", "all") for name in (f"{word}_proxy", f"{word}_proxy".upper())
 )
-"""Build arguments that need no ARG (Dockerfile reference, "Predefined ARGs"); they count for no key."""
+"""Build arguments that need no ARG. Without one they count for no key, because they say where the build happens and
+not what it makes (Dockerfile reference, "Predefined ARGs")."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ class _Planner:
         self.context, self.given, self.escape = context, given, recipe.escape
         self.key, self.config = key, config
         self.actions: list[Action] = []
-        self.arguments = {name: value for name, value in given.items() if name in _PROXY_ARGUMENTS}
+        self.predefined = {name: value for name, value in given.items() if name in _PROXY_ARGUMENTS}
+        self.arguments: dict[str, str] = {}
         self.before_from: dict[str, str] = {}
         for step in recipe.arguments:
             _declare(step, self.before_from, given, recipe.escape, self.before_from)
@@ -173,8 +175,14 @@ class _Planner:
         """Folders that certainly exist: COPY to one of them puts files inside."""
 
     @property
-    def variables(self) -> Mapping[str, str]:
+    def variables(self) -> dict[str, str]:
         """Environment wins over arguments."""
+        return self.predefined | self._recipes_variables
+
+    @property
+    def _recipes_variables(self) -> dict[str, str]:
+        """What the recipe itself declares. A proxy in ``ENV`` or ``ARG`` decides what is downloaded, so it counts for
+        the key: else the layer of a recipe that names a proxy of its own would serve a recipe that names none."""
         return {**self.arguments, **self.config.env}
 
     def take(self, step: Step) -> None:
@@ -201,11 +209,9 @@ class _Planner:
 
     def _run(self, step: dockerfile.Run) -> None:
         argv, stdin = self._program(step)
-        env = {**self.arguments, **self.config.env}
-        counted = {name: value for name, value in env.items() if name not in _PROXY_ARGUMENTS}
-        key = self._next_key("run", argv, stdin.decode(), counted, self.config.workdir, self.config.user)
         cwd, user = self.config.workdir, self.config.user
-        self.actions.append(RunAction(key, step.line, step.text, argv, env, cwd, user, stdin))
+        key = self._next_key("run", argv, stdin.decode(), self._recipes_variables, cwd, user)
+        self.actions.append(RunAction(key, step.line, step.text, argv, self.variables, cwd, user, stdin))
 
     def _program(self, step: dockerfile.Run) -> tuple[tuple[str, ...], bytes]:
         if not step.script.startswith("#!"):
