@@ -7,17 +7,20 @@ Links *inside* a copied folder are copied as links; where they point is decided 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pandastack.errors import BadRequestError
 from pandastack.images.cache import file_sha256
+from pandastack.images.patterns import Pattern, compile_pattern, has_wildcard
 
 IGNORE_FILE = ".dockerignore"
+_MOST_IGNORE_BYTES = 64 * 1024
+_MOST_RULES = 1000
 
 
 @dataclass(frozen=True)
@@ -37,70 +40,59 @@ class ContextFile:
         return file_sha256(self.path) if self.kind == "file" else self.link
 
 
-def pattern(text: str) -> re.Pattern[str]:
-    """Go's ``filepath.Match`` with ``**``, as Dockerfile and .dockerignore use it; ``*`` and ``?`` stop at a
-    slash."""
-    out, index = "", 0
-    while index < len(text):
-        if text.startswith("**", index):
-            index += 2
-            if text.startswith("/", index):  # "**/x" is also x itself
-                index += 1
-                out += "(?:.*/)?"
-            else:
-                out += ".*"
-            continue
-        token = _CLASS.match(text, index) or re.compile(r"\\?.", re.DOTALL).match(text, index)
-        assert token is not None
-        out += _translate(token[0])
-        index = token.end()
-    return re.compile(out, re.DOTALL)
-
-
-_CLASS = re.compile(r"\[\^?(?:\\.|[^]\\])+\]")
-
-
-def _translate(token: str) -> str:
-    if token == "*":
-        return "[^/]*"
-    if token == "?":
-        return "[^/]"
-    if _CLASS.fullmatch(token):
-        return f"(?!/){token.replace('[[', '[' + chr(92) + '[')}"
-    return re.escape(token[-1])
-
-
-def has_wildcard(text: str) -> bool:
-    return any(char in text for char in "*?[")
-
-
 @dataclass(frozen=True)
 class Ignore:
     """The rules of a ``.dockerignore``: the last one that matches a name or one of its folders decides."""
 
-    rules: tuple[tuple[re.Pattern[str], bool], ...] = ()
+    rules: tuple[tuple[Pattern, bool], ...] = ()
+    _folders: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Ignore:
-        rules = []
-        for line in text.removeprefix("\ufeff").splitlines():
-            rule = line.strip()
-            if not rule or rule.startswith("#"):
+        """Raises :class:`BadRequestError` that names the line of a malformed rule.
+
+        Source: github.com/moby/patternmatcher, ``ignorefile``.
+        """
+        rules: list[tuple[Pattern, bool]] = []
+        for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+            if line.startswith("#") or not (rule := line.strip()):
                 continue
             keep = rule.startswith("!")
-            name = os.path.normpath(rule.removeprefix("!").strip()).strip("/")
-            if name and name != ".":
-                rules.append((pattern(name), keep))
+            name = os.path.normpath(rule.removeprefix("!").strip() or "!").lstrip("/")
+            with _at(number):
+                if name == "!" or len(rules) == _MOST_RULES:
+                    raise BadRequestError("a rule without a pattern" if name == "!" else "too many rules")
+                rules.append((compile_pattern(name), keep))
         return cls(tuple(rules))
 
     def __call__(self, name: str) -> bool:
         """Whether ``name`` is left out of the context."""
-        parents = [str(parent) for parent in PurePosixPath(name).parents if str(parent) != "."]
-        ignored = False
-        for rule, keep in self.rules:
-            if any(rule.fullmatch(candidate) for candidate in (name, *parents)):
-                ignored = not keep
-        return ignored
+        matched = self._matched(name)
+        last = max((index for index in range(len(self.rules)) if matched >> index & 1), default=None)
+        return last is not None and not self.rules[last][1]
+
+    def _matched(self, name: str) -> int:
+        """Bit i: rule i matches the name or one of its folders."""
+        folder = name.rpartition("/")[0]
+        if not folder:
+            matched = 0
+        elif (known := self._folders.get(folder)) is not None:
+            matched = known
+        else:
+            matched = self._folders[folder] = self._matched(folder)
+        for index, (rule, _) in enumerate(self.rules):
+            if not matched >> index & 1 and rule.matches(name):
+                matched |= 1 << index
+        return matched
+
+
+@contextmanager
+def _at(line: int) -> Iterator[None]:
+    """Errors inside the block name the line of the ``.dockerignore``."""
+    try:
+        yield
+    except BadRequestError as error:
+        raise BadRequestError(f"{IGNORE_FILE} line {line}: {error.message}", field="dockerfile") from error
 
 
 @dataclass(frozen=True)
@@ -113,7 +105,7 @@ class Context:
     def members(self) -> Mapping[str, ContextFile]:
         """Everything in the folder that is not ignored, by name relative to it, sorted."""
         ignore_file = self.root / IGNORE_FILE
-        ignore = Ignore.parse(ignore_file.read_text("utf-8", "replace")) if _is_plain(ignore_file) else Ignore()
+        ignore = Ignore.parse(_text_of(ignore_file)) if _is_plain(ignore_file) else Ignore()
         found = {name: path for name, path in _walk(self.root) if not ignore(name)}
         return {name: _member(name, found[name]) for name in sorted(found)}
 
@@ -128,8 +120,8 @@ class Context:
             raise BadRequestError(f"{source} leaves the build context", hint="move the file into the context")
         name = str(PurePosixPath(source))
         if has_wildcard(name):
-            matcher = pattern(name)
-            names = tuple(member for member in self.members if matcher.fullmatch(member))
+            matcher = compile_pattern(name)
+            names = tuple(member for member in self.members if matcher.matches(member))
         else:
             names = (name,) if name == "." or name in self.members or self._holds(name) else ()
         if not names:
@@ -168,6 +160,12 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
         for name in [*directories, *files]:
             path = Path(folder) / name
             yield path.relative_to(root).as_posix(), path
+
+
+def _text_of(ignore_file: Path) -> str:
+    if ignore_file.stat().st_size > _MOST_IGNORE_BYTES:
+        raise BadRequestError(f"{IGNORE_FILE} is longer than {_MOST_IGNORE_BYTES // 1024} KiB", field="dockerfile")
+    return ignore_file.read_text("utf-8", "replace")
 
 
 def _is_plain(path: Path) -> bool:
