@@ -62,6 +62,7 @@ def contents(data: bytes) -> dict[str, object]:
         return found
 
 
+NFC, NFD = "caf\u00e9", "cafe\u0301"
 LONG = "/".join(["long" * 20] * 4) + "/ünïcode 🐼"
 
 
@@ -158,6 +159,14 @@ def test_a_damaged_archive_never_becomes_a_harmful_one(data: st.DataObject) -> N
         ([symlink("l", "d"), member("l", b"x")], "behind a link"),
         ([symlink("l", "d"), directory("l")], "behind a link"),
         ([symlink("a/b/s", "../.."), symlink("a/b/s/l", "../../../x")], "behind a link"),
+        ([symlink("L", "."), symlink("l/x", ".."), member("l/X/evil", b"x")], "behind a link"),
+        ([symlink("a/Straße", "."), symlink("A/STRASSE/x", "..")], "behind a link"),
+        ([symlink(NFC, "."), member(f"{NFD}/evil", b"x")], "behind a link"),
+        ([symlink(NFD, "."), member(f"{NFC}/evil", b"x")], "behind a link"),
+        ([symlink(NFD, "."), member(f"{NFC.upper()}/evil", b"x")], "behind a link"),
+        ([symlink("l", "."), member("l\u200c/evil", b"x")], "behind a link"),
+        ([symlink("l", "."), member("l. ./evil", b"x")], "behind a link"),
+        ([symlink("l", "d"), member("L", b"x")], "behind a link"),
         ([member("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3)], "neither"),
         ([member("disk", type=tarfile.BLKTYPE)], "neither"),
         ([member("pipe", type=tarfile.FIFOTYPE)], "neither"),
@@ -169,6 +178,11 @@ def test_a_hostile_member_is_refused_by_name(members: list[tuple[tarfile.TarInfo
     with pytest.raises(BadRequestError, match=words) as refused:
         filtered(archive(*members))
     assert refused.value.field == "member" and "tar member" in refused.value.message
+
+
+def test_names_that_differ_in_case_only_are_other_files() -> None:
+    data = archive(member("a", b"1"), member("A", b"2"), member("b/x", b"3"), symlink("B1", "a"), member("b2/x", b"4"))
+    assert contents(filtered(data)) == {"a": b"1", "A": b"2", "b/x": b"3", "B1": "a", "b2/x": b"4"}
 
 
 def test_links_that_lead_out_may_be_left_out() -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 import tarfile
+import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
 from pandastack.errors import BadRequestError
 
@@ -47,7 +49,7 @@ class TarFilter:
         self._extra: tuple[bytes, int] | None = None
         self._overrides: dict[str, str] = {}
         self._files: set[str] = set()
-        self._links: set[str] = set()
+        self._links = Links()
         self.members = 0
         self.skipped = 0
         self.ended = False
@@ -156,9 +158,8 @@ class TarFilter:
             raise refusal(name, "outside the directory")
         if not parts and kind != tarfile.DIRTYPE:
             raise refusal(name, "without a name")
-        for length in range(1, len(parts) + 1):
-            if "/".join(parts[:length]) in self._links:
-                raise refusal(name, "behind a link in the same archive")
+        if self._links.lead(parts):
+            raise refusal(name, "behind a link in the same archive")
         return "/".join(parts)
 
     def _link(self, made: tarfile.TarInfo, target: str) -> bool:
@@ -175,9 +176,50 @@ class TarFilter:
             raise refusal(
                 made.name, f"a link that points outside the archive, to {target[:100]!r}", "links=skip omits such links"
             )
-        if safe:
-            (self._links if made.type == tarfile.SYMTYPE else self._files).add(made.name)
+        if safe and made.type == tarfile.SYMTYPE:
+            self._links.add(made.name.split("/"))
+        elif safe:
+            self._files.add(made.name)
         return safe
+
+
+class Links:
+    """The symbolic links of an archive, by names as the least exact file systems compare them.
+
+    Where ``L`` and ``l`` are one name, as on macOS and Windows, ``l/x`` lies behind a link ``L``.
+    """
+
+    def __init__(self) -> None:
+        self._tree: dict[str, Any] = {}  # by the folded parts of names; None is a link
+
+    def add(self, parts: list[str]) -> None:
+        """One more, that lies behind no other."""
+        *folders, last = map(folded, parts)
+        branch = self._tree
+        for part in folders:
+            branch = branch.setdefault(part, {})
+        branch[last] = None
+
+    def lead(self, parts: list[str]) -> bool:
+        """Whether a name is a link or lies behind one."""
+        branch = self._tree
+        for part in map(folded, parts):
+            if part not in branch:
+                return False
+            branch = branch[part]
+            if branch is None:
+                return True
+        return False
+
+
+def folded(part: str) -> str:
+    """What a part of a name has in common with all that some file system takes for the same.
+
+    They ignore case and Unicode's equivalent spellings (APFS, NTFS), invisible characters (HFS+), or dots and spaces at
+    the end (Windows). Source: the Unicode Standard, D145.
+    """
+    visible = "".join(char for char in part if unicodedata.category(char) != "Cf")
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", visible).casefold()).rstrip(". ")
 
 
 def refusal(name: str, what: str, hint: str | None = None) -> BadRequestError:
