@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from pandastack.cluster import EngineClient, StreamingASGITransport
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.store.migrated import migrated_database
 from tests.support.api import SETTINGS, Api
+from tests.support.documented import Documented, document_of
 
 
 @pytest.fixture
@@ -18,8 +20,13 @@ def database_url(tmp_path: Path) -> str:
     return migrated_database(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def document() -> Mapping[str, Any]:
+    return document_of(create_app(EngineClient.in_process(ScriptedEngine().app), ""))
+
+
 @pytest.fixture
-async def api(database_url: str) -> AsyncIterator[Api]:
+async def api(database_url: str, document: Mapping[str, Any]) -> AsyncIterator[Api]:
     engine, tokens = ScriptedEngine(), list[str]()
     app = create_app(
         EngineClient.in_process(engine.app),
@@ -27,8 +34,10 @@ async def api(database_url: str) -> AsyncIterator[Api]:
         SETTINGS,
         on_first_token=tokens.append,
     )
+    undocumented: list[str] = []
     async with app.router.lifespan_context(app):
         headers = {"authorization": f"Bearer {tokens[0]}"}
-        transport = StreamingASGITransport(app)
+        transport = StreamingASGITransport(Documented(app, document, undocumented.append))
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as http:
             yield Api(app, http, engine, tokens[0])
+    assert undocumented == []

@@ -118,6 +118,7 @@ async def test_a_sandbox_of_its_own_cannot_be_left(api: Api) -> None:
 
 
 async def test_a_workspace_calls_so_often_and_no_more(api: Api) -> None:
+    api.app.state.tool_calls = Allowance(SETTINGS.mcp_calls_per_minute, lambda: 0.0)  # none grows back meanwhile
     call = request("tools/call", name="list_sandboxes", arguments={})
     allowed = 0
     while "result" in (answer := (await post(api, "/v1/mcp", call)).json()):

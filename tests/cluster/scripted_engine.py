@@ -196,7 +196,7 @@ class ScriptedEngine:
 
     async def _get(self, request: Request) -> Response:
         machine = self._machine(request)
-        return JSONResponse(machine | {"usage": {"pid": 1, "uptime_seconds": 2, "threads": 3}})
+        return JSONResponse(machine | {"usage": USAGE})
 
     async def _delete(self, request: Request) -> Response:
         self.calls.append(f"delete {request.path_params['id']}")
@@ -284,6 +284,14 @@ class ScriptedEngine:
 
 
 COST = {"size_bytes": 8192, "dirty_bytes": 4096, "pause_ms": 3}
+USAGE = {
+    "pid": 1,
+    "uptime_seconds": 2.0,
+    "host_cpu_percent": 0.5,
+    "host_rss_bytes": 4096,
+    "host_vsz_bytes": 8192,
+    "threads": 3,
+}
 TEMPLATE = {
     "name": "base",
     "description": "Debian 12",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,18 @@ from tests.support.installation import Installation, Server
 
 
 @pytest.fixture(scope="session")
-def server(built: Installation) -> Iterator[Server]:
-    """One of our own, whose silences are short: nobody waits ten seconds to see a sign of life."""
+def server(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One of our own, whose silences are short: nobody waits ten seconds to see a sign of life.
+
+    Whatever the clients ask for, each answer is compared with the server's OpenAPI document (``watched.py``).
+    """
+    answers = tmp_path_factory.mktemp("server") / "answers"
     quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1", "PANDASTACK_LOG_POLL_SECONDS": "0.1"}
-    with replace(built, settings={**built.settings, **quick}).serving() as server:
+    prefix = ("env", f"ANSWERS={answers}", f"PYTHONPATH={Path(__file__).parents[2]}")
+    command = (sys.executable, "-m", "tests.conformance.watched")
+    with replace(built, settings={**built.settings, **quick}).serving(prefix=prefix, command=command) as server:
         yield server
+    assert answers.read_text() == ""
 
 
 @pytest.fixture(scope="session")

@@ -85,9 +85,11 @@ class Installation:
         subprocess.run([*COMMAND, "template", "build", *templates], env=self.environment, stdout=sys.stderr, check=True)
 
     @contextmanager
-    def serving(self, *, prefix: tuple[str, ...] = (), port: str = "0") -> Iterator[Server]:
+    def serving(
+        self, *, prefix: tuple[str, ...] = (), command: tuple[str, ...] = COMMAND, port: str = "0"
+    ) -> Iterator[Server]:
         """A server in the foreground, for as long as the block runs. ``prefix`` is put before its command line."""
-        argv = [*prefix, *COMMAND, "up", "--port", port]
+        argv = [*prefix, *command, "up", "--port", port]
         log = (self.home / "server.log").open("w")
         process = subprocess.Popen(
             argv, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.home

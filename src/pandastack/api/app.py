@@ -8,10 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pandastack.api import errors, models
+from pandastack.api import errors
 from pandastack.api.allowance import Allowance
 from pandastack.api.metrics import Metrics
 from pandastack.api.middleware import Authentication, Edge, is_guarded
+from pandastack.api.models.errors import Error
 from pandastack.api.routes import (
     archives,
     checkpoints,
@@ -88,7 +89,7 @@ def create_app(
         summary="Sandboxes that are virtual machines of their own",
         lifespan=lifespan,
         redirect_slashes=False,
-        responses={"default": {"model": models.Error, "description": "What went wrong"}},
+        responses={"default": {"model": Error, "description": "What went wrong"}},
     )
     app.state.metrics = metrics
     errors.install(app)

@@ -13,15 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from pandastack.api.models.errors import Error
 from pandastack.errors import (
-    AuthError,
     BadRequestError,
     CapacityError,
-    CommandTimeoutError,
     PandastackError,
     StorageFullError,
     for_status,
-    to_body,
 )
 
 _JSON = "application/json"
@@ -46,17 +44,7 @@ def error_response(error: PandastackError) -> Response:
     headers = {}
     if isinstance(error, CapacityError) and not isinstance(error, StorageFullError):
         headers["Retry-After"] = str(error.retry_after)
-    return Response(to_json(body_of(error)), error.status_code, headers, _JSON)
-
-
-def body_of(error: PandastackError) -> dict[str, Any]:
-    """The JSON body for ``error``, in the form that clients of the public API expect."""
-    body = to_body(error)
-    if isinstance(error, AuthError):
-        body.update(error="unauthorized", detail=error.message)
-    elif isinstance(error, CommandTimeoutError):
-        body.update(body.pop("detail", {}))
-    return body
+    return Response(to_json(Error.of(error)), error.status_code, headers, _JSON)
 
 
 def invalid(errors: Sequence[Any]) -> BadRequestError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import anyio
 from pydantic import BaseModel, ValidationError
@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from pandastack.api import errors
+from pandastack.api.models.base import Answer
 from pandastack.errors import TooLargeError
 from pandastack.services import ControlPlane
 from pandastack.services.access.tokens import Identity
@@ -98,8 +99,8 @@ def flag(value: str | None) -> bool:
     return (value or "").lower() in ("1", "true", "yes")
 
 
-def json_response(value: Any, status: int = 200) -> Response:
-    """``value`` as JSON."""
+def json_response(value: Answer | Sequence[Answer | str], status: int = 200) -> Response:
+    """An answer, or a list of them, as JSON."""
     return Response(to_json(value), status, media_type="application/json")
 
 

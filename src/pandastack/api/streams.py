@@ -18,10 +18,13 @@ from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pandastack.api.errors import body_of
+from pandastack.api.models.errors import Error
 from pandastack.errors import PandastackError, ServerError
 
-Event = tuple[str, Mapping[str, Any]]
+StreamEvent = tuple[str, Mapping[str, Any]]
+EVENTS: dict[str, Any] = {"text/event-stream": {}}
+"""The content of an answer of server-sent events, for the documentation."""
+
 _PING = b": ping\n\n"
 
 log = structlog.get_logger(__name__)
@@ -38,7 +41,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        source: Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]],
+        source: Callable[[], AbstractAsyncContextManager[AsyncIterator[StreamEvent]]],
         keep_alive_seconds: float,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -63,15 +66,15 @@ class EventStream(Response):
             # Not before the keep-alives have ended: nothing may follow the last message.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _forward(self, events: AsyncIterator[Event], send: Send) -> None:
+    async def _forward(self, events: AsyncIterator[StreamEvent], send: Send) -> None:
         try:
             async for name, data in events:
                 await self._write(send, _frame(name, data))
         except PandastackError as error:
-            await self._write(send, _frame("error", body_of(error)))
+            await self._write(send, _frame("error", Error.of(error).model_dump()))
         except Exception as error:
             log.error("event stream failed", exc_info=error)
-            await self._write(send, _frame("error", body_of(ServerError("internal server error"))))
+            await self._write(send, _frame("error", Error.of(ServerError("internal server error")).model_dump()))
 
     async def _keep_alive(self, send: Send) -> None:
         while True:

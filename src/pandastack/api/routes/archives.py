@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
@@ -12,10 +11,11 @@ import anyio
 from fastapi import APIRouter, Query, Request, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from pandastack.api import models
+from pandastack.api.models.files import Chmod, FileEntry, Found, Mkdir, Move, Unpacked
+from pandastack.api.models.schema import takes
 from pandastack.api.requests import check_length, flag, json_response, limited, plane_of, read_json, workspace_of
 from pandastack.api.sockets import NORMAL, receive, refuse, send_json
-from pandastack.api.streams import Event, EventStream, FileStream
+from pandastack.api.streams import EVENTS, EventStream, FileStream, StreamEvent
 from pandastack.errors import BadRequestError, PandastackError
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/fs", tags=["files"])
@@ -39,7 +39,7 @@ async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str 
 @router.put(
     "/tar",
     response_class=Response,
-    responses={200: {"model": models.Unpacked}},
+    responses={200: {"model": Unpacked}},
     openapi_extra={"requestBody": {"content": {_TAR: {}}}},
 )
 async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
@@ -49,54 +49,51 @@ async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: st
     check_length(request, limit)
     content = limited(request, limit)
     done = await plane.archives.unpack(workspace_of(request), sandbox_id, path, _skips(links), content)
-    return json_response(asdict(done))
+    return json_response(Unpacked.of(done))
 
 
 @router.post(
     "/mkdir",
     response_class=Response,
-    responses={200: {"model": models.FileEntry}},
-    openapi_extra=models.takes(models.Mkdir),
+    responses={200: {"model": FileEntry}},
+    openapi_extra=takes(Mkdir),
 )
 async def make_directory(request: Request, sandbox_id: str) -> Response:
     """Make a directory and its parents; one that is there is fine."""
-    body = await read_json(request, models.Mkdir)
-    return json_response(
-        await plane_of(request).file_operations.mkdir(workspace_of(request), sandbox_id, body.path, body.mode)
-    )
+    body = await read_json(request, Mkdir)
+    entry = await plane_of(request).file_operations.mkdir(workspace_of(request), sandbox_id, body.path, body.mode)
+    return json_response(FileEntry.model_validate(entry))
 
 
 @router.post(
     "/move",
     response_class=Response,
-    responses={200: {"model": models.FileEntry}},
-    openapi_extra=models.takes(models.Move),
+    responses={200: {"model": FileEntry}},
+    openapi_extra=takes(Move),
 )
 async def move(request: Request, sandbox_id: str) -> Response:
     """Give a file or directory another name; 409 when there is something already."""
-    body = await read_json(request, models.Move)
+    body = await read_json(request, Move)
     workspace, overwrite = workspace_of(request), bool(body.overwrite)
-    return json_response(
-        await plane_of(request).file_operations.move(workspace, sandbox_id, body.source, body.to, overwrite)
-    )
+    entry = await plane_of(request).file_operations.move(workspace, sandbox_id, body.source, body.to, overwrite)
+    return json_response(FileEntry.model_validate(entry))
 
 
 @router.post(
     "/chmod",
     response_class=Response,
-    responses={200: {"model": models.FileEntry}},
-    openapi_extra=models.takes(models.Chmod),
+    responses={200: {"model": FileEntry}},
+    openapi_extra=takes(Chmod),
 )
 async def change_mode(request: Request, sandbox_id: str) -> Response:
     """Change the mode of a file, or of all below a directory."""
-    body = await read_json(request, models.Chmod)
+    body = await read_json(request, Chmod)
     workspace, recursive = workspace_of(request), bool(body.recursive)
-    return json_response(
-        await plane_of(request).file_operations.chmod(workspace, sandbox_id, body.path, body.mode, recursive)
-    )
+    entry = await plane_of(request).file_operations.chmod(workspace, sandbox_id, body.path, body.mode, recursive)
+    return json_response(FileEntry.model_validate(entry))
 
 
-@router.get("/search", response_class=Response, responses={200: {"model": models.Found}})
+@router.get("/search", response_class=Response, responses={200: {"model": Found}})
 async def search(
     request: Request,
     sandbox_id: str,
@@ -109,16 +106,16 @@ async def search(
     if "\0" in name + (text or "") or "\n" in (text or ""):
         raise BadRequestError("text: must be one line, without NUL characters", field="text")
     found = await plane_of(request).search.search(workspace_of(request), sandbox_id, path, name, text, limit)
-    return json_response(found)
+    return json_response(Found.model_validate(found))
 
 
-@router.get("/watch", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
+@router.get("/watch", response_class=Response, responses={200: {"content": EVENTS}})
 async def watch(request: Request, sandbox_id: str, path: str = _PATH, recursive: str = "") -> Response:
     """Events `change`, the first of type `ready`; they end when the path itself is deleted."""
     plane, workspace = plane_of(request), workspace_of(request)
 
     @asynccontextmanager
-    async def source() -> AsyncIterator[AsyncIterator[Event]]:
+    async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
         async with plane.watches.watch(workspace, sandbox_id, path, flag(recursive)) as changes:
             yield (("change", each) async for each in changes)
 

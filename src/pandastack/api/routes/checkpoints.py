@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from pandastack.api import models, render
+from pandastack.api.models.sandboxes import CreateSandbox, Sandbox
+from pandastack.api.models.schema import takes
+from pandastack.api.models.snapshots import Capture, Checkpoint, Checkpoints
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
-from pandastack.api.routes.sandboxes import wanted
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/checkpoints", tags=["checkpoints"])
 
@@ -15,21 +16,21 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/checkpoints", tags=["check
     "",
     status_code=201,
     response_class=Response,
-    responses={201: {"model": models.Checkpoint}},
-    openapi_extra=models.takes(models.Capture),
+    responses={201: {"model": Checkpoint}},
+    openapi_extra=takes(Capture),
 )
 async def take_checkpoint(request: Request, sandbox_id: str) -> Response:
     """Take a checkpoint now; without a label it is named after the last command."""
-    body = await read_json(request, models.Capture)
+    body = await read_json(request, Capture)
     record = await plane_of(request).timeline.checkpoint(workspace_of(request), sandbox_id, body.label)
-    return json_response(render.checkpoint(record), 201)
+    return json_response(Checkpoint.of(record), 201)
 
 
-@router.get("", response_class=Response, responses={200: {"model": models.Checkpoints}})
+@router.get("", response_class=Response, responses={200: {"model": Checkpoints}})
 async def list_checkpoints(request: Request, sandbox_id: str) -> Response:
     """The sandbox's checkpoints, oldest first."""
     records = await plane_of(request).timeline.checkpoints(workspace_of(request), sandbox_id)
-    return json_response({"checkpoints": [render.checkpoint(record) for record in records]})
+    return json_response(Checkpoints(checkpoints=[Checkpoint.of(record) for record in records]))
 
 
 @router.delete("/{checkpoint_id}", status_code=204, response_class=Response)
@@ -39,24 +40,24 @@ async def delete_checkpoint(request: Request, sandbox_id: str, checkpoint_id: st
     return Response(status_code=204)
 
 
-@router.post("/{checkpoint_id}/rewind", response_class=Response, responses={200: {"model": models.Sandbox}})
+@router.post("/{checkpoint_id}/rewind", response_class=Response, responses={200: {"model": Sandbox}})
 async def rewind(request: Request, sandbox_id: str, checkpoint_id: str) -> Response:
     """Set the sandbox back to a checkpoint; it keeps its id, and loses what it did since."""
     plane = plane_of(request)
     record = await plane.timeline.rewind(workspace_of(request), sandbox_id, checkpoint_id)
-    return json_response(render.sandbox(record, plane))
+    return json_response(Sandbox.of(record, plane))
 
 
 @router.post(
     "/{checkpoint_id}/fork",
     status_code=201,
     response_class=Response,
-    responses={201: {"model": models.Sandbox}},
-    openapi_extra=models.takes(models.CreateSandbox),
+    responses={201: {"model": Sandbox}},
+    openapi_extra=takes(CreateSandbox),
 )
 async def fork_checkpoint(request: Request, sandbox_id: str, checkpoint_id: str) -> Response:
     """A new sandbox that continues from a checkpoint."""
     plane = plane_of(request)
-    body = (await read_json(request, models.CreateSandbox)).model_copy(update={"from_snapshot": checkpoint_id})
-    record = await plane.timeline.fork(workspace_of(request), sandbox_id, checkpoint_id, wanted(body))
-    return json_response(render.sandbox(record, plane), 201)
+    body = (await read_json(request, CreateSandbox)).model_copy(update={"from_snapshot": checkpoint_id})
+    record = await plane.timeline.fork(workspace_of(request), sandbox_id, checkpoint_id, body.wanted())
+    return json_response(Sandbox.of(record, plane), 201)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from pandastack.api import models
+from pandastack.api.models.diffs import Diff
 from pandastack.api.requests import flag, json_response, plane_of, workspace_of
 from pandastack.services.timeline.diffs import NOW, TEMPLATE
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["checkpoints"])
 _STATE = f"`{NOW}`, `{TEMPLATE}`, or the id of a checkpoint, a snapshot or another sandbox"
 
 
-@router.get("/diff", response_class=Response, responses={200: {"model": models.Diff}})
+@router.get("/diff", response_class=Response, responses={200: {"model": Diff}})
 async def diff_files(
     request: Request,
     sandbox_id: str,
@@ -26,4 +26,4 @@ async def diff_files(
     """Files that were added, removed or changed between two states of the same template, by path."""
     since, until = since or TEMPLATE, until or NOW
     found = await plane_of(request).diffs.diff(workspace_of(request), sandbox_id, since, until, flag(patch))
-    return json_response({"from": since, "to": until, **found})
+    return json_response(Diff.model_validate({"from_": since, "to": until, **found}))

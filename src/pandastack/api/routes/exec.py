@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from pandastack.api import models
-from pandastack.api.errors import body_of
+from pandastack.api.models.errors import Error
+from pandastack.api.models.exec import CommandResult, ExecCommand, StreamedCommand
+from pandastack.api.models.schema import takes
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
-from pandastack.api.streams import Event, EventStream
+from pandastack.api.streams import EVENTS, EventStream, StreamEvent
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
 from pandastack.errors import BadRequestError
 from pandastack.services.processes.commands import Command, OutputText, failure_of
@@ -28,31 +28,23 @@ PROCESS_HEADER = "x-pandastack-process"
 @router.post(
     "/exec",
     response_class=Response,
-    responses={200: {"model": models.ExecResult}},
-    openapi_extra=models.takes(models.ExecCommand),
+    responses={200: {"model": CommandResult}},
+    openapi_extra=takes(ExecCommand),
 )
 async def execute(request: Request, sandbox_id: str) -> Response:
     """Run a command to its end. A timeout is an error (500) whose message contains `timeout`."""
     plane = plane_of(request)
-    body = await read_json(request, models.ExecCommand)
+    body = await read_json(request, ExecCommand)
     command = plane.commands.plan(body.cmd, body.timeout_seconds, body.id)
     outcome = await plane.commands.run(workspace_of(request), sandbox_id, command)
-    answer: dict[str, Any] = {
-        "stdout": outcome.stdout,
-        "stderr": outcome.stderr,
-        "exit_code": outcome.exit_code,
-        "duration_ms": round(outcome.duration_us / 1000),
-        "guest_us": outcome.duration_us,
-        "process_id": command.id,
-    }
-    return json_response(answer | ({"truncated": outcome.truncated} if outcome.truncated else {}))
+    return json_response(CommandResult.of(outcome, command))
 
 
 @router.post(
     "/exec/stream",
     response_class=Response,
-    openapi_extra=models.takes(models.StreamedCommand),
-    responses={200: {"content": {"text/event-stream": {}}}},
+    openapi_extra=takes(StreamedCommand),
+    responses={200: {"content": EVENTS}},
 )
 async def execute_streaming(request: Request, sandbox_id: str) -> Response:
     """Events `stdout` and `stderr` with a `chunk`, then `exit` or `error`. Leaving early kills the command.
@@ -61,21 +53,21 @@ async def execute_streaming(request: Request, sandbox_id: str) -> Response:
     `X-Pandastack-Process`. `end` of an event is where to go on: the offset behind the chunk's last byte.
     """
     plane = plane_of(request)
-    body = await read_json(request, models.StreamedCommand)
+    body = await read_json(request, StreamedCommand)
     if body.on_disconnect not in (None, "kill", "keep"):
         raise BadRequestError("on_disconnect: must be kill or keep", field="on_disconnect")
     command = plane.commands.plan(body.cmd, body.timeout_seconds, body.id)
     command = replace(command, leave=body.on_disconnect == "keep")
 
     @asynccontextmanager
-    async def source() -> AsyncIterator[AsyncIterator[Event]]:
+    async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
         async with plane.commands.stream(workspace_of(request), sandbox_id, command) as records:
             yield _events(records, command)
 
     return EventStream(source, plane.settings.keep_alive_seconds, {PROCESS_HEADER: command.id})
 
 
-async def _events(records: AsyncIterator[Record], command: Command) -> AsyncIterator[Event]:
+async def _events(records: AsyncIterator[Record], command: Command) -> AsyncIterator[StreamEvent]:
     text, ends = OutputText(), dict.fromkeys(_NAMES, 0)
     async for record in records:
         if isinstance(record, Output) and record.kind in _NAMES:
@@ -88,6 +80,6 @@ async def _events(records: AsyncIterator[Record], command: Command) -> AsyncIter
         for kind, chunk in text.rest():
             yield _NAMES[kind], {"chunk": chunk, "end": ends[kind]}
         if failure := failure_of(record, command):
-            yield "error", body_of(failure)
+            yield "error", Error.of(failure).model_dump()
         else:
             yield "exit", {"exit_code": record.exit_code, "duration_ms": round(record.duration_us / 1000)}

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from pandastack.api import models, ranges
+from pandastack.api import ranges
+from pandastack.api.models.files import Directory, FileEntry, Written
 from pandastack.api.requests import check_length, json_response, limited, plane_of, workspace_of
 from pandastack.api.streams import FileStream
 
@@ -42,7 +43,7 @@ async def read_file(request: Request, sandbox_id: str, path: str = _PATH) -> Res
 @router.put(
     "",
     response_class=Response,
-    responses={200: {"model": models.Written}},
+    responses={200: {"model": Written}},
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}}},
 )
 async def write_file(
@@ -57,8 +58,10 @@ async def write_file(
     check_length(request, limit)
     content = limited(request, limit)
     if offset is None:
-        return json_response(await plane.files.write(workspace, sandbox_id, path, content))
-    return json_response(await plane.file_operations.append(workspace, sandbox_id, path, offset, content))
+        written = await plane.files.write(workspace, sandbox_id, path, content)
+    else:
+        written = await plane.file_operations.append(workspace, sandbox_id, path, offset, content)
+    return json_response(Written.model_validate(written))
 
 
 @router.delete("", status_code=204, response_class=Response)
@@ -68,13 +71,15 @@ async def delete_file(request: Request, sandbox_id: str, path: str = _PATH) -> R
     return Response(status_code=204)
 
 
-@router.get("/dir", response_class=Response, responses={200: {"model": models.Directory}})
+@router.get("/dir", response_class=Response, responses={200: {"model": Directory}})
 async def list_directory(request: Request, sandbox_id: str, path: str = "/") -> Response:
     """The entries of a directory."""
-    return json_response(await plane_of(request).files.directory(workspace_of(request), sandbox_id, path))
+    found = await plane_of(request).files.directory(workspace_of(request), sandbox_id, path)
+    return json_response(Directory.model_validate(found))
 
 
-@router.get("/stat", response_class=Response, responses={200: {"model": models.FileEntry}})
+@router.get("/stat", response_class=Response, responses={200: {"model": FileEntry}})
 async def stat_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
     """What a path is."""
-    return json_response(await plane_of(request).files.stat(workspace_of(request), sandbox_id, path))
+    entry = await plane_of(request).files.stat(workspace_of(request), sandbox_id, path)
+    return json_response(FileEntry.model_validate(entry))

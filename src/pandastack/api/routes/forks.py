@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from fastapi import APIRouter, Request, Response
 
-from pandastack.api import models, render
+from pandastack.api.models.forks import Fork, Forked, ForkTree, Promote, Promoted
+from pandastack.api.models.schema import takes
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["forks"])
@@ -18,44 +17,44 @@ _TREE_COUNT = 2
     "/fork",
     status_code=201,
     response_class=Response,
-    responses={201: {"model": models.Forked}},
-    openapi_extra=models.takes(models.Fork),
+    responses={201: {"model": Forked}},
+    openapi_extra=takes(Fork),
 )
 async def fork(request: Request, sandbox_id: str) -> Response:
     """A copy with the same memory, processes and disk; the original runs on."""
     plane = plane_of(request)
-    body = await read_json(request, models.Fork)
+    body = await read_json(request, Fork)
     count = 1 if body.count is None else body.count
     done = await plane.forks.fork(workspace_of(request), sandbox_id, body.metadata or {}, count)
-    return json_response(render.forked(done, plane), 201)
+    return json_response(Forked.of(done, plane), 201)
 
 
 @router.post(
     "/fork-tree",
     status_code=201,
     response_class=Response,
-    responses={201: {"model": models.ForkTree}},
-    openapi_extra=models.takes(models.Fork),
+    responses={201: {"model": ForkTree}},
+    openapi_extra=takes(Fork),
 )
 async def fork_tree(request: Request, sandbox_id: str) -> Response:
     """Several copies of one moment, 2 unless `count` says more. Fewer than asked is a success with `errors`."""
     plane = plane_of(request)
-    body = await read_json(request, models.Fork)
+    body = await read_json(request, Fork)
     count = _TREE_COUNT if body.count is None else body.count
     done = await plane.forks.fork_tree(workspace_of(request), sandbox_id, body.metadata or {}, count)
-    return json_response(render.fork_tree(done, plane), 201)
+    return json_response(ForkTree.of(done, plane), 201)
 
 
 @router.post(
     "/promote",
     response_class=Response,
-    responses={200: {"model": models.Promoted}},
-    openapi_extra=models.takes(models.Promote),
+    responses={200: {"model": Promoted}},
+    openapi_extra=takes(Promote),
 )
 async def promote(request: Request, sandbox_id: str) -> Response:
     """Make a child of a tree independent of it; `cleanup_siblings` deletes the others."""
-    body = await read_json(request, models.Promote)
+    body = await read_json(request, Promote)
     done = await plane_of(request).forks.promote(
         workspace_of(request), sandbox_id, bool(body.cleanup_siblings), body.tree_id
     )
-    return json_response(asdict(done))
+    return json_response(Promoted.of(done))

@@ -9,7 +9,7 @@ import anyio
 from fastapi import APIRouter, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from pandastack.api import models
+from pandastack.api.models.code import LspLanguages
 from pandastack.api.requests import json_response, plane_of, workspace_of
 from pandastack.api.sockets import NORMAL, REFUSED, receive, refuse, send_json
 from pandastack.cluster.exec_records import STDOUT, ExecResult, Output
@@ -23,11 +23,11 @@ LARGEST_FRAME = 1024 * 1024
 _LONGEST_LINE = 64 * 1024
 
 
-@router.get("/lsp/languages", response_class=Response, responses={200: {"model": models.LanguageServers}})
+@router.get("/lsp/languages", response_class=Response, responses={200: {"model": LspLanguages}})
 async def languages() -> Response:
     """Languages that have a server, in templates that have it."""
     note = "; ".join(f"{each.language}: {each.command}, in the template {each.template}" for each in SERVERS)
-    return json_response({"supported": [each.language for each in SERVERS], "note": note})
+    return json_response(LspLanguages(supported=[each.language for each in SERVERS], note=note))
 
 
 @router.websocket("/sandboxes/{sandbox_id}/lsp/{lang}")

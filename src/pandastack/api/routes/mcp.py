@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import anyio.to_thread
 import httpx
@@ -29,17 +30,32 @@ router = APIRouter(tags=["agents"])
 _MOST_BYTES = 1024 * 1024
 _TOO_MANY = -32000
 _JSON_RPC = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+_FIELDS = {"jsonrpc": {"const": "2.0"}, "id": {}, "result": {"type": "object"}, "error": {"type": "object"}}
+_MESSAGE = {"type": "object", "properties": _FIELDS, "required": ["jsonrpc", "id"]}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The result, or the protocol's own error",
+        "content": {"application/json": {"schema": _MESSAGE}},
+    },
+    400: {"description": "Not a message of the protocol", "content": {"application/json": {"schema": _MESSAGE}}},
+}
+_TAKEN = {"description": "A notification was taken; it has no answer"}
 
 
-@router.post("/mcp", response_class=Response, openapi_extra=_JSON_RPC)
-@router.post("/v1/mcp", response_class=Response, openapi_extra=_JSON_RPC)
+@router.post("/mcp", response_class=Response, openapi_extra=_JSON_RPC, responses={**_ANSWERS, 202: _TAKEN})
+@router.post("/v1/mcp", response_class=Response, openapi_extra=_JSON_RPC, responses={**_ANSWERS, 202: _TAKEN})
 async def workspace_tools(request: Request) -> Response:
     """One message of the Model Context Protocol (JSON-RPC 2.0) about the workspace."""
     body = b"".join([chunk async for chunk in limited(request, _MOST_BYTES)])
     return _Answer(request, body, None)
 
 
-@router.post("/v1/sandboxes/{sandbox_id}/mcp", response_class=Response, openapi_extra=_JSON_RPC)
+@router.post(
+    "/v1/sandboxes/{sandbox_id}/mcp",
+    response_class=Response,
+    openapi_extra=_JSON_RPC,
+    responses={**_ANSWERS, 204: _TAKEN},
+)
 async def sandbox_tools(request: Request, sandbox_id: str) -> Response:
     """The same about one sandbox."""
     sandbox = plane_of(request).sandboxes.get(workspace_of(request), sandbox_id)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from pandastack.api import models, render
+from pandastack.api.models.events import Event, Events
+from pandastack.api.models.system import Usage
 from pandastack.api.requests import flag, json_response, plane_of, workspace_of
-from pandastack.api.streams import Event, EventStream
+from pandastack.api.streams import EVENTS, EventStream, StreamEvent
 from pandastack.errors import NotFoundError
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["observe"])
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["observe"])
 _TEXT = "text/plain; charset=utf-8"
 
 
-@router.get("/logs", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get("/logs", response_class=Response, responses={200: {"content": {"text/plain": {}, **EVENTS}}})
 async def logs(
     request: Request, sandbox_id: str, stream: str = "both", follow: str = "", tail: int | None = None
 ) -> Response:
@@ -28,14 +28,14 @@ async def logs(
         return Response(await plane.consoles.read(workspace, sandbox_id, tail), media_type=_TEXT)
 
     @asynccontextmanager
-    async def source() -> AsyncIterator[AsyncIterator[Event]]:
+    async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
         async with plane.consoles.follow(workspace, sandbox_id, tail) as lines:
             yield (("line", {"line": line}) async for line in lines)
 
     return EventStream(source, plane.settings.keep_alive_seconds)
 
 
-@router.get("/events", response_class=Response, responses={200: {"model": models.Events}})
+@router.get("/events", response_class=Response, responses={200: {"model": Events, "content": EVENTS}})
 async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str = "") -> Response:
     """What happened to the sandbox, oldest first; `tail` ≤ 0 is all. Following: events `event`."""
     plane, workspace = plane_of(request), workspace_of(request)
@@ -43,21 +43,21 @@ async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str 
     limit = min(tail, 1_000_000) if tail > 0 else None
     if not flag(follow):
         records = await plane.events.latest(sandbox.id, limit)
-        return json_response({"events": [render.event(record) for record in records]})
+        return json_response(Events(events=[Event.of(record) for record in records]))
 
     @asynccontextmanager
-    async def source() -> AsyncIterator[AsyncIterator[Event]]:
+    async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
         found = plane.events.follow(sandbox.id, limit, lambda: plane.registry.find(sandbox.id) is not None)
-        yield (("event", render.event(record)) async for record in found)
+        yield (("event", Event.of(record).model_dump()) async for record in found)
 
     return EventStream(source, plane.settings.keep_alive_seconds)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses={200: {"model": Usage}})
 async def usage(request: Request, sandbox_id: str) -> Response:
     """What the sandbox's machine uses on its host."""
     plane, workspace = plane_of(request), workspace_of(request)
-    used: dict[str, Any] = await plane.sandboxes.usage(workspace, sandbox_id)
+    used = await plane.sandboxes.usage(workspace, sandbox_id)
     if not used:
         raise NotFoundError(f"no usage is known for sandbox {sandbox_id[:64]}")
-    return json_response(used)
+    return json_response(Usage.model_validate(used))

@@ -9,10 +9,19 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from pandastack.api import models, render
-from pandastack.api.errors import body_of
+from pandastack.api.models.errors import Error
+from pandastack.api.models.processes import (
+    Process,
+    Processes,
+    ResizeTerminal,
+    SignalProcess,
+    StartProcess,
+    Taken,
+    WaitProcess,
+)
+from pandastack.api.models.schema import takes
 from pandastack.api.requests import flag, json_response, limited, plane_of, read_json, unless_left, workspace_of
-from pandastack.api.streams import ByteStream, Event, EventStream
+from pandastack.api.streams import EVENTS, ByteStream, EventStream, StreamEvent
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, OutputOffset, Record
 from pandastack.errors import BadRequestError, UnavailableError, from_body
 from pandastack.services.processes.commands import OutputText
@@ -29,35 +38,36 @@ _DEFAULT_WAIT_SECONDS = 25.0  # clients wait 30 s for an answer
     "",
     status_code=201,
     response_class=Response,
-    responses={201: {"model": models.Process}},
-    openapi_extra=models.takes(models.StartProcess),
+    responses={201: {"model": Process}},
+    openapi_extra=takes(StartProcess),
 )
 async def start(request: Request, sandbox_id: str) -> Response:
     """Start a process. It goes on whoever looks at it, also while the server is away."""
     plane = plane_of(request)
-    body = await read_json(request, models.StartProcess)
+    body = await read_json(request, StartProcess)
     new = plane.processes.plan(body.model_dump())
-    return json_response(render.process(await plane.processes.start(workspace_of(request), sandbox_id, new)), 201)
+    return json_response(Process.of(await plane.processes.start(workspace_of(request), sandbox_id, new)), 201)
 
 
-@router.get("", response_class=Response, responses={200: {"model": models.Processes}})
+@router.get("", response_class=Response, responses={200: {"model": Processes}})
 async def list_processes(request: Request, sandbox_id: str) -> Response:
     """Running processes and exited ones that are remembered, oldest first. `exec` leaves records too."""
     plane = plane_of(request)
-    return json_response(render.processes(await plane.processes.list(workspace_of(request), sandbox_id), plane))
+    found = await plane.processes.list(workspace_of(request), sandbox_id)
+    return json_response(Processes.of(found, plane.settings.kept_output_bytes))
 
 
-@router.get("/{process}", response_class=Response, responses={200: {"model": models.Process}})
+@router.get("/{process}", response_class=Response, responses={200: {"model": Process}})
 async def get_process(request: Request, sandbox_id: str, process: str) -> Response:
     """One process, by id or pid."""
     record = await plane_of(request).processes.get(workspace_of(request), sandbox_id, process)
-    return json_response(render.process(record))
+    return json_response(Process.of(record))
 
 
 @router.get(
     "/{process}/output",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}, "text/event-stream": {}}}},
+    responses={200: {"content": {"application/octet-stream": {}, **EVENTS}}},
 )
 async def output(
     request: Request,
@@ -85,7 +95,7 @@ async def output(
     wanted = _offsets(stream, offset, stderr_offset)
 
     @asynccontextmanager
-    async def events() -> AsyncIterator[AsyncIterator[Event]]:
+    async def events() -> AsyncIterator[AsyncIterator[StreamEvent]]:
         async with plane.processes.view(workspace, sandbox_id, process, follow=flag(follow), **wanted) as records:
             yield _events(records, wanted)
 
@@ -106,7 +116,7 @@ def _offsets(stream: str, offset: int, stderr_offset: int | None) -> dict[str, i
     return {"stdout": None if stream == "stderr" else offset, "stderr": None if stream == "stdout" else second}
 
 
-async def _events(records: AsyncIterator[Record], wanted: Mapping[str, int | None]) -> AsyncIterator[Event]:
+async def _events(records: AsyncIterator[Record], wanted: Mapping[str, int | None]) -> AsyncIterator[StreamEvent]:
     text = OutputText()
     at = {kind: max(wanted[name] or 0, 0) for name, kind in _KINDS.items()}
     async for record in records:
@@ -128,11 +138,11 @@ async def _events(records: AsyncIterator[Record], wanted: Mapping[str, int | Non
             yield _last(record)
 
 
-def _last(record: Record) -> Event:
+def _last(record: Record) -> StreamEvent:
     if not isinstance(record, ExecResult):
         return "end", {"status": "running"}
     if record.error:
-        return "error", body_of(from_body(0, {"error": record.error, "code": record.code}))
+        return "error", Error.of(from_body(0, {"error": record.error, "code": record.code})).model_dump()
     ended: dict[str, Any] = {"exit_code": record.exit_code, "duration_ms": round(record.duration_us / 1000)}
     return "exit", ended | ({"timed_out": True} if record.timed_out else {})
 
@@ -159,25 +169,25 @@ async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes
             raise UnavailableError(record.error)
 
 
-@router.post("/{process}/stdin", response_class=Response)
+@router.post("/{process}/stdin", response_class=Response, responses={200: {"model": Taken}})
 async def send_input(request: Request, sandbox_id: str, process: str, close: str = "") -> Response:
     """Write the body to the standard input; `close=1` ends it. Answers when the process's pipe has taken all; who
     leaves before that takes the rest back."""
     plane, workspace = plane_of(request), workspace_of(request)
     data = b"".join([chunk async for chunk in limited(request, plane.settings.max_json_bytes)])
     send = partial(plane.processes.send_input, workspace, sandbox_id, process, data, close=flag(close))
-    return json_response({"bytes": await unless_left(request, send)})
+    return json_response(Taken(bytes=await unless_left(request, send)))
 
 
 @router.post(
     "/{process}/signal",
     status_code=204,
     response_class=Response,
-    openapi_extra=models.takes(models.SignalProcess),
+    openapi_extra=takes(SignalProcess),
 )
 async def signal(request: Request, sandbox_id: str, process: str) -> Response:
     """Send a signal to the process's group: `TERM` unless the body names another."""
-    body = await read_json(request, models.SignalProcess)
+    body = await read_json(request, SignalProcess)
     await plane_of(request).processes.signal(workspace_of(request), sandbox_id, process, body.signal)
     return Response(status_code=204)
 
@@ -186,11 +196,11 @@ async def signal(request: Request, sandbox_id: str, process: str) -> Response:
     "/{process}/resize",
     status_code=204,
     response_class=Response,
-    openapi_extra=models.takes(models.ResizeTerminal),
+    openapi_extra=takes(ResizeTerminal),
 )
 async def resize(request: Request, sandbox_id: str, process: str) -> Response:
     """Give the process's terminal another size."""
-    body = await read_json(request, models.ResizeTerminal)
+    body = await read_json(request, ResizeTerminal)
     await plane_of(request).processes.resize(workspace_of(request), sandbox_id, process, body.rows, body.cols)
     return Response(status_code=204)
 
@@ -198,16 +208,16 @@ async def resize(request: Request, sandbox_id: str, process: str) -> Response:
 @router.post(
     "/{process}/wait",
     response_class=Response,
-    responses={200: {"model": models.Process}},
-    openapi_extra=models.takes(models.WaitProcess),
+    responses={200: {"model": Process}},
+    openapi_extra=takes(WaitProcess),
 )
 async def wait(request: Request, sandbox_id: str, process: str) -> Response:
     """Answers when the process has exited, or with `running` when the time is over."""
-    body = await read_json(request, models.WaitProcess)
+    body = await read_json(request, WaitProcess)
     seconds = _DEFAULT_WAIT_SECONDS if body.timeout_seconds is None else body.timeout_seconds
     if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
         raise BadRequestError(
             f"timeout_seconds: must be between 0 and {LONGEST_WAIT_SECONDS:.0f}", field="timeout_seconds"
         )
     wait_for = partial(plane_of(request).processes.wait, workspace_of(request), sandbox_id, process, seconds)
-    return json_response(render.process(await unless_left(request, wait_for)))
+    return json_response(Process.of(await unless_left(request, wait_for)))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
-from pandastack.api import models, render
+from pandastack.api.models.code import (
+    CreateReplSession,
+    Execution,
+    Interrupted,
+    ReplCode,
+    ReplOutcome,
+    ReplSession,
+    RunCell,
+    Variables,
+)
+from pandastack.api.models.schema import takes
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
-from pandastack.services.code.guest_answers import Session
-from pandastack.services.code.sessions import ONE_SHOT, Ran
+from pandastack.services.code.sessions import ONE_SHOT
 
 router = APIRouter(prefix="/v1", tags=["repl"])
 
@@ -28,64 +34,63 @@ async def list_languages(request: Request) -> Response:
 @router.post(
     _ONE,
     response_class=Response,
-    responses={200: {"model": models.ReplOutcome}},
-    openapi_extra=models.takes(models.ReplCode),
+    responses={200: {"model": ReplOutcome}},
+    openapi_extra=takes(ReplCode),
 )
 async def run_code(request: Request, sandbox_id: str) -> Response:
     """Run a piece of code by a fresh interpreter; nothing of it is kept."""
-    body = await read_json(request, models.ReplCode)
+    body = await read_json(request, ReplCode)
     outcome = await plane_of(request).repl.run_once(workspace_of(request), sandbox_id, body.language, body.code)
-    answer = {"language": body.language, "stdout": outcome.stdout, "stderr": outcome.stderr}
-    return json_response(answer | {"exit_code": outcome.exit_code, "duration_ms": round(outcome.duration_us / 1000)})
+    return json_response(ReplOutcome.of(body.language, outcome))
 
 
 @router.post(
     _SESSIONS,
     status_code=201,
     response_class=Response,
-    responses={201: {"model": models.ReplSession}},
-    openapi_extra=models.takes(models.CreateReplSession),
+    responses={201: {"model": ReplSession}},
+    openapi_extra=takes(CreateReplSession),
 )
 async def open_session(request: Request, sandbox_id: str) -> Response:
     """An interpreter that keeps its state from cell to cell. At most 8 in a sandbox (429)."""
-    body = await read_json(request, models.CreateReplSession)
+    body = await read_json(request, CreateReplSession)
     session = await plane_of(request).repl.open(workspace_of(request), sandbox_id, body.language)
-    return json_response(_session(session, sandbox_id), 201)
+    return json_response(ReplSession.of(session, sandbox_id), 201)
 
 
-@router.get(_SESSIONS, response_class=Response, responses={200: {"model": list[models.ReplSession]}})
+@router.get(_SESSIONS, response_class=Response, responses={200: {"model": list[ReplSession]}})
 async def list_sessions(request: Request, sandbox_id: str) -> Response:
     """The sessions of a sandbox. A hibernated one is woken."""
     found = await plane_of(request).repl.sessions(workspace_of(request), sandbox_id)
-    return json_response([_session(each, sandbox_id) for each in found])
+    return json_response([ReplSession.of(each, sandbox_id) for each in found])
 
 
 @router.post(
     f"{_SESSION}/run",
     response_class=Response,
-    responses={200: {"model": models.Execution}},
-    openapi_extra=models.takes(models.RunCell),
+    responses={200: {"model": Execution}},
+    openapi_extra=takes(RunCell),
 )
 async def run_cell(request: Request, sandbox_id: str, session_id: str) -> Response:
     """Run a cell; those of one session run one after the other. A timeout is an error (500) with `timeout` in it."""
-    body = await read_json(request, models.RunCell)
+    body = await read_json(request, RunCell)
     repl, workspace = plane_of(request).repl, workspace_of(request)
     ran = await repl.run(workspace, sandbox_id, session_id, body.code, body.timeout_ms, keep=body.checkpoint)
-    return json_response(_execution(ran))
+    return json_response(Execution.of(ran))
 
 
-@router.post(f"{_SESSION}/interrupt", response_class=Response, responses={200: {"model": models.Interrupted}})
+@router.post(f"{_SESSION}/interrupt", response_class=Response, responses={200: {"model": Interrupted}})
 async def interrupt(request: Request, sandbox_id: str, session_id: str) -> Response:
     """Interrupt the cell that is running, as Ctrl-C does; its `run` answers with the error that this raises."""
     done = await plane_of(request).repl.interrupt(workspace_of(request), sandbox_id, session_id)
-    return json_response({"interrupted": done})
+    return json_response(Interrupted(interrupted=done))
 
 
-@router.get(f"{_SESSION}/variables", response_class=Response, responses={200: {"model": models.Variables}})
+@router.get(f"{_SESSION}/variables", response_class=Response, responses={200: {"model": Variables}})
 async def list_variables(request: Request, sandbox_id: str, session_id: str) -> Response:
     """What is named in a Python session, without modules and names that begin with `_`."""
     found = await plane_of(request).repl.variables(workspace_of(request), sandbox_id, session_id)
-    return json_response({"variables": found})
+    return json_response(Variables.model_validate({"variables": found}))
 
 
 @router.delete(_SESSION, status_code=204, response_class=Response)
@@ -93,15 +98,3 @@ async def close_session(request: Request, sandbox_id: str, session_id: str) -> R
     """End a session with all that runs in it."""
     await plane_of(request).repl.close(workspace_of(request), sandbox_id, session_id)
     return Response(status_code=204)
-
-
-def _session(session: Session, sandbox_id: str) -> dict[str, Any]:
-    known = {"id": session.id, "session_id": session.id, "sandbox_id": sandbox_id, "language": session.language}
-    return known | {"created_at": render.timestamp(session.created_at), "cells": session.cells}
-
-
-def _execution(ran: Ran) -> dict[str, Any]:
-    fields = asdict(ran.execution)
-    del fields["timed_out"]
-    answer = fields | {"exit_code": ran.execution.exit}
-    return answer | ({"checkpoint_id": ran.checkpoint_id} if ran.checkpoint_id else {})

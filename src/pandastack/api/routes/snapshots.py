@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from pandastack.api import models, render
+from pandastack.api.models.schema import takes
+from pandastack.api.models.snapshots import Capture, Snapshot, Snapshots
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
 
 router = APIRouter(prefix="/v1", tags=["snapshots"])
@@ -14,27 +15,27 @@ router = APIRouter(prefix="/v1", tags=["snapshots"])
     "/sandboxes/{sandbox_id}/snapshots",
     status_code=201,
     response_class=Response,
-    responses={201: {"model": models.Snapshot}},
-    openapi_extra=models.takes(models.Capture),
+    responses={201: {"model": Snapshot}},
+    openapi_extra=takes(Capture),
 )
 async def take_snapshot(request: Request, sandbox_id: str) -> Response:
     """Answers when the snapshot can be used; the sandbox runs on."""
-    body = await read_json(request, models.Capture)
+    body = await read_json(request, Capture)
     record = await plane_of(request).timeline.snapshot(workspace_of(request), sandbox_id, body.label)
-    return json_response(render.snapshot(record), 201)
+    return json_response(Snapshot.of(record), 201)
 
 
-@router.get("/snapshots", response_class=Response, responses={200: {"model": models.Snapshots}})
+@router.get("/snapshots", response_class=Response, responses={200: {"model": Snapshots}})
 async def list_snapshots(request: Request, sandbox_id: str | None = None) -> Response:
     """The workspace's snapshots, newest first."""
     records = await plane_of(request).snapshots.of_workspace(workspace_of(request), sandbox_id or None)
-    return json_response({"snapshots": [render.snapshot(record) for record in records]})
+    return json_response(Snapshots(snapshots=[Snapshot.of(record) for record in records]))
 
 
-@router.get("/snapshots/{snapshot_id}", response_class=Response, responses={200: {"model": models.Snapshot}})
+@router.get("/snapshots/{snapshot_id}", response_class=Response, responses={200: {"model": Snapshot}})
 async def get_snapshot(request: Request, snapshot_id: str) -> Response:
     """One snapshot."""
-    return json_response(render.snapshot(await plane_of(request).snapshots.get(workspace_of(request), snapshot_id)))
+    return json_response(Snapshot.of(await plane_of(request).snapshots.get(workspace_of(request), snapshot_id)))
 
 
 @router.delete("/snapshots/{snapshot_id}", status_code=204, response_class=Response)

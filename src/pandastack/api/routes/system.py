@@ -5,26 +5,27 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from pandastack.api import metrics, version
+from pandastack.api.models.system import Health, Version
 from pandastack.api.requests import json_response, plane_of
 
 router = APIRouter(tags=["system"])
 
 
-@router.get("/healthz", response_class=Response)
+@router.get("/healthz", response_class=Response, responses={200: {"model": Health}, 503: {"model": Health}})
 async def healthz(request: Request) -> Response:
     """Whether engine and store are well: 200 or 503."""
-    health = await plane_of(request).health()
-    return json_response(health, 200 if health["status"] == "ok" else 503)
+    health = Health.model_validate(await plane_of(request).health())
+    return json_response(health, 200 if health.status == "ok" else 503)
 
 
-@router.get("/version", response_class=Response)
-@router.get("/v1/version", response_class=Response)
+@router.get("/version", response_class=Response, responses={200: {"model": Version}})
+@router.get("/v1/version", response_class=Response, responses={200: {"model": Version}})
 async def get_version(request: Request) -> Response:
     """The version, and how sandboxes are isolated on this host."""
-    return json_response(version.describe() | plane_of(request).host)
+    return json_response(Version.model_validate(version.describe() | plane_of(request).host))
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def get_metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
     exported: metrics.Metrics = request.app.state.metrics

@@ -1,0 +1,31 @@
+"""What every refusal and failure looks like."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field
+
+from pandastack.api.models.base import Answer, omitted_if_none
+from pandastack.errors import AuthError, CommandTimeoutError, PandastackError, to_body
+
+
+class Error(Answer):
+    error: str = Field(description="What went wrong, in a sentence")
+    code: str = Field(description="Stable, for programs")
+    hint: str | None = omitted_if_none("What to do about it")
+    field: str | None = omitted_if_none("The part of the request that is wrong")
+    detail: Any = omitted_if_none()
+    stdout: str | None = omitted_if_none("What a command over its time had written")
+    stderr: str | None = omitted_if_none()
+    restarted: bool | None = omitted_if_none("Of a cell over its time: whether its session lost its state")
+
+    @classmethod
+    def of(cls, error: PandastackError) -> Self:
+        """``error`` in the form that clients of the public API expect."""
+        body = to_body(error)
+        if isinstance(error, AuthError):
+            body.update(error="unauthorized", detail=error.message)
+        elif isinstance(error, CommandTimeoutError):
+            body.update(body.pop("detail", {}))
+        return cls(**body)

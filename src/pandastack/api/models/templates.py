@@ -1,0 +1,45 @@
+"""Templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field
+
+from pandastack.api.models.base import Answer
+
+
+class Template(Answer):
+    name: str
+    label: str = Field(description="The same as `name`")
+    description: str
+    cpu: int
+    memory_mb: int
+    disk_mb: int
+    size_bytes: int = Field(description="The image and the memory that was captured")
+    is_global: bool = Field(description="Every workspace can use it")
+    base: str | None
+    tools: list[str]
+    aliases: list[str]
+    version: str | None = Field(description="The key of the snapshot that sandboxes are restored from")
+    meta: dict[str, Any] = Field(description="What the snapshot was made with, and when")
+
+    @classmethod
+    def of(cls, source: Mapping[str, Any]) -> Self:
+        """A template; what the engine knows of its making goes under ``meta``."""
+        return cls(
+            name=source["name"],
+            label=source["name"],
+            description=source.get("description") or "",
+            cpu=source["cpu"],
+            memory_mb=source["memory_mb"],
+            disk_mb=source["disk_mb"],
+            size_bytes=source["size_bytes"],
+            is_global=True,
+            base=source.get("base"),
+            tools=list(source.get("tools") or ()),
+            aliases=list(source.get("aliases") or ()),
+            version=source.get("version"),
+            meta={**(source.get("manifest") or {}), "built_at": source.get("built_at")},
+        )
