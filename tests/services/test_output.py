@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output
 from pandastack.errors import BadRequestError, CommandTimeoutError, ServerError
 from pandastack.services.files.console import appended
-from pandastack.services.processes.commands import Command, Kept, OutputText, failure_of
+from pandastack.services.processes.commands import failure_of
+from pandastack.services.processes.output import OutputHead, OutputText
+from pandastack.services.processes.spec import Command
 from pandastack.services.settings import Settings
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(0, 60))
 def test_what_is_kept_is_the_beginning_and_what_is_dropped_is_counted(pieces: list[bytes], limit: int) -> None:
-    kept, whole = Kept(limit), b"".join(pieces)
+    kept, whole = OutputHead(limit), b"".join(pieces)
     for piece in pieces:
         kept.add(piece)
     assert kept.total == len(whole)
@@ -29,7 +31,7 @@ def test_what_is_kept_is_the_beginning_and_what_is_dropped_is_counted(pieces: li
 
 
 def test_the_cut_does_not_leave_half_a_character() -> None:
-    kept = Kept(2)
+    kept = OutputHead(2)
     kept.add("aé!".encode())
     assert kept.text().startswith("a\n[pandastack")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pandastack.errors import BadRequestError
-from pandastack.services.processes.processes import checked_signal
+from pandastack.services.processes.spec import checked_signal
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,11 @@ from pandastack.services.files.operations import FileOperations
 from pandastack.services.files.scripts import Scripts
 from pandastack.services.files.search import Search
 from pandastack.services.files.watches import Watches
-from pandastack.services.processes.commands import Commands, Streams
+from pandastack.services.processes.commands import Commands
 from pandastack.services.processes.idle_watch import IdleWatch
 from pandastack.services.processes.language_servers import LanguageServers
 from pandastack.services.processes.processes import Processes
+from pandastack.services.processes.quota import StreamQuota
 from pandastack.services.processes.terminals import Terminals
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.bus import Bus
@@ -124,7 +125,7 @@ async def open_control_plane(
         )
         timeline = Timeline(registry, activity, lifecycle, sandboxes, snapshots, storage_budget, rewinding)
         automatic = AutomaticCheckpoints(registry, activity, lifecycle, timeline, bus)
-        streams, scripts = Streams(settings), Scripts(sandboxes, engine, settings)
+        streams, scripts = StreamQuota(settings), Scripts(sandboxes, engine, settings)
         idle_watch = IdleWatch(registry, engine, activity, bus, tasks)
         processes = Processes(registry, sandboxes, engine, activity, streams, idle_watch, settings)
         terminals = Terminals(processes, bus, tasks, settings)

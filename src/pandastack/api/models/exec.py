@@ -7,7 +7,8 @@ from typing import Self
 from pydantic import Field
 
 from pandastack.api.models.base import Answer, Body, Number, omitted_if_none
-from pandastack.services.processes.commands import Command, Outcome
+from pandastack.services.processes.commands import Outcome
+from pandastack.services.processes.spec import Command
 
 
 class ExecCommand(Body):

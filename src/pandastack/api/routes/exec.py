@@ -15,7 +15,9 @@ from pandastack.api.requests import json_response, plane_of, read_json, workspac
 from pandastack.api.streams import EVENTS, EventStream, StreamEvent
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
 from pandastack.errors import BadRequestError
-from pandastack.services.processes.commands import Command, OutputText, failure_of
+from pandastack.services.processes.commands import failure_of
+from pandastack.services.processes.output import OutputText
+from pandastack.services.processes.spec import Command
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["exec"])
 

@@ -14,7 +14,9 @@ from pandastack.api.sockets import parsed, receive, refuse, send_json
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output
 from pandastack.errors import BadRequestError, PandastackError
 from pandastack.services import ControlPlane
-from pandastack.services.processes.commands import Command, OutputText, failure_of
+from pandastack.services.processes.commands import failure_of
+from pandastack.services.processes.output import OutputText
+from pandastack.services.processes.spec import Command
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["exec"])
 

@@ -24,7 +24,7 @@ from pandastack.api.requests import flag, json_response, limited, plane_of, read
 from pandastack.api.streams import EVENTS, ByteStream, EventStream, StreamEvent
 from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, OutputOffset, Record
 from pandastack.errors import BadRequestError, UnavailableError, from_body
-from pandastack.services.processes.commands import OutputText
+from pandastack.services.processes.output import OutputText
 from pandastack.services.processes.processes import LONGEST_WAIT_SECONDS
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/processes", tags=["processes"])

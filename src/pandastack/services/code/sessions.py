@@ -22,7 +22,8 @@ from pandastack.cluster.exec_records import ExecResult
 from pandastack.errors import BadRequestError, CommandTimeoutError, GuestError, NotFoundError
 from pandastack.services.code import guest_answers
 from pandastack.services.code.guest_answers import Execution, Session
-from pandastack.services.processes.commands import Command, Commands, Outcome
+from pandastack.services.processes.commands import Commands, Outcome
+from pandastack.services.processes.spec import Command
 from pandastack.services.records.activity import Activity
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.timeline.timeline import Timeline

@@ -16,7 +16,8 @@ import structlog
 
 from pandastack.cluster.exec_records import Record
 from pandastack.errors import BadRequestError, PandastackError
-from pandastack.services.processes.processes import NewProcess, Processes
+from pandastack.services.processes.processes import Processes
+from pandastack.services.processes.spec import NewProcess
 
 log = structlog.get_logger(__name__)
 

@@ -1,23 +1,19 @@
-"""Processes: commands that go on whoever looks at them, as the guest remembers them (docs/design/0012)."""
+"""Processes: commands that run whether or not a client is attached, as the guest records them (docs/design/0012)."""
 
 from __future__ import annotations
 
-import math
-import re
-import signal as signals
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
 from pandastack.cluster import EngineClient
 from pandastack.cluster.exec_records import Record
-from pandastack.errors import BadRequestError, QuotaError
-from pandastack.services.processes.commands import Streams, checked_id
+from pandastack.errors import QuotaError
 from pandastack.services.processes.idle_watch import IdleWatch
+from pandastack.services.processes.quota import StreamQuota
+from pandastack.services.processes.spec import NewProcess, checked_signal, checked_size, planned_process
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
@@ -25,23 +21,6 @@ from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import Status
 
 LONGEST_WAIT_SECONDS = 3600.0
-_MAX_TEXT = 4096
-_MAX_ENV_BYTES = 32 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class NewProcess:
-    """What to start. ``terminal`` is rows and columns; ``background`` does not keep its sandbox from being idle."""
-
-    cmd: str
-    id: str
-    timeout_seconds: float | None = None
-    cwd: str | None = None
-    user: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    stdin: bool = False
-    background: bool = False
-    terminal: tuple[int, int] | None = None
 
 
 class Processes:
@@ -53,7 +32,7 @@ class Processes:
         sandboxes: Sandboxes,
         engine: EngineClient,
         activity: Activity,
-        streams: Streams,
+        streams: StreamQuota,
         idle_watch: IdleWatch,
         settings: Settings,
     ) -> None:
@@ -66,30 +45,8 @@ class Processes:
         self._settings = settings
 
     def plan(self, body: Mapping[str, Any]) -> NewProcess:
-        """Check what a caller sent; raises :class:`BadRequestError` with the field's name."""
-        cmd, seconds = body.get("cmd") or "", body.get("timeout_seconds") or 0.0
-        if not cmd:
-            raise BadRequestError("cmd: must not be empty", field="cmd")
-        for name, text in (("cmd", cmd), ("cwd", body.get("cwd") or ""), ("user", body.get("user") or "")):
-            if "\0" in text or (name != "cmd" and len(text) > _MAX_TEXT):
-                raise BadRequestError(f"{name}: must be shorter than 4096 characters, without NUL", field=name)
-        if (cwd := body.get("cwd")) and not cwd.startswith("/"):
-            raise BadRequestError("cwd: must be absolute", field="cwd")
-        if not math.isfinite(seconds) or not 0 <= seconds <= self._settings.max_command_seconds:
-            most = self._settings.max_command_seconds
-            raise BadRequestError(f"timeout_seconds: must be between 0 and {most:.0f}", field="timeout_seconds")
-        given = body.get("id")
-        return NewProcess(
-            cmd=cmd,
-            id=checked_id(given) if given is not None else str(uuid.uuid4()),
-            timeout_seconds=seconds or None,
-            cwd=cwd or None,
-            user=body.get("user") or None,
-            env=_checked_env(body.get("env") or {}),
-            stdin=bool(body.get("stdin")),
-            background=bool(body.get("background")),
-            terminal=checked_size(body.get("rows") or 24, body.get("cols") or 80) if body.get("pty") else None,
-        )
+        """Check what a caller sent. Raises :class:`BadRequestError` with the field's name."""
+        return planned_process(body, self._settings)
 
     async def start(self, workspace: str, sandbox_id: str, new: NewProcess) -> dict[str, Any]:
         """Start it and return its record; raises :class:`QuotaError` when the sandbox has too many."""
@@ -162,7 +119,7 @@ class Processes:
             if (stdout or 0) < 0 or (stderr or 0) < 0:
                 record = await self._engine.process(sandbox.id, process)
                 stdout, stderr = _from_end(record, "stdout", stdout), _from_end(record, "stderr", stderr)
-            with self._streams.one(sandbox.id):
+            with self._streams.hold(sandbox.id):
                 view = self._engine.attach(sandbox.id, process, stdout=stdout, stderr=stderr, follow=follow)
                 async with view as records:
                     yield records
@@ -180,7 +137,7 @@ class Processes:
     ) -> int:
         """Write to the standard input; returns the bytes that it took."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            with self._streams.one(sandbox.id):
+            with self._streams.hold(sandbox.id):
                 return await self._engine.send_input(sandbox.id, process, data, close)
 
     async def signal(self, workspace: str, sandbox_id: str, process: str, signal: int | str) -> None:
@@ -195,32 +152,6 @@ class Processes:
         size = checked_size(rows, cols)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._engine.resize(sandbox.id, process, *size)
-
-
-def checked_signal(signal: int | str) -> int:
-    """A signal's number: 1 to 64, or a name such as ``TERM`` or ``SIGTERM``."""
-    text = str(signal)[:32]
-    name = text.upper().removeprefix("SIG")
-    number = int(text) if re.fullmatch("[0-9]{1,2}", text) else signals.Signals.__members__.get(f"SIG{name}", 0)
-    if not 1 <= number <= 64:
-        raise BadRequestError(f"signal: unknown signal {text}", field="signal", hint="such as TERM, KILL or 15")
-    return int(number)
-
-
-def checked_size(rows: int, cols: int) -> tuple[int, int]:
-    """Rows and columns of a terminal."""
-    if not (1 <= rows <= 65535 and 1 <= cols <= 65535):
-        raise BadRequestError("rows and cols: must be between 1 and 65535", field="rows")
-    return rows, cols
-
-
-def _checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
-    for key, value in env.items():
-        if not key or "=" in key or "\0" in key + value:
-            raise BadRequestError(f"env: {key[:64]!r} is not a valid variable", field="env")
-    if sum(len(key) + len(value) for key, value in env.items()) > _MAX_ENV_BYTES:
-        raise BadRequestError(f"env: must not be longer than {_MAX_ENV_BYTES} bytes", field="env")
-    return env
 
 
 def _from_end(record: Mapping[str, Any], name: str, offset: int | None) -> int | None:

@@ -15,9 +15,9 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from pandastack.cluster.exec_records import Record
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError
-from pandastack.services.processes.commands import checked_id
 from pandastack.services.processes.idle_watch import ProcessFound
-from pandastack.services.processes.processes import NewProcess, Processes, checked_size
+from pandastack.services.processes.processes import Processes
+from pandastack.services.processes.spec import NewProcess, checked_id, checked_size
 from pandastack.services.records.bus import Bus
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord
