@@ -17,16 +17,18 @@ from pandastack.engine.build.progress import Steps, megabytes
 from pandastack.engine.machines.journal import FILE, Entry, Journal, read
 from pandastack.engine.machines.state import MachineState
 from pandastack.engine.machines.stopwatch import Stopwatch
+from pandastack.engine.origins import link_base
 from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.recovery.adoption import should_adopt
 from pandastack.engine.sandboxes import events
 from pandastack.engine.sandboxes.events import Events
-from pandastack.errors import NotFoundError
+from pandastack.errors import ConflictError, NotFoundError
 from pandastack.host.processes.identity import identify
 from pandastack.model.accelerator import Accelerator
 from pandastack.model.template import Template
 from pandastack.snapshots.compatibility import cpu_identity
 from pandastack.vmm.plan import Boot
+from tests.support.installation import eventually
 from tests.support.manifests import MANIFEST
 
 TEMPLATE = Template(
@@ -160,6 +162,40 @@ def test_installing_again_is_no_error(tmp_path: Path, pool: Pool) -> None:
         Templates(tmp_path / "records", pool).install(TEMPLATE, baked, tmp_path / "image")
     assert sorted(path.name for path in pool.snapshots.iterdir()) == ["v1"]
     assert [path.name for path in pool.images.iterdir()] == ["i1.erofs"]
+
+
+def overwrite(memory: Path) -> None:
+    """What a machine that was taken over does to the image that it shares with others, its size unchanged."""
+    made = memory.stat().st_mtime_ns
+
+    def written() -> bool:
+        with memory.open("r+b") as file:
+            file.write(b"x")
+        return memory.stat().st_mtime_ns != made  # a kernel's clock of files may stand still for milliseconds
+
+    eventually(written, 5, "the file system tells the time")
+
+
+def test_memory_that_somebody_wrote_to_is_never_shared_again(tmp_path: Path, pool: Pool) -> None:
+    (tmp_path / "image").write_bytes(b"erofs")
+    baked, templates = bake(tmp_path, "v1"), Templates(tmp_path / "records", pool)
+    installed = templates.install(TEMPLATE, baked, tmp_path / "image")
+    before, after = pool.machines / "before", pool.machines / "after"
+    for each in (before, after):
+        each.mkdir()
+    machine = link_base(installed, before)
+    overwrite(machine.snapshot.memory)
+    said = "the memory image of snapshot v1 was changed after it was made"
+    with pytest.raises(ConflictError, match=said) as refused:
+        installed.snapshot.check(vmm=MANIFEST.vmm, cpu_flags=MANIFEST.cpu_flags)
+    assert "template build" in (refused.value.hint or "")
+    with pytest.raises(ConflictError, match=said):
+        link_base(installed, after)
+    again = templates.install(TEMPLATE, baked, tmp_path / "image")
+    again.snapshot.check(vmm=MANIFEST.vmm, cpu_flags=MANIFEST.cpu_flags)
+    assert again.snapshot.memory.read_bytes() == b"v1"
+    assert again.snapshot != installed.snapshot
+    assert sorted(path.name for path in pool.snapshots.iterdir()) == ["v1"]
 
 
 def trial(tmp_path: Path, vmm: str = "qemu 7") -> Trial:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pandastack.errors import ConflictError, ServerError
-from pandastack.snapshots.manifest import FORMAT, Manifest, Snapshot, load
+from pandastack.snapshots.manifest import FORMAT, Manifest, Snapshot, load, stamp
 from tests.support.manifests import MANIFEST
 
 
@@ -31,7 +31,7 @@ def test_one_that_cannot_be_read(data: bytes) -> None:
 
 def test_every_field_is_needed() -> None:
     whole = json.loads(MANIFEST.to_json())
-    for name in whole.keys() - {"parent"}:
+    for name in whole.keys() - {"parent", "memory_stamp"}:
         with pytest.raises(ServerError, match=name):
             Manifest.from_json(json.dumps({key: value for key, value in whole.items() if key != name}).encode())
 
@@ -59,3 +59,13 @@ def test_a_capture_cannot_be_built_again() -> None:
         captured.check(vmm="another", cpu_flags=MANIFEST.cpu_flags)
     assert "template build" not in (refused.value.hint or "")
     assert "delete it" in (refused.value.hint or "")
+
+
+def test_a_capture_whose_memory_was_changed_cannot_be_built_again(tmp_path: Path) -> None:
+    (tmp_path / "memory").write_bytes(b"now")
+    Snapshot(tmp_path, MANIFEST).check_memory()  # made before stamps were recorded
+    Snapshot(tmp_path, replace(MANIFEST, memory_stamp=stamp(tmp_path / "memory"))).check_memory()
+    changed = Snapshot(tmp_path, replace(MANIFEST, parent="0011", memory_stamp="3:0"))
+    with pytest.raises(ConflictError, match="was changed after it was made") as refused:
+        changed.check_memory()
+    assert refused.value.hint == "delete it"

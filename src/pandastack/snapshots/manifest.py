@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pandastack.errors import ConflictError, ServerError
+from pandastack.host.files import map_error
 
 FORMAT = 1
 """Raised whenever a snapshot of the former kind can no longer be restored."""
@@ -40,6 +41,8 @@ class Manifest:
     built_at: str
     parent: str = ""
     """The snapshot that the captured machine was restored from; empty for a template's."""
+    memory_stamp: str = ""
+    """:func:`stamp` of the file ``memory`` as it was made; empty where that was not recorded."""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=2, sort_keys=True).encode() + b"\n"
@@ -53,6 +56,19 @@ class Manifest:
             return cls(**{name: values[name] for name in known})
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"a snapshot's manifest cannot be read: {error}") from error
+
+
+def stamp(memory: Path) -> str:
+    """What changes when somebody writes to the file: its size in bytes and the time of its last write.
+
+    Many machines map one file, so a write to it would reach them all. A process that has the file open can write, but
+    only the file's owner can set the time back.
+    """
+    try:
+        found = memory.stat()
+    except OSError as error:
+        raise map_error(error, memory) from error
+    return f"{found.st_size}:{found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ class Snapshot:
         return self.directory / "disk.img"
 
     def check(self, *, vmm: str, cpu_flags: str) -> None:
-        """Raise :class:`ConflictError` naming the first difference when this host cannot restore it."""
+        """Raise :class:`ConflictError` naming the first difference when this host cannot, or must not, restore it."""
         wanted = {"format": FORMAT, "vmm": vmm, "cpu_flags": cpu_flags}
         for name, here in wanted.items():
             made = getattr(self.manifest, name)
@@ -88,6 +104,18 @@ class Snapshot:
                     f"snapshot {self.manifest.key[:12]} was made with {name} {made}, this host has {here}",
                     hint=self._remedy(),
                 )
+        self.check_memory()
+
+    def check_memory(self) -> None:
+        """Raise :class:`ConflictError` when the file ``memory`` was written to after it was made."""
+        made = self.manifest.memory_stamp
+        if made and stamp(self.memory) != made:
+            raise ConflictError(
+                f"the memory image of snapshot {self.manifest.key[:12]} was changed after it was made",
+                hint="delete it"
+                if self.manifest.parent
+                else "end the sandboxes of this template and build it again: `pandastack template build`",
+            )
 
     def _remedy(self) -> str:
         if self.manifest.parent:

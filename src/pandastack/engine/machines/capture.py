@@ -23,7 +23,7 @@ from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.errors import GuestError
 from pandastack.host import files, pagemap
 from pandastack.snapshots import pages as memory_pages
-from pandastack.snapshots.manifest import Snapshot
+from pandastack.snapshots.manifest import Snapshot, stamp
 
 QUIESCE_DEADLINE = 3.0
 """Seconds a guest gets to stand at a frame border. One that does not answer is captured all the same."""
@@ -46,9 +46,11 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
     """Put the machine's state into ``directory`` (new and empty) as an origin.
 
     Afterwards the guest runs as before; with ``end`` it stays still, because its machine is about to be ended. On
-    failure it runs as before in any case. Raises :class:`StorageFullError` when the disk is full.
+    failure it runs as before in any case. Raises :class:`StorageFullError` when the disk is full,
+    :class:`ConflictError` when somebody has written to the memory image that the machine shares.
     """
     former = sandbox.origin.snapshot
+    former.check_memory()
     taken = Snapshot(directory, former.manifest)
     files.clone(former.disk, taken.disk)  # writes back what the host still caches, so that the next clone is quick
     async with _still(sandbox, end=end) as still:
@@ -131,6 +133,7 @@ def _complete(sandbox: Sandbox, taken: Snapshot, pages: _Pages, quiet: bool) -> 
         key=_key(taken, former.key, pages.held or []),
         parent=former.key,
         quiet=quiet,
+        memory_stamp=stamp(taken.memory),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     described = Snapshot(taken.directory, manifest)

@@ -86,7 +86,7 @@ class WarmPool:
 
     def _suitable(self, origin: Origin) -> Iterator[deque[WarmMachine]]:
         for stock in list(self._stocks.values()):  # a template may be installed while one of them is claimed
-            if stock.template.key == origin.key:
+            if stock.template.snapshot == origin.snapshot:
                 yield stock.rehearsed
             if origins.fits(stock.template, origin):
                 stock.asked += 1
@@ -100,7 +100,7 @@ class WarmPool:
     def replenish(self, template: Origin) -> None:
         """Say that ``template`` is in use; what is missing is made in the background."""
         former = self._stocks.get(template.name)
-        if former is None or former.template.key != template.key:
+        if former is None or former.template.snapshot != template.snapshot:
             self._stocks[template.name] = _Stock(template)
             for outdated in (*former.rehearsed, *former.empty) if former else ():
                 outdated.dismiss()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from pandastack.disks.pool import Pool
 from pandastack.engine.origins.origin import Origin
-from pandastack.errors import NotFoundError
+from pandastack.errors import NotFoundError, PandastackError
 from pandastack.host import files
 from pandastack.model.template import Template
 from pandastack.snapshots import manifest
@@ -60,17 +61,38 @@ class Templates:
         """Bring a baked snapshot and its image into the pool and make the template known under its name."""
         _adopt(image, self._pool.images / f"{template.image}.erofs")
         directory = self._pool.snapshots / template.version
-        if not directory.exists():
-            temporary = directory.with_name(f".{directory.name}.new")
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            for part in sorted(baked.iterdir()):
-                files.clone(part, temporary / part.name)
-            temporary.rename(directory)
+        if not _is_whole(directory):
+            _bring_in(baked, directory)
         self._records.mkdir(parents=True, exist_ok=True)
         record = json.dumps(template.to_json(), indent=2).encode() + b"\n"
         files.write_atomically(self._records / f"{template.name}.json", record, mode=0o644)
         return self.get(template.name)
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether the snapshot is there as it was brought in."""
+    try:
+        manifest.load(directory).check_memory()
+    except (FileNotFoundError, PandastackError):
+        return False
+    return True
+
+
+def _bring_in(baked: Path, directory: Path) -> None:
+    """Clone a baked snapshot into the pool, and write down what its memory looks like before any machine shares it."""
+    temporary, former = (directory.with_name(f".{directory.name}.{each}") for each in ("new", "former"))
+    for left in (temporary, former):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary.mkdir()
+    for part in sorted(baked.iterdir()):
+        files.clone(part, temporary / part.name)
+    made = manifest.load(temporary)
+    described = replace(made.manifest, memory_stamp=manifest.stamp(made.memory))
+    files.write_atomically(temporary / "manifest.json", described.to_json())
+    if directory.exists():
+        directory.rename(former)
+    temporary.rename(directory)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _adopt(source: Path, target: Path) -> None:

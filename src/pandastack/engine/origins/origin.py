@@ -41,9 +41,13 @@ class Origin:
 
 
 def link_base(origin: Origin, directory: Path) -> Origin:
-    """Give a machine in ``directory`` the files it opens when it starts. Its disk is empty until :func:`copy_state`."""
+    """Give a machine in ``directory`` the files it opens when it starts. Its disk is empty until :func:`copy_state`.
+
+    Raises :class:`ConflictError` when somebody has written to the memory that it would share.
+    """
     own = Snapshot(directory, origin.snapshot.manifest)
     link(origin.snapshot.memory, own.memory)
+    own.check_memory()
     link(origin.image, directory / _IMAGE)
     try:
         with own.disk.open("wb") as file:
