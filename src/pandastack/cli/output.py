@@ -43,7 +43,22 @@ def result(value: object, text: str, *, as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        typer.echo(text)
+        typer.echo("\n".join(map(printable, text.split("\n"))))
+
+
+def printable(text: str) -> str:
+    """``text`` without anything that a terminal would obey: control characters, line ends among them, become escapes.
+
+    Guests choose file names, command lines and error messages. An escape sequence in one could set the terminal's
+    title, move its cursor or fill the clipboard.
+    """
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def short(text: str, width: int) -> str:
+    """``text`` in one line of at most ``width`` characters."""
+    line = printable(_one_line(text))
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -73,10 +88,8 @@ def text_of(value: object) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={each}" for key, each in value.items())
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value))
-    return str(value)
+        value = [f"{key}={each}" for key, each in value.items()]
+    return printable(" ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
 
 
 def size_of(size_bytes: int | None) -> str | None:
@@ -86,7 +99,7 @@ def size_of(size_bytes: int | None) -> str | None:
 
 def note(text: str) -> None:
     """Tell the user something that is not the result."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 def report(error: PandastackError, as_json: bool) -> None:
@@ -98,9 +111,10 @@ def report(error: PandastackError, as_json: bool) -> None:
         typer.echo(json_codec.dumps(to_body(error)), err=True)
         return
     what, *printed = error.message.split("\n  ")
-    typer.echo("\n  ".join([f"error: {_one_line(what) or error.code}", *printed]), err=True)
+    lines = [f"error: {_one_line(what) or error.code}", *printed]
+    typer.echo("\n  ".join(map(printable, lines)), err=True)
     if error.hint:
-        typer.echo(f"hint: {_one_line(error.hint)}", err=True)
+        note(f"hint: {_one_line(error.hint)}")
 
 
 def _one_line(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pandastack.cli.connection import Id, connect
-from pandastack.cli.output import Json, note, print_fields, print_json, print_table, result
+from pandastack.cli.output import Json, note, print_fields, print_json, print_table, result, short
 
 if TYPE_CHECKING:
     from pandastack.sdk._sync.processes import Process
@@ -58,7 +58,13 @@ def list_(sandbox_id: Id, json: Json = False) -> None:
         print_json([vars(each) for each in found])
         return
     rows = [
-        (p.id, p.pid, p.status if p.exit_code is None else f"{p.status} {p.exit_code}", p.started_at, _short(p.cmd))
+        (
+            p.id,
+            p.pid,
+            p.status if p.exit_code is None else f"{p.status} {p.exit_code}",
+            p.started_at,
+            short(p.cmd, _SHOWN_COMMAND),
+        )
         for p in found
     ]
     print_table(("ID", "PID", "STATUS", "STARTED", "COMMAND"), rows)
@@ -126,11 +132,6 @@ def stdin(
     """Give what is typed or piped here to a process's standard input."""
     with _found(sandbox_id, process) as found:
         found.send_stdin(sys.stdin.buffer.read(), close=close)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN_COMMAND else line[: _SHOWN_COMMAND - 1] + "…"
 
 
 def _show(chunk: str) -> None:

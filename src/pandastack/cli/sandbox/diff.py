@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pandastack.cli.connection import Id, connect
-from pandastack.cli.output import Json, note, print_json, print_table
+from pandastack.cli.output import Json, note, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from pandastack import Diff, FileChange
@@ -45,21 +45,17 @@ def _row(each: FileChange) -> tuple[str, ...]:
     sizes = [str(state.size) for state in (each.before, each.after) if state is not None and state.kind == "file"]
     size = " → ".join(dict.fromkeys(sizes)) or "-"
     what = " ".join(each.what) + (" (not compared)" if each.unread else "")
-    return _SIGNS.get(each.change, "?"), _printable(each.path), each.kind, size, what
+    return _SIGNS.get(each.change, "?"), each.path, each.kind, size, what
 
 
 def _tell_of_the_rest(found: Diff) -> None:
     without = [each for each in found.changes if each.patch is None]
     for each in without:
-        note(f"{_SIGNS.get(each.change, '?')} {_printable(each.path)} ({each.kind}): no text to show")
+        note(f"{_SIGNS.get(each.change, '?')} {each.path} ({each.kind}): no text to show")
 
 
 def _shown(text: str) -> str:
     """What a terminal may be shown of a guest's text; a file or a program gets it as it is."""
     if not sys.stdout.isatty():
         return text
-    return "\n".join("\t".join(map(_printable, line.split("\t"))) for line in text.split("\n"))
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))

@@ -18,7 +18,6 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import typer
 
 from pandastack.cli.connection import Id
-from pandastack.cli.output import note
 from pandastack.errors import ConnectionError, PandastackError, from_body
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class Terminal:
                 return
             if lost_at is None:
                 lost_at = loop.time()
-                note("\r\n[pandastack: the connection broke; retrying]\r")
+                typer.echo("\r\n[pandastack: the connection broke; retrying]\r", err=True)  # the terminal is raw
             if loop.time() - lost_at > RETRY_SECONDS:
                 raise ConnectionError("the connection is lost", hint=f"--attach {self._query['id']} reattaches to it")
             await asyncio.sleep(_PAUSE_SECONDS)

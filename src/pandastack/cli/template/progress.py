@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from pandastack.cli.output import short
+
 
 class TerminalProgress:
     """Steps as they go; without a terminal only the finished ones are printed."""
@@ -19,7 +21,7 @@ class TerminalProgress:
         self._started = 0.0
 
     def begin(self, title: str) -> None:
-        self._title, self._started = _short(title, 90), time.monotonic()
+        self._title, self._started = short(title, 90), time.monotonic()
         if self._console.is_terminal:
             self._status = self._console.status(escape(self._title))
             self._status.start()
@@ -27,20 +29,17 @@ class TerminalProgress:
     def line(self, text: str) -> None:
         if self._status is not None:
             seconds = time.monotonic() - self._started
-            self._status.update(f"{escape(self._title)} [dim]{seconds:.0f} s  {escape(_short(text, 60))}[/dim]")
+            self._status.update(f"{escape(self._title)} [dim]{seconds:.0f} s  {escape(short(text, 60))}[/dim]")
 
     def end(self, title: str, seconds: float, note: str) -> None:
         self.stop()
         if seconds >= 0.1 or note:
-            self._console.print(f"  {escape(_short(title, 90)):<92}[dim]{seconds:6.1f} s  {escape(note)}[/dim]")
+            self._console.print(
+                f"  {escape(short(title, 90)):<92}[dim]{seconds:6.1f} s  {escape(short(note, 90))}[/dim]"
+            )
 
     def stop(self) -> None:
         """Take the spinner off the terminal."""
         if self._status is not None:
             self._status.stop()
             self._status = None
-
-
-def _short(text: str, width: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
