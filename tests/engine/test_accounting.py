@@ -30,11 +30,11 @@ def used(engine: Engine) -> int:
 
 
 async def test_what_becomes_free_is_what_was_measured(engine: Engine) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     names = [str(uuid.uuid4()) for _ in range(3)]
     for name in names:
         await run(sandbox, "head -c 8000000 /dev/urandom > /root/file; sync")
-        captured = await engine.lifecycle.snapshot(sandbox.id, name)
+        captured = await engine.copies.snapshot(sandbox.id, name)
         assert captured.size_bytes >= 8_000_000
     await run(sandbox, "head -c 8000000 /dev/urandom > /root/file; sync")
     await engine.lifecycle.pause(sandbox.id)  # so that nothing writes while it is measured
@@ -47,7 +47,7 @@ async def test_what_becomes_free_is_what_was_measured(engine: Engine) -> None:
         # XFS frees a deleted file's blocks in the background, and some more: what it set aside for more writes to it.
         eventually(lambda: before - used(engine) > expected - SLACK, 20, f"{expected} bytes are free")  # noqa: B023
         assert expected > 4_000_000
-    await engine.delete(sandbox.id)
+    await engine.sandboxes.delete(sandbox.id)
 
 
 def test_machines_may_come_and_go_while_it_is_measured(tmp_path: Path) -> None:

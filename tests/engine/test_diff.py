@@ -39,13 +39,13 @@ def told(found: list[Change]) -> dict[str, tuple[str, ...]]:
 
 async def snapshot(engine: Engine, sandbox_id: str) -> Point:
     name = str(uuid.uuid4())
-    await engine.lifecycle.snapshot(sandbox_id, name)
+    await engine.copies.snapshot(sandbox_id, name)
     return Point(snapshot=name)
 
 
 async def test_nothing_has_changed_in_a_new_sandbox(engine: Engine) -> None:
     """Neither a restore nor an identity, nor being looked at, leaves a trace on the disk."""
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     assert await engine.diffs.between(TEMPLATE, Point(sandbox=sandbox.id)) == []
     taken = await snapshot(engine, sandbox.id)
     assert await engine.diffs.between(taken, Point(sandbox=sandbox.id)) == []
@@ -53,7 +53,7 @@ async def test_nothing_has_changed_in_a_new_sandbox(engine: Engine) -> None:
 
 
 async def test_every_kind_of_change_between_two_snapshots(engine: Engine) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     await run(sandbox, "mkdir /d; cd /d; echo aaaa > same-size; echo a > longer; touch gone mode; ln -s old link; sync")
     await run(sandbox, "cd /d; echo untouched > untouched; echo touched > touched; chmod 600 /etc/motd; rm /etc/issue")
     one = await snapshot(engine, sandbox.id)
@@ -89,7 +89,7 @@ async def test_every_kind_of_change_between_two_snapshots(engine: Engine) -> Non
 
 async def test_large_directories_of_guest_and_template_are_listed_whole(engine: Engine) -> None:
     """More than one read of a directory and one frame of the channel hold, on the file systems that guests have."""
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     await run(sandbox, "mkdir /big; cd /big; seq 3000 | xargs mkdir; seq 3000 | sed 's,$,/file,' | xargs touch")
     inside = (await run(sandbox, "cd /usr/share/zoneinfo 2>/dev/null || cd /usr/bin; pwd; ls -A")).split()
     directory, names = inside[0], inside[1:]
@@ -103,10 +103,10 @@ async def test_large_directories_of_guest_and_template_are_listed_whole(engine: 
 
 async def test_children_of_one_fork_compared(engine: Engine) -> None:
     """The same inode number and size on both sides, written at nearly the same time: only the contents tell."""
-    parent = await engine.create(spec(), "base")
+    parent = await engine.sandboxes.create(spec(), "base")
     await run(parent, "echo shared > /root/shared; sync")
-    forked = await engine.lifecycle.fork(parent.id, [spec(), spec()])
-    one, other = (engine.reach(child.id) for child in forked.children if not isinstance(child, Exception))  # type: ignore[union-attr]
+    forked = await engine.copies.fork(parent.id, [spec(), spec()])
+    one, other = (engine.registry.reach(child.spec.sandbox) for child in forked.children)
 
     async def write(sandbox: object, text: str) -> None:
         await run(sandbox, f"echo {text} > /root/file; echo both > /root/both")  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ async def test_children_of_one_fork_compared(engine: Engine) -> None:
 
 
 async def test_contents_are_compared_within_a_budget(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     write = "head -c 3000000 /dev/zero > /root/same; head -c 3000000 /dev/zero > /root/other; {}"
     await run(sandbox, write.format("true"))
     taken = await snapshot(engine, sandbox.id)
@@ -138,12 +138,12 @@ def _small(budget: diff._Budget) -> None:
 
 
 async def test_what_runs_in_a_snapshot_does_not_go_on_in_the_machine_that_is_looked_at(engine: Engine) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     writer = "setsid sh -c 'while :; do sleep 0.5; date +%s%N > /root/ticks; done' </dev/null >/dev/null 2>&1 &"
     await run(sandbox, writer)
     taken = await snapshot(engine, sandbox.id)
     origin = engine.saved.get(str(taken.snapshot))
-    async with engine.temporary(origin) as (looked_at,):
+    async with engine.restorer.temporary(origin) as (looked_at,):
         before = await looked_at.channel.changes(30)
         await anyio.sleep(1.2)  # twice the time after which it would have written
         assert await looked_at.channel.changes(30) == before
@@ -151,13 +151,13 @@ async def test_what_runs_in_a_snapshot_does_not_go_on_in_the_machine_that_is_loo
 
 async def test_machines_that_are_looked_at_are_in_no_list_and_end(lone: Engine) -> None:
     engine = lone
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     one = await snapshot(engine, sandbox.id)
     seen: list[int] = []
 
     async def watch() -> None:
         while True:
-            seen.append(len(engine.list()))
+            seen.append(len(engine.registry.list()))
             await anyio.sleep(0.005)
 
     async with anyio.create_task_group() as tasks:
@@ -169,18 +169,18 @@ async def test_machines_that_are_looked_at_are_in_no_list_and_end(lone: Engine) 
         await engine.diffs.between(one, TEMPLATE)  # its caller leaves in the middle
     with pytest.raises(NotFoundError):
         await engine.diffs.between(one, Point(snapshot=str(uuid.uuid4())))
-    await engine.delete(sandbox.id)
-    assert list(engine.machines.iterdir()) == []
+    await engine.sandboxes.delete(sandbox.id)
+    assert list(engine.pool.machines.iterdir()) == []
 
 
 async def test_states_of_different_templates_are_refused_before_anything_is_done(lone: Engine) -> None:
     engine = lone
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     point = await snapshot(engine, sandbox.id)
     image = engine.saved.path(str(point.snapshot)) / "image.erofs"
     image.unlink()
     image.write_bytes(b"another")
-    before = set(engine.machines.iterdir())
+    before = set(engine.pool.machines.iterdir())
     with pytest.raises(BadRequestError, match="different builds"):
         await engine.diffs.between(point, Point(sandbox=sandbox.id))
-    assert set(engine.machines.iterdir()) == before
+    assert set(engine.pool.machines.iterdir()) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from pathlib import Path
 
 import anyio
 import pytest
@@ -22,67 +21,67 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_hibernated_sandbox_wakes_with_its_processes_and_files(engine: Engine) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     await run(sandbox, f"echo kept > /root/file; {COUNTER}")
     machine_id = await run(sandbox, "cat /etc/machine-id; hostname")
     for turn in range(3):
         captured = await engine.lifecycle.hibernate(sandbox.id)
         assert captured and 0 < captured.dirty_bytes < 64 * 2**20
-        assert isinstance(engine.get(sandbox.id), Hibernated)
+        assert isinstance(engine.registry.get(sandbox.id), Hibernated)
         assert await engine.lifecycle.hibernate(sandbox.id) is None
         with pytest.raises(ConflictError, match="hibernated"):
-            engine.reach(sandbox.id)
+            engine.registry.reach(sandbox.id)
         sandbox = await engine.lifecycle.wake(sandbox.id)
         assert await run(sandbox, "cat /etc/machine-id; hostname") == machine_id
         assert await run(sandbox, "cat /root/file") == "\n".join(["kept", *map(str, range(turn))])
         await run(sandbox, f"echo {turn} >> /root/file")
         before = int(await run(sandbox, "cat /run/counter"))
         assert int(await run(sandbox, "sleep 0.5; cat /run/counter")) > before
-    await engine.delete(sandbox.id)
+    await engine.sandboxes.delete(sandbox.id)
     assert not engine.asleep.names()
 
 
 async def test_a_paused_sandbox_stands_still(engine: Engine) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     await engine.lifecycle.pause(sandbox.id)
     await engine.lifecycle.pause(sandbox.id)
     assert sandbox.state == "paused"
     with pytest.raises(ConflictError, match="paused"):
-        engine.reach(sandbox.id)
+        engine.registry.reach(sandbox.id)
     await engine.lifecycle.resume(sandbox.id)
     assert await run(sandbox, "echo on") == "on"
     await engine.lifecycle.pause(sandbox.id)
     await engine.lifecycle.hibernate(sandbox.id)
     woken = await engine.lifecycle.wake(sandbox.id)
     assert await run(woken, "echo awake") == "awake"
-    await engine.delete(sandbox.id)
+    await engine.sandboxes.delete(sandbox.id)
 
 
 async def test_a_snapshot_outlives_its_source(engine: Engine) -> None:
-    sandbox, name = await engine.create(spec(), "base"), str(uuid.uuid4())
+    sandbox, name = await engine.sandboxes.create(spec(), "base"), str(uuid.uuid4())
     await run(sandbox, "echo then > /root/file; sync")
-    await engine.lifecycle.snapshot(sandbox.id, name)
+    await engine.copies.snapshot(sandbox.id, name)
     await run(sandbox, "echo later > /root/file")
-    await engine.delete(sandbox.id)
-    first = await engine.create_from(spec(), name)
-    second = await engine.create_from(spec(), name)
+    await engine.sandboxes.delete(sandbox.id)
+    first = await engine.sandboxes.create_from(spec(), name)
+    second = await engine.sandboxes.create_from(spec(), name)
     assert [await run(each, "cat /root/file") for each in (first, second)] == ["then", "then"]
     engine.saved.remove(name)
     assert await run(first, "cat /root/file; ls /usr/bin | wc -l")  # what it was restored from is still its own
     with pytest.raises(NotFoundError):
-        await engine.create_from(spec(), name)
+        await engine.sandboxes.create_from(spec(), name)
     for each in (first, second):
-        await engine.delete(each.id)
+        await engine.sandboxes.delete(each.id)
 
 
 async def test_a_fork_of_a_fork_of_a_fork(engine: Engine) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     await run(sandbox, COUNTER)
     family = [sandbox]
     for generation in range(3):
         await run(family[-1], f"echo {generation} >> /root/line")
-        forked = await engine.lifecycle.fork(family[-1].id, [spec()])
-        (child,) = forked.children
+        forked = await engine.copies.fork(family[-1].id, [spec()])
+        child = forked.children[0].made
         assert isinstance(child, Sandbox), child
         family.append(child)
     for depth, each in enumerate(family):
@@ -93,22 +92,22 @@ async def test_a_fork_of_a_fork_of_a_fork(engine: Engine) -> None:
     seen = {await run(each, "head -c 16 /dev/urandom | base64; cat /etc/machine-id; hostname") for each in family}
     assert len(seen) == len(family)
     for each in family:
-        await engine.delete(each.id)
+        await engine.sandboxes.delete(each.id)
 
 
 async def test_memory_of_which_much_was_written_gets_an_image_of_its_own(engine: Engine) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     template = engine.templates.get("base").snapshot.memory
     little, much = spec().sandbox, spec().sandbox
-    await engine.lifecycle.snapshot(sandbox.id, little)
+    await engine.copies.snapshot(sandbox.id, little)
     await run(sandbox, f"mount -t tmpfs none /mnt && head -c {HELD_BYTES + 2**20} /dev/urandom > /mnt/much")
-    await engine.lifecycle.snapshot(sandbox.id, much)
+    await engine.copies.snapshot(sandbox.id, much)
     assert engine.saved.get(little).snapshot.memory.samefile(template)
     assert not engine.saved.get(much).snapshot.memory.samefile(template)
     assert not engine.saved.get(much).snapshot.pages.exists()
     digest = await run(sandbox, "sha256sum /mnt/much")
-    copy = await engine.create_from(spec(), much)
-    child = (await engine.lifecycle.fork(copy.id, [spec()])).children[0]
+    copy = await engine.sandboxes.create_from(spec(), much)
+    child = (await engine.copies.fork(copy.id, [spec()])).children[0].made
     assert isinstance(child, Sandbox)
     assert await run(child, "sha256sum /mnt/much") == digest
     assert await run(copy, "sha256sum /mnt/much") == digest
@@ -118,15 +117,15 @@ async def test_memory_of_which_much_was_written_gets_an_image_of_its_own(engine:
 
 async def test_forks_and_sleepers_move_into_machines_that_wait(place: Installation) -> None:
     async with open_engine(place.layout, Settings(ready_machines=2)) as engine:
-        sandbox = await engine.create(spec(), "base")
+        sandbox = await engine.sandboxes.create(spec(), "base")
 
         def full() -> bool:
             return all(len(kind) == 2 for kind in engine.warm_pool.waiting())
 
         await anyio.to_thread.run_sync(eventually, full, 30, "machines wait")
-        waiting = {each.name for each in engine.machines.iterdir()}
+        waiting = {each.name for each in engine.pool.machines.iterdir()}
         await run(sandbox, "echo kept > /root/file")
-        child = (await engine.lifecycle.fork(sandbox.id, [spec()])).children[0]
+        child = (await engine.copies.fork(sandbox.id, [spec()])).children[0].made
         await engine.lifecycle.hibernate(sandbox.id)
         woken = await engine.lifecycle.wake(sandbox.id)
         assert isinstance(child, Sandbox)
@@ -137,34 +136,34 @@ async def test_forks_and_sleepers_move_into_machines_that_wait(place: Installati
 
 
 async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
-    sandbox, name = await engine.create(spec(), "base"), str(uuid.uuid4())
+    sandbox, name = await engine.sandboxes.create(spec(), "base"), str(uuid.uuid4())
     await run(sandbox, "echo good > /root/file; echo good > /run/in-memory")
-    await engine.lifecycle.snapshot(sandbox.id, name)
+    await engine.copies.snapshot(sandbox.id, name)
     await run(sandbox, "rm /root/file; echo bad > /run/in-memory")
-    rewound = await engine.lifecycle.rewind(sandbox.id, name)
+    rewound = await engine.rewinder.rewind(sandbox.id, name)
     assert rewound.id == sandbox.id
     assert await run(rewound, "cat /root/file /run/in-memory") == "good\ngood"
-    await engine.delete(rewound.id)
+    await engine.sandboxes.delete(rewound.id)
     engine.saved.remove(name)
 
 
 async def test_a_lost_sandbox_returns_by_its_own_snapshot_only(engine: Engine) -> None:
     """What a reboot leaves: a snapshot with the order that its sandbox was made for."""
     wanted, name = replace(spec(), hostname="mine", env={"A": "1"}), str(uuid.uuid4())
-    sandbox = await engine.create(wanted, "base")
+    sandbox = await engine.sandboxes.create(wanted, "base")
     await run(sandbox, "echo kept > /root/file")
-    await engine.lifecycle.snapshot(sandbox.id, name)
-    await engine.delete(sandbox.id)
+    await engine.copies.snapshot(sandbox.id, name)
+    await engine.sandboxes.delete(sandbox.id)
     with pytest.raises(NotFoundError, match="sandbox"):
-        await engine.lifecycle.rewind(str(uuid.uuid4()), name)
-    found = await engine.lifecycle.rewind(wanted.sandbox, name)
+        await engine.rewinder.rewind(str(uuid.uuid4()), name)
+    found = await engine.rewinder.rewind(wanted.sandbox, name)
     assert await run(found, "cat /root/file; hostname; echo $A") == "kept\nmine\n1"
-    await engine.delete(found.id)
+    await engine.sandboxes.delete(found.id)
     engine.saved.remove(name)
 
 
 async def test_a_restored_clock_is_right_however_long_it_slept(engine: Engine) -> None:
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     await run(sandbox, "date -s '2001-01-01' >/dev/null; true")
     await engine.lifecycle.hibernate(sandbox.id)
     woken = await engine.lifecycle.wake(sandbox.id)
@@ -173,21 +172,21 @@ async def test_a_restored_clock_is_right_however_long_it_slept(engine: Engine) -
     before = time.time()
     guest = float(await run(woken, "date +%s.%N"))
     assert before - 0.1 <= guest <= time.time() + 0.1
-    await engine.delete(sandbox.id)
+    await engine.sandboxes.delete(sandbox.id)
 
 
 async def test_sleepers_are_found_by_the_next_engine(place: Installation) -> None:
     name = spec()
     async with opened(place) as engine:
-        sandbox = await engine.create(name, "base")
+        sandbox = await engine.sandboxes.create(name, "base")
         await run(sandbox, "echo still here > /root/file")
         await engine.lifecycle.hibernate(sandbox.id)
     async with opened(place) as engine:
-        assert [each.id for each in engine.list()] == [name.sandbox]
+        assert [each.id for each in engine.registry.list()] == [name.sandbox]
         woken = await engine.lifecycle.wake(name.sandbox)
         assert await run(woken, "cat /root/file") == "still here"
-        await engine.delete(name.sandbox)
-        assert not list(Path(engine.machines).iterdir())
+        await engine.sandboxes.delete(name.sandbox)
+        assert not list(engine.pool.machines.iterdir())
 
 
 async def test_a_capture_that_finds_no_room_leaves_the_sandbox_running(
@@ -198,7 +197,7 @@ async def test_a_capture_that_finds_no_room_leaves_the_sandbox_running(
 
     from pandastack.errors import PandastackError
 
-    sandbox = await engine.create(spec(), "base")
+    sandbox = await engine.sandboxes.create(spec(), "base")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     import signal
 
@@ -214,4 +213,4 @@ async def test_a_capture_that_finds_no_room_leaves_the_sandbox_running(
     assert engine.asleep.names() == []
     with anyio.fail_after(30):
         await engine.lifecycle.hibernate(sandbox.id)
-    await engine.delete(sandbox.id)
+    await engine.sandboxes.delete(sandbox.id)

@@ -43,5 +43,5 @@ async def channel(raw_agent: socket.socket) -> AsyncIterator[Channel]:
     stream = await UNIXSocketStream.from_socket(raw_agent)
     async with Channel(stream) as channel:
         await channel.hello(10)
-        await channel.resume(IDENTITY, quiet=True, timeout_s=10)
+        await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=10)
         yield channel

@@ -73,7 +73,7 @@ async def agent_on(binary: Path, *options: str) -> AsyncIterator[Channel]:
         theirs.close()
         async with Channel(await UNIXSocketStream.from_socket(ours)) as channel:
             await channel.hello(10)
-            await channel.resume(IDENTITY, quiet=True, timeout_s=10)
+            await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=10)
             yield channel
     assert process.returncode == 0
 

@@ -47,7 +47,7 @@ async def test_resume_in_the_middle_of_frames_of_both_sides(
     whole = open_exec(8, b"touch " + bytes(tmp_path) + b"/" + b"x" * 40)
     raw_agent.sendall(whole[:-missing])
     async with channel_over(raw_agent) as channel:
-        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        await channel.resume(IDENTITY, at_frame_boundary=False, timeout_s=10)
         assert await says(channel, "echo $WHO") == b"new\n"
     assert not any(tmp_path.iterdir()), "a part of the cut command was run"
 
@@ -59,7 +59,7 @@ async def test_a_guest_that_talks_to_a_host_that_is_gone_is_watched_and_resumed(
         group.start_soon(channel.wait_closed)
         await anyio.sleep(0.2)  # nothing tells that what it says is dropped
         channel.check()
-        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        await channel.resume(IDENTITY, at_frame_boundary=False, timeout_s=10)
         assert await says(channel, "echo $WHO") == b"new\n"
         group.cancel_scope.cancel()
 
@@ -68,14 +68,14 @@ async def test_a_guest_that_talks_to_a_host_that_is_gone_is_watched_and_resumed(
 async def test_resume_after_a_cut_header(raw_agent: socket.socket, kept: int) -> None:
     raw_agent.sendall(encode(FrameType.DATA, 0x01020304, bytes(65536))[:kept])
     async with channel_over(raw_agent) as channel:
-        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        await channel.resume(IDENTITY, at_frame_boundary=False, timeout_s=10)
         await channel.ping()
 
 
 async def test_resume_after_garbage(raw_agent: socket.socket) -> None:
     raw_agent.sendall(b"\xff" * 1000 + os.urandom(5000))
     async with channel_over(raw_agent) as channel:
-        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        await channel.resume(IDENTITY, at_frame_boundary=False, timeout_s=10)
         assert await says(channel, "echo on") == b"on\n"
 
 
@@ -86,7 +86,7 @@ async def test_a_quiet_guest_resumes_without_padding(raw_agent: socket.socket) -
     while encode(FrameType.QUIET) not in seen:
         seen += raw_agent.recv(4096)
     async with channel_over(raw_agent) as channel:
-        await channel.resume(IDENTITY, quiet=True, timeout_s=10)
+        await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=10)
         assert await says(channel, "echo on") == b"on\n"
 
 
@@ -94,7 +94,7 @@ async def test_resume_detaches_what_ran_before(channel: Channel) -> None:
     async with channel.exec(ExecRequest(cmd="echo $$; trap '' PIPE; while echo x; do sleep 0.01; done")) as process:
         output = process.output()
         pid = int((await anext(output))[1].split()[0])
-        await channel.resume(IDENTITY, quiet=True, timeout_s=5)
+        await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=5)
         with pytest.raises(GuestError, match="resumed"):
             async for _ in output:
                 pass
@@ -177,7 +177,7 @@ async def test_programs_of_a_guest_that_is_only_looked_at_are_not_let_go_on(
 
     async with hostile() as (channel, theirs), anyio.create_task_group() as group:
         group.start_soon(guest, theirs)
-        await channel.resume(replace(IDENTITY, still=still), quiet=True, timeout_s=5)
+        await channel.resume(replace(IDENTITY, frozen=still), at_frame_boundary=True, timeout_s=5)
         await channel.ping()
         theirs.shutdown(socket.SHUT_RD)
         group.cancel_scope.cancel()
@@ -194,12 +194,12 @@ async def test_identity_that_cannot_be_taken_on_is_refused(agent_binary: os.Path
         async with channel_over(ours) as channel:
             await channel.hello(5)
             with pytest.raises(GuestError, match="identity"):
-                await channel.resume(IDENTITY, quiet=True, timeout_s=5)
+                await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=5)
 
 
 async def test_impossible_variables_never_reach_the_guest(channel: Channel) -> None:
     with pytest.raises(BadRequestError):
-        await channel.resume(Identity("h", "0" * 32, {"A=B": "x"}), quiet=True, timeout_s=5)
+        await channel.resume(Identity("h", "0" * 32, {"A=B": "x"}), at_frame_boundary=True, timeout_s=5)
     await channel.ping()
 
 
@@ -270,7 +270,7 @@ async def test_who_waits_for_the_end_listens_to_nothing_before_the_resume(raw_ag
     async with channel_over(raw_agent) as channel, anyio.create_task_group() as group:
         group.start_soon(channel.wait_closed)
         await anyio.wait_all_tasks_blocked()
-        await channel.resume(IDENTITY, quiet=False, timeout_s=10)
+        await channel.resume(IDENTITY, at_frame_boundary=False, timeout_s=10)
         assert await says(channel, "echo on") == b"on\n"
         group.cancel_scope.cancel()
 
@@ -281,7 +281,7 @@ async def test_a_silent_guest_meets_the_hosts_deadlines(monkeypatch: pytest.Monk
         with pytest.raises(GuestError, match="HELLO"):
             await channel.hello(0.05)
         with pytest.raises(GuestError, match="RESUMED"):
-            await channel.resume(IDENTITY, quiet=True, timeout_s=0.05)
+            await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=0.05)
         async with channel.exec(ExecRequest(cmd="true", timeout_s=0.05)) as process:
             assert (await process.wait()).timed_out
         with pytest.raises(GuestError):

@@ -19,6 +19,12 @@ def test_it_survives_its_json(tmp_path: Path) -> None:
     assert [path.relative_to(tmp_path).name for path in parts] == ["memory", "devices", "disk.img"]
 
 
+def test_the_names_on_disk_are_those_of_older_snapshots() -> None:
+    written = json.loads(MANIFEST.to_json())
+    assert written["quiet"] is True
+    assert not Manifest.from_json(json.dumps(written | {"quiet": False}).encode()).at_frame_boundary
+
+
 def test_a_later_versions_field_is_no_error() -> None:
     assert Manifest.from_json(json.dumps(json.loads(MANIFEST.to_json()) | {"later": 1}).encode()) == MANIFEST
 

@@ -17,6 +17,6 @@ MANIFEST = Manifest(
     kernel_release="6.1.0-56-cloud-amd64",
     kernel_version="6.1.192-2",
     kernel_sha256="00",
-    quiet=True,
+    at_frame_boundary=True,
     built_at="2026-01-01T00:00:00+00:00",
 )

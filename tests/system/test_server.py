@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from pandastack import Client
-from pandastack.engine.machines.warm_pool import MOST_EMPTY
+from pandastack.engine.machines.warm_pool import MOST_BLANK
 from pandastack.host import facts
 from tests.support.installation import Create, Install, Installation, Server, eventually, machine_processes
 
@@ -188,4 +188,4 @@ def test_ready_machines_are_prepared_again(server: Server, http: httpx.Client) -
     waiting = eventually(
         lambda: (found := len(server.installation.machines()) - used) >= 16 and found, 30, "sixteen machines wait"
     )
-    assert waiting <= 2 * (4 + MOST_EMPTY)
+    assert waiting <= 2 * (4 + MOST_BLANK)

@@ -12,5 +12,5 @@ class SandboxSpec:
     sandbox: str
     hostname: str
     env: dict[str, str] = field(default_factory=dict)
-    still: bool = False
-    """Whether no program in it is to run: a machine that is only looked at."""
+    frozen: bool = False
+    """Whether its programs stay frozen after the restore: a machine that is only looked at."""

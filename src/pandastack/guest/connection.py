@@ -76,10 +76,10 @@ class Connection:
         if frames.integer(frames.decode_fields(payload), HelloKey.VERSION) != VERSION:
             raise GuestError("the guest speaks another version of the channel's protocol")
 
-    async def resume(self, identity: Identity, *, quiet: bool, timeout_s: float) -> None:
+    async def resume(self, identity: Identity, *, at_frame_boundary: bool, timeout_s: float) -> None:
         """Give a booted or restored guest its identity and wait until it took it on (fail closed: GuestError).
 
-        ``quiet`` says that the guest's parser stands at a frame border: the snapshot was captured inside
+        ``at_frame_boundary`` says that the guest's parser stands there: the snapshot was captured inside
         :meth:`quiesced`, or the guest just booted. Streams of before are gone.
         """
         nonce = os.urandom(frames.NONCE_SIZE)
@@ -89,12 +89,12 @@ class Connection:
         self._answers[FrameType.RESUMED].forget()
         self._decoder.resync(nonce)
         sent = time.monotonic()
-        self.post(message if quiet else bytes(frames.ZERO_RUN) + message)
+        self.post(message if at_frame_boundary else bytes(frames.ZERO_RUN) + message)
         fields = frames.decode_fields(await self._answer(FrameType.RESUMED, timeout_s))
         if ResumedKey.ERROR in fields:
             reason = frames.text(fields, ResumedKey.ERROR)[:300]
             raise GuestError(f"the guest did not apply its identity: {reason}")
-        if not identity.still:  # the correction would let programs go on
+        if not identity.frozen:  # the correction would let programs go on
             await self._correct_clock(time.monotonic() - sent, timeout_s)
 
     async def _correct_clock(self, late_s: float, timeout_s: float) -> None:

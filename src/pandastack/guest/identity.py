@@ -18,8 +18,8 @@ class Identity:
     """Given to a guest by every RESUME. ``machine_id`` is 32 hexadecimal digits, ``hostname`` at most 64 bytes.
 
     ``entropy`` is 32 to 512 bytes that no other machine ever gets, ``generation`` a number of at most 64 bits that none
-    gets either; ``env`` replaces the environment that every command in the guest starts with. With ``still`` programs
-    do not go on until the next RESUME or the next command: for a machine that is only looked at.
+    gets either; ``env`` replaces the environment that every command in the guest starts with. With ``frozen`` programs
+    stay frozen until the next RESUME or the next command: for a machine that is only looked at.
     """
 
     hostname: str
@@ -28,7 +28,7 @@ class Identity:
     generation: int = 0
     boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     entropy: bytes = field(default_factory=lambda: os.urandom(64), repr=False)
-    still: bool = False
+    frozen: bool = False
 
 
 def environment(env: Mapping[str, str]) -> list[bytes]:
@@ -51,7 +51,7 @@ def resume_payload(nonce: bytes, identity: Identity) -> bytes:
             (ResumeKey.MACHINE_ID, identity.machine_id.encode()),
             (ResumeKey.BOOT_ID, identity.boot_id.encode()),
             *((ResumeKey.ENV, item) for item in environment(identity.env)),
-            *([(ResumeKey.STILL, b"")] if identity.still else []),
+            *([(ResumeKey.STILL, b"")] if identity.frozen else []),
         ]
     )
     if len(payload) % 256 == 0:  # the first byte behind a run of zeros must not be one itself

@@ -9,7 +9,7 @@ from, so two builds of the same thing share one.
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ class Manifest:
     kernel_release: str
     kernel_version: str
     kernel_sha256: str
-    quiet: bool
-    """Whether the guest stood at a frame border of its channel when it was captured."""
+    at_frame_boundary: bool = field(metadata={"key": "quiet"})
+    """Whether the guest's end of the channel stood at a frame boundary when it was captured."""
     built_at: str
     parent: str = ""
     """The snapshot that the captured machine was restored from; empty for a template's."""
@@ -45,17 +45,23 @@ class Manifest:
     """:func:`stamp` of the file ``memory`` as it was made; empty where that was not recorded."""
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=2, sort_keys=True).encode() + b"\n"
+        values = {_key(each): getattr(self, each.name) for each in fields(self)}
+        return json.dumps(values, indent=2, sort_keys=True).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Read a manifest. Raises :class:`ServerError` when a field is missing."""
         try:
             values: dict[str, Any] = json.loads(data)
-            known = [each.name for each in fields(cls) if each.name in values or each.default is MISSING]
-            return cls(**{name: values[name] for name in known})
+            known = [each for each in fields(cls) if _key(each) in values or each.default is MISSING]
+            return cls(**{each.name: values[_key(each)] for each in known})
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"a snapshot's manifest cannot be read: {error}") from error
+
+
+def _key(each: Field[Any]) -> str:
+    """What the field is called in JSON."""
+    return str(each.metadata.get("key", each.name))
 
 
 def stamp(memory: Path) -> str:

@@ -129,6 +129,6 @@ def _manifest(host: BuildHost, spec: BakeSpec, key: str) -> Manifest:
         kernel_release=host.kernel.release,
         kernel_version=host.kernel.version,
         kernel_sha256=host.kernel.sha256,
-        quiet=True,
+        at_frame_boundary=True,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

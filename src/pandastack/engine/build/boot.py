@@ -49,7 +49,7 @@ async def boot(qemu: Path, spec: BootSpec, work: Path, *, deadline: float = BOOT
         ):
             try:
                 await channel.hello(timeout_s=deadline)
-                await channel.resume(build_identity(), quiet=True, timeout_s=deadline)
+                await channel.resume(build_identity(), at_frame_boundary=True, timeout_s=deadline)
             except PandastackError as error:
                 raise _explain(error, console) from error
             yield Booted(machine, channel)

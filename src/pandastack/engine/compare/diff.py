@@ -1,8 +1,8 @@
 """What differs between the files of two guests, or of one guest at two times.
 
-Guests list what they have changed since their template, the host compares the lists (``comparison.py``) and has those
-files read that the lists cannot decide. A snapshot is restored for it into a machine that nobody sees, in which nothing
-but the agent runs on. Everything is bounded: entries, bytes, time.
+Guests list what they have changed since their template, the host compares the lists (``listing.py``) and has those
+files read that the lists cannot decide. A snapshot is restored for it into a machine that nobody sees, in which only
+the agent runs. Everything is bounded: entries, bytes, time.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 import anyio
 
 from pandastack.engine.compare.contents import PATCH_FILE_BYTES, patch, same_files
 from pandastack.engine.compare.listing import Difference, differences
 from pandastack.engine.crash_points import crash_at
+from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.origins.origin import Origin
+from pandastack.engine.sandboxes.admission import Admission
+from pandastack.engine.sandboxes.registry import Registry
 from pandastack.errors import BadRequestError, PandastackError
 from pandastack.guest import Channel, Listing, Node
 from pandastack.host.tasks import together
@@ -67,22 +69,17 @@ class _Budget:
     patch_seconds: float = PATCH_SECONDS
 
 
-class Engine(Protocol):
-    """What this module needs of the engine."""
-
-    saved: CaptureStore
-    templates: Templates
-
-    def reach(self, sandbox_id: str) -> Sandbox: ...
-
-    def temporary(self, *origins: Origin) -> AbstractAsyncContextManager[list[Sandbox]]: ...
-
-
 class Diffs:
     """Comparisons; only a few at once, because each may take two machines."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(
+        self, registry: Registry, admission: Admission, restorer: Restorer, templates: Templates, saved: CaptureStore
+    ) -> None:
+        self._registry = registry
+        self._admission = admission
+        self._restorer = restorer
+        self._templates = templates
+        self._saved = saved
         self._places = anyio.CapacityLimiter(AT_ONCE)
 
     async def between(self, before: Point, after: Point, *, patches: bool = False) -> list[Change]:
@@ -97,18 +94,20 @@ class Diffs:
     @asynccontextmanager
     async def _reached(self, *points: Point) -> AsyncIterator[list[Sandbox]]:
         """Guests that can be asked, in the order of ``points``."""
-        found = [self._engine.reach(point.sandbox) if point.sandbox else self._origin(point) for point in points]
+        found = [self._registry.reach(point.sandbox) if point.sandbox else self._origin(point) for point in points]
         _check_kinship([each.origin if isinstance(each, Sandbox) else each for each in found])
-        async with self._engine.temporary(*(each for each in found if isinstance(each, Origin))) as made:
-            crash_at("looking")
-            waiting = iter(made)
-            yield [each if isinstance(each, Sandbox) else next(waiting) for each in found]
+        wanted = [each for each in found if isinstance(each, Origin)]
+        with self._admission.admitted(len(wanted)):
+            async with self._restorer.temporary(*wanted) as made:
+                crash_at("looking")
+                waiting = iter(made)
+                yield [each if isinstance(each, Sandbox) else next(waiting) for each in found]
 
     def _origin(self, point: Point) -> Origin:
         if point.snapshot is not None:
-            return self._engine.saved.get(point.snapshot)
+            return self._saved.get(point.snapshot)
         assert point.template is not None
-        return self._engine.templates.get(point.template)
+        return self._templates.get(point.template)
 
 
 def _check_kinship(origins: list[Origin]) -> None:

@@ -77,14 +77,15 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 
 async def health(request: Request) -> Response:
     engine = _engine(request)
+    accelerator = engine.templates.weakest_accelerator()
     return JSONResponse(
         {
             "status": "ok",
             "checks": {"pool": "ok", "vmm": "ok", "reflink": "ok" if engine.pool.reflink else "copying"},
-            "accelerator": engine.accelerator.value,
-            "isolation": engine.accelerator.isolation,
+            "accelerator": accelerator.value,
+            "isolation": accelerator.isolation,
             "vmm": engine.vmm,
-            "sandboxes": sum(each.state == "running" for each in engine.list()),
+            "sandboxes": sum(each.state == "running" for each in engine.registry.list()),
         }
     )
 
@@ -114,30 +115,30 @@ async def create_sandbox(request: Request) -> Response:
     spec = sandbox_spec(body)
     template, snapshot = create_source(body)
     if snapshot is not None:
-        sandbox = await engine.create_from(spec, snapshot)
+        sandbox = await engine.sandboxes.create_from(spec, snapshot)
     else:
         assert template is not None  # one of the two, says create_source
-        sandbox = await engine.create(spec, template)
+        sandbox = await engine.sandboxes.create(spec, template)
     return JSONResponse(machine_json(sandbox, "snapshot"), 201)
 
 
 async def list_sandboxes(request: Request) -> Response:
-    return JSONResponse([_sandbox_json(each) for each in _engine(request).list()])
+    return JSONResponse([_sandbox_json(each) for each in _engine(request).registry.list()])
 
 
 async def get_sandbox(request: Request) -> Response:
-    sandbox = _engine(request).get(request.path_params["id"])
+    sandbox = _engine(request).registry.get(request.path_params["id"])
     usage = process_usage(sandbox.machine.pid) if isinstance(sandbox, Sandbox) else None
     return JSONResponse(_sandbox_json(sandbox) | {"usage": asdict(usage) if usage else None})
 
 
 async def delete_sandbox(request: Request) -> Response:
-    await _engine(request).delete(request.path_params["id"])
+    await _engine(request).sandboxes.delete(request.path_params["id"])
     return Response(status_code=204)
 
 
 async def console(request: Request) -> Response:
-    text = _engine(request).reach(request.path_params["id"]).console.tail().decode("utf-8", "replace")
+    text = _engine(request).registry.reach(request.path_params["id"]).console.tail().decode("utf-8", "replace")
     return PlainTextResponse(text)
 
 

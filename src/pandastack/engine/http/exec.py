@@ -41,7 +41,7 @@ async def execute(request: Request) -> Response:
     asked = await json_body(request)
     command, stdin = exec_request(asked)
     leaves = bool(asked.get("leave")) and command.id is not None
-    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
 
     async def body(write: Write) -> None:
         await write(b"")  # the head of the response goes out before a silent command's first byte

@@ -27,7 +27,7 @@ def file_routes(prefix: str) -> list[Route]:
 
 
 def _sandbox(request: Request) -> Sandbox:
-    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
     return sandbox
 
 

@@ -36,7 +36,7 @@ def process_routes(prefix: str) -> list[Route]:
 
 
 def _target(request: Request) -> tuple[Sandbox, str]:
-    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
     return sandbox, request.path_params["process"]
 
 
@@ -46,7 +46,7 @@ def process_json(found: ProcessRecord) -> dict[str, Any]:
 
 
 async def start(request: Request) -> Response:
-    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
     command, _ = exec_request(await json_body(request))
     if command.id is None:
         raise BadRequestError("id is missing", field="id")
@@ -54,7 +54,7 @@ async def start(request: Request) -> Response:
 
 
 async def list_processes(request: Request) -> Response:
-    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
     found, kept = await sandbox.channel.processes()
     return JSONResponse({"processes": [process_json(each) for each in found], "retention": asdict(kept)})
 

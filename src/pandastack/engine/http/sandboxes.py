@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pandastack.engine.engine import Engine
 from pandastack.engine.http.bodies import fork_specs, identifier, identifiers, json_body
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.origins.disk_usage import measure
-from pandastack.engine.sandboxes.lifecycle import Lifecycle
-from pandastack.engine.spec import SandboxSpec
+from pandastack.engine.sandboxes.copies import Child
 from pandastack.errors import PandastackError, to_body
 
 
@@ -49,64 +49,64 @@ def machine_json(sandbox: Sandbox, boot_mode: str) -> dict[str, Any]:
     }
 
 
-def _target(request: Request) -> tuple[Lifecycle, str]:
-    lifecycle: Lifecycle = request.app.state.engine.lifecycle
-    return lifecycle, request.path_params["id"]
+def _target(request: Request) -> tuple[Engine, str]:
+    engine: Engine = request.app.state.engine
+    return engine, request.path_params["id"]
 
 
 async def pause(request: Request) -> Response:
-    lifecycle, sandbox_id = _target(request)
-    await lifecycle.pause(sandbox_id)
+    engine, sandbox_id = _target(request)
+    await engine.lifecycle.pause(sandbox_id)
     return Response(status_code=204)
 
 
 async def resume(request: Request) -> Response:
-    lifecycle, sandbox_id = _target(request)
-    await lifecycle.resume(sandbox_id)
+    engine, sandbox_id = _target(request)
+    await engine.lifecycle.resume(sandbox_id)
     return Response(status_code=204)
 
 
 async def hibernate(request: Request) -> Response:
-    lifecycle, sandbox_id = _target(request)
-    captured = await lifecycle.hibernate(sandbox_id)
+    engine, sandbox_id = _target(request)
+    captured = await engine.lifecycle.hibernate(sandbox_id)
     return JSONResponse(asdict(captured) if captured else {})
 
 
 async def wake(request: Request) -> Response:
-    lifecycle, sandbox_id = _target(request)
-    return JSONResponse(machine_json(await lifecycle.wake(sandbox_id), "wake"))
+    engine, sandbox_id = _target(request)
+    return JSONResponse(machine_json(await engine.lifecycle.wake(sandbox_id), "wake"))
 
 
 async def snapshot(request: Request) -> Response:
-    lifecycle, sandbox_id = _target(request)
+    engine, sandbox_id = _target(request)
     snapshot_id = identifier(await json_body(request), "id")
-    captured = await lifecycle.snapshot(sandbox_id, snapshot_id)
-    template = request.app.state.engine.saved.get(snapshot_id).name
+    captured = await engine.copies.snapshot(sandbox_id, snapshot_id)
+    template = engine.saved.get(snapshot_id).name
     return JSONResponse({"id": snapshot_id, "template": template, **asdict(captured)}, 201)
 
 
 async def fork(request: Request) -> Response:
-    lifecycle, sandbox_id = _target(request)
-    parent = request.app.state.engine.reach(sandbox_id)
+    engine, sandbox_id = _target(request)
+    parent = engine.registry.reach(sandbox_id)
     specs = fork_specs(await json_body(request), parent.spec.env)
-    forked = await lifecycle.fork(sandbox_id, specs)
-    failures = [each for each in forked.children if isinstance(each, PandastackError)]
+    forked = await engine.copies.fork(sandbox_id, specs)
+    failures = [each.made for each in forked.children if isinstance(each.made, PandastackError)]
     if len(failures) == len(specs):
         raise failures[0]
-    children = [_child_json(spec, each) for spec, each in zip(specs, forked.children, strict=True)]
+    children = [_child_json(each) for each in forked.children]
     return JSONResponse({**asdict(forked.captured), "children": children}, 201)
 
 
-def _child_json(spec: SandboxSpec, child: Sandbox | PandastackError) -> dict[str, Any]:
-    if isinstance(child, PandastackError):
-        return {"id": spec.sandbox, "status": child.status_code, **to_body(child)}
-    return machine_json(child, "fork")
+def _child_json(child: Child) -> dict[str, Any]:
+    if isinstance(child.made, PandastackError):
+        return {"id": child.spec.sandbox, "status": child.made.status_code, **to_body(child.made)}
+    return machine_json(child.made, "fork")
 
 
 async def rewind(request: Request) -> Response:
-    lifecycle, sandbox_id = _target(request)
+    engine, sandbox_id = _target(request)
     snapshot_id = identifier(await json_body(request), "snapshot")
-    return JSONResponse(machine_json(await lifecycle.rewind(sandbox_id, snapshot_id), "snapshot"))
+    return JSONResponse(machine_json(await engine.rewinder.rewind(sandbox_id, snapshot_id), "snapshot"))
 
 
 async def list_snapshots(request: Request) -> Response:

@@ -23,7 +23,7 @@ def connect_routes(prefix: str) -> list[Route]:
 
 async def connect(request: Request) -> Response:
     """Connect to ``path`` (a Unix socket) or ``port`` (TCP, on the guest's loopback); leaving early ends it."""
-    sandbox: Sandbox = request.app.state.engine.reach(request.path_params["id"])
+    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
     path, port = _address(request)
     body = await request.body()
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from pandastack.engine.layout import Layout
 from pandastack.engine.machines.journal import Entry
+from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.machines.slots import Slots
 from pandastack.host import files
 
 
-class Host(Protocol):
-    """What an engine gives its machines a part of."""
+@dataclass(frozen=True)
+class MachineHost:
+    """What an engine gives each of its machines a part of."""
 
     layout: Layout
+    directory: Path
+    """Where each machine has a directory of its own."""
     slots: Slots
-    machines: Path
     netns: Path | None
     confinable: bool
+    """Whether this engine may change users (it runs as root)."""
+    qemu: Path
+    ended: Callable[[Sandbox], None]
+    """Called when nothing is left of a sandbox's machine."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,13 @@ class Allocation:
 
 
 @contextmanager
-def allocate(host: Host, entry: Entry | None = None) -> Iterator[Allocation]:
+def allocate(host: MachineHost, entry: Entry | None = None) -> Iterator[Allocation]:
     """A place for a machine; with ``entry`` the one that it has already."""
     name = entry.machine if entry else secrets.token_hex(6)
     existing = entry is not None
     with (
         host.slots.take(entry.slot if entry else None) as slot,
-        files.directory_for_now(host.machines / name, existing=existing) as directory,
+        files.directory_for_now(host.directory / name, existing=existing) as directory,
         files.directory_for_now(host.layout.sockets / name, existing=existing) as sockets,
     ):
         yield Allocation(name, slot, directory, sockets, host.netns, host.confinable)

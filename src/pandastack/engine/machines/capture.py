@@ -1,6 +1,6 @@
 """Capturing a machine: the one way from something that runs to something that can be restored.
 
-The guest stands still only while its devices, its disk and the pages it has written are taken; they go to the disk
+The guest is frozen only while its devices, its disk and the pages it has written are taken; they go to the disk
 afterwards. What a machine has not written it has in common with all that were restored from the same memory image, so
 that is linked, not copied.
 """
@@ -26,7 +26,7 @@ from pandastack.snapshots import pages as memory_pages
 from pandastack.snapshots.manifest import Snapshot, stamp
 
 QUIESCE_DEADLINE = 3.0
-"""Seconds a guest gets to stand at a frame border. One that does not answer is captured all the same."""
+"""Seconds a guest gets to reach a frame boundary. One that does not answer is captured all the same."""
 
 HELD_BYTES = 64 * 1024 * 1024
 """Written pages up to this much are held in memory until the guest runs again, and stay beside the memory image that
@@ -45,7 +45,7 @@ class Captured:
 async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Captured:
     """Put the machine's state into ``directory`` (new and empty) as an origin.
 
-    Afterwards the guest runs as before; with ``end`` it stays still, because its machine is about to be ended. On
+    Afterwards the guest runs as before; with ``end`` it stays frozen, because its machine is about to be ended. On
     failure it runs as before in any case. Raises :class:`StorageFullError` when the disk is full,
     :class:`ConflictError` when somebody has written to the memory image that the machine shares.
     """
@@ -53,44 +53,44 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
     former.check_memory()
     taken = Snapshot(directory, former.manifest)
     files.clone(former.disk, taken.disk)  # writes back what the host still caches, so that the next clone is quick
-    async with _still(sandbox, end=end) as still:
+    async with _frozen(sandbox, end=end) as frozen:
         await sandbox.machine.save_devices(taken.devices)
         files.clone(former.disk, taken.disk)
         pages = await anyio.to_thread.run_sync(_take_pages, sandbox.machine.pid, former, taken)
         if end:
-            await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, still.quiet)
+            await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, frozen.at_frame_boundary)
     if not end:
-        await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, still.quiet)
+        await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, frozen.at_frame_boundary)
     size = pages.bytes + taken.devices.stat().st_size + files.allocated_bytes(taken.disk)
-    return Captured(size, pages.bytes, still.pause_ms)
+    return Captured(size, pages.bytes, frozen.pause_ms)
 
 
 @dataclass
-class _Still:
-    quiet: bool
-    """Whether the guest stands at a frame border of its channel."""
+class _Frozen:
+    at_frame_boundary: bool
+    """Whether the guest's end of the channel stands at a frame boundary."""
     pause_ms: float = 0.0
 
 
 @asynccontextmanager
-async def _still(sandbox: Sandbox, *, end: bool) -> AsyncIterator[_Still]:
-    """The guest stands still inside the block; one that its owner has paused does already, and goes on doing so."""
+async def _frozen(sandbox: Sandbox, *, end: bool) -> AsyncIterator[_Frozen]:
+    """The guest is frozen and paused inside the block; one that its owner has paused stays paused afterwards."""
     if sandbox.paused:
-        yield _Still(quiet=False)
+        yield _Frozen(at_frame_boundary=False)
         return
     async with AsyncExitStack() as stack:
-        still = _Still(await _quiesce(sandbox, stack))
+        frozen = _Frozen(await _quiesce(sandbox, stack))
         clock = Stopwatch()
         await sandbox.machine.pause()
         finished = False
         try:
-            yield still
+            yield frozen
             finished = True
         finally:
             if not (end and finished):
                 with anyio.CancelScope(shield=True):
                     await sandbox.machine.resume()
-            still.pause_ms = clock.elapsed()
+            frozen.pause_ms = clock.elapsed()
 
 
 async def _quiesce(sandbox: Sandbox, stack: AsyncExitStack) -> bool:
@@ -123,7 +123,7 @@ def _take_pages(pid: int, former: Snapshot, taken: Snapshot) -> _Pages:
     return _Pages(None, dirty)
 
 
-def _complete(sandbox: Sandbox, taken: Snapshot, pages: _Pages, quiet: bool) -> None:
+def _complete(sandbox: Sandbox, taken: Snapshot, pages: _Pages, at_frame_boundary: bool) -> None:
     former = sandbox.origin
     if pages.held is not None:
         origins.link(former.snapshot.memory, taken.memory)
@@ -132,7 +132,7 @@ def _complete(sandbox: Sandbox, taken: Snapshot, pages: _Pages, quiet: bool) -> 
         taken.manifest,
         key=_key(taken, former.key, pages.held or []),
         parent=former.key,
-        quiet=quiet,
+        at_frame_boundary=at_frame_boundary,
         memory_stamp=stamp(taken.memory),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -9,6 +9,7 @@ import anyio
 
 from pandastack.engine.machines.console import Console
 from pandastack.engine.machines.journal import Journal
+from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import PandastackError, ServerError
@@ -26,47 +27,41 @@ class LiveMachine:
     console: Console
     journal: Journal
 
-    @property
-    def quiet(self) -> bool:
-        """Whether the guest's end of the channel stood at a frame border when it was captured."""
-        return self.origin.snapshot.manifest.quiet
-
 
 class Sandbox:
     """A guest that knows who it is, and the ways to reach it."""
 
-    def __init__(self, spec: SandboxSpec, held: LiveMachine, phases: dict[str, float]) -> None:
+    def __init__(self, spec: SandboxSpec, live: LiveMachine, phases: dict[str, float]) -> None:
         self.id = spec.sandbox
         self.spec = spec
-        self.origin = held.origin
-        self.machine = held.machine
-        self.channel = held.channel
-        self.console = held.console
-        self.journal = held.journal
+        self.origin = live.origin
+        self.machine = live.machine
+        self.channel = live.channel
+        self.console = live.console
+        self.journal = live.journal
         self.lock = anyio.Lock()
-        """Held by whatever stops, captures or ends the machine."""
+        """Held by whatever pauses, captures or ends the machine."""
         self.paused = False
         self.started_at = time.time()
         self.phases = phases
-        """Milliseconds that each part of the create took."""
+        """Milliseconds that each part of its start took."""
         self.failure: str | None = None
         """Why the machine ended by itself, if it did."""
-        self.gone = anyio.Event()
+        self.released = anyio.Event()
         """Set when nothing of the machine is left on the host."""
-        self._end = anyio.Event()
+        self._end_requested = anyio.Event()
 
     @property
     def state(self) -> str:
         return "failed" if self.failure else "paused" if self.paused else "running"
 
-    async def ended(self) -> None:
-        """Wait until somebody asks for the end."""
-        await self._end.wait()
+    async def wait_end_requested(self) -> None:
+        await self._end_requested.wait()
 
     async def end(self) -> None:
-        """Ask for the end and wait until nothing is left."""
-        self._end.set()
-        await self.gone.wait()
+        """Request the end and wait until nothing is left of the machine."""
+        self._end_requested.set()
+        await self.released.wait()
 
 
 @dataclass(frozen=True)
@@ -84,51 +79,42 @@ class Hibernated:
     state = "hibernated"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Who shall live in a machine, and as what it was captured."""
-
-    spec: SandboxSpec
-    origin: Origin
-
-
 class WarmMachine:
-    """A machine that waits to become a sandbox. It belongs to the task that made it; others only send it a claim."""
+    """A machine that waits to become a sandbox. It belongs to the task that made it; others only claim it."""
 
     def __init__(self, template: Origin) -> None:
         self.template = template
-        self.offered = False
-        """True once somebody may claim it."""
         self.usable = True
         """False once it is claimed or has died."""
-        self._claimed = anyio.Event()
+        self._decided = anyio.Event()
         self._answered = anyio.Event()
-        self._claim: Claim | None = None
+        self._claim: tuple[SandboxSpec, Origin, Stopwatch] | None = None
         self._sandbox: Sandbox | None = None
         self._error: PandastackError | None = None
 
-    async def claim(self, spec: SandboxSpec, origin: Origin) -> Sandbox:
+    async def claim(self, spec: SandboxSpec, origin: Origin, clock: Stopwatch) -> Sandbox:
         """Become the sandbox of ``spec``. Returns when the guest knows who it is; raises why it could not.
 
-        A machine that has a guest must have been made of ``origin``, one that has none must fit it.
+        A machine that has a guest must have been made of ``origin``, a blank one must fit it. ``clock`` has run since
+        the sandbox was asked for; its laps are the sandbox's phases.
         """
         self.usable = False
-        self._claim = Claim(spec, origin)
-        self._claimed.set()
+        self._claim = spec, origin, clock
+        self._decided.set()
         await self._answered.wait()
         if self._sandbox is None:
             raise self._error or ServerError("the sandbox could not be started")
         return self._sandbox
 
-    async def claimed(self) -> Claim | None:
-        """Wait for the claim; ``None`` when the machine is no longer wanted."""
-        await self._claimed.wait()
+    async def wait_claimed(self) -> tuple[SandboxSpec, Origin, Stopwatch] | None:
+        """What :meth:`claim` was given; ``None`` when the machine is no longer wanted."""
+        await self._decided.wait()
         return self._claim
 
     def dismiss(self) -> None:
         """End a machine that nobody has claimed."""
         self.usable = False
-        self._claimed.set()
+        self._decided.set()
 
     def succeed(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox

@@ -13,9 +13,9 @@ class Stopwatch:
         self._started = self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Close the lap that began with the last one."""
+        """Close the lap that began with the last one. Laps of the same name add up."""
         now = time.perf_counter()
-        self.laps[name] = round((now - self._last) * 1000, 2)
+        self.laps[name] = round(self.laps.get(name, 0.0) + (now - self._last) * 1000, 2)
         self._last = now
 
     def elapsed(self) -> float:

@@ -1,13 +1,13 @@
 """Machines made before they are needed: a create then has no process to start and no state to load.
 
-For each template there are two kinds: *rehearsed* ones, which become new sandboxes, and *empty* ones, which become what
+For each template there are two kinds: *rehearsed* ones, which become new sandboxes, and *blank* ones, which become what
 was captured from a sandbox: forks, sandboxes that wake, sandboxes from a snapshot.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +17,10 @@ import structlog
 from anyio.abc import TaskGroup
 
 from pandastack.engine import origins
-from pandastack.engine.machines.run import Resources, run_machine
+from pandastack.engine.machines.allocation import MachineHost
+from pandastack.engine.machines.run import run_machine
 from pandastack.engine.machines.sandbox import Sandbox, WarmMachine
+from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import PandastackError
@@ -26,8 +28,8 @@ from pandastack.errors import PandastackError
 log = structlog.get_logger(__name__)
 
 
-MOST_EMPTY = 16
-"""Empty machines that wait for a template after a burst, at the most: the largest fork tree."""
+MOST_BLANK = 16
+"""Blank machines that wait for a template after a burst, at the most: the largest fork tree."""
 
 
 @dataclass
@@ -36,17 +38,17 @@ class _Stock:
 
     template: Origin
     rehearsed: deque[WarmMachine] = field(default_factory=deque)
-    empty: deque[WarmMachine] = field(default_factory=deque)
+    blank: deque[WarmMachine] = field(default_factory=deque)
     asked: int = 0
-    """How many empty ones were asked for since there were enough: so many may be wanted at once again."""
+    """How many blank ones were asked for since there were enough: so many may be wanted at once again."""
 
 
 class WarmPool:
-    """``depth`` machines of each kind made ahead for each template that is in use; as many empty ones as were asked for
+    """``depth`` machines of each kind made ahead for each template that is in use; as many blank ones as were asked for
     in a burst."""
 
-    def __init__(self, resources: Resources, lives: TaskGroup, depth: int) -> None:
-        self._resources = resources
+    def __init__(self, host: MachineHost, lives: TaskGroup, depth: int) -> None:
+        self._host = host
         self._lives = lives
         self._depth = depth
         self._stocks: dict[str, _Stock] = {}
@@ -55,9 +57,22 @@ class WarmPool:
         self._calm = anyio.Event()
         self._calm.set()
 
+    async def claim(self, origin: Origin, spec: SandboxSpec, clock: Stopwatch) -> Sandbox:
+        """A sandbox in a machine made ahead, else in a new one, by the same path.
+
+        A waiting machine may have died, or die now, for reasons of its own: that is no reason to refuse the claim.
+        """
+        with self._without_refill():
+            for machine in self._take_suitable(origin):
+                try:
+                    return await machine.claim(spec, origin, clock)
+                except PandastackError as error:
+                    log.warning("a machine made ahead failed", template=origin.name, reason=str(error))
+            return await (await self._start(origin, rehearsed=False)).claim(spec, origin, clock)
+
     @contextmanager
-    def claiming(self) -> Iterator[None]:
-        """While a create is under way nothing is made ahead: it would take the CPUs from it."""
+    def _without_refill(self) -> Iterator[None]:
+        """While a claim is under way nothing is made ahead: it would take the CPUs from it."""
         self._claims += 1
         if self._claims == 1:
             self._calm = anyio.Event()
@@ -68,33 +83,24 @@ class WarmPool:
             if self._claims == 0:
                 self._calm.set()
 
-    async def claim(self, origin: Origin, spec: SandboxSpec) -> Sandbox:
-        """A sandbox in a machine made ahead, else in a new one, by the same path.
-
-        A waiting machine may have died, or die now, for reasons of its own: that is no reason to refuse the order.
-        """
-        for waiting in self._suitable(origin):
-            self._short.set()
-            while waiting:
-                prepared = waiting.popleft()
-                if prepared.usable:
-                    try:
-                        return await prepared.claim(spec, origin)
-                    except PandastackError as error:
-                        log.warning("a machine made ahead failed", template=origin.name, reason=str(error))
-        return await (await self._start(origin, rehearsed=False)).claim(spec, origin)
-
-    def _suitable(self, origin: Origin) -> Iterator[deque[WarmMachine]]:
+    def _take_suitable(self, origin: Origin) -> Iterator[WarmMachine]:
         for stock in list(self._stocks.values()):  # a template may be installed while one of them is claimed
             if stock.template.snapshot == origin.snapshot:
-                yield stock.rehearsed
+                yield from self._take_all(stock.rehearsed)
             if origins.fits(stock.template, origin):
                 stock.asked += 1
-                yield stock.empty
+                yield from self._take_all(stock.blank)
+
+    def _take_all(self, waiting: deque[WarmMachine]) -> Iterator[WarmMachine]:
+        self._short.set()
+        while waiting:
+            machine = waiting.popleft()
+            if machine.usable:
+                yield machine
 
     def waiting(self) -> list[list[WarmMachine]]:
-        """What can be claimed now: for each template in use its rehearsed machines, then its empty ones."""
-        kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.empty)]
+        """What can be claimed now: for each template in use its rehearsed machines, then its blank ones."""
+        kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.blank)]
         return [[each for each in kind if each.usable] for kind in kinds]
 
     def replenish(self, template: Origin) -> None:
@@ -102,22 +108,28 @@ class WarmPool:
         former = self._stocks.get(template.name)
         if former is None or former.template.snapshot != template.snapshot:
             self._stocks[template.name] = _Stock(template)
-            for outdated in (*former.rehearsed, *former.empty) if former else ():
+            for outdated in (*former.rehearsed, *former.blank) if former else ():
                 outdated.dismiss()
         self._short.set()
 
-    async def refill(self) -> None:
+    def start(self, templates: Iterable[Origin]) -> None:
+        """Make machines ahead from now on, those of ``templates`` first."""
+        self._lives.start_soon(self._refill)
+        for template in templates:
+            self.replenish(template)
+
+    async def _refill(self) -> None:
         """Make what is missing, one at a time and only while nobody waits for a create. Runs until cancelled."""
         while True:
             await self._short.wait()
             self._short = anyio.Event()
             for stock in list(self._stocks.values()):
                 await self._fill(stock, stock.rehearsed, rehearsed=True)
-                await self._fill(stock, stock.empty, rehearsed=False)
+                await self._fill(stock, stock.blank, rehearsed=False)
                 stock.asked = 0
 
     def _short_of(self, stock: _Stock, waiting: deque[WarmMachine]) -> bool:
-        burst = min(stock.asked, MOST_EMPTY) if waiting is stock.empty and self._depth else 0
+        burst = min(stock.asked, MOST_BLANK) if waiting is stock.blank and self._depth else 0
         return sum(each.usable for each in waiting) < max(self._depth, burst)
 
     async def _fill(self, stock: _Stock, waiting: deque[WarmMachine], *, rehearsed: bool) -> None:
@@ -130,7 +142,5 @@ class WarmPool:
                 return
 
     async def _start(self, template: Origin, *, rehearsed: bool) -> WarmMachine:
-        prepared: WarmMachine = await self._lives.start(
-            partial(run_machine, self._resources, template, rehearsed=rehearsed)
-        )
-        return prepared
+        machine: WarmMachine = await self._lives.start(partial(run_machine, self._host, template, rehearsed=rehearsed))
+        return machine

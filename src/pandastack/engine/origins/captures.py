@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,6 +54,12 @@ class CaptureStore:
             except BaseException:
                 self.remove(name)
                 raise
+
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """A directory for an origin that only the block needs."""
+        with files.directory_for_now(self._directory / f"{_UNFINISHED}{secrets.token_hex(6)}") as directory:
+            yield directory
 
     def remove(self, name: str) -> None:
         """Raises :class:`NotFoundError`."""

@@ -12,6 +12,7 @@ from pandastack.disks.pool import Pool
 from pandastack.engine.origins.origin import Origin
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.host import files
+from pandastack.model.accelerator import Accelerator
 from pandastack.model.template import Template
 from pandastack.snapshots import manifest
 
@@ -40,6 +41,11 @@ class Templates:
                 return each
         known = ", ".join(sorted(found)) or "none yet: run `pandastack template build`"
         raise NotFoundError(f"unknown template {name!r}", field="template", hint=f"templates here: {known}")
+
+    def weakest_accelerator(self) -> Accelerator:
+        """The accelerator with the least isolation that one of them runs with."""
+        used = {Accelerator(each.snapshot.manifest.accelerator) for each in self.list()}
+        return Accelerator.KVM if used == {Accelerator.KVM} else Accelerator.TCG
 
     def _load(self) -> dict[str, Origin]:
         self._records.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pandastack.engine.spec import SandboxSpec
@@ -20,7 +20,6 @@ from pandastack.snapshots import manifest
 from pandastack.snapshots.manifest import Snapshot
 
 _IMAGE, _TEMPLATE, _SPEC, _MANIFEST = "image.erofs", "template.json", "order.json", "manifest.json"
-_UNFINISHED = ".new-"
 
 
 @dataclass(frozen=True)
@@ -99,13 +98,15 @@ def load(directory: Path) -> Origin:
 
 def write_spec(directory: Path, spec: SandboxSpec) -> None:
     """Remember whose snapshot this is."""
-    files.write_atomically(directory / _SPEC, json.dumps(asdict(spec)).encode())
+    values = {"sandbox": spec.sandbox, "hostname": spec.hostname, "env": spec.env}
+    files.write_atomically(directory / _SPEC, json.dumps(values).encode())
 
 
 def read_spec(directory: Path) -> SandboxSpec:
     """What :func:`write_spec` kept. Raises :class:`NotFoundError` when there is nothing."""
     try:
-        return SandboxSpec(**json.loads((directory / _SPEC).read_bytes()))
+        values = json.loads((directory / _SPEC).read_bytes())
+        return SandboxSpec(values["sandbox"], values["hostname"], values["env"])
     except FileNotFoundError as error:
         raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
 

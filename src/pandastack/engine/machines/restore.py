@@ -1,0 +1,56 @@
+"""From an origin to a running guest: the one way in which sandboxes and temporary machines begin."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+
+from pandastack.engine.machines.sandbox import Sandbox
+from pandastack.engine.machines.stopwatch import Stopwatch
+from pandastack.engine.machines.warm_pool import WarmPool
+from pandastack.engine.origins.origin import Origin
+from pandastack.engine.spec import SandboxSpec
+from pandastack.host.tasks import together
+from pandastack.model.accelerator import Accelerator
+from pandastack.snapshots.compatibility import cpu_identity
+
+
+class Restorer:
+    """Restores origins on this host, whose VMM is the build ``vmm``."""
+
+    def __init__(self, vmm: str, warm_pool: WarmPool) -> None:
+        self._vmm = vmm
+        self._warm_pool = warm_pool
+
+    async def restore(self, origin: Origin, spec: SandboxSpec) -> Sandbox:
+        """A machine for ``spec`` that is restored from ``origin``.
+
+        Raises :class:`ConflictError` before anything is done when ``origin`` does not fit this host.
+        """
+        accelerator = Accelerator(origin.snapshot.manifest.accelerator)
+        origin.snapshot.check(vmm=self._vmm, cpu_flags=cpu_identity(accelerator))
+        # Shielded: a caller that leaves now must not leave a machine behind that nobody knows.
+        with anyio.CancelScope(shield=True):
+            sandbox = await self._warm_pool.claim(origin, spec, Stopwatch())
+        return sandbox  # noqa: RET504  mypy takes a CancelScope for one that may swallow errors
+
+    @asynccontextmanager
+    async def temporary(self, *origins: Origin) -> AsyncIterator[list[Sandbox]]:
+        """Machines whose programs stay frozen, one per origin, for as long as the block runs.
+
+        They belong to no sandbox and are in no list. The next engine sweeps those that a killed one has left.
+        """
+        made: dict[int, Sandbox] = {}
+
+        async def make(index: int, origin: Origin) -> None:
+            made[index] = await self.restore(origin, SandboxSpec(sandbox="", hostname="snapshot", frozen=True))
+
+        try:
+            await together(*(partial(make, index, origin) for index, origin in enumerate(origins)))
+            yield [made[index] for index in range(len(origins))]
+        finally:
+            with anyio.CancelScope(shield=True):
+                await together(*(sandbox.end for sandbox in made.values()))

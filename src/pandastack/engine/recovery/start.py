@@ -1,0 +1,84 @@
+"""What an engine does at its start with what a killed one has left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from pandastack.disks.pool import Pool
+from pandastack.engine import origins
+from pandastack.engine.layout import Layout
+from pandastack.engine.machines.allocation import MachineHost
+from pandastack.engine.machines.journal import Entry
+from pandastack.engine.machines.run import run_adopted
+from pandastack.engine.machines.sandbox import Hibernated, WarmMachine
+from pandastack.engine.machines.stopwatch import Stopwatch
+from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.recovery.adoption import survivors
+from pandastack.engine.recovery.sweep import sweep
+from pandastack.engine.sandboxes.lifecycle import Lifecycle
+from pandastack.engine.sandboxes.registry import Registry
+from pandastack.engine.spec import SandboxSpec
+from pandastack.engine.work import sweep_orphans
+from pandastack.errors import PandastackError
+from pandastack.host.processes.identity import kill
+
+log = structlog.get_logger(__name__)
+
+
+def sweep_leftovers(layout: Layout, pool: Pool, asleep: CaptureStore) -> list[Entry]:
+    """End and remove what a killed engine has left. Returns the machines that are to be adopted instead."""
+    left = survivors(pool.machines, asleep.names())
+    sweep(layout.tag, pool.machines, layout.sockets, {entry.machine for entry in left})
+    sweep_orphans(pool.directory)
+    return left
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Makes the sandboxes of a former engine this one's. Adopted machines live in ``lives``."""
+
+    host: MachineHost
+    lives: TaskGroup
+    registry: Registry
+    lifecycle: Lifecycle
+    asleep: CaptureStore
+
+    async def recover(self, left: Sequence[Entry]) -> None:
+        """Adopt the machines in ``left``, then load the hibernated sandboxes."""
+        async with anyio.create_task_group() as adoptions:
+            for entry in left:
+                adoptions.start_soon(self._adopt, entry)
+        self._load_hibernated()
+
+    async def _adopt(self, entry: Entry) -> None:
+        """Take over a machine. One that does not answer is ended."""
+        try:
+            origin = origins.load(self.host.directory / entry.machine)
+            machine: WarmMachine = await self.lives.start(partial(run_adopted, self.host, entry, origin))
+            spec = SandboxSpec(entry.sandbox, entry.hostname, entry.env)
+            self.registry.register(await machine.claim(spec, origin, Stopwatch()))
+            if entry.paused:
+                await self.lifecycle.pause(entry.sandbox)
+        except PandastackError as error:
+            log.warning("a machine of a former run is lost", sandbox_id=entry.sandbox, reason=str(error))
+            self._end(entry)
+
+    def _end(self, entry: Entry) -> None:
+        if entry.process is not None:
+            kill(entry.process)
+        for each in (self.host.directory, self.host.layout.sockets):
+            shutil.rmtree(each / entry.machine, ignore_errors=True)
+
+    def _load_hibernated(self) -> None:
+        for name in self.asleep.names():
+            if self.registry.find(name):  # woken, and the engine was killed before it removed this
+                self.asleep.remove(name)
+            else:
+                self.registry.register(Hibernated(origins.read_spec(self.asleep.path(name)), self.asleep.get(name)))

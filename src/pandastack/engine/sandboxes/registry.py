@@ -1,0 +1,58 @@
+"""The sandboxes of an engine, by id."""
+
+from __future__ import annotations
+
+from pandastack.engine.machines.sandbox import Hibernated, Sandbox
+from pandastack.engine.sandboxes.events import Events
+from pandastack.errors import ConflictError, NotFoundError
+
+
+class Registry:
+    """Every sandbox that this engine knows: those with a machine and those on the disk."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._sandboxes: dict[str, Sandbox | Hibernated] = {}
+
+    def register(self, sandbox: Sandbox | Hibernated) -> None:
+        """From now on the sandbox of that id is this one."""
+        self._sandboxes[sandbox.id] = sandbox
+
+    def remove(self, sandbox_id: str) -> None:
+        """Forget the sandbox; one that is not known is forgotten already."""
+        self._sandboxes.pop(sandbox_id, None)
+
+    def list(self) -> list[Sandbox | Hibernated]:
+        return list(self._sandboxes.values())
+
+    def find(self, sandbox_id: str) -> Sandbox | Hibernated | None:
+        return self._sandboxes.get(sandbox_id)
+
+    def get(self, sandbox_id: str) -> Sandbox | Hibernated:
+        """The sandbox. Raises :class:`NotFoundError`."""
+        try:
+            return self._sandboxes[sandbox_id]
+        except KeyError:
+            raise NotFoundError(f"sandbox {sandbox_id} not found") from None
+
+    def get_live(self, sandbox_id: str) -> Sandbox:
+        """The sandbox, if it has a machine, running or paused. Raises :class:`ConflictError` otherwise."""
+        sandbox = self.get(sandbox_id)
+        if isinstance(sandbox, Hibernated):
+            raise ConflictError(f"sandbox {sandbox_id} is hibernated", hint="wake it first")
+        if sandbox.failure:
+            raise ConflictError(f"sandbox {sandbox_id} has failed: {sandbox.failure}", hint="create a new one")
+        return sandbox
+
+    def reach(self, sandbox_id: str) -> Sandbox:
+        """The sandbox, if its guest answers. Raises :class:`ConflictError` when it is hibernated, failed or paused."""
+        sandbox = self.get_live(sandbox_id)
+        if sandbox.paused:
+            raise ConflictError(f"sandbox {sandbox_id} is paused", hint="resume it first")
+        return sandbox
+
+    def machine_ended(self, sandbox: Sandbox) -> None:
+        """Publish ``vm.died`` when a known sandbox's machine has ended by itself."""
+        if sandbox.failure and self.find(sandbox.id) is sandbox:
+            payload = {"pid": sandbox.machine.pid, "reason": sandbox.failure}
+            self._events.publish("vm.died", sandbox.id, payload)

@@ -1,0 +1,94 @@
+"""Going back: a sandbox becomes what a snapshot has of it, under the same id."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from pandastack.engine import origins
+from pandastack.engine.crash_points import crash_at
+from pandastack.engine.machines.freeze import return_to_running
+from pandastack.engine.machines.sandbox import Hibernated, Sandbox
+from pandastack.engine.machines.state import MachineState
+from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.origins.origin import Origin
+from pandastack.engine.sandboxes.admission import Admission
+from pandastack.engine.sandboxes.registry import Registry
+from pandastack.engine.sandboxes.sandboxes import Sandboxes
+from pandastack.engine.spec import SandboxSpec
+from pandastack.errors import ConflictError, NotFoundError
+
+
+class Rewinder:
+    """Rewinds sandboxes that run, are hibernated, have failed or were lost with a former engine."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        admission: Admission,
+        sandboxes: Sandboxes,
+        saved: CaptureStore,
+        asleep: CaptureStore,
+    ) -> None:
+        self._registry = registry
+        self._admission = admission
+        self._sandboxes = sandboxes
+        self._saved = saved
+        self._asleep = asleep
+        self._unknown = anyio.Lock()
+        """Held while a sandbox that is not known is restored: it has no lock of its own."""
+
+    async def rewind(self, sandbox_id: str, snapshot_id: str) -> Sandbox:
+        """The sandbox as it was in the snapshot. What it has become since is gone.
+
+        On failure it is as before: its machine is paused meanwhile, and is ended only when the new one runs.
+        A sandbox that is not known, because its machine was lost with a former engine, returns by a snapshot of its
+        own only.
+        """
+        origin = self._saved.get(snapshot_id)
+        self._admission.check()
+        with anyio.CancelScope(shield=True):
+            async with self._locked(sandbox_id) as sandbox:
+                if sandbox is None:
+                    rewound = await self._sandboxes.begin(origin, self._spec_of_lost(sandbox_id, snapshot_id))
+                else:
+                    rewound = await self._rewind(sandbox, origin)
+        return rewound
+
+    async def _rewind(self, sandbox: Sandbox | Hibernated, origin: Origin) -> Sandbox:
+        if isinstance(sandbox, Sandbox) and not sandbox.failure:
+            return await self._replace(sandbox, origin)
+        rewound = await self._sandboxes.begin(origin, sandbox.spec)
+        if isinstance(sandbox, Hibernated):
+            self._asleep.remove(sandbox.id)
+        return rewound
+
+    @asynccontextmanager
+    async def _locked(self, sandbox_id: str) -> AsyncIterator[Sandbox | Hibernated | None]:
+        """The sandbox, locked. ``None``: it is not known, and nobody else makes it known meanwhile."""
+        sandbox = self._registry.find(sandbox_id)
+        async with sandbox.lock if sandbox else self._unknown:
+            if self._registry.find(sandbox_id) is not sandbox:
+                raise ConflictError(f"sandbox {sandbox_id} was replaced during the operation", hint="try again")
+            yield sandbox
+
+    def _spec_of_lost(self, sandbox_id: str, snapshot_id: str) -> SandboxSpec:
+        spec = origins.read_spec(self._saved.path(snapshot_id))
+        if spec.sandbox != sandbox_id:
+            raise NotFoundError(f"sandbox {sandbox_id} not found")
+        return spec
+
+    async def _replace(self, sandbox: Sandbox, origin: Origin) -> Sandbox:
+        try:
+            sandbox.journal.advance(MachineState.REWINDING)
+            if not sandbox.paused:
+                await sandbox.machine.pause()
+            rewound = await self._sandboxes.begin(origin, sandbox.spec)
+        except BaseException:
+            await return_to_running(sandbox)
+            raise
+        crash_at("rewound")
+        await sandbox.end()
+        return rewound

@@ -1,0 +1,48 @@
+"""Directories that machines are restored from: what is written there, and the stores that hold them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pandastack.engine import origins
+from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.spec import SandboxSpec
+from pandastack.errors import NotFoundError
+
+
+def test_a_spec_is_read_back(tmp_path: Path) -> None:
+    spec = SandboxSpec("id", "name", {"A": "1"})
+    origins.write_spec(tmp_path, spec)
+    assert origins.read_spec(tmp_path) == spec
+    with pytest.raises(NotFoundError):
+        origins.read_spec(tmp_path / "none")
+
+
+def test_a_spec_of_an_older_server_is_read(tmp_path: Path) -> None:
+    older = {"sandbox": "id", "hostname": "name", "env": {}, "still": False}
+    (tmp_path / "order.json").write_text(json.dumps(older))
+    assert origins.read_spec(tmp_path) == SandboxSpec("id", "name")
+
+
+@pytest.mark.anyio
+async def test_a_scratch_directory_is_in_no_list_and_goes_with_its_block(tmp_path: Path) -> None:
+    store = CaptureStore(tmp_path / "saved")
+    async with store.scratch() as directory:
+        (directory / "memory").touch()
+        assert store.names() == []
+    assert not directory.exists()
+
+
+@pytest.mark.anyio
+async def test_what_a_killed_engine_has_left_unfinished_goes_at_the_next_start(tmp_path: Path) -> None:
+    store = CaptureStore(tmp_path / "saved")
+    async with store.adding("kept"):
+        pass
+    async with store.scratch() as left:
+        left.rename(left.with_name(f"{left.name}-left"))
+    assert len(list((tmp_path / "saved").iterdir())) == 2
+    assert CaptureStore(tmp_path / "saved").names() == ["kept"]
+    assert [each.name for each in (tmp_path / "saved").iterdir()] == ["kept"]
