@@ -8,9 +8,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "../src/parser.h"
-#include "../src/request.h"
-#include "../src/tlv.h"
+#include "channel/parser.h"
+#include "channel/request.h"
+#include "channel/tlv.h"
 
 enum { ZERO_RUN = PAYLOAD_MAX + 64, STREAM_MAX = 4 * PAYLOAD_MAX };
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../src/log.h"
+#include "processes/log.h"
 
 enum { LOGS = 12, SLACK = 1024 * 1024 + RING_MAX, CAP = 3 * 1024 * 1024 };
 

@@ -9,12 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "boot.h"
-#include "files.h"
-#include "freeze.h"
-#include "identity.h"
-#include "log.h"
+#include "files/changes.h"
 #include "loop.h"
+#include "processes/log.h"
+#include "system/boot.h"
+#include "system/freeze.h"
+#include "system/identity.h"
+#include "system/panic.h"
+#include "system/port.h"
 
 static void fill_standard_descriptors(void)
 {

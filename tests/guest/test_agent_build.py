@@ -13,8 +13,11 @@ from pandastack.errors import BuildError
 from pandastack.guest.agent import binary
 
 ROOT = Path(__file__).resolve().parents[2] / "guest-agent"
-FUZZED = [ROOT / "fuzz/fuzz.c", *(ROOT / "src" / name for name in ("parser.c", "tlv.c", "request.c"))]
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]
+FUZZED = [
+    ROOT / "fuzz/fuzz.c",
+    *(ROOT / "src" / name for name in ("channel/parser.c", "channel/tlv.c", "channel/request.c")),
+]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "src")]
 
 
 def undefined() -> list[str]:
@@ -28,7 +31,7 @@ def addresses() -> list[str]:
     return ["cc", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
-LOGS = [ROOT / "fuzz/log.c", ROOT / "src/log.c"]
+LOGS = [ROOT / "fuzz/log.c", ROOT / "src/processes/log.c"]
 
 
 @pytest.mark.parametrize("compiler", [undefined, addresses])
@@ -56,3 +59,9 @@ def test_the_program_is_static_and_small(arch: str, machine: int) -> None:
 def test_an_unknown_architecture_is_a_build_error() -> None:
     with pytest.raises(BuildError):
         binary("vax")
+
+
+def test_every_source_file_has_a_header_of_its_own() -> None:
+    sources = sorted((ROOT / "src").rglob("*.c"))
+    assert len(sources) > 30
+    assert [path.name for path in sources if not path.with_suffix(".h").exists()] == ["main.c"]

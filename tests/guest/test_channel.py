@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from anyio.abc import UNIXSocketStream
 from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import Channel, ExecRequest, Identity, frames
 from pandastack.guest.frames import encode, encode_fields
-from pandastack.guest.keys import FrameType
+from pandastack.guest.keys import FrameType, OpenKey, Operation, ResultKey, Signal
 
 IDENTITY = Identity(hostname="again", machine_id="f" * 32, env={"WHO": "new"})
 
@@ -34,7 +35,9 @@ async def says(channel: Channel, cmd: str) -> bytes:
 
 
 def open_exec(stream: int, cmd: bytes) -> bytes:
-    return encode(FrameType.OPEN, stream, encode_fields([(1, b"exec"), (10, b""), (4, cmd)]))
+    return encode(
+        FrameType.OPEN, stream, frames.encode_request(Operation.EXEC, (OpenKey.STDIN, b""), (OpenKey.CMD, cmd))
+    )
 
 
 @pytest.mark.parametrize("missing", [1, 4, 5, 8, 9, 11, 20, 60])
@@ -88,6 +91,42 @@ async def test_a_quiet_guest_resumes_without_padding(raw_agent: socket.socket) -
     async with channel_over(raw_agent) as channel:
         await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=10)
         assert await says(channel, "echo on") == b"on\n"
+
+
+def received(agent: socket.socket, enough: int) -> list[frames.Frame]:
+    """Frames of at least ``enough`` bytes."""
+    decoder, found, size = frames.Decoder(), [], 0
+    while size < enough:
+        data = agent.recv(1 << 20)
+        assert data
+        size += len(data)
+        found += list(decoder.feed(data))
+    return found
+
+
+def test_the_agent_knows_every_operation(raw_agent: socket.socket) -> None:
+    for stream, operation in enumerate(Operation, 1):
+        raw_agent.sendall(encode(FrameType.OPEN, stream, frames.encode_request(operation)))
+        raw_agent.sendall(encode(FrameType.SIGNAL, stream, bytes([Signal.CANCEL])))
+    raw_agent.sendall(encode(FrameType.OPEN, 99, encode_fields([(OpenKey.OP, b"nothing of ours")])))
+    results: dict[int, str] = {}
+    while len(results) <= len(Operation):
+        for frame in received(raw_agent, 1):
+            if frame.type is FrameType.RESULT:
+                results[frame.stream] = frames.text(frames.decode_fields(frame.payload), ResultKey.MESSAGE)
+    assert [stream for stream, message in results.items() if message.startswith("operation:")] == [99]
+
+
+def test_busy_streams_share_the_channel(raw_agent: socket.socket, tmp_path: Path) -> None:
+    """The agent's buffer holds less than what a few streams may send: each gets its turn."""
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(1 << 40)
+    for stream in range(1, 9):
+        request = frames.encode_request(Operation.READ, (OpenKey.PATH, bytes(tmp_path / "large")))
+        raw_agent.sendall(encode(FrameType.OPEN, stream, request))
+        raw_agent.sendall(encode(FrameType.CREDIT, stream, frames.u32(1 << 31)))
+    shares = Counter(frame.stream for frame in received(raw_agent, 32 << 20) if frame.type is FrameType.DATA)
+    assert min(shares[stream] for stream in range(1, 9)) > shares.total() / 16
 
 
 async def test_resume_detaches_what_ran_before(channel: Channel) -> None:

@@ -42,7 +42,7 @@ class Answers:
         self._given = self._asked
 
     def wake(self) -> None:
-        """Let everybody who waits look again."""
+        """Wake all waiters, so that they look again."""
         self._changed.set()
         self._changed = anyio.Event()
 

@@ -1,7 +1,7 @@
 """What a guest has changed since its template: the list that its agent makes of the upper directory of its root.
 
-The kernel keeps there everything that differs (``guest-agent/src/changes.c`` says how), so the list is complete without
-the host ever looking at the guest's file system. File systems that the guest has mounted itself are not in it.
+The kernel keeps there everything that differs (``guest-agent/src/files/changes.c`` says how), so the list is complete
+without the host ever looking at the guest's file system. File systems that the guest has mounted itself are not in it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
     """Everything that differs from the template. Of a guest that is busy meanwhile: roughly so.
 
     Raises BadRequestError when it is more than :data:`ENTRIES_MAX` entries or :data:`BYTES_MAX` bytes, GuestError when
-    it takes more than ``timeout_s`` seconds or is no list.
+    it takes more than ``timeout_s`` seconds or sends no valid list.
     """
     found: dict[bytes, Changed] = {}
     entries = size = 0

@@ -28,7 +28,7 @@ class Pipe:
         return await self._stream.send(data)
 
     async def end_input(self) -> None:
-        """The other side reads the end, and may go on sending."""
+        """The other side reads the end, and may keep sending."""
         self._stream.end_input()
 
     async def received(self) -> AsyncIterator[bytes]:

@@ -94,7 +94,7 @@ class Connection:
         if ResumedKey.ERROR in fields:
             reason = frames.text(fields, ResumedKey.ERROR)[:300]
             raise GuestError(f"the guest did not apply its identity: {reason}")
-        if not identity.frozen:  # the correction would let programs go on
+        if not identity.frozen:  # the correction would thaw them
             await self._correct_clock(time.monotonic() - sent, timeout_s)
 
     async def _correct_clock(self, late_s: float, timeout_s: float) -> None:
@@ -115,20 +115,20 @@ class Connection:
     async def quiesce(self, timeout_s: float, *, freeze: bool = False) -> None:
         """Wait until the guest consumed everything sent so far. For a capture use :meth:`quiesced`.
 
-        With ``freeze`` its programs stand still until :meth:`thaw` or :meth:`resume`, also when this raises.
+        With ``freeze`` its programs are frozen until :meth:`thaw` or :meth:`resume`, also when this raises.
         """
         self.post(_quiesce(freeze))
         await self._answer(FrameType.QUIET, timeout_s)
 
     def thaw(self) -> None:
-        """The machine goes on after it stood still: its clock is set, and programs that were frozen go on."""
+        """The machine runs again after it was stopped: set its clock and thaw its programs."""
         self.post(frames.encode(FrameType.THAW, payload=frames.u64(time.time_ns())))
 
     @asynccontextmanager
     async def quiesced(self, timeout_s: float, *, freeze: bool = False) -> AsyncIterator[None]:
-        """The guest's parser stands at a frame border inside this block: what is sent meanwhile waits for its end.
+        """Inside this block the guest's parser is at a frame border: frames sent meanwhile wait for the block's end.
 
-        With ``freeze`` its programs stand still too, so that none runs in a copy that does not know what it is.
+        With ``freeze`` its programs are frozen too, so that none runs in a copy without an identity of its own.
         """
         with self._hold(_quiesce(freeze), thaw=freeze):
             await self._answer(FrameType.QUIET, timeout_s)

@@ -118,7 +118,7 @@ class Process:
         self._stream.signal(number)
 
     def leave(self) -> None:
-        """Look no longer at a command that has an id: it goes on, and its output is kept."""
+        """Stop watching a command that has an id: it keeps running, and its output is kept."""
         self._stream.abandon(Signal.LEAVE)
 
     def _patience(self) -> float | None:

@@ -19,7 +19,7 @@ class Identity:
 
     ``entropy`` is 32 to 512 bytes that no other machine ever gets, ``generation`` a number of at most 64 bits that none
     gets either; ``env`` replaces the environment that every command in the guest starts with. With ``frozen`` programs
-    stay frozen until the next RESUME or the next command: for a machine that is only looked at.
+    stay frozen until the next RESUME or the next command: for a machine that is only inspected.
     """
 
     hostname: str

@@ -60,9 +60,9 @@ class Stream:
         self._notify()
 
     def abandon(self, signal: Signal = Signal.CANCEL) -> None:
-        """Nobody will take anything any more: drop what the guest still sends, and cancel the operation in it.
+        """Take nothing more: drop what the guest still sends, and cancel the operation there.
 
-        With another ``signal`` that is sent instead of the cancellation.
+        Another ``signal`` is sent instead of the cancellation.
         """
         left_before, self._abandoned = self._abandoned, True
         self._chunks.clear()
@@ -89,7 +89,7 @@ class Stream:
         return kind, payload
 
     def _take(self) -> tuple[FrameType, bytes]:
-        """Frames of output that wait are handed on together: whoever passes them on does so once, not for each."""
+        """Join output frames that wait: each piece passes through every layer of the host."""
         kind, payload = self._chunks.popleft()
         if not self._chunks or self._chunks[0][0] is not kind or kind is FrameType.AT:
             return kind, payload

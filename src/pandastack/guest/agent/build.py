@@ -17,14 +17,14 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 def sources(root: Path) -> list[Path]:
     """Every file that the agent is made of, headers too, in the checkout whose ``guest-agent`` is ``root``."""
-    return sorted([*root.glob("src/*.c"), *root.glob("src/*.h")])
+    return sorted([*root.glob("src/**/*.c"), *root.glob("src/**/*.h")])
 
 
 def command(root: Path, arch: str, target: Path) -> list[str]:
     """The compiler's argv for one static program."""
     return [
         *(sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-musl", "-static", "-s", "-Os"),
-        *("-std=c11", "-D_GNU_SOURCE", *WARNINGS, "-o", str(target)),
+        *("-std=c11", "-D_GNU_SOURCE", *WARNINGS, "-I", str(root / "src"), "-o", str(target)),
         *(str(path) for path in sources(root) if path.suffix == ".c"),
     ]
 
@@ -43,7 +43,7 @@ def can_compile() -> bool:
 
 
 def compile_agent(root: Path, arch: str, target: Path) -> None:
-    """Build ``target``; whoever looks at it meanwhile sees the old file or the whole new one.
+    """Build ``target``; a reader meanwhile sees the old file or the whole new one.
 
     Raises :class:`subprocess.CalledProcessError` with the compiler's output in ``stderr``.
     """

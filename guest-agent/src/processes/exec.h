@@ -1,0 +1,9 @@
+/* Starting commands: `exec` looks at the command until it ends, `start` answers with its record at once. */
+#ifndef EXEC_H
+#define EXEC_H
+
+#include "streams/stream.h"
+
+extern const struct stream_ops exec_ops, start_ops;
+
+#endif
