@@ -75,7 +75,10 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
         ):
             while (item := await stream.next(None)) is not None:
                 size += len(item[1])
-                entries += add(found, item[1])
+                listed = add(found, item[1])
+                entries += listed
+                if not listed:
+                    raise GuestError("the guest does not end its list")
                 if entries > ENTRIES_MAX or size > BYTES_MAX:
                     raise BadRequestError(
                         f"more than {ENTRIES_MAX} files differ from the template, or their names are too long",

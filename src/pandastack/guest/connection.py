@@ -19,6 +19,7 @@ from pandastack.guest.answers import Answers
 from pandastack.guest.frames import Frame
 from pandastack.guest.identity import Identity, resume_payload
 from pandastack.guest.keys import VERSION, FrameType, HelloKey, ResumedKey
+from pandastack.guest.pace import Pace
 from pandastack.guest.streams import Stream
 
 log = structlog.get_logger()
@@ -213,9 +214,15 @@ class Connection:
         # What a restored guest sends is undecodable until a resume() said which nonce to look for.
         await self._begun.wait()
         try:
+            pace = Pace()
             while True:
-                for frame in self._decoder.feed(await self._stream.receive(_RECEIVE)):
+                data = await self._stream.receive(_RECEIVE)
+                pace.begin()
+                for frame in self._decoder.feed(data):
                     self._take(frame)
+                    if pace.is_over(len(frame.payload)):
+                        await pace.give_way()
+                pace.end()
         except GuestError as error:
             self._fail(error)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:

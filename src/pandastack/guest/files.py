@@ -11,14 +11,17 @@ import anyio
 from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
-from pandastack.guest.frames import Fields
 from pandastack.guest.keys import EntryKey, OpenKey, Operation, ResultKey
 from pandastack.guest.outcome import checked, encoded
-from pandastack.guest.streams import Stream
+from pandastack.guest.replies import finish, next_piece, values
 
 STEP_TIMEOUT_S = 60.0
 """Seconds without progress after which an operation on files fails with GuestError."""
+LIST_TIMEOUT_S = 120.0
+"""Seconds after which a list that has not ended fails."""
 ENTRIES_MAX = 100_000
+BYTES_MAX = 64 * 1024 * 1024
+"""Bounds of one list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +53,6 @@ def _request(operation: Operation, path: str, *extra: tuple[OpenKey, bytes]) -> 
     return frames.encode_request(operation, (OpenKey.PATH, encoded(path, "path")), *extra)
 
 
-async def _next(stream: Stream) -> bytes | None:
-    try:
-        item = await stream.next(STEP_TIMEOUT_S)
-    except TimeoutError as error:
-        raise GuestError(f"the guest made no progress for {STEP_TIMEOUT_S:g} seconds") from error
-    return None if item is None else item[1]
-
-
-async def _finish(stream: Stream, path: str) -> Fields:
-    while await _next(stream) is not None:
-        pass
-    return checked(stream.result or {}, path)
-
-
 async def read(
     connection: Connection, path: str, *, offset: int = 0, length: int | None = None
 ) -> AsyncGenerator[bytes, None]:
@@ -72,7 +61,7 @@ async def read(
     if length is not None:
         extra.append((OpenKey.LENGTH, frames.u64(length)))
     with connection.open(_request(Operation.READ, path, *extra)) as stream:
-        while (chunk := await _next(stream)) is not None:
+        while (chunk := await next_piece(stream, STEP_TIMEOUT_S)) is not None:
             yield chunk
         checked(stream.result or {}, path)
 
@@ -92,13 +81,13 @@ async def write(connection: Connection, path: str, data: AsyncIterable[bytes], *
         except TimeoutError as error:
             raise GuestError(f"the guest took no input for {STEP_TIMEOUT_S:g} seconds") from error
         stream.end_input()
-        return frames.integer(await _finish(stream, path), ResultKey.BYTES)
+        return frames.integer(await finish(stream, path, STEP_TIMEOUT_S), ResultKey.BYTES)
 
 
 async def stat(connection: Connection, path: str) -> FileEntry:
     """What ``path`` is; symbolic links are followed, dangling ones are themselves."""
     with connection.open(_request(Operation.STAT, path)) as stream:
-        fields = await _finish(stream, path)
+        fields = await finish(stream, path, STEP_TIMEOUT_S)
     if ResultKey.ENTRY not in fields:
         raise GuestError("the guest sent no entry")
     return _entry(fields[ResultKey.ENTRY][-1])
@@ -107,24 +96,22 @@ async def stat(connection: Connection, path: str) -> FileEntry:
 async def entries(connection: Connection, path: str) -> list[FileEntry]:
     """What a directory holds, sorted by name; BadRequestError for more than 100,000 entries."""
     found: list[FileEntry] = []
-    with connection.open(_request(Operation.LIST, path)) as stream:
-        while (chunk := await _next(stream)) is not None:
-            found += [_listed(value) for value in frames.decode_fields(chunk).get(ResultKey.ENTRY, [])]
-            if len(found) > ENTRIES_MAX:
-                raise BadRequestError(f"{path}: more than {ENTRIES_MAX} entries", field="path")
-            await anyio.lowlevel.checkpoint()
-        checked(stream.result or {}, path)
+    try:
+        with anyio.fail_after(LIST_TIMEOUT_S), connection.open(_request(Operation.LIST, path)) as stream:
+            async for some in values(stream, ResultKey.ENTRY, BYTES_MAX, STEP_TIMEOUT_S):
+                found += [_listed(value) for value in some]
+                if len(found) > ENTRIES_MAX:
+                    raise BadRequestError(f"{path}: more than {ENTRIES_MAX} entries", field="path")
+            checked(stream.result or {}, path)
+    except TimeoutError as error:
+        raise GuestError(f"the guest did not end its list within {LIST_TIMEOUT_S:g} seconds") from error
     return sorted(found, key=lambda entry: entry.name)
 
 
 async def simple(connection: Connection, operation: Operation, path: str, timeout_s: float | None = None) -> None:
     """An operation without data: ``delete`` (a tree; missing is fine), ``mkdir`` (with parents) or ``sync``."""
     with connection.open(_request(operation, path)) as stream:
-        try:
-            await stream.next(timeout_s)
-        except TimeoutError as error:
-            raise GuestError(f"the guest's {operation} took more than {timeout_s:g} seconds") from error
-        checked(stream.result or {}, path)
+        await finish(stream, path, timeout_s)
 
 
 def _listed(value: bytes) -> FileEntry:

@@ -19,14 +19,16 @@ from pandastack.guest.exec import (
     exec_result,
     open_command,
 )
-from pandastack.guest.frames import Fields, encode_request
+from pandastack.guest.frames import encode_request
 from pandastack.guest.keys import FrameType, OpenFlag, OpenKey, Operation, RecordFlag, RecordKey, ResultKey, Signal
 from pandastack.guest.outcome import checked, encoded
+from pandastack.guest.replies import finish, values
 from pandastack.guest.streams import Stream
 
 STEP_TIMEOUT_S = 30.0
 """Seconds that the guest may take for an answer that does not wait for a process."""
 RECORDS_MAX = 1024
+RECORDS_BYTES_MAX = 4 * 1024 * 1024
 _RETENTION = (ResultKey.MAX_RECORDS, ResultKey.MAX_BYTES, ResultKey.MAX_AGE_S, ResultKey.FORGOTTEN)
 
 
@@ -126,7 +128,7 @@ async def start(connection: Connection, request: ExecRequest) -> ProcessRecord:
     with open_command(connection, request, Operation.START) as (stream, script):
         if script:
             await stream.send(script, DEADLINE_GRACE_S)
-        fields = await _finish(stream, "command")
+        fields = await finish(stream, "command", STEP_TIMEOUT_S)
     if ResultKey.RECORD not in fields:
         raise GuestError("the guest sent no process record")
     return _record(fields[ResultKey.RECORD][-1])
@@ -137,8 +139,8 @@ async def records(connection: Connection, process: str | None = None) -> tuple[l
     found: list[ProcessRecord] = []
     items = [] if process is None else [(OpenKey.ID, encoded(process, "process"))]
     with connection.open(encode_request(Operation.PROCESSES, *items)) as stream:
-        while (chunk := await _next(stream)) is not None:
-            found += [_record(value) for value in frames.decode_fields(chunk[1]).get(ResultKey.RECORD, [])]
+        async for some in values(stream, ResultKey.RECORD, RECORDS_BYTES_MAX, STEP_TIMEOUT_S):
+            found += [_record(value) for value in some]
             if len(found) > RECORDS_MAX:
                 raise GuestError("the guest's list of processes does not end")
         fields = checked(stream.result or {}, f"process {process}")
@@ -174,9 +176,7 @@ async def send_input(connection: Connection, process: str, data: AsyncIterable[b
             if not await stream.send(chunk):
                 break
         stream.end_input()
-        while await stream.next(None) is not None:
-            pass
-        return frames.integer(checked(stream.result or {}, f"process {process}"), ResultKey.BYTES)
+        return frames.integer(await finish(stream, f"process {process}", None), ResultKey.BYTES)
 
 
 async def resize(connection: Connection, process: str, rows: int, columns: int) -> None:
@@ -186,7 +186,7 @@ async def resize(connection: Connection, process: str, rows: int, columns: int) 
     with connection.open(_input(process, close=False)) as stream:
         stream.resize(rows, columns)
         stream.end_input()
-        await _finish(stream, f"process {process}")
+        await finish(stream, f"process {process}", STEP_TIMEOUT_S)
 
 
 async def signal(connection: Connection, process: str, number: int) -> None:
@@ -195,26 +195,13 @@ async def signal(connection: Connection, process: str, number: int) -> None:
         raise BadRequestError(f"signal: {number} is not between 1 and 64", field="signal")
     items = [(OpenKey.ID, encoded(process, "process")), (OpenKey.SIGNAL, frames.u32(number))]
     with connection.open(encode_request(Operation.SIGNAL, *items)) as stream:
-        await _finish(stream, f"process {process}")
+        await finish(stream, f"process {process}", STEP_TIMEOUT_S)
 
 
 def _input(process: str, close: bool) -> bytes:
     return encode_request(
         Operation.INPUT, (OpenKey.ID, encoded(process, "process")), (OpenKey.FLAGS, frames.u32(OpenFlag.CLOSE * close))
     )
-
-
-async def _next(stream: Stream) -> tuple[FrameType, bytes] | None:
-    try:
-        return await stream.next(STEP_TIMEOUT_S)
-    except TimeoutError as error:
-        raise GuestError(f"the guest made no progress for {STEP_TIMEOUT_S:g} seconds") from error
-
-
-async def _finish(stream: Stream, subject: str) -> Fields:
-    while await _next(stream) is not None:
-        pass
-    return checked(stream.result or {}, subject)
 
 
 def _record(value: bytes) -> ProcessRecord:

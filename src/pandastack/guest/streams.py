@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import anyio
 
 from pandastack.errors import GuestError, PandastackError
+from pandastack.guest.backlog import Backlog
 from pandastack.guest.frames import WINDOW, Fields, encode, u32
 from pandastack.guest.keys import FrameType, Signal
 
 CHUNK = 32 * 1024
 """Bytes in one DATA frame to the guest."""
 _CREDIT_BATCH = 64 * 1024
-_TOGETHER = 64 * 1024
-"""Bytes from which on no more are joined."""
 
 
 class Stream:
@@ -26,7 +24,7 @@ class Stream:
         self.result: Fields | None = None
         self._post = post
         self._error: PandastackError | None = None
-        self._chunks: deque[tuple[FrameType, bytes]] = deque()
+        self._backlog = Backlog()
         self._may_receive = WINDOW
         self._may_send = WINDOW
         self._owed = 0
@@ -39,11 +37,13 @@ class Stream:
         if self._may_receive < 0 or not payload:
             raise GuestError("the guest sent more than its window allows")
         if not self._abandoned:
-            self._chunks.append((kind, payload))
+            self._backlog.add(kind, payload)
             self._notify()
 
     def on_credit(self, count: int) -> None:
-        """The guest consumed ``count`` bytes."""
+        """The guest consumed ``count`` bytes, and at least one: else it could keep the host busy for nothing."""
+        if not count:
+            raise GuestError("the guest gave credit for no bytes")
         self._may_send += count
         if self._may_send > WINDOW:
             raise GuestError("the guest gave credit for bytes that it was never sent")
@@ -65,7 +65,7 @@ class Stream:
         Another ``signal`` is sent instead of the cancellation.
         """
         left_before, self._abandoned = self._abandoned, True
-        self._chunks.clear()
+        self._backlog.clear()
         if not left_before and self.result is None and self._error is None:
             self._post(encode(FrameType.SIGNAL, self.number, bytes([signal])))
 
@@ -74,30 +74,19 @@ class Stream:
 
         Raises ``TimeoutError``, or :class:`GuestError` when the channel broke.
         """
-        if not self._chunks and self.result is None:
+        if not self._backlog and self.result is None:
             with anyio.fail_after(timeout_s):
-                while not self._chunks and self.result is None:
+                while not self._backlog and self.result is None:
                     await self._change()
-        if not self._chunks:
+        if not self._backlog:
             return None
-        kind, payload = self._take()
+        kind, payload = self._backlog.take()
         self._owed += len(payload)
         if self._owed >= _CREDIT_BATCH and self.result is None:
             self._may_receive += self._owed
             self._post(encode(FrameType.CREDIT, self.number, u32(self._owed)))
             self._owed = 0
         return kind, payload
-
-    def _take(self) -> tuple[FrameType, bytes]:
-        """Join output frames that wait: each piece passes through every layer of the host."""
-        kind, payload = self._chunks.popleft()
-        if not self._chunks or self._chunks[0][0] is not kind or kind is FrameType.AT:
-            return kind, payload
-        pieces, size = [payload], len(payload)
-        while self._chunks and self._chunks[0][0] is kind and size < _TOGETHER:
-            pieces.append(self._chunks.popleft()[1])
-            size += len(pieces[-1])
-        return kind, b"".join(pieces)
 
     async def send(self, data: bytes, timeout_s: float | None = None) -> bool:
         """Send input; waits for credit, at most ``timeout_s`` seconds for each piece. False when the stream ended."""
