@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from pandastack.errors import CapacityError, ServerError, StorageFullError, UnavailableError
-from tests.cluster.scripted_engine import USAGE
+from tests.cluster.scripted_engine import MANIFEST, USAGE
 from tests.support.api import UNKNOWN, Api, refusal
 
 pytestmark = pytest.mark.anyio
@@ -233,7 +234,7 @@ async def test_a_ttl_over_the_maximum_says_the_words_that_clients_know(api: Api)
 async def test_only_a_refusal_for_capacity_asks_to_come_again(
     api: Api, error: ServerError, status: int, retry_after: str | None
 ) -> None:
-    api.engine.refusal = error
+    api.engine.refusals["create"] = error
     response = await api.http.post("/v1/sandboxes", json={"template": "base"})
     assert refusal(response, status)["error"] == error.message
     assert response.headers.get("retry-after") == retry_after
@@ -288,7 +289,7 @@ async def test_lifecycle(api: Api) -> None:
 async def test_templates(api: Api) -> None:
     (template,) = (await api.http.get("/v1/templates")).json()
     assert (template["name"], template["is_global"], template["base"]) == ("base", True, "debian:bookworm")
-    assert template["meta"] == {"kernel": "6.1", "built_at": "2026-01-01T00:00:00Z"}
+    assert template["meta"] == asdict(MANIFEST)
     assert (await api.http.get("/v1/templates/ubuntu-24.04")).json() == template
     for name in ("nope", "..", "%2e%2e", "a%2Fb", "%C3%BC"):
         refusal(await api.http.get(f"/v1/templates/{name}"), 404)
@@ -303,7 +304,7 @@ async def test_logs_and_usage_and_events(api: Api) -> None:
     assert (await api.http.get(f"{path}/logs", params={"tail": 1})).text == "three ü\n"
     api.engine.console = "by\r\na terminal\r\n"
     assert (await api.http.get(f"{path}/logs")).text == "by\na terminal\n"
-    assert (await api.http.get(f"{path}/metrics")).json() == USAGE
+    assert (await api.http.get(f"{path}/metrics")).json() == asdict(USAGE)
     events = (await api.http.get(f"{path}/events")).json()["events"]
     assert [(event["type"], event["payload"]["boot_ms"]) for event in events] == [("sandbox.running", 37)]
 

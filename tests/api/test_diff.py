@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from pandastack.contract.compare import CompareFiles
+from pandastack.contract.references import SandboxRef, SnapshotRef, TemplateRef
 from pandastack.errors import BadRequestError, GuestError
 from tests.support.api import UNKNOWN, Api, refusal
 
@@ -18,8 +20,8 @@ async def test_without_states_it_is_what_changed_since_the_template(api: Api) ->
     path = await api.sandbox()
     answer = await api.http.get(f"{path}/diff")
     assert (answer.status_code, answer.json()) == (200, {"from": "template", "to": "now", **EMPTY})
-    here = {"sandbox": path.rpartition("/")[2]}
-    assert api.engine.diffs == [{"from": {"template": "base"}, "to": here, "patch": False}]
+    here = SandboxRef(path.rpartition("/")[2])
+    assert api.engine.diffs == [CompareFiles(TemplateRef("base"), here)]
 
 
 async def test_states_are_checkpoints_snapshots_and_other_sandboxes(api: Api) -> None:
@@ -27,14 +29,14 @@ async def test_states_are_checkpoints_snapshots_and_other_sandboxes(api: Api) ->
     checkpoint = (await api.http.post(f"{path}/checkpoints")).json()["id"]
     snapshot = (await api.http.post(f"{path}/snapshots")).json()["id"]
     for since, until, expected in (
-        (checkpoint, "now", ({"snapshot": checkpoint}, {"sandbox": path.rpartition("/")[2]})),
-        (snapshot, checkpoint, ({"snapshot": snapshot}, {"snapshot": checkpoint})),
-        ("now", other, ({"sandbox": path.rpartition("/")[2]}, {"sandbox": other})),
-        (other, "template", ({"sandbox": other}, {"template": "base"})),
+        (checkpoint, "now", (SnapshotRef(checkpoint), SandboxRef(path.rpartition("/")[2]))),
+        (snapshot, checkpoint, (SnapshotRef(snapshot), SnapshotRef(checkpoint))),
+        ("now", other, (SandboxRef(path.rpartition("/")[2]), SandboxRef(other))),
+        (other, "template", (SandboxRef(other), TemplateRef("base"))),
     ):
         answer = await api.http.get(f"{path}/diff", params={"from": since, "to": until, "patch": "1"})
         assert (answer.status_code, answer.json()["from"]) == (200, since), answer.text
-        assert api.engine.diffs.pop() == {"from": expected[0], "to": expected[1], "patch": True}
+        assert api.engine.diffs.pop() == CompareFiles(*expected, patch=True)
 
 
 async def test_a_hibernated_sandbox_is_woken_for_its_present_state_only(api: Api) -> None:

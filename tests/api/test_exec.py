@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
-from pandastack.cluster.exec_records import STDERR, STDOUT
+from pandastack.contract.events import MachineDied
+from pandastack.contract.failures import Failure
+from pandastack.contract.processes import ExecSpec
+from pandastack.contract.records import STDERR, STDOUT, ExecFailed, Output, Record
+from pandastack.errors import ServerError
 from pandastack.services.files.search import MOST_FOUND
-from tests.cluster.scripted_engine import Records, record, result
+from tests.cluster.scripted_engine import Records, result
 from tests.support.api import SETTINGS, Api
 
 pytestmark = pytest.mark.anyio
 
 
-def script(*pieces: bytes) -> Records:
-    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+def script(*pieces: Record | bytes) -> Records:
+    async def records(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
         for piece in pieces:
             yield piece
 
@@ -51,7 +56,7 @@ async def stream(api: Api, **body: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def test_the_outcome_of_a_command(api: Api) -> None:
-    api.engine.exec_records = script(record(STDOUT, b"a\xff"), record(STDERR, "ü".encode()), result(3))
+    api.engine.exec_records = script(Output(STDOUT, b"a\xff"), Output(STDERR, "ü".encode()), result(3))
     response = await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x", "args": ["ignored"]})
     assert response.status_code == 200
     answer = response.json()
@@ -60,23 +65,24 @@ async def test_the_outcome_of_a_command(api: Api) -> None:
 
 
 async def test_the_command_reaches_the_engine(api: Api) -> None:
-    seen: list[dict[str, Any]] = []
+    seen: list[ExecSpec] = []
 
-    async def records(command: dict[str, Any]) -> AsyncIterator[bytes]:
-        seen.append(command)
+    async def records(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        seen.append(spec)
         yield result()
 
     api.engine.exec_records = records
     path = await api.sandbox()
     for limit in (None, 0, 2.5):
         await api.http.post(f"{path}/exec", json={"cmd": "echo 'ü'", "timeout_seconds": limit})
-    assert len({each.pop("id") for each in seen}) == 3
-    always = {"cmd": "echo 'ü'", "keep_bytes": 64 * 1024 * 1024, "spool": True, "leave": True}
-    assert seen == [always] * 2 + [always | {"timeout_seconds": 2.5}]
+    assert len({each.id for each in seen}) == 3
+    always = ExecSpec(cmd="echo 'ü'", keep_bytes=64 * 1024 * 1024, spool=True, leave=True)
+    expected = [always, always, replace(always, timeout_seconds=2.5)]
+    assert [replace(each, id=None) for each in seen] == expected
 
 
 async def test_a_timeout_is_a_500_with_what_was_written_until_then(api: Api) -> None:
-    api.engine.exec_records = script(record(STDOUT, b"half"), result(137, timed_out=True))
+    api.engine.exec_records = script(Output(STDOUT, b"half"), result(137, timed_out=True))
     response = await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x", "timeout_seconds": 10})
     assert response.status_code == 500
     body = response.json()
@@ -86,7 +92,7 @@ async def test_a_timeout_is_a_500_with_what_was_written_until_then(api: Api) -> 
 
 async def test_output_over_the_limit_is_cut_and_says_so(api: Api) -> None:
     size = SETTINGS.max_output_bytes * 3
-    api.engine.exec_records = script(record(STDOUT, b"x" * size), record(STDERR, b"fine"), result(0))
+    api.engine.exec_records = script(Output(STDOUT, b"x" * size), Output(STDERR, b"fine"), result(0))
     body = (await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x"})).json()
     dropped = size - SETTINGS.max_output_bytes
     assert body["stdout"] == (
@@ -121,7 +127,7 @@ async def test_a_wrong_command_is_refused_before_it_runs(api: Api, route: str, b
 
 async def test_a_failed_sandbox_says_why_with_409(api: Api) -> None:
     path = await api.sandbox()
-    event = {"type": "vm.died", "sandbox_id": path.rpartition("/")[2], "payload": {"reason": "killed"}}
+    event = MachineDied(path.rpartition("/")[2], 7, "killed")
     with anyio.fail_after(5):
         async with api.http.stream("GET", f"{path}/events?follow=1") as following:
             await api.engine.announce(event)
@@ -138,7 +144,7 @@ async def test_a_failed_sandbox_says_why_with_409(api: Api) -> None:
 async def test_a_stream_of_output(api: Api) -> None:
     umlaut = "ü".encode()
     api.engine.exec_records = script(
-        record(STDOUT, b"a" + umlaut[:1]), record(STDERR, b"\xff"), record(STDOUT, umlaut[1:]), result(5)
+        Output(STDOUT, b"a" + umlaut[:1]), Output(STDERR, b"\xff"), Output(STDOUT, umlaut[1:]), result(5)
     )
     assert await stream(api, cmd="x") == [
         ("stdout", {"chunk": "a", "end": 1}),
@@ -150,12 +156,12 @@ async def test_a_stream_of_output(api: Api) -> None:
 
 async def test_line_separators_that_cut_events_are_escaped(api: Api) -> None:
     text = "a\u0085b\u2028c\u2029d\re\nf"
-    api.engine.exec_records = script(record(STDOUT, text.encode()), result())
+    api.engine.exec_records = script(Output(STDOUT, text.encode()), result())
     assert (await stream(api, cmd="x"))[0] == ("stdout", {"chunk": text, "end": 16})
 
 
 async def test_an_unfinished_character_comes_before_the_exit(api: Api) -> None:
-    api.engine.exec_records = script(record(STDOUT, b"\xc3"), result())
+    api.engine.exec_records = script(Output(STDOUT, b"\xc3"), result())
     assert [name for name, _ in await stream(api, cmd="x")] == ["stdout", "exit"]
 
 
@@ -163,13 +169,13 @@ async def test_an_unfinished_character_comes_before_the_exit(api: Api) -> None:
     ("pieces", "words"),
     [
         ((result(137, timed_out=True),), "timeout"),
-        ((result(0, error="the shell is gone"),), "the shell is gone"),
-        ((record(STDOUT, b"x"),), "unknown"),
+        ((ExecFailed(Failure.of(ServerError("the shell is gone"))),), "the shell is gone"),
+        ((Output(STDOUT, b"x"),), "unknown"),
         ((b"\x09garbage......",), "malformed"),
     ],
 )
 async def test_whatever_goes_wrong_the_stream_ends_with_an_error(
-    api: Api, pieces: tuple[bytes, ...], words: str
+    api: Api, pieces: tuple[Record | bytes, ...], words: str
 ) -> None:
     api.engine.exec_records = script(*pieces)
     events = await stream(api, cmd="x", timeout_seconds=10)
@@ -181,7 +187,7 @@ async def test_whatever_goes_wrong_the_stream_ends_with_an_error(
 async def test_a_silent_command_keeps_the_connection_alive(api: Api) -> None:
     pinged = anyio.Event()
 
-    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+    async def records(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
         await pinged.wait()
         yield result()
 
@@ -197,8 +203,8 @@ async def test_a_silent_command_keeps_the_connection_alive(api: Api) -> None:
 
 
 async def test_a_client_that_leaves_cancels_the_command(api: Api) -> None:
-    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
-        yield record(STDOUT, b"x")
+    async def records(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield Output(STDOUT, b"x")
         await anyio.sleep_forever()
 
     api.engine.exec_records = records
@@ -224,8 +230,8 @@ async def test_a_client_that_leaves_before_the_engine_answers_cancels_the_comman
 async def test_a_running_command_holds_the_idle_clock(api: Api) -> None:
     go_on = anyio.Event()
 
-    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
-        yield record(STDOUT, b"x")
+    async def records(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield Output(STDOUT, b"x")
         await go_on.wait()
         yield result()
 
@@ -271,9 +277,9 @@ async def test_a_search_returns_a_bounded_number_of_bytes(api: Api) -> None:
     """A guest may claim long lines without end; it is told to stop when there is enough."""
     line = b"/f\0001:" + b"x" * 100_000 + b"\n"
 
-    async def records(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+    async def records(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
         while True:
-            yield record(STDOUT, line)
+            yield Output(STDOUT, line)
 
     api.engine.exec_records = records
     with anyio.fail_after(60):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from pandastack.cluster.exec_records import STDOUT
-from tests.cluster.scripted_engine import record, result
+from pandastack.contract.processes import ExecSpec
+from pandastack.contract.records import STDOUT, Output, Record
+from tests.cluster.scripted_engine import result
 from tests.support.api import Api
 
 ANSWER = {
@@ -135,8 +135,8 @@ async def test_a_guest_that_answers_nonsense(api: Api, said: list[bytes]) -> Non
 
 
 async def test_a_template_without_kernels(api: Api) -> None:
-    async def refuse(command: dict[str, Any]) -> AsyncIterator[bytes]:
-        assert "start.sh" in command["cmd"]
+    async def refuse(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        assert "start.sh" in spec.cmd
         yield result(3)
 
     api.engine.exec_records = refuse
@@ -147,7 +147,7 @@ async def test_a_template_without_kernels(api: Api) -> None:
 
 
 async def test_kernels_that_were_not_baked_in_are_started(api: Api) -> None:
-    async def start(_command: dict[str, Any]) -> AsyncIterator[bytes]:
+    async def start(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
         Kernels(api)
         yield result(0)
 
@@ -163,17 +163,18 @@ async def test_a_checkpoint_after_a_cell(api: Api, kernels: Kernels) -> None:
 
 
 async def test_one_piece_of_code(api: Api) -> None:
-    commands: list[dict[str, Any]] = []
+    commands: list[ExecSpec] = []
 
-    async def run(command: dict[str, Any]) -> AsyncIterator[bytes]:
-        commands.append(command)
-        yield record(STDOUT, b"hi\n") + result(3)
+    async def run(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        commands.append(spec)
+        yield Output(STDOUT, b"hi\n")
+        yield result(3)
 
     api.engine.exec_records = run
     answer = await api.http.post(f"{await api.sandbox()}/repl", json={"code": "print('hi')"})
     expected = {"language": "python", "stdout": "hi\n", "stderr": "", "exit_code": 3, "duration_ms": 2}
     assert answer.json() == expected
-    assert commands[0]["cmd"] == "python3 -" and base64.b64decode(commands[0]["stdin"]) == b"print('hi')"
+    assert (commands[0].cmd, commands[0].stdin) == ("python3 -", b"print('hi')")
     assert "python" in (await api.http.get("/v1/repl/languages")).json()
 
 
@@ -181,8 +182,8 @@ async def test_one_piece_of_code(api: Api) -> None:
 async def test_a_missing_interpreter_is_told_from_a_program_that_ends_with_127(
     api: Api, found: int, status: int
 ) -> None:
-    async def run(command: dict[str, Any]) -> AsyncIterator[bytes]:
-        yield result(found if "command -v" in command["cmd"] else 127)
+    async def run(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield result(found if "command -v" in spec.cmd else 127)
 
     api.engine.exec_records = run
     answer = await api.http.post(f"{await api.sandbox()}/repl", json={"code": "1", "language": "ruby"})

@@ -1,314 +1,459 @@
-"""A peer that speaks the engine's HTTP interface and says what a test scripts.
+"""A peer that speaks the engine's contract and says what a test scripts.
 
 For tests of what travels over the wire: streaming, cancellation, errors, what the control plane asks for and in which
-order. It has no machines and proves nothing about sandboxes; those tests run against the real engine.
+order. It has no machines and proves nothing about sandboxes; those tests run against the real engine. What both have
+in common, `tests/contract` holds them to.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 
 import anyio
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from pandastack.cluster.exec_records import RESULT, STDOUT
-from pandastack.errors import NotFoundError, PandastackError, to_body
+from pandastack.contract.codec import check_request, encode
+from pandastack.contract.compare import CompareFiles, Diff
+from pandastack.contract.events import Event
+from pandastack.contract.failures import Failure
+from pandastack.contract.fields import Uuid
+from pandastack.contract.files import Directory, FileEntry, Written
+from pandastack.contract.health import Health
+from pandastack.contract.processes import ExecSpec, ProcessList, Retention
+from pandastack.contract.records import STDOUT, ExecResult, Output, Record, encode_record
+from pandastack.contract.references import SandboxRef, SnapshotRef, TemplateRef
+from pandastack.contract.sandboxes import (
+    NOTHING_CAPTURED,
+    BootMode,
+    Captured,
+    CreateSandbox,
+    ForkAnswer,
+    ForkSandbox,
+    NotStarted,
+    RewindSandbox,
+    SandboxInfo,
+    SandboxState,
+    Started,
+    Usage,
+)
+from pandastack.contract.snapshots import Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
+from pandastack.contract.templates import Manifest, Template
+from pandastack.engine.http.messages import answer, received
+from pandastack.engine.http.version import VersionMiddleware
+from pandastack.errors import BadRequestError, ConflictError, NotFoundError, PandastackError, to_body
 
-Records = Callable[[dict[str, Any]], AsyncIterator[bytes]]
+Records = Callable[[ExecSpec], AsyncIterator[Record | bytes]]
+"""What a command does; bytes are sent as they are, to be malformed."""
+
+MANIFEST = Manifest(
+    key="abc",
+    format=1,
+    accelerator="tcg",
+    vmm="scripted",
+    cpu_flags="",
+    cpus=2,
+    memory_mb=512,
+    disk_mb=2048,
+    image="image",
+    kernel_release="6.1",
+    kernel_version="#1",
+    kernel_sha256="0",
+    quiet=True,
+    built_at="2026-01-01T00:00:00Z",
+    parent="",
+)
+TEMPLATE = Template(
+    name="base",
+    description="Debian 12",
+    cpu=2,
+    memory_mb=512,
+    disk_mb=2048,
+    tools=("git",),
+    aliases=("ubuntu-24.04",),
+    category="base",
+    base="debian:bookworm",
+    env={},
+    version="abc",
+    image="image",
+    size_bytes=123,
+    built_at="2026-01-01T00:00:00Z",
+    manifest=MANIFEST,
+)
+COST = Captured(size_bytes=8192, dirty_bytes=4096, pause_ms=3.0)
+USAGE = Usage(pid=1, uptime_seconds=2.0, host_cpu_percent=0.5, host_rss_bytes=4096, host_vsz_bytes=8192, threads=3)
+STORAGE = Measured(total_bytes=2**40, free_bytes=2**39, reserve_bytes=2**30, frees={})
 
 
-def record(kind: int, payload: bytes) -> bytes:
-    return struct.pack("<BI", kind, len(payload)) + payload
+@dataclass
+class Taken:
+    """A snapshot: of which sandbox, and what deleting it frees."""
+
+    source: str = ""
+    frees: int = COST.size_bytes
 
 
-def result(exit_code: int = 0, **extra: Any) -> bytes:
-    return record(RESULT, json.dumps({"exit_code": exit_code, "duration_us": 1500, **extra}).encode())
+def result(exit_code: int = 0, **extra: int | bool) -> ExecResult:
+    """How a command ended after 1.5 ms."""
+    return ExecResult(exit_code, duration_us=1500, **extra)  # type: ignore[arg-type]
+
+
+def sandbox_info(sandbox_id: str, state: str = SandboxState.RUNNING) -> SandboxInfo:
+    """A sandbox in this state."""
+    if state == SandboxState.HIBERNATED:
+        return SandboxInfo(sandbox_id, TEMPLATE.name, SandboxState.HIBERNATED)
+    return SandboxInfo(sandbox_id, TEMPLATE.name, SandboxState(state), pid=1, started_at=1.0)
 
 
 class ScriptedEngine:
+    """``refusals`` are raised by the action of that name; ``before`` is told each action with its sandbox."""
+
     def __init__(self) -> None:
-        self.machines: dict[str, dict[str, Any]] = {}
+        self.machines: dict[str, SandboxInfo] = {}
+        self.snapshots: dict[str, Taken] = {}
         self.files: dict[str, bytes] = {"/etc/hostname": b"guest\n"}
         self.console = "booting\n"
-        self.snapshots: dict[str, dict[str, Any]] = {}
-        self.storage = {"total_bytes": 2**40, "free_bytes": 2**39, "reserve_bytes": 2**30}
-        self.storage_refusal: Exception | None = None
-        self.refusals: dict[str, Exception] = {}
-        self.child_failures: dict[int, Exception] = {}
+        self.storage = STORAGE
+        self.refusals: dict[str, PandastackError] = {}
+        self.child_failures: dict[int, PandastackError] = {}
         self.before: Callable[[str, str], Awaitable[None]] | None = None
-        self.calls: list[str] = []
-        self.diffs: list[dict[str, Any]] = []
-        self.refusal: Exception | None = None
-        self.refusal_of_create: Callable[[], Exception | None] = lambda: None
-        self.delete_refusal: Exception | None = None
         self.before_answer: Callable[[str], Awaitable[None]] | None = None
+        """Told the id of a sandbox that was created, before the one who asked for it is."""
+        self.calls: list[str] = []
+        self.diffs: list[CompareFiles] = []
         self.exec_records: Records = self._hello
         self.exec_ended = anyio.Event()
         self.exec_begun = anyio.Event()
         self.exec_silent = False
-        self.kernels: Callable[[dict[str, Any]], list[bytes]] | None = None
+        self.kernels: Callable[[dict[str, object]], list[bytes]] | None = None
         self.received: list[bytes] = []
-        self._events, self._event_source = anyio.create_memory_object_stream[dict[str, Any]](100)
+        self._events, self._event_source = anyio.create_memory_object_stream[Event](100)
         self.app = Starlette(
-            routes=[
-                Route("/health", self._health),
-                Route("/templates", self._templates),
-                Route("/templates/{name}", self._template),
-                Route("/sandboxes", self._create, methods=["POST"]),
-                Route("/sandboxes", self._list),
-                Route("/sandboxes/{id}", self._delete, methods=["DELETE"]),
-                Route("/sandboxes/{id}", self._get),
-                Route("/sandboxes/{id}/exec", self._exec, methods=["POST"]),
-                Route("/sandboxes/{id}/files", self._files, methods=["GET", "PUT", "DELETE"]),
-                Route("/sandboxes/{id}/connect", self._connect, methods=["POST"]),
-                Route("/sandboxes/{id}/directory", self._directory),
-                Route("/sandboxes/{id}/stat", self._stat),
-                Route("/sandboxes/{id}/console", self._console),
-                Route("/events", self._follow),
-                Route("/sandboxes/{id}/snapshots", self._snapshot, methods=["POST"]),
-                Route("/sandboxes/{id}/fork", self._fork, methods=["POST"]),
-                Route("/sandboxes/{id}/{action}", self._act, methods=["POST"]),
-                Route("/diff", self._diff, methods=["POST"]),
-                Route("/snapshots", self._list_snapshots),
-                Route("/snapshots/measure", self._measure, methods=["POST"]),
-                Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
-            ],
-            exception_handlers={PandastackError: _error},
+            routes=self._routes(),
+            middleware=[Middleware(VersionMiddleware)],
+            exception_handlers={PandastackError: _error, HTTPException: _http_error},
         )
 
-    async def announce(self, event: dict[str, Any]) -> None:
+    def _routes(self) -> list[Route]:
+        one = "/sandboxes/{id}"
+        return [
+            Route("/health", self._health),
+            Route("/templates", self._templates),
+            Route("/templates/{name}", self._template),
+            Route("/events", self._follow),
+            Route("/diff", self._diff, methods=["POST"]),
+            Route("/sandboxes", self._create, methods=["POST"]),
+            Route("/sandboxes", self._list, methods=["GET"]),
+            Route(one, self._get, methods=["GET"]),
+            Route(one, self._delete, methods=["DELETE"]),
+            Route(f"{one}/console", self._console),
+            Route(f"{one}/pause", self._pause, methods=["POST"]),
+            Route(f"{one}/resume", self._resume, methods=["POST"]),
+            Route(f"{one}/hibernate", self._hibernate, methods=["POST"]),
+            Route(f"{one}/wake", self._wake, methods=["POST"]),
+            Route(f"{one}/snapshots", self._snapshot, methods=["POST"]),
+            Route(f"{one}/fork", self._fork, methods=["POST"]),
+            Route(f"{one}/rewind", self._rewind, methods=["POST"]),
+            Route("/snapshots", self._list_snapshots),
+            Route("/snapshots/measure", self._measure, methods=["POST"]),
+            Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
+            Route(f"{one}/exec", self._exec, methods=["POST"]),
+            Route(f"{one}/processes", self._processes, methods=["GET"]),
+            Route(f"{one}/processes", self._process, methods=["POST"]),
+            Route(f"{one}/processes/{{process}}", self._process),
+            Route(f"{one}/processes/{{process}}/{{action}}", self._process, methods=["GET", "POST"]),
+            Route(f"{one}/files", self._read_file, methods=["GET"]),
+            Route(f"{one}/files", self._write_file, methods=["PUT"]),
+            Route(f"{one}/files", self._delete_file, methods=["DELETE"]),
+            Route(f"{one}/directory", self._directory),
+            Route(f"{one}/stat", self._stat),
+            Route(f"{one}/connect", self._connect, methods=["POST"]),
+        ]
+
+    async def announce(self, event: Event) -> None:
+        """Tell everybody who follows the events."""
         await self._events.send(event)
 
-    async def _hello(self, _command: dict[str, Any]) -> AsyncIterator[bytes]:
-        yield record(STDOUT, b"hello\n") + result()
+    def put(self, sandbox_id: str, state: str = SandboxState.RUNNING) -> None:
+        """The sandbox is in this state from now on."""
+        self.machines[sandbox_id] = sandbox_info(sandbox_id, state)
 
     async def _health(self, _request: Request) -> Response:
-        return JSONResponse({"status": "ok", "accelerator": "tcg", "isolation": "A process.", "vmm": "scripted"})
+        running = sum(each.state is SandboxState.RUNNING for each in self.machines.values())
+        return answer(Health("ok", {"pool": "ok"}, "tcg", "A process.", "scripted", running))
 
     async def _templates(self, _request: Request) -> Response:
-        return JSONResponse([TEMPLATE])
+        return answer((TEMPLATE,))
 
     async def _template(self, request: Request) -> Response:
-        if request.path_params["name"] not in ("base", "ubuntu-24.04"):
-            raise NotFoundError("no such template")
-        return JSONResponse(TEMPLATE)
+        return answer(_template(request.path_params["name"]))
 
-    async def _create(self, request: Request) -> Response:
-        body = await request.json()
-        self.calls.append(f"create {body['id']}")
-        if (refusal := self.refusal or self.refusal_of_create()) is not None:
-            raise refusal
-        assert ("template" in body) != ("snapshot" in body)
-        if "snapshot" in body and body["snapshot"] not in self.snapshots:
-            raise NotFoundError("no such snapshot", field="snapshot")
-        machine = self._start(body["id"])
-        if self.before_answer is not None:
-            await self.before_answer(body["id"])
-        return JSONResponse(machine, 201)
+    async def _follow(self, _request: Request) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            yield b"\n"
+            async for event in self._event_source.clone():
+                yield encode(event) + b"\n"
 
-    def _start(self, sandbox_id: str) -> dict[str, Any]:
-        self.machines[sandbox_id] = {"id": sandbox_id, "state": "running", "template": "base"}
-        facts = {"cpu": 2, "memory_mb": 512, "boot_ms": 37, "boot_mode": "snapshot", "phases": {"clone": 1}}
-        return {"id": sandbox_id, "template": "base", "pid": 1, **facts}
-
-    async def _enter(self, action: str, request: Request) -> dict[str, Any]:
-        machine = self._machine(request)
-        self.calls.append(f"{action} {machine['id']}")
-        if self.before is not None:
-            await self.before(action, machine["id"])
-        if action in self.refusals:
-            raise self.refusals[action]
-        return machine
-
-    async def _act(self, request: Request) -> Response:
-        action = request.path_params["action"]
-        if action == "rewind":
-            self._find_lost(request.path_params["id"], (await request.json())["snapshot"])
-        machine = await self._enter(action, request)
-        states = {"pause": "paused", "hibernate": "hibernated"}
-        machine["state"] = states.get(action, "running")
-        if action in ("pause", "resume"):
-            return Response(status_code=204)
-        return JSONResponse(COST if action == "hibernate" else self._start(machine["id"]))
-
-    def _find_lost(self, sandbox_id: str, snapshot_id: str) -> None:
-        if snapshot_id not in self.snapshots:
-            raise NotFoundError("no such snapshot", field="snapshot")
-        if self.snapshots[snapshot_id].get("source") == sandbox_id:
-            self.machines.setdefault(sandbox_id, {"id": sandbox_id, "state": "lost"})
-
-    async def _snapshot(self, request: Request) -> Response:
-        machine = await self._enter("snapshot", request)
-        snapshot = {"id": (await request.json())["id"], "template": "base", "source": machine["id"], **COST}
-        assert machine["state"] == "running"
-        self.snapshots[snapshot["id"]] = snapshot
-        return JSONResponse(snapshot, 201)
-
-    async def _fork(self, request: Request) -> Response:
-        await self._enter("fork", request)
-        children = []
-        for index, child in enumerate((await request.json())["children"]):
-            if failure := self.child_failures.get(index):
-                assert isinstance(failure, PandastackError)
-                children.append({"id": child["id"], **to_body(failure), "status": failure.status_code})
-            else:
-                children.append(self._start(child["id"]))
-        return JSONResponse({"pause_ms": 3, "dirty_bytes": 4096, "children": children}, 201)
-
-    async def _list_snapshots(self, _request: Request) -> Response:
-        return JSONResponse(list(self.snapshots.values()))
-
-    async def _measure(self, request: Request) -> Response:
-        self.calls.append("measure")
-        if self.storage_refusal is not None:
-            raise self.storage_refusal
-        going = [each for each in (await request.json())["ids"] if each in self.snapshots]
-        frees = {each: self.snapshots[each].get("frees", COST["size_bytes"]) for each in going}
-        return JSONResponse({**self.storage, "frees": frees})
-
-    async def _delete_snapshot(self, request: Request) -> Response:
-        self.calls.append(f"delete_snapshot {request.path_params['id']}")
-        if "delete_snapshot" in self.refusals:
-            raise self.refusals["delete_snapshot"]
-        if self.snapshots.pop(request.path_params["id"], None) is None:
-            raise NotFoundError("no such snapshot")
-        return Response(status_code=204)
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
 
     async def _diff(self, request: Request) -> Response:
-        body = await request.json()
-        self.diffs.append(body)
-        if "diff" in self.refusals:
-            raise self.refusals["diff"]
-        for side in (body["from"], body["to"]):
-            if side.get("snapshot", None) not in {None, *self.snapshots}:
-                raise NotFoundError("no such snapshot", field="snapshot")
-            assert side.get("sandbox") is None or self.machines[side["sandbox"]]["state"] == "running"
-        return JSONResponse({"added": 0, "removed": 0, "changed": 0, "changes": [], "truncated": False})
+        wanted = await received(request, CompareFiles)
+        self._refuse("diff")
+        self.diffs.append(wanted)
+        for side in (wanted.before, wanted.after):
+            match side:
+                case TemplateRef(name):
+                    _template(name)
+                case SnapshotRef(snapshot_id):
+                    self._taken(snapshot_id)
+                case SandboxRef(sandbox_id):
+                    self._reach(sandbox_id)
+        return answer(Diff(added=0, removed=0, changed=0, changes=(), truncated=False))
+
+    async def _create(self, request: Request) -> Response:
+        wanted = await received(request, CreateSandbox)
+        sandbox_id = wanted.spec.id
+        await self._enter("create", sandbox_id)
+        match wanted.start_from:
+            case TemplateRef(name):
+                _template(name)
+            case SnapshotRef(snapshot_id):
+                self._taken(snapshot_id)
+        if sandbox_id in self.machines:
+            raise ConflictError(f"sandbox {sandbox_id} exists already", field="id")
+        started = self._start(sandbox_id, BootMode.SNAPSHOT)
+        if self.before_answer is not None:
+            await self.before_answer(sandbox_id)
+        return answer(started, 201)
 
     async def _list(self, _request: Request) -> Response:
-        return JSONResponse(list(self.machines.values()))
+        return answer(tuple(self.machines.values()))
 
     async def _get(self, request: Request) -> Response:
-        machine = self._machine(request)
-        return JSONResponse(machine | {"usage": USAGE})
+        found = self._find(request.path_params["id"])
+        return answer(found if found.pid is None else replace(found, usage=USAGE))
 
     async def _delete(self, request: Request) -> Response:
-        self.calls.append(f"delete {request.path_params['id']}")
-        if self.delete_refusal is not None:
-            raise self.delete_refusal
-        self._machine(request)
-        del self.machines[request.path_params["id"]]
+        sandbox_id = request.path_params["id"]
+        await self._enter("delete", sandbox_id)
+        self._find(sandbox_id)
+        del self.machines[sandbox_id]
+        return Response(status_code=204)
+
+    async def _console(self, request: Request) -> Response:
+        self._reach(request.path_params["id"])
+        return PlainTextResponse(self.console)
+
+    async def _pause(self, request: Request) -> Response:
+        return await self._stop_or_go("pause", request, SandboxState.PAUSED)
+
+    async def _resume(self, request: Request) -> Response:
+        return await self._stop_or_go("resume", request, SandboxState.RUNNING)
+
+    async def _stop_or_go(self, action: str, request: Request, state: SandboxState) -> Response:
+        found = self._awake(request.path_params["id"])
+        await self._enter(action, found.id)
+        self.put(found.id, state)
+        return Response(status_code=204)
+
+    async def _hibernate(self, request: Request) -> Response:
+        found = self._find(request.path_params["id"])
+        await self._enter("hibernate", found.id)
+        if found.state is SandboxState.HIBERNATED:
+            return answer(NOTHING_CAPTURED)
+        self._awake(found.id)
+        self.put(found.id, SandboxState.HIBERNATED)
+        return answer(COST)
+
+    async def _wake(self, request: Request) -> Response:
+        found = self._find(request.path_params["id"])
+        await self._enter("wake", found.id)
+        return answer(self._start(found.id, BootMode.WAKE))
+
+    async def _snapshot(self, request: Request) -> Response:
+        wanted = await received(request, TakeSnapshot)
+        found = self._reach(request.path_params["id"])
+        await self._enter("snapshot", found.id)
+        if wanted.id in self.snapshots:
+            raise ConflictError(f"snapshot {wanted.id} exists already", field="id")
+        self.snapshots[wanted.id] = Taken(found.id)
+        return answer(COST, 201)
+
+    async def _fork(self, request: Request) -> Response:
+        wanted = await received(request, ForkSandbox)
+        await self._enter("fork", self._reach(request.path_params["id"]).id)
+        children: list[Started | NotStarted] = []
+        for index, spec in enumerate(wanted.children):
+            if failure := self.child_failures.get(index):
+                children.append(NotStarted(spec.id, Failure.of(failure)))
+            else:
+                children.append(self._start(spec.id, BootMode.FORK))
+        if not any(isinstance(each, Started) for each in children):
+            raise self.child_failures[0]
+        return answer(ForkAnswer(COST, tuple(children)), 201)
+
+    async def _rewind(self, request: Request) -> Response:
+        sandbox_id = request.path_params["id"]
+        taken = self._taken((await received(request, RewindSandbox)).snapshot)
+        if taken.source != sandbox_id:  # one that is lost returns by a snapshot of its own
+            self._find(sandbox_id)
+        await self._enter("rewind", sandbox_id)
+        return answer(self._start(sandbox_id, BootMode.SNAPSHOT))
+
+    async def _list_snapshots(self, _request: Request) -> Response:
+        return answer(tuple(map(SnapshotInfo, self.snapshots)))
+
+    async def _measure(self, request: Request) -> Response:
+        wanted = await received(request, MeasureSnapshots)
+        self.calls.append("measure")
+        self._refuse("measure")
+        frees = {each: self.snapshots[each].frees for each in wanted.ids if each in self.snapshots}
+        return answer(replace(self.storage, frees=frees))
+
+    async def _delete_snapshot(self, request: Request) -> Response:
+        snapshot_id = check_request(Uuid, request.path_params["id"], "id")
+        self.calls.append(f"delete_snapshot {snapshot_id}")
+        self._refuse("delete_snapshot")
+        self._taken(snapshot_id)
+        del self.snapshots[snapshot_id]
         return Response(status_code=204)
 
     async def _exec(self, request: Request) -> Response:
-        self._machine(request)
+        spec = await received(request, ExecSpec)
+        self._reach(request.path_params["id"])
         self.exec_begun.set()
         if self.exec_silent:
             try:
                 await anyio.sleep_forever()
             finally:
                 self.exec_ended.set()
-        return StreamingResponse(self._run(await request.json()), media_type="application/octet-stream")
+        return StreamingResponse(self._run(spec), media_type="application/octet-stream")
 
-    async def _run(self, command: dict[str, Any]) -> AsyncIterator[bytes]:
+    async def _run(self, spec: ExecSpec) -> AsyncIterator[bytes]:
         try:
-            async for data in self.exec_records(command):
-                yield data
+            async for record in self.exec_records(spec):
+                yield record if isinstance(record, bytes) else encode_record(record)
         finally:
             self.exec_ended.set()
 
-    async def _files(self, request: Request) -> Response:
-        self._machine(request)
-        path = request.query_params["path"]
-        if request.method == "PUT":
-            body = b""
-            async for chunk in request.stream():
-                self.received.append(chunk)
-                body += chunk
-            self.files[path] = body
-            return JSONResponse({"path": path, "bytes": len(body)})
-        if request.method == "DELETE":
-            self.files.pop(path, None)
-            return Response(status_code=204)
+    async def _hello(self, _spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield Output(STDOUT, b"hello\n")
+        yield result()
+
+    async def _processes(self, request: Request) -> Response:
+        self._reach(request.path_params["id"])
+        return answer(ProcessList((), Retention(records=256, bytes=2**26, age_s=3600, forgotten=0)))
+
+    async def _process(self, request: Request) -> Response:
+        """There are none: what processes do is for tests with a guest."""
+        self._reach(request.path_params["id"])
+        raise NotFoundError("process not found")
+
+    async def _read_file(self, request: Request) -> Response:
+        path = self._file(request)
         if path not in self.files:
             raise NotFoundError(f"no such file: {path}")
         return Response(self.files[path], media_type="application/octet-stream")
 
+    async def _write_file(self, request: Request) -> Response:
+        path, content = self._file(request), b""
+        async for chunk in request.stream():
+            self.received.append(chunk)
+            content += chunk
+        self.files[path] = content
+        return answer(Written(path, len(content)))
+
+    async def _delete_file(self, request: Request) -> Response:
+        self.files.pop(self._file(request), None)
+        return Response(status_code=204)
+
+    async def _directory(self, request: Request) -> Response:
+        return answer(Directory(self._file(request), ()))
+
+    async def _stat(self, request: Request) -> Response:
+        path = self._file(request)
+        if path not in self.files:
+            raise NotFoundError(f"no such file: {path}")
+        name = path.rpartition("/")[2]
+        return answer(FileEntry(name, path, is_dir=False, size=len(self.files[path]), mode="-rw-r--r--", mtime=1))
+
     async def _connect(self, request: Request) -> Response:
         """A guest's kernels: ``kernels`` says what they answer to a request, in pieces."""
-        self._machine(request)
+        self._reach(request.path_params["id"])
         asked = json.loads(await request.body())
         self.calls.append(f"{asked['op']} {request.query_params['path']}")
         if self.kernels is None:
             raise NotFoundError("nothing in the guest listens there")
 
-        async def answer() -> AsyncIterator[bytes]:
+        async def pieces() -> AsyncIterator[bytes]:
             for piece in self.kernels(asked) if self.kernels else []:
                 yield piece
 
-        return StreamingResponse(answer(), media_type="application/octet-stream")
+        return StreamingResponse(pieces(), media_type="application/octet-stream")
 
-    async def _directory(self, request: Request) -> Response:
-        return JSONResponse({"path": request.query_params["path"], "entries": []})
+    async def _enter(self, action: str, sandbox_id: str) -> None:
+        self.calls.append(f"{action} {sandbox_id}")
+        if self.before is not None:
+            await self.before(action, sandbox_id)
+        self._refuse(action)
 
-    async def _stat(self, request: Request) -> Response:
-        path = request.query_params["path"]
-        if path not in self.files:
-            raise NotFoundError(f"no such file: {path}")
-        entry = {"name": path.rpartition("/")[2], "path": path, "is_dir": False, "mode": "-rw-r--r--"}
-        return JSONResponse({**entry, "size": len(self.files[path]), "mtime": 1})
+    def _refuse(self, action: str) -> None:
+        if action in self.refusals:
+            raise self.refusals[action]
 
-    async def _console(self, request: Request) -> Response:
-        self._machine(request)
-        return PlainTextResponse(self.console)
+    def _start(self, sandbox_id: str, boot_mode: BootMode) -> Started:
+        self.put(sandbox_id)
+        phases: Mapping[str, float] = {"clone": 1.0}
+        return Started(sandbox_id, TEMPLATE.name, TEMPLATE.cpu, TEMPLATE.memory_mb, 37, boot_mode, phases, pid=1)
 
-    async def _follow(self, _request: Request) -> Response:
-        async def lines() -> AsyncIterator[bytes]:
-            yield b"\n"
-            async for event in self._event_source.clone():
-                yield json.dumps(event).encode() + b"\n"
+    def _find(self, sandbox_id: str) -> SandboxInfo:
+        if sandbox_id not in self.machines:
+            raise NotFoundError(f"sandbox {sandbox_id} not found")
+        return self.machines[sandbox_id]
 
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+    def _awake(self, sandbox_id: str) -> SandboxInfo:
+        found = self._find(sandbox_id)
+        if found.state in (SandboxState.HIBERNATED, SandboxState.FAILED):
+            raise ConflictError(f"sandbox {sandbox_id} is {found.state}")
+        return found
 
-    def _machine(self, request: Request) -> dict[str, Any]:
-        machine = self.machines.get(request.path_params["id"])
-        if machine is None:
-            raise NotFoundError("no such sandbox")
-        return machine
+    def _reach(self, sandbox_id: str) -> SandboxInfo:
+        found = self._awake(sandbox_id)
+        if found.state is SandboxState.PAUSED:
+            raise ConflictError(f"sandbox {sandbox_id} is paused")
+        return found
+
+    def _taken(self, snapshot_id: str) -> Taken:
+        if snapshot_id not in self.snapshots:
+            raise NotFoundError(f"snapshot not found: {snapshot_id}", field="snapshot")
+        return self.snapshots[snapshot_id]
+
+    def _file(self, request: Request) -> str:
+        self._reach(request.path_params["id"])
+        path = request.query_params.get("path", "")
+        if not path.startswith("/"):
+            raise BadRequestError(f"path must be absolute, not {path!r}", field="path")
+        return path
 
 
-COST = {"size_bytes": 8192, "dirty_bytes": 4096, "pause_ms": 3}
-USAGE = {
-    "pid": 1,
-    "uptime_seconds": 2.0,
-    "host_cpu_percent": 0.5,
-    "host_rss_bytes": 4096,
-    "host_vsz_bytes": 8192,
-    "threads": 3,
-}
-TEMPLATE = {
-    "name": "base",
-    "description": "Debian 12",
-    "cpu": 2,
-    "memory_mb": 512,
-    "disk_mb": 2048,
-    "tools": ["git"],
-    "size_bytes": 123,
-    "base": "debian:bookworm",
-    "built_at": "2026-01-01T00:00:00Z",
-    "aliases": ["ubuntu-24.04"],
-    "version": "abc",
-    "manifest": {"kernel": "6.1"},
-}
+def _template(name: str) -> Template:
+    if name not in (TEMPLATE.name, *TEMPLATE.aliases):
+        raise NotFoundError(f"unknown template {name!r}", field="template")
+    return TEMPLATE
 
 
 async def _error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, PandastackError)
     headers = {"Retry-After": str(error.retry_after)} if hasattr(error, "retry_after") else None
     return JSONResponse(to_body(error), error.status_code, headers)
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail, "code": "http"}, error.status_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 import uvicorn
 
 from pandastack.cluster import EngineClient
-from pandastack.cluster.exec_records import STDOUT, ExecResult, Output
+from pandastack.contract.codec import encode
+from pandastack.contract.events import MachineDied
+from pandastack.contract.files import Written
+from pandastack.contract.health import Health
+from pandastack.contract.processes import ExecSpec
+from pandastack.contract.records import STDOUT, ExecResult, Output, Record
+from pandastack.contract.references import TemplateRef
+from pandastack.contract.sandboxes import SandboxSpec
+from pandastack.contract.version import HEADER, VERSION
 from pandastack.errors import (
     CapacityError,
     GuestError,
@@ -21,10 +30,12 @@ from pandastack.errors import (
     StorageFullError,
     UnavailableError,
 )
-from tests.cluster.scripted_engine import ScriptedEngine, record, result
+from tests.cluster.scripted_engine import TEMPLATE, USAGE, ScriptedEngine, result
 
 pytestmark = pytest.mark.anyio
 ID = "00000000-0000-4000-8000-000000000000"
+HEALTH = Health("ok", {}, "tcg", "A process.", "qemu", 0)
+SPEC, BASE, COMMAND = SandboxSpec(ID), TemplateRef("base"), ExecSpec(cmd="x")
 
 
 @pytest.fixture
@@ -50,13 +61,13 @@ async def client(request: pytest.FixtureRequest, engine: ScriptedEngine, tmp_pat
         server.should_exit = server.force_exit = True
 
 
-async def test_objects_come_back_as_the_engine_sent_them(client: EngineClient) -> None:
-    assert (await client.health())["vmm"] == "scripted"
-    assert (await client.templates())[0]["name"] == "base"
-    assert (await client.template("ubuntu-24.04"))["name"] == "base"
-    assert (await client.create(ID, "base"))["boot_ms"] == 37
-    assert [machine["id"] for machine in await client.sandboxes()] == [ID]
-    assert (await client.sandbox(ID))["usage"]["threads"] == 3
+async def test_messages_come_back_as_the_engine_sent_them(client: EngineClient) -> None:
+    assert (await client.health()).vmm == "scripted"
+    assert await client.templates() == (TEMPLATE,)
+    assert await client.template("ubuntu-24.04") == TEMPLATE
+    assert (await client.create(SPEC, BASE)).boot_ms == 37
+    assert [each.id for each in await client.sandboxes()] == [ID]
+    assert (await client.sandbox(ID)).usage == USAGE
     assert await client.console(ID) == "booting\n"
     await client.delete(ID)
     with pytest.raises(NotFoundError):
@@ -64,13 +75,13 @@ async def test_objects_come_back_as_the_engine_sent_them(client: EngineClient) -
 
 
 async def test_files_stream_both_ways(client: EngineClient, engine: ScriptedEngine) -> None:
-    await client.create(ID, "base")
+    await client.create(SPEC, BASE)
 
     async def content() -> AsyncIterator[bytes]:
         for _ in range(10):
             yield b"x" * 1000
 
-    assert await client.write_file(ID, "/a b/ü", content()) == {"path": "/a b/ü", "bytes": 10_000}
+    assert await client.write_file(ID, "/a b/ü", content()) == Written("/a b/ü", 10_000)
     async with client.read_file(ID, "/a b/ü") as (length, chunks):
         assert (length, b"".join([c async for c in chunks])) == (10_000, b"x" * 10_000)
     with pytest.raises(NotFoundError, match="/missing"):
@@ -81,44 +92,44 @@ async def test_files_stream_both_ways(client: EngineClient, engine: ScriptedEngi
 
 
 async def test_exec_records_arrive_as_they_come(client: EngineClient, engine: ScriptedEngine) -> None:
-    await client.create(ID, "base")
+    await client.create(SPEC, BASE)
     go_on = anyio.Event()
 
-    async def script(_command: dict[str, Any]) -> AsyncIterator[bytes]:
-        yield record(STDOUT, b"one")
+    async def script(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield Output(STDOUT, b"one")
         await go_on.wait()
         yield result(3)
 
     engine.exec_records = script
-    async with client.exec(ID, {"cmd": "x"}) as records:
+    async with client.exec(ID, COMMAND) as records:
         assert await anext(records) == Output(STDOUT, b"one")
         go_on.set()
-        assert [r async for r in records] == [ExecResult(3, 1500)]
+        assert [r async for r in records] == [ExecResult(3, duration_us=1500)]
 
 
 async def test_leaving_an_exec_early_reaches_the_engine(client: EngineClient, engine: ScriptedEngine) -> None:
-    await client.create(ID, "base")
+    await client.create(SPEC, BASE)
 
-    async def script(_command: dict[str, Any]) -> AsyncIterator[bytes]:
-        yield record(STDOUT, b"one")
+    async def script(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield Output(STDOUT, b"one")
         await anyio.sleep_forever()
 
     engine.exec_records = script
-    async with client.exec(ID, {"cmd": "x"}) as records:
+    async with client.exec(ID, COMMAND) as records:
         await anext(records)
     with anyio.fail_after(5):
         await engine.exec_ended.wait()
 
 
 async def test_output_without_a_result_is_not_an_end(client: EngineClient, engine: ScriptedEngine) -> None:
-    await client.create(ID, "base")
+    await client.create(SPEC, BASE)
 
-    async def script(_command: dict[str, Any]) -> AsyncIterator[bytes]:
-        yield record(STDOUT, b"one")
+    async def script(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield Output(STDOUT, b"one")
 
     engine.exec_records = script
     with pytest.raises(UnavailableError, match="unknown"):
-        async with client.exec(ID, {"cmd": "x"}) as records:
+        async with client.exec(ID, COMMAND) as records:
             _ = [r async for r in records]
 
 
@@ -132,9 +143,9 @@ async def test_output_without_a_result_is_not_an_end(client: EngineClient, engin
     ],
 )
 async def test_errors_keep_their_class(client: EngineClient, engine: ScriptedEngine, error: PandastackError) -> None:
-    engine.refusal = error
+    engine.refusals["create"] = error
     with pytest.raises(type(error)) as caught:
-        await client.create(ID, "base")
+        await client.create(SPEC, BASE)
     assert type(caught.value) is type(error)
     assert (caught.value.message, caught.value.hint, caught.value.detail) == (error.message, error.hint, error.detail)
     assert getattr(caught.value, "retry_after", None) == getattr(error, "retry_after", None)
@@ -143,8 +154,9 @@ async def test_errors_keep_their_class(client: EngineClient, engine: ScriptedEng
 async def test_events_begin_with_a_sign_of_life(client: EngineClient, engine: ScriptedEngine) -> None:
     events = client.events()
     assert await anext(events) is None
-    await engine.announce({"type": "vm.died", "sandbox_id": ID, "payload": {"pid": 7}})
-    assert await anext(events) == {"type": "vm.died", "sandbox_id": ID, "payload": {"pid": 7}}
+    died = MachineDied(ID, 7, "killed")
+    await engine.announce(died)
+    assert await anext(events) == died
     await events.aclose()
 
 
@@ -165,4 +177,49 @@ async def test_an_answer_that_is_not_json_is_a_server_error() -> None:
 
     async with EngineClient.in_process(app) as client:
         with pytest.raises(ServerError, match="HTTP 502"):
+            await client.health()
+
+
+def answering(body: bytes, status: int = 200, version: str | None = VERSION) -> Any:
+    """An application that always gives this answer."""
+    headers = [] if version is None else [(HEADER.encode(), version.encode())]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return app
+
+
+@pytest.mark.parametrize("version", ["2", None])
+async def test_an_engine_of_another_version_is_refused_with_both_named(version: str | None) -> None:
+    named = "unknown" if version is None else f"'{version}'"
+    async with EngineClient.in_process(answering(encode(HEALTH), version=version)) as client:
+        with pytest.raises(ServerError, match=f"engine speaks version {named} .* control plane version '{VERSION}'"):
+            await client.health()
+
+
+async def test_a_control_plane_of_another_version_is_refused_before_anything_is_done(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pandastack.cluster.connection._JSON_HEADERS", {HEADER: "0"})
+    async with EngineClient.in_process(engine.app) as client:
+        with pytest.raises(ServerError, match=f"engine speaks version '{VERSION}' .* control plane version '0'"):
+            await client.create(SPEC, BASE)
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", encode(HEALTH)[:-1] + b', "more": 1}'])
+async def test_an_answer_that_is_no_message_is_a_server_error(body: bytes) -> None:
+    async with EngineClient.in_process(answering(body)) as client:
+        with pytest.raises(ServerError, match="malformed"):
+            await client.health()
+
+
+async def test_a_long_answer_is_decoded_and_one_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    health = replace(HEALTH, checks={str(number): "x" * 1000 for number in range(1000)})
+    async with EngineClient.in_process(answering(encode(health))) as client:
+        assert await client.health() == health
+        monkeypatch.setattr("pandastack.cluster.connection.ANSWER_BYTES", 500_000)
+        with pytest.raises(ServerError, match="longer than 500000 bytes"):
             await client.health()

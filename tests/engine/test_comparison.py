@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pandastack.engine.compare.contents import PATCH_FILE_BYTES, PATCH_LINES, patch, same
 from pandastack.engine.compare.diff import Change
 from pandastack.engine.compare.listing import Difference, differences
-from pandastack.engine.http.compare import answer, change_json
+from pandastack.engine.http.compare import diff_of, file_change
 from pandastack.guest import Changed, Node
 
 FILE = Node("-", 5, 0o100644, 0, 0, 100, 200, 7)
@@ -190,19 +190,15 @@ def test_odd_names_do_not_break_out_of_a_patch() -> None:
 def test_an_answer_is_bounded_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [Change(Difference(b"/%d" % number, None, FILE)) for number in range(30)]
     monkeypatch.setattr("pandastack.engine.http.compare.CHANGES_MAX", 20)
-    body = answer(found)
-    assert (len(body["changes"]), body["added"], body["truncated"]) == (20, 30, True)
-    monkeypatch.setattr("pandastack.engine.http.compare.ANSWER_CHARACTERS", 100)
-    assert 0 < len(answer(found)["changes"]) < 10
+    diff = diff_of(found)
+    assert (len(diff.changes), diff.added, diff.truncated) == (20, 30, True)
+    monkeypatch.setattr("pandastack.engine.http.compare.ANSWER_CHARACTERS", 15)
+    assert 0 < len(diff_of(found).changes) < 10
 
 
-def test_a_change_as_json() -> None:
-    shown = change_json(Change(Difference(b"/bad\xff", LINK, replace(LINK, target=b"n\xfe"), ("target",)), unread=True))
-    assert (shown["path"], shown["kind"], shown["change"], shown["what"]) == (
-        "/bad\\xff",
-        "link",
-        "changed",
-        ["target"],
-    )
-    assert (shown["before"]["target"], shown["after"]["target"], shown["unread"]) == ("old", "n\\xfe", True)
-    assert shown["after"]["mode"] == "lrwxrwxrwx"
+def test_a_change_for_people() -> None:
+    shown = file_change(Change(Difference(b"/bad\xff", LINK, replace(LINK, target=b"n\xfe"), ("target",)), unread=True))
+    assert (shown.path, shown.kind, shown.change, shown.what) == ("/bad\\xff", "link", "changed", ("target",))
+    assert shown.before is not None and shown.after is not None
+    assert (shown.before.target, shown.after.target, shown.unread) == ("old", "n\\xfe", True)
+    assert shown.after.mode == "lrwxrwxrwx"

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from pandastack.contract.events import MachineDied
 from pandastack.disks.pool import Pool
 from pandastack.engine.build import accelerator
 from pandastack.engine.build.accelerator import Choice, Trial, choose
@@ -233,12 +234,12 @@ def test_what_a_snapshot_needs_of_the_cpu() -> None:
 @pytest.mark.anyio
 async def test_every_listener_hears_every_event() -> None:
     source = Events()
-    source.publish("nobody.listens", "a", {})
+    source.publish(MachineDied("a", 0, "nobody listens"))
     async with source.subscribe() as one, source.subscribe() as other:
-        source.publish("vm.died", "a", {"pid": 1})
+        died = MachineDied("a", 1, "killed")
+        source.publish(died)
         for listener in (one, other):
-            event = await listener.receive()
-            assert (event.type, event.sandbox_id, event.payload) == ("vm.died", "a", {"pid": 1})
+            assert await listener.receive() == died
 
 
 @pytest.mark.anyio
@@ -247,7 +248,7 @@ async def test_a_listener_that_is_too_slow_is_told_by_its_end(monkeypatch: pytes
     source = Events()
     async with source.subscribe() as slow:
         for number in range(5):
-            source.publish("e", str(number), {})
+            source.publish(MachineDied(str(number), 1, "killed"))
         assert [(await slow.receive()).sandbox_id for _ in range(2)] == ["0", "1"]
         with pytest.raises(anyio.EndOfStream):
             await slow.receive()

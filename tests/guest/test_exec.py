@@ -8,9 +8,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from pandastack.contract.records import STDERR, STDOUT, ExecResult
 from pandastack.errors import BadRequestError, GuestError, NotFoundError
-from pandastack.guest import Channel, ExecRequest, ExecResult
-from pandastack.guest.exec import STDERR, STDOUT
+from pandastack.guest import Channel, ExecRequest
 
 
 async def run(channel: Channel, request: ExecRequest) -> tuple[bytes, bytes, ExecResult]:

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
+from pandastack.contract.processes import Extent
+from pandastack.contract.records import STDERR, STDOUT
 from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError
 from pandastack.guest import Channel, ExecRequest, Identity
-from pandastack.guest.exec import STDERR, STDOUT
 
 MIB = 1024 * 1024
 AGAIN = Identity(hostname="again", machine_id="0" * 32)
@@ -46,7 +47,7 @@ async def test_a_started_process_runs_alone_and_is_read_later(channel: Channel) 
     assert await ended(channel, "one") == 3
     assert await read(channel, "one") == {STDOUT: b"out\n", STDERR: b"err\n"}
     (found,), kept = await channel.processes(str(record.pid))
-    assert (found.running, found.exit_code, found.stdout, found.stderr) == (False, 3, (0, 4), (0, 4))
+    assert (found.running, found.exit_code, found.stdout, found.stderr) == (False, 3, Extent(0, 4), Extent(0, 4))
     assert found.maxrss_kb > 0
     assert found.started_at == record.started_at
     assert kept.records > 0

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.events import MachineDied
 from pandastack.errors import (
     AuthError,
     BadRequestError,
@@ -52,7 +53,7 @@ async def test_the_record_is_written_before_the_engine_acts(engine: ScriptedEngi
 async def test_a_refusal_leaves_nothing(
     plane: ControlPlane, engine: ScriptedEngine, url: str, error: ServerError
 ) -> None:
-    engine.refusal = error
+    engine.refusals["create"] = error
     with pytest.raises(type(error), match=error.message):
         await plane.sandboxes.create(WORKSPACE, BASE)
     assert plane.sandboxes.list(WORKSPACE) == []
@@ -90,7 +91,7 @@ async def test_a_cancelled_create_is_cleaned_up(plane: ControlPlane, engine: Scr
 
 
 async def test_an_unknown_template_is_a_bad_request(plane: ControlPlane, engine: ScriptedEngine) -> None:
-    engine.refusal = NotFoundError("no template nope")
+    engine.refusals["create"] = NotFoundError("no template nope")
     with pytest.raises(BadRequestError, match="unknown template 'nope'") as caught:
         await plane.sandboxes.create(WORKSPACE, NewSandbox("nope"))
     assert caught.value.field == "template"
@@ -125,13 +126,13 @@ async def test_after_a_delete_it_is_not_found(plane: ControlPlane, engine: Scrip
 
 async def test_a_delete_that_failed_is_tried_again(plane: ControlPlane, engine: ScriptedEngine) -> None:
     record = await plane.sandboxes.create(WORKSPACE, NewSandbox("base", persistent=True))
-    engine.delete_refusal = ServerError("busy")
+    engine.refusals["delete"] = ServerError("busy")
     with pytest.raises(ServerError, match="busy"):
         await plane.sandboxes.delete(WORKSPACE, record.id)
     assert plane.sandboxes.get(WORKSPACE, record.id).status == "stopping"
     with pytest.raises(ConflictError, match="being deleted"):
         await used(plane, record.id)
-    engine.delete_refusal = None
+    del engine.refusals["delete"]
     await until_removed(plane, record.id)
     assert engine.machines == {}
 
@@ -164,7 +165,7 @@ async def test_a_limit_out_of_range_is_refused(plane: ControlPlane, engine: Scri
 
 async def test_a_dead_machine_fails_its_sandbox_with_the_reason(plane: ControlPlane, engine: ScriptedEngine) -> None:
     record = await plane.sandboxes.create(WORKSPACE, BASE)
-    await engine.announce({"type": "vm.died", "sandbox_id": record.id, "payload": {"pid": 7, "reason": "killed"}})
+    await engine.announce(MachineDied(record.id, 7, "killed"))
     followed = plane.events.follow(record.id, None, lambda: True)
     assert (await anext(followed)).type == "sandbox.running"
     died = await anext(followed)
@@ -178,7 +179,7 @@ async def test_a_machine_that_dies_while_it_is_created_fails_the_create(
     plane: ControlPlane, engine: ScriptedEngine, url: str
 ) -> None:
     async def die(sandbox_id: str) -> None:
-        await engine.announce({"type": "vm.died", "sandbox_id": sandbox_id, "payload": {"reason": "crash"}})
+        await engine.announce(MachineDied(sandbox_id, 7, "crash"))
         while (record := plane.registry.find(sandbox_id)) and record.reason is None:
             await anyio.lowlevel.checkpoint()
 
@@ -198,7 +199,7 @@ async def test_a_start_fails_records_whose_machines_are_gone(engine: ScriptedEng
 
 async def test_a_start_keeps_records_whose_machines_live(engine: ScriptedEngine, url: str) -> None:
     sandbox_id = await put(url, ttl_seconds=77, persistent=True)
-    engine.machines[sandbox_id] = {"id": sandbox_id, "state": "running"}
+    engine.put(sandbox_id)
     async with running(engine, url) as plane:
         record = plane.sandboxes.get(WORKSPACE, sandbox_id)
         assert (record.status, record.ttl_seconds, record.persistent) == ("running", 77, True)
@@ -207,21 +208,21 @@ async def test_a_start_keeps_records_whose_machines_live(engine: ScriptedEngine,
 @pytest.mark.parametrize("status", ["creating", "stopping"])
 async def test_a_start_finishes_what_was_half_done(engine: ScriptedEngine, url: str, status: str) -> None:
     sandbox_id = await put(url, status=status)
-    engine.machines[sandbox_id] = {"id": sandbox_id, "state": "running"}
+    engine.put(sandbox_id)
     async with running(engine, url) as plane:
         assert plane.sandboxes.list(WORKSPACE) == []
         assert engine.machines == {}
 
 
 async def test_a_start_ends_machines_that_nobody_can_reach(engine: ScriptedEngine, url: str) -> None:
-    engine.machines["stranger"] = {"id": "stranger", "state": "running"}
+    engine.put("stranger")
     async with running(engine, url):
         assert engine.machines == {}
 
 
 async def test_the_idle_clock_survives_a_restart(engine: ScriptedEngine, url: str) -> None:
     sandbox_id = await put(url, last_active_at=1000.0, persistent=True)
-    engine.machines[sandbox_id] = {"id": sandbox_id, "state": "running"}
+    engine.put(sandbox_id)
     async with running(engine, url) as plane:
         assert plane.sandboxes.idle_seconds(plane.sandboxes.get(WORKSPACE, sandbox_id)) > 1_000_000
         async with plane.sandboxes.use(WORKSPACE, sandbox_id):

@@ -11,7 +11,7 @@ import pytest
 from pandastack.errors import ConflictError, ServerError, StorageFullError
 from pandastack.services import ControlPlane, Settings
 from pandastack.services.records.spec import LifecyclePatch, NewSandbox
-from tests.cluster.scripted_engine import ScriptedEngine
+from tests.cluster.scripted_engine import ScriptedEngine, Taken
 from tests.support.plane import (
     BASE,
     QUICK,
@@ -144,7 +144,7 @@ def test_never_is_a_choice_for_idle_persistent_sandboxes() -> None:
 @pytest.mark.parametrize("status", ["running", "hibernated"])
 async def test_a_start_believes_the_engine(engine: ScriptedEngine, url: str, status: str, state: str) -> None:
     sandbox_id = await put(url, status=status, persistent=True)
-    engine.machines[sandbox_id] = {"id": sandbox_id, "state": state}
+    engine.put(sandbox_id, state)
     async with running(engine, url, replace(QUICK, idle_after=0)) as plane:
         assert plane.sandboxes.get(WORKSPACE, sandbox_id).status == state
         found = "recover.hibernated" in await event_types(plane, sandbox_id)
@@ -161,7 +161,7 @@ async def test_a_start_deletes_snapshots_that_have_no_record(engine: ScriptedEng
     async with running(engine, url) as plane:
         record = await plane.sandboxes.create(WORKSPACE, BASE)
         kept = await plane.timeline.snapshot(WORKSPACE, record.id)
-    engine.snapshots[STRANGER] = {"id": STRANGER}
+    engine.snapshots[STRANGER] = Taken()
     async with running(engine, url):
         assert list(engine.snapshots) == [kept.id]
 
@@ -185,10 +185,11 @@ async def test_a_cancelled_fork_leaves_no_children(plane: ControlPlane, engine: 
     record = await plane.sandboxes.create(WORKSPACE, BASE)
     arrived, go_on = anyio.Event(), anyio.Event()
 
-    async def hang(_action: str, _sandbox_id: str) -> None:
-        assert [child.status for child in plane.registry.all()] == ["creating", "creating", "running"]
-        arrived.set()
-        await go_on.wait()
+    async def hang(action: str, _sandbox_id: str) -> None:
+        if action == "fork":
+            assert [child.status for child in plane.registry.all()] == ["creating", "creating", "running"]
+            arrived.set()
+            await go_on.wait()
 
     engine.before = hang
     async with anyio.create_task_group() as tasks:
@@ -314,7 +315,7 @@ async def test_a_machine_lost_in_a_rewind_fails_its_sandbox(plane: ControlPlane,
 
     async def lose(action: str, sandbox_id: str) -> None:
         if action == "rewind":
-            engine.machines[sandbox_id]["state"] = "failed"
+            engine.put(sandbox_id, "failed")
             raise ServerError("no such luck")
 
     engine.before = lose

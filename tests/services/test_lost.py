@@ -98,7 +98,7 @@ async def test_a_checkpoint_that_the_engine_has_lost_is_named(engine: ScriptedEn
 async def test_a_machine_that_is_alive_makes_its_failed_record_true(engine: ScriptedEngine, url: str) -> None:
     """The server was killed between the restore and its record."""
     sandbox_id = await put(url, status="failed", reason="lost")
-    engine.machines[sandbox_id] = {"id": sandbox_id, "state": "running"}
+    engine.put(sandbox_id)
     async with running(engine, url) as plane:
         record = plane.sandboxes.get(WORKSPACE, sandbox_id)
         assert (record.status, record.reason) == ("running", None)

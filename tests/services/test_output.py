@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output
+from pandastack.contract.failures import Failure
+from pandastack.contract.records import STDERR, STDOUT, ExecFailed, ExecResult, Output
 from pandastack.errors import BadRequestError, CommandTimeoutError, ServerError
 from pandastack.services.files.console import appended
 from pandastack.services.processes.commands import failure_of
@@ -58,15 +59,15 @@ def test_an_unfinished_character_shows_at_the_end_of_its_own_stream() -> None:
     [(10, "command timeout after 10s"), (0.5, "command timeout after 0.5s"), (None, "command timeout")],
 )
 def test_a_timeout_is_an_error_that_says_timeout(limit: float | None, message: str) -> None:
-    error = failure_of(ExecResult(137, 1, timed_out=True), Command("x", limit))
+    error = failure_of(ExecResult(137, timed_out=True), Command("x", limit))
     assert isinstance(error, CommandTimeoutError)
     assert error.message == message
 
 
 def test_a_command_that_could_not_start_is_an_error_and_an_exit_code_is_none() -> None:
-    error = failure_of(ExecResult(0, 1, error="no shell"), Command("x"))
+    error = failure_of(ExecFailed(Failure.of(ServerError("no shell"))), Command("x"))
     assert type(error) is ServerError
-    assert failure_of(ExecResult(1, 1), Command("x")) is None
+    assert failure_of(ExecResult(1), Command("x")) is None
 
 
 @given(st.text(max_size=2000), st.text(max_size=200), st.integers(600, 4000))

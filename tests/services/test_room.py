@@ -131,7 +131,7 @@ async def test_what_is_shared_costs_nothing(engine: ScriptedEngine, url: str) ->
     async with running(engine, url, replace(QUICK, snapshot_budget=Budget(fixed=10_000))) as plane:
         record = await plane.sandboxes.create(WORKSPACE, BASE)
         first = await automatic(plane, record.id)
-        engine.snapshots[first]["frees"] = 1000
+        engine.snapshots[first].frees = 1000
         second = await automatic(plane, record.id)
         assert await ids(plane) == [first, second]
 
@@ -141,7 +141,7 @@ async def test_what_is_shared_costs_nothing(engine: ScriptedEngine, url: str) ->
 async def test_automatic_checkpoints_make_room_for_what_is_asked_for(
     engine: ScriptedEngine, url: str, action: str
 ) -> None:
-    engine.storage["free_bytes"] = GIB - 1
+    engine.storage = replace(engine.storage, free_bytes=GIB - 1)
     async with running(engine, url) as plane:
         record = await plane.sandboxes.create(WORKSPACE, BASE)
         taken = [await automatic(plane, record.id) for _ in range(2)]
@@ -163,7 +163,7 @@ async def test_automatic_checkpoints_make_room_for_what_is_asked_for(
 
 @anyio
 async def test_nothing_goes_for_a_snapshot_that_there_is_no_room_for(engine: ScriptedEngine, url: str) -> None:
-    engine.storage["free_bytes"] = 0
+    engine.storage = replace(engine.storage, free_bytes=0)
     async with running(engine, url) as plane:
         record = await plane.sandboxes.create(WORKSPACE, BASE)
         taken = [await automatic(plane, record.id) for _ in range(2)]
@@ -192,13 +192,11 @@ def full_until_something_goes(engine: ScriptedEngine, action: str) -> None:
             raise StorageFullError("full")
 
     engine.before = refuse
-    if action == "create":
-        engine.refusal_of_create = lambda: StorageFullError("full") if len(engine.snapshots) == before else None
 
 
 @anyio
 async def test_a_checkpoint_is_taken_also_when_nothing_can_be_measured(engine: ScriptedEngine, url: str) -> None:
-    engine.storage_refusal = ServerError("broken")
+    engine.refusals["measure"] = ServerError("broken")
     async with running(engine, url) as plane:
         record = await plane.sandboxes.create(WORKSPACE, BASE)
         asked = await plane.timeline.checkpoint(WORKSPACE, record.id)

@@ -80,7 +80,9 @@ class StillRunning:
     """The process had not ended when the view did."""
 
 
-End = ExecResult | ExecFailed | StillRunning
+Ended = ExecResult | ExecFailed
+"""The end of a command."""
+End = Ended | StillRunning
 Record = Output | OutputOffset | End
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager
 
+from pandastack.contract.processes import ProcessRecord, Retention
 from pandastack.guest import changes as changing
 from pandastack.guest import exec as commands
 from pandastack.guest import files, processes
@@ -14,7 +15,7 @@ from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
 from pandastack.guest.keys import Operation
-from pandastack.guest.processes import ProcessRecord, Retention, View
+from pandastack.guest.processes import View
 
 _LONG_S = 600.0
 

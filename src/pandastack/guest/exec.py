@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from pandastack.contract.records import STDERR, STDOUT, ExecResult
 from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
@@ -16,8 +17,6 @@ from pandastack.guest.keys import FrameType, OpenFlag, OpenKey, Operation, Resul
 from pandastack.guest.outcome import checked, encoded
 from pandastack.guest.streams import Stream
 
-STDOUT = 1
-STDERR = 2
 DEADLINE_GRACE_S = 5.0
 """Seconds that the guest gets beyond a command's timeout before the host ends the command itself."""
 _SCRIPT_FROM = 32 * 1024
@@ -47,19 +46,6 @@ class ExecRequest:
     spool: bool = False
     background: bool = False
     terminal: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ExecResult:
-    """How a command ended. Times are the guest's own; ``exit_code`` is 128 + ``signal`` for a killed command."""
-
-    exit_code: int
-    timed_out: bool = False
-    signal: int = 0
-    duration_us: int = 0
-    utime_us: int = 0
-    stime_us: int = 0
-    maxrss_kb: int = 0
 
 
 class Process:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from pandastack.contract.processes import Extent, ProcessRecord, Retention
+from pandastack.contract.records import STDERR, STDOUT, ExecResult
 from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import (
     DEADLINE_GRACE_S,
-    STDERR,
-    STDOUT,
     ExecRequest,
-    ExecResult,
     exec_result,
     open_command,
 )
@@ -30,58 +28,6 @@ STEP_TIMEOUT_S = 30.0
 RECORDS_MAX = 1024
 RECORDS_BYTES_MAX = 4 * 1024 * 1024
 _RETENTION = (ResultKey.MAX_RECORDS, ResultKey.MAX_BYTES, ResultKey.MAX_AGE_S, ResultKey.FORGOTTEN)
-
-
-class Extent(NamedTuple):
-    """What is kept of an output: bytes ``base`` up to ``end``, counted from the first that was ever written."""
-
-    base: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessRecord:
-    """A process as the guest remembers it. Times are the guest's; ``blocks`` are of 512 bytes.
-
-    ``inherited``: it began in another machine, of which this one is a copy. ``exit_code`` is None while it runs.
-    """
-
-    id: str
-    pid: int
-    cmd: str
-    user: str
-    started_at: float
-    running: bool
-    exit_code: int | None
-    signal: int
-    timed_out: bool
-    cancelled: bool
-    pty: bool
-    background: bool
-    stdin_open: bool
-    inherited: bool
-    cmd_cut: bool
-    timeout_s: float | None
-    duration_us: int
-    utime_us: int
-    stime_us: int
-    maxrss_kb: int
-    read_blocks: int
-    written_blocks: int
-    stdout: Extent
-    stderr: Extent
-    rows: int
-    columns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How much the guest keeps of processes that ended, and how many records it has forgotten."""
-
-    records: int
-    bytes: int
-    age_s: int
-    forgotten: int
 
 
 class Piece(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import anyio
@@ -86,9 +86,9 @@ class ControlPlane:
         healthy = True
         try:
             engine = await self.engine.health()
-            self.host.update({key: engine[key] for key in ("accelerator", "isolation", "vmm") if key in engine})
-            checks["engine"] = engine
-            healthy = engine.get("status") == "ok"
+            self.host.update(accelerator=engine.accelerator, isolation=engine.isolation, vmm=engine.vmm)
+            checks["engine"] = asdict(engine)
+            healthy = engine.status == "ok"
         except PandastackError as error:
             checks["engine"], healthy = {"status": "unhealthy", "error": error.message}, False
         try:

@@ -11,7 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 class Answer(BaseModel):
     """A JSON object that the API answers with."""
 
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=False, serialize_by_alias=True)
+    model_config = ConfigDict(
+        validate_by_name=True, validate_by_alias=False, serialize_by_alias=True, from_attributes=True
+    )
 
 
 class Body(BaseModel):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import Field
 
 from pandastack.api.models.base import Answer, omitted_if_none
+from pandastack.contract import compare
 
 
 class FileState(Answer):
@@ -15,6 +18,10 @@ class FileState(Answer):
     gid: int
     mtime: float
     target: str | None = omitted_if_none("Of a link")
+
+    @classmethod
+    def of(cls, side: compare.FileState | None) -> Self | None:
+        return None if side is None else cls.model_validate(side)
 
 
 class FileChange(Answer):
@@ -27,6 +34,19 @@ class FileChange(Answer):
     unread: bool | None = omitted_if_none("Same size, but there was no time to compare the contents")
     patch: str | None = omitted_if_none("Unified diff")
 
+    @classmethod
+    def of(cls, change: compare.FileChange) -> Self:
+        return cls(
+            path=change.path,
+            kind=change.kind,
+            change=change.change,
+            what=list(change.what),
+            before=FileState.of(change.before),
+            after=FileState.of(change.after),
+            unread=change.unread or None,
+            patch=change.patch or None,
+        )
+
 
 class Diff(Answer):
     from_: str = Field(alias="from")
@@ -36,3 +56,18 @@ class Diff(Answer):
     changed: int
     changes: list[FileChange] = Field(description="By path")
     truncated: bool = Field(description="There are more changes than are listed")
+
+    @classmethod
+    def of(cls, since: str, until: str, found: compare.Diff) -> Self:
+        """What differs between the states that the caller called so."""
+        return cls.model_validate(
+            {
+                "from_": since,
+                "to": until,
+                "added": found.added,
+                "removed": found.removed,
+                "changed": found.changed,
+                "changes": [FileChange.of(each) for each in found.changes],
+                "truncated": found.truncated,
+            }
+        )

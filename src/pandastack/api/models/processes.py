@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, StrictBool
 
 from pandastack.api.models.base import Answer, Body, Number, WholeNumber, timestamp_or_none
+from pandastack.contract import processes
+from pandastack.contract.processes import ProcessList, ProcessRecord
 
 _BLOCK_BYTES = 512
 
@@ -43,6 +44,10 @@ class Extent(Answer):
     start: int = Field(description="Offset of the first byte that is kept")
     end: int = Field(description="Bytes written in all")
 
+    @classmethod
+    def of(cls, kept: processes.Extent) -> Self:
+        return cls(start=kept.base, end=kept.end)
+
 
 class ProcessUsage(Answer):
     cpu_user_ms: int
@@ -52,13 +57,13 @@ class ProcessUsage(Answer):
     written_bytes: int
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Self:
+    def of(cls, record: ProcessRecord) -> Self:
         return cls(
-            cpu_user_ms=record["utime_us"] // 1000,
-            cpu_system_ms=record["stime_us"] // 1000,
-            peak_rss_kb=record["maxrss_kb"],
-            read_bytes=record["read_blocks"] * _BLOCK_BYTES,
-            written_bytes=record["written_blocks"] * _BLOCK_BYTES,
+            cpu_user_ms=record.utime_us // 1000,
+            cpu_system_ms=record.stime_us // 1000,
+            peak_rss_kb=record.maxrss_kb,
+            read_bytes=record.read_blocks * _BLOCK_BYTES,
+            written_bytes=record.written_blocks * _BLOCK_BYTES,
         )
 
 
@@ -86,31 +91,30 @@ class Process(Answer):
     output: dict[str, Extent]
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Self:
+    def of(cls, record: ProcessRecord) -> Self:
         """A process as its guest reports it."""
-        running = bool(record["running"])
         return cls(
-            id=record["id"],
-            pid=record["pid"],
-            cmd=record["cmd"],
-            cmd_truncated=record["cmd_cut"],
-            user=record["user"],
-            status="running" if running else "exited",
-            exit_code=record["exit_code"],
-            signal=record["signal"] or None,
-            timed_out=record["timed_out"],
-            cancelled=record["cancelled"],
-            inherited=record["inherited"],
-            background=record["background"],
-            pty=record["pty"],
-            rows=record["rows"] or None,
-            cols=record["columns"] or None,
-            stdin_open=record["stdin_open"],
-            started_at=timestamp_or_none(record["started_at"]),
-            duration_ms=record["duration_us"] // 1000,
-            timeout_seconds=record["timeout_s"],
-            usage=None if running else ProcessUsage.of(record),
-            output={name: Extent(start=record[name]["base"], end=record[name]["end"]) for name in ("stdout", "stderr")},
+            id=record.id,
+            pid=record.pid,
+            cmd=record.cmd,
+            cmd_truncated=record.cmd_cut,
+            user=record.user,
+            status="running" if record.running else "exited",
+            exit_code=record.exit_code,
+            signal=record.signal or None,
+            timed_out=record.timed_out,
+            cancelled=record.cancelled,
+            inherited=record.inherited,
+            background=record.background,
+            pty=record.pty,
+            rows=record.rows or None,
+            cols=record.columns or None,
+            stdin_open=record.stdin_open,
+            started_at=timestamp_or_none(record.started_at),
+            duration_ms=record.duration_us // 1000,
+            timeout_seconds=record.timeout_s,
+            usage=None if record.running else ProcessUsage.of(record),
+            output={"stdout": Extent.of(record.stdout), "stderr": Extent.of(record.stderr)},
         )
 
 
@@ -127,17 +131,17 @@ class Processes(Answer):
     retention: Retention
 
     @classmethod
-    def of(cls, found: Mapping[str, Any], bytes_per_stream: int) -> Self:
+    def of(cls, found: ProcessList, bytes_per_stream: int) -> Self:
         """All processes of a sandbox, and how long they are remembered."""
-        kept = found["retention"]
+        kept = found.retention
         return cls(
-            processes=[Process.of(each) for each in found["processes"]],
+            processes=[Process.of(each) for each in found.processes],
             retention=Retention(
-                records=kept["records"],
-                bytes=kept["bytes"],
-                age_seconds=kept["age_s"],
+                records=kept.records,
+                bytes=kept.bytes,
+                age_seconds=kept.age_s,
                 bytes_per_stream=bytes_per_stream,
-                forgotten=kept["forgotten"],
+                forgotten=kept.forgotten,
             ),
         )
 

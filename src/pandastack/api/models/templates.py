@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Self
 
 from pydantic import Field
 
 from pandastack.api.models.base import Answer
+from pandastack.contract import templates
 
 
 class Template(Answer):
@@ -26,20 +27,20 @@ class Template(Answer):
     meta: dict[str, Any] = Field(description="What the snapshot was made with, and when")
 
     @classmethod
-    def of(cls, source: Mapping[str, Any]) -> Self:
+    def of(cls, source: templates.Template) -> Self:
         """A template; what the engine knows of its making goes under ``meta``."""
         return cls(
-            name=source["name"],
-            label=source["name"],
-            description=source.get("description") or "",
-            cpu=source["cpu"],
-            memory_mb=source["memory_mb"],
-            disk_mb=source["disk_mb"],
-            size_bytes=source["size_bytes"],
+            name=source.name,
+            label=source.name,
+            description=source.description,
+            cpu=source.cpu,
+            memory_mb=source.memory_mb,
+            disk_mb=source.disk_mb,
+            size_bytes=source.size_bytes,
             is_global=True,
-            base=source.get("base"),
-            tools=list(source.get("tools") or ()),
-            aliases=list(source.get("aliases") or ()),
-            version=source.get("version"),
-            meta={**(source.get("manifest") or {}), "built_at": source.get("built_at")},
+            base=source.base,
+            tools=list(source.tools),
+            aliases=list(source.aliases),
+            version=source.version,
+            meta={**asdict(source.manifest), "built_at": source.built_at},
         )

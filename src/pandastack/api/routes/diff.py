@@ -26,4 +26,4 @@ async def diff_files(
     """Files that were added, removed or changed between two states of the same template, by path."""
     since, until = since or TEMPLATE, until or NOW
     found = await plane_of(request).diffs.diff(workspace_of(request), sandbox_id, since, until, flag(patch))
-    return json_response(Diff.model_validate({"from_": since, "to": until, **found}))
+    return json_response(Diff.of(since, until, found))

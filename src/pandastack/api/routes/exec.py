@@ -13,7 +13,7 @@ from pandastack.api.models.exec import CommandResult, ExecCommand, StreamedComma
 from pandastack.api.models.schema import takes
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
 from pandastack.api.streams import EVENTS, EventStream, StreamEvent
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
+from pandastack.contract.records import STDERR, STDOUT, Ended, ExecResult, Output, Record
 from pandastack.errors import BadRequestError
 from pandastack.services.processes.commands import failure_of
 from pandastack.services.processes.output import OutputText
@@ -72,16 +72,16 @@ async def execute_streaming(request: Request, sandbox_id: str) -> Response:
 async def _events(records: AsyncIterator[Record], command: Command) -> AsyncIterator[StreamEvent]:
     text, ends = OutputText(), dict.fromkeys(_NAMES, 0)
     async for record in records:
-        if isinstance(record, Output) and record.kind in _NAMES:
+        if isinstance(record, Output):
             ends[record.kind] += len(record.data)
             if chunk := text.feed(record):
                 end = ends[record.kind] - text.unfinished(record.kind)
                 yield _NAMES[record.kind], {"chunk": chunk, "end": end}
-        if not isinstance(record, ExecResult):
+        if not isinstance(record, Ended):
             continue
         for kind, chunk in text.rest():
             yield _NAMES[kind], {"chunk": chunk, "end": ends[kind]}
         if failure := failure_of(record, command):
             yield "error", Error.of(failure).model_dump()
-        else:
+        elif isinstance(record, ExecResult):
             yield "exit", {"exit_code": record.exit_code, "duration_ms": round(record.duration_us / 1000)}

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pandastack.api.requests import plane_of, workspace_of
 from pandastack.api.sockets import parsed, receive, refuse, send_json
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output
+from pandastack.contract.records import STDERR, STDOUT, Ended, ExecResult, Output
 from pandastack.errors import BadRequestError, PandastackError
 from pandastack.services import ControlPlane
 from pandastack.services.processes.commands import failure_of
@@ -101,14 +101,20 @@ class _Session:
                 async for record in records:
                     if isinstance(record, Output) and (chunk := text.feed(record)):
                         await self._send(name, stream=_NAMES[record.kind], data=chunk)
-                    elif isinstance(record, ExecResult):
+                    elif isinstance(record, Ended):
                         for kind, rest in text.rest():
                             await self._send(name, stream=_NAMES[kind], data=rest)
-                        failure = failure_of(record, command)
-                        return {"error": failure.message} if failure else {"exit": record.exit_code}
+                        return _last(record, command)
         except PandastackError as error:
             return {"error": error.message}
         return {"error": "the command's outcome is unknown"}
 
     async def _send(self, name: str, **values: Any) -> None:
         await send_json(self._websocket, {"id": name, **values})
+
+
+def _last(end: Ended, command: Command) -> dict[str, Any]:
+    if failure := failure_of(end, command):
+        return {"error": failure.message}
+    assert isinstance(end, ExecResult)
+    return {"exit": end.exit_code}

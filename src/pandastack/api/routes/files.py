@@ -32,7 +32,7 @@ async def read_file(request: Request, sandbox_id: str, path: str = _PATH) -> Res
     part = None
     if asked := request.headers.get("range"):
         entry = await files.stat(workspace, sandbox_id, path)
-        part = None if entry["is_dir"] else ranges.span(asked, entry["size"])
+        part = None if entry.is_dir else ranges.span(asked, entry.size)
     if part is None:
         return FileStream(lambda: files.read(workspace, sandbox_id, path), headers=_RANGES)
     headers = {**_RANGES, "content-range": part.content_range, "content-length": str(part.length)}

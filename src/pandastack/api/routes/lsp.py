@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pandastack.api.models.code import LspLanguages
 from pandastack.api.requests import json_response, plane_of, workspace_of
 from pandastack.api.sockets import NORMAL, REFUSED, receive, refuse, send_json
-from pandastack.cluster.exec_records import STDOUT, ExecResult, Output
+from pandastack.contract.records import STDOUT, Ended, ExecFailed, Output
 from pandastack.errors import PandastackError
 from pandastack.services.processes.language_servers import MISSING, SERVERS, LanguageServers, Session, server_for
 
@@ -80,7 +80,7 @@ class _Client:
                 async for record in records:
                     if isinstance(record, Output):
                         await self._pass_on(record)
-                    elif isinstance(record, ExecResult):
+                    elif isinstance(record, Ended):
                         await self._end(record)
                 tasks.cancel_scope.cancel()
         except* PandastackError as errors:
@@ -116,15 +116,15 @@ class _Client:
         for line in self._lines.feed(record.data):
             await send_json(self._websocket, {"stream": "stderr", "line": line})
 
-    async def _end(self, result: ExecResult) -> None:
+    async def _end(self, end: Ended) -> None:
         server = self._session.server
-        if result.error:
-            await self._close({"error": result.error}, NORMAL)
-        elif result.exit_code == MISSING:
+        if isinstance(end, ExecFailed):
+            await self._close({"error": end.failure.error}, NORMAL)
+        elif end.exit_code == MISSING:
             hint = f"create the sandbox from the template {server.template}"
             await self._close({"error": f"this sandbox has no {server.command}", "hint": hint}, NORMAL)
         else:
-            await self._close({"exit": result.exit_code}, NORMAL)
+            await self._close({"exit": end.exit_code}, NORMAL)
 
     async def _close(self, last: dict[str, object], code: int) -> None:
         await send_json(self._websocket, last)

@@ -58,6 +58,6 @@ async def usage(request: Request, sandbox_id: str) -> Response:
     """What the sandbox's machine uses on its host."""
     plane, workspace = plane_of(request), workspace_of(request)
     used = await plane.sandboxes.usage(workspace, sandbox_id)
-    if not used:
+    if used is None:
         raise NotFoundError(f"no usage is known for sandbox {sandbox_id[:64]}")
     return json_response(Usage.model_validate(used))

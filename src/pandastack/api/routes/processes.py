@@ -22,8 +22,8 @@ from pandastack.api.models.processes import (
 from pandastack.api.models.schema import takes
 from pandastack.api.requests import flag, json_response, limited, plane_of, read_json, unless_left, workspace_of
 from pandastack.api.streams import EVENTS, ByteStream, EventStream, StreamEvent
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, OutputOffset, Record
-from pandastack.errors import BadRequestError, UnavailableError, from_body
+from pandastack.contract.records import STDERR, STDOUT, End, ExecFailed, Output, OutputOffset, Record, StillRunning
+from pandastack.errors import BadRequestError, UnavailableError
 from pandastack.services.processes.output import OutputText
 from pandastack.services.processes.processes import LONGEST_WAIT_SECONDS
 
@@ -120,7 +120,7 @@ async def _events(records: AsyncIterator[Record], wanted: Mapping[str, int | Non
     text = OutputText()
     at = {kind: max(wanted[name] or 0, 0) for name, kind in _KINDS.items()}
     async for record in records:
-        if isinstance(record, OutputOffset) and record.kind in _NAMES:
+        if isinstance(record, OutputOffset):
             rest = text.skip(record.kind)
             if rest:
                 yield _NAMES[record.kind], {"chunk": rest, "end": at[record.kind]}
@@ -128,31 +128,31 @@ async def _events(records: AsyncIterator[Record], wanted: Mapping[str, int | Non
                 gap = {"stream": _NAMES[record.kind], "start": at[record.kind], "end": record.offset}
                 yield "gap", gap
             at[record.kind] = record.offset
-        elif isinstance(record, Output) and record.kind in _NAMES:
+        elif isinstance(record, Output):
             at[record.kind] += len(record.data)
             if chunk := text.feed(record):
                 yield _NAMES[record.kind], {"chunk": chunk, "end": at[record.kind] - text.unfinished(record.kind)}
-        elif not isinstance(record, Output | OutputOffset):
+        else:
             for kind, chunk in text.rest():
                 yield _NAMES[kind], {"chunk": chunk, "end": at[kind]}
             yield _last(record)
 
 
-def _last(record: Record) -> StreamEvent:
-    if not isinstance(record, ExecResult):
+def _last(end: End) -> StreamEvent:
+    if isinstance(end, StillRunning):
         return "end", {"status": "running"}
-    if record.error:
-        return "error", Error.of(from_body(0, {"error": record.error, "code": record.code})).model_dump()
-    ended: dict[str, Any] = {"exit_code": record.exit_code, "duration_ms": round(record.duration_us / 1000)}
-    return "exit", ended | ({"timed_out": True} if record.timed_out else {})
+    if isinstance(end, ExecFailed):
+        return "error", Error.of(end.failure.exception()).model_dump()
+    ended: dict[str, Any] = {"exit_code": end.exit_code, "duration_ms": round(end.duration_us / 1000)}
+    return "exit", ended | ({"timed_out": True} if end.timed_out else {})
 
 
 async def _first_offset(records: AsyncIterator[Record]) -> int:
     async for record in records:
         if isinstance(record, OutputOffset):
             return record.offset
-        if isinstance(record, ExecResult) and record.error:
-            raise from_body(0, {"error": record.error, "code": record.code})
+        if isinstance(record, ExecFailed):
+            raise record.failure.exception()
     raise UnavailableError("the guest did not report where the output begins")
 
 
@@ -165,8 +165,8 @@ async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes
                 yield record.data
         elif isinstance(record, OutputOffset) and record.offset != at:
             raise UnavailableError(f"output from {at} to {record.offset} is no longer kept")
-        elif isinstance(record, ExecResult) and record.error:
-            raise UnavailableError(record.error)
+        elif isinstance(record, ExecFailed):
+            raise UnavailableError(record.failure.error)
 
 
 @router.post("/{process}/stdin", response_class=Response, responses={200: {"model": Taken}})

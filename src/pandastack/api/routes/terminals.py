@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pandastack.api.requests import plane_of, workspace_of
 from pandastack.api.routes.exec import PROCESS_HEADER
 from pandastack.api.sockets import NORMAL, REFUSED, parsed, receive, refuse, send_json
-from pandastack.cluster.exec_records import ExecResult, Output
+from pandastack.contract.records import Ended, ExecFailed, Output
 from pandastack.errors import BadRequestError, PandastackError
 from pandastack.services.processes.terminals import Terminals, TerminalView
 
@@ -85,7 +85,7 @@ class _Session:
                 async for record in records:
                     if isinstance(record, Output) and record.data:
                         await self._show(record.data)
-                    elif isinstance(record, ExecResult):
+                    elif isinstance(record, Ended):
                         await self._end(record)
                 tasks.cancel_scope.cancel()
         except* PandastackError as errors:
@@ -101,8 +101,9 @@ class _Session:
             await anyio.sleep(_FAREWELL_SECONDS)
             raise
 
-    async def _end(self, result: ExecResult) -> None:
-        await send_json(self._websocket, {"error": result.error} if result.error else {"exit": result.exit_code})
+    async def _end(self, end: Ended) -> None:
+        last = {"error": end.failure.error} if isinstance(end, ExecFailed) else {"exit": end.exit_code}
+        await send_json(self._websocket, last)
         await self._websocket.close(NORMAL)
 
     async def _fail(self, error: BaseException) -> None:

@@ -1,85 +1,83 @@
-"""Running commands over the engine's HTTP interface.
-
-Output travels as records of ``u8 kind | u32 length (little endian) | payload``, so that bytes stay bytes: kind 1 is
-stdout, 2 stderr, 3 the result (JSON, last, exactly one), 0 a keep-alive, 4 (u8 which output | u64 offset) says where in
-an output its next bytes are.
-"""
+"""Running commands over the engine's HTTP interface: the response is a stream of records."""
 
 from __future__ import annotations
 
-import json
-import struct
 from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pandastack.engine.http.bodies import exec_request, json_body
+from pandastack.contract.failures import Failure
+from pandastack.contract.processes import CommandSpec, ExecSpec
+from pandastack.contract.records import KEEP_ALIVE, End, ExecFailed, Output, encode_record
+from pandastack.engine.http.messages import received
 from pandastack.engine.http.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.machines.sandbox import Sandbox
-from pandastack.errors import PandastackError, to_body
-from pandastack.guest import ExecRequest, ExecResult, Process
+from pandastack.errors import PandastackError
+from pandastack.guest import ExecRequest, Process
 from pandastack.host.tasks import beside
 
-KEEP_ALIVE, STDOUT, STDERR, RESULT, AT = 0, 1, 2, 3, 4
-
-KEEP_ALIVE_SECONDS = 10.0
-
-_HEADER = struct.Struct("<BI")
+SIGN_OF_LIFE = KeepAlive(KEEP_ALIVE, seconds=10.0)
 
 
-def record(kind: int, payload: bytes = b"") -> bytes:
-    """One record of the output stream."""
-    return _HEADER.pack(kind, len(payload)) + payload
+def guest_request(spec: CommandSpec, *, stdin: bool, background: bool = False) -> ExecRequest:
+    """What the guest is asked to run."""
+    return ExecRequest(
+        cmd=spec.cmd,
+        timeout_s=spec.timeout_seconds,
+        cwd=spec.cwd,
+        env=spec.env,
+        user=spec.user,
+        stdin=stdin,
+        id=spec.id,
+        keep_bytes=spec.keep_bytes,
+        spool=spec.spool,
+        background=background,
+    )
 
 
 async def execute(request: Request) -> Response:
-    """Run a command; the response is its output as it comes, then its result.
+    """Run a command; the response is its output as it comes, then how it ended.
 
-    Closing it early kills the command, or lets it go on when the body has ``"leave": true`` and an ``id``.
+    Closing it early kills the command, unless the command says that it is left running then.
     """
-    asked = await json_body(request)
-    command, stdin = exec_request(asked)
-    leaves = bool(asked.get("leave")) and command.id is not None
+    spec = await received(request, ExecSpec)
     sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
 
     async def body(write: Write) -> None:
         await write(b"")  # the head of the response goes out before a silent command's first byte
-        await write(record(RESULT, await _outcome(sandbox, command, stdin, write, leaves)))
+        await write(encode_record(await _end(sandbox, spec, write)))
 
-    return WrittenResponse(body, "application/octet-stream", KeepAlive(record(KEEP_ALIVE), KEEP_ALIVE_SECONDS))
+    return WrittenResponse(body, "application/octet-stream", SIGN_OF_LIFE)
 
 
-async def _outcome(sandbox: Sandbox, command: ExecRequest, stdin: bytes | None, write: Write, leaves: bool) -> bytes:
-    """Pass the output on and return the result. The response has begun, so what goes wrong is a result too."""
+async def _end(sandbox: Sandbox, spec: ExecSpec, write: Write) -> End:
+    """Pass the output on and return the end. The response has begun, so an error is a record too."""
     try:
-        async with sandbox.channel.exec(command) as process:
+        async with sandbox.channel.exec(guest_request(spec, stdin=spec.stdin is not None)) as process:
             try:
-                if stdin is None:
-                    await _pass_on(process, write)
-                else:
-                    async with beside(partial(_feed, process, stdin)):
-                        await _pass_on(process, write)
+                await _exchange(process, spec.stdin, write)
             finally:
-                if leaves:
+                if spec.leave and spec.id is not None:
                     process.leave()
-            return result_json(process.result)
+            return process.result
     except PandastackError as error:
-        return json.dumps({"exit_code": -1, "timed_out": False, "duration_us": 0, **to_body(error)}).encode()
+        return ExecFailed(Failure.of(error))
+
+
+async def _exchange(process: Process, stdin: bytes | None, write: Write) -> None:
+    if stdin is None:
+        await _pass_on(process, write)
+        return
+    async with beside(partial(_feed, process, stdin)):
+        await _pass_on(process, write)
 
 
 async def _pass_on(process: Process, write: Write) -> None:
     async for kind, chunk in process.output():
-        await write(record(kind, chunk))
+        await write(encode_record(Output(kind, chunk)))
 
 
 async def _feed(process: Process, data: bytes) -> None:
     await process.send_stdin(data)
     await process.close_stdin()
-
-
-def result_json(result: ExecResult) -> bytes:
-    """How a command ended. ``duration_us`` is the guest's own time for it."""
-    return json.dumps(
-        {"exit_code": result.exit_code, "timed_out": result.timed_out, "duration_us": result.duration_us}
-    ).encode()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from pandastack.contract.files import Directory, FileEntry, Written
+from pandastack.engine.http.messages import answer, large_answer
 from pandastack.engine.http.streaming import Write, WrittenResponse
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.errors import BadRequestError
-from pandastack.guest import FileEntry
+from pandastack.guest import FileEntry as GuestEntry
 
 
 def file_routes(prefix: str) -> list[Route]:
@@ -47,15 +48,16 @@ def _number(request: Request, name: str) -> int | None:
     return int(text)
 
 
-def entry_json(entry: FileEntry, path: str) -> dict[str, Any]:
-    return {
-        "name": posixpath.basename(path) or "/",
-        "path": path,
-        "is_dir": entry.is_dir,
-        "size": entry.size,
-        "mode": entry.mode_text,
-        "mtime": entry.mtime,
-    }
+def file_entry(entry: GuestEntry, path: str) -> FileEntry:
+    """What the guest said of ``path``."""
+    return FileEntry(
+        name=posixpath.basename(path) or "/",
+        path=path,
+        is_dir=entry.is_dir,
+        size=entry.size,
+        mode=entry.mode_text,
+        mtime=entry.mtime,
+    )
 
 
 async def read(request: Request) -> Response:
@@ -72,7 +74,7 @@ async def read(request: Request) -> Response:
 async def write(request: Request) -> Response:
     path = _path(request)
     written = await _sandbox(request).channel.write_file(path, request.stream())
-    return JSONResponse({"path": path, "bytes": written})
+    return answer(Written(path, written))
 
 
 async def delete(request: Request) -> Response:
@@ -83,11 +85,11 @@ async def delete(request: Request) -> Response:
 async def list_directory(request: Request) -> Response:
     path = _path(request)
     entries = await _sandbox(request).channel.list(path)
-    return JSONResponse(
-        {"path": path, "entries": [entry_json(each, posixpath.join(path, each.name)) for each in entries]}
+    return await large_answer(
+        lambda: Directory(path, tuple(file_entry(each, posixpath.join(path, each.name)) for each in entries))
     )
 
 
 async def stat(request: Request) -> Response:
     path = posixpath.normpath(_path(request))
-    return JSONResponse(entry_json(await _sandbox(request).channel.stat(path), path))
+    return answer(file_entry(await _sandbox(request).channel.stat(path), path))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from dataclasses import asdict
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from pandastack.engine.http.bodies import exec_request, json_body, terminal_size
-from pandastack.engine.http.exec import AT, KEEP_ALIVE, KEEP_ALIVE_SECONDS, RESULT, record, result_json
-from pandastack.engine.http.streaming import KeepAlive, Write, WrittenResponse
+from pandastack.contract.failures import Failure
+from pandastack.contract.processes import InputTaken, ProcessList, ProcessSpec, SendSignal, TerminalSize
+from pandastack.contract.records import End, ExecFailed, Output, OutputOffset, Record, StillRunning, encode_record
+from pandastack.engine.http.exec import SIGN_OF_LIFE, guest_request
+from pandastack.engine.http.messages import answer, received
+from pandastack.engine.http.streaming import Write, WrittenResponse
 from pandastack.engine.machines.sandbox import Sandbox
-from pandastack.errors import BadRequestError, PandastackError, to_body
-from pandastack.guest import ProcessRecord, View
-
-_AT = struct.Struct("<BQ")
+from pandastack.errors import BadRequestError, PandastackError
+from pandastack.guest import Piece, View
 
 
 def process_routes(prefix: str) -> list[Route]:
@@ -40,29 +39,25 @@ def _target(request: Request) -> tuple[Sandbox, str]:
     return sandbox, request.path_params["process"]
 
 
-def process_json(found: ProcessRecord) -> dict[str, Any]:
-    """A record with everything that the guest says of it."""
-    return asdict(found) | {"stdout": found.stdout._asdict(), "stderr": found.stderr._asdict()}
-
-
 async def start(request: Request) -> Response:
     sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
-    command, _ = exec_request(await json_body(request))
-    if command.id is None:
-        raise BadRequestError("id is missing", field="id")
-    return JSONResponse(process_json(await sandbox.channel.start(command)), 201)
+    spec = await received(request, ProcessSpec)
+    wanted = guest_request(spec, stdin=spec.stdin_open, background=spec.background)
+    if spec.terminal is not None:
+        wanted = replace(wanted, terminal=(spec.terminal.rows, spec.terminal.columns))
+    return answer(await sandbox.channel.start(wanted), 201)
 
 
 async def list_processes(request: Request) -> Response:
     sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
     found, kept = await sandbox.channel.processes()
-    return JSONResponse({"processes": [process_json(each) for each in found], "retention": asdict(kept)})
+    return answer(ProcessList(tuple(found), kept))
 
 
 async def get_process(request: Request) -> Response:
     sandbox, process = _target(request)
     (found,), _ = await sandbox.channel.processes(process)
-    return JSONResponse(process_json(found))
+    return answer(found)
 
 
 async def output(request: Request) -> Response:
@@ -73,27 +68,27 @@ async def output(request: Request) -> Response:
     sandbox, process = _target(request)
     offsets = {name: _offset(request, name) for name in ("stdout", "stderr")}
     follow = request.query_params.get("follow") == "1"
-    await sandbox.channel.processes(process)  # that there is none is an answer of its own
+    await sandbox.channel.processes(process)  # an unknown process is an answer of its own
 
     async def body(write: Write) -> None:
         await write(b"")
-        try:
-            async with sandbox.channel.attach(process, follow=follow, **offsets) as view:
-                await _pass_on(view, write)
-                ended = result_json(view.result) if view.result else b'{"running": true}'
-        except PandastackError as error:
-            ended = json.dumps(to_body(error)).encode()
-        await write(record(RESULT, ended))
+        await write(encode_record(await _end(sandbox.channel.attach(process, follow=follow, **offsets), write)))
 
-    return WrittenResponse(body, "application/octet-stream", KeepAlive(record(KEEP_ALIVE), KEEP_ALIVE_SECONDS))
+    return WrittenResponse(body, "application/octet-stream", SIGN_OF_LIFE)
 
 
-async def _pass_on(view: View, write: Write) -> None:
-    async for piece in view.output():
-        if piece.data:
-            await write(record(piece.kind, piece.data))
-        else:
-            await write(record(AT, _AT.pack(piece.kind, piece.offset)))
+async def _end(attached: AbstractAsyncContextManager[View], write: Write) -> End:
+    try:
+        async with attached as view:
+            async for piece in view.output():
+                await write(encode_record(_record(piece)))
+            return view.result or StillRunning()
+    except PandastackError as error:
+        return ExecFailed(Failure.of(error))
+
+
+def _record(piece: Piece) -> Record:
+    return Output(piece.kind, piece.data) if piece.data else OutputOffset(piece.kind, piece.offset)
 
 
 def _offset(request: Request, name: str) -> int | None:
@@ -108,19 +103,17 @@ def _offset(request: Request, name: str) -> int | None:
 async def send_input(request: Request) -> Response:
     sandbox, process = _target(request)
     close = request.query_params.get("close") == "1"
-    return JSONResponse({"bytes": await sandbox.channel.send_input(process, request.stream(), close=close)})
+    return answer(InputTaken(await sandbox.channel.send_input(process, request.stream(), close=close)))
 
 
 async def signal(request: Request) -> Response:
     sandbox, process = _target(request)
-    number = (await json_body(request)).get("signal")
-    if not isinstance(number, int):
-        raise BadRequestError("signal must be a number", field="signal")
-    await sandbox.channel.signal(process, number)
+    await sandbox.channel.signal(process, (await received(request, SendSignal)).signal)
     return Response(status_code=204)
 
 
 async def resize(request: Request) -> Response:
     sandbox, process = _target(request)
-    await sandbox.channel.resize(process, *terminal_size(await json_body(request)))
+    size = await received(request, TerminalSize)
+    await sandbox.channel.resize(process, size.rows, size.columns)
     return Response(status_code=204)

@@ -1,57 +1,136 @@
-"""Lifecycle and snapshots of sandboxes over the engine's HTTP interface."""
+"""Sandboxes and their snapshots over the engine's HTTP interface."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import anyio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from pandastack.contract.codec import check_request
+from pandastack.contract.failures import Failure
+from pandastack.contract.fields import Uuid
+from pandastack.contract.references import SnapshotRef, TemplateRef
+from pandastack.contract.sandboxes import (
+    NOTHING_CAPTURED,
+    BootMode,
+    CreateSandbox,
+    ForkAnswer,
+    ForkSandbox,
+    NotStarted,
+    RewindSandbox,
+    SandboxInfo,
+    SandboxState,
+    Started,
+    Usage,
+)
+from pandastack.contract.sandboxes import SandboxSpec as WantedSandbox
+from pandastack.contract.snapshots import MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.engine.engine import Engine
-from pandastack.engine.http.bodies import fork_specs, identifier, identifiers, json_body
-from pandastack.engine.machines.sandbox import Sandbox
+from pandastack.engine.http.messages import answer, received
+from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.origins.disk_usage import measure
 from pandastack.engine.sandboxes.copies import Child
-from pandastack.errors import PandastackError, to_body
+from pandastack.engine.spec import SandboxSpec
+from pandastack.errors import PandastackError
+from pandastack.host.usage import process_usage
 
 
-def lifecycle_routes(prefix: str) -> list[Route]:
-    """The routes below a sandbox's own, and those of snapshots."""
+def sandbox_routes() -> list[Route]:
+    """The routes of sandboxes as wholes, and those of snapshots."""
+    one = "/sandboxes/{id}"
     return [
-        Route(f"{prefix}/pause", pause, methods=["POST"]),
-        Route(f"{prefix}/resume", resume, methods=["POST"]),
-        Route(f"{prefix}/hibernate", hibernate, methods=["POST"]),
-        Route(f"{prefix}/wake", wake, methods=["POST"]),
-        Route(f"{prefix}/snapshots", snapshot, methods=["POST"]),
-        Route(f"{prefix}/fork", fork, methods=["POST"]),
-        Route(f"{prefix}/rewind", rewind, methods=["POST"]),
+        Route("/sandboxes", create, methods=["POST"]),
+        Route("/sandboxes", list_sandboxes, methods=["GET"]),
+        Route(one, get_sandbox, methods=["GET"]),
+        Route(one, delete_sandbox, methods=["DELETE"]),
+        Route(f"{one}/console", console),
+        Route(f"{one}/pause", pause, methods=["POST"]),
+        Route(f"{one}/resume", resume, methods=["POST"]),
+        Route(f"{one}/hibernate", hibernate, methods=["POST"]),
+        Route(f"{one}/wake", wake, methods=["POST"]),
+        Route(f"{one}/snapshots", snapshot, methods=["POST"]),
+        Route(f"{one}/fork", fork, methods=["POST"]),
+        Route(f"{one}/rewind", rewind, methods=["POST"]),
         Route("/snapshots", list_snapshots, methods=["GET"]),
         Route("/snapshots/measure", measure_snapshots, methods=["POST"]),
         Route("/snapshots/{id}", delete_snapshot, methods=["DELETE"]),
     ]
 
 
-def machine_json(sandbox: Sandbox, boot_mode: str) -> dict[str, Any]:
-    """What whoever asked for a sandbox learns of its machine."""
+def started(sandbox: Sandbox, boot_mode: BootMode) -> Started:
+    """The answer to whoever asked for a sandbox that runs."""
     size = sandbox.origin.template
-    return {
-        "id": sandbox.id,
-        "template": size.name,
-        "cpu": size.cpu,
-        "memory_mb": size.memory_mb,
-        "boot_ms": round(sum(sandbox.phases.values())),
-        "boot_mode": boot_mode,
-        "phases": sandbox.phases,
-        "pid": sandbox.machine.pid,
-    }
+    return Started(
+        id=sandbox.id,
+        template=size.name,
+        cpu=size.cpu,
+        memory_mb=size.memory_mb,
+        boot_ms=round(sum(sandbox.phases.values())),
+        boot_mode=boot_mode,
+        phases=sandbox.phases,
+        pid=sandbox.machine.pid,
+    )
+
+
+def sandbox_info(sandbox: Sandbox | Hibernated, usage: Usage | None = None) -> SandboxInfo:
+    """A sandbox as it is now."""
+    if isinstance(sandbox, Hibernated):
+        return SandboxInfo(sandbox.id, sandbox.origin.name, SandboxState.HIBERNATED)
+    return SandboxInfo(
+        id=sandbox.id,
+        template=sandbox.origin.name,
+        state=SandboxState(sandbox.state),
+        pid=sandbox.machine.pid,
+        started_at=sandbox.started_at,
+        failure=sandbox.failure,
+        usage=usage,
+    )
+
+
+def _spec(wanted: WantedSandbox) -> SandboxSpec:
+    return SandboxSpec(wanted.id, wanted.hostname or wanted.id[:8], dict(wanted.env))
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
 
 
 def _target(request: Request) -> tuple[Engine, str]:
-    engine: Engine = request.app.state.engine
-    return engine, request.path_params["id"]
+    return _engine(request), request.path_params["id"]
+
+
+async def create(request: Request) -> Response:
+    engine, wanted = _engine(request), await received(request, CreateSandbox)
+    match wanted.start_from:
+        case TemplateRef(name):
+            sandbox = await engine.sandboxes.create(_spec(wanted.spec), name)
+        case SnapshotRef(snapshot_id):
+            sandbox = await engine.sandboxes.create_from(_spec(wanted.spec), snapshot_id)
+    return answer(started(sandbox, BootMode.SNAPSHOT), 201)
+
+
+async def list_sandboxes(request: Request) -> Response:
+    return answer(tuple(sandbox_info(each) for each in _engine(request).registry.list()))
+
+
+async def get_sandbox(request: Request) -> Response:
+    sandbox = _engine(request).registry.get(request.path_params["id"])
+    used = process_usage(sandbox.machine.pid) if isinstance(sandbox, Sandbox) else None
+    return answer(sandbox_info(sandbox, Usage(**asdict(used)) if used else None))
+
+
+async def delete_sandbox(request: Request) -> Response:
+    await _engine(request).sandboxes.delete(request.path_params["id"])
+    return Response(status_code=204)
+
+
+async def console(request: Request) -> Response:
+    text = _engine(request).registry.reach(request.path_params["id"]).console.tail().decode("utf-8", "replace")
+    return PlainTextResponse(text)
 
 
 async def pause(request: Request) -> Response:
@@ -68,58 +147,54 @@ async def resume(request: Request) -> Response:
 
 async def hibernate(request: Request) -> Response:
     engine, sandbox_id = _target(request)
-    captured = await engine.lifecycle.hibernate(sandbox_id)
-    return JSONResponse(asdict(captured) if captured else {})
+    return answer(await engine.lifecycle.hibernate(sandbox_id) or NOTHING_CAPTURED)
 
 
 async def wake(request: Request) -> Response:
     engine, sandbox_id = _target(request)
-    return JSONResponse(machine_json(await engine.lifecycle.wake(sandbox_id), "wake"))
+    return answer(started(await engine.lifecycle.wake(sandbox_id), BootMode.WAKE))
 
 
 async def snapshot(request: Request) -> Response:
     engine, sandbox_id = _target(request)
-    snapshot_id = identifier(await json_body(request), "id")
-    captured = await engine.copies.snapshot(sandbox_id, snapshot_id)
-    template = engine.saved.get(snapshot_id).name
-    return JSONResponse({"id": snapshot_id, "template": template, **asdict(captured)}, 201)
+    wanted = await received(request, TakeSnapshot)
+    return answer(await engine.copies.snapshot(sandbox_id, wanted.id), 201)
 
 
 async def fork(request: Request) -> Response:
     engine, sandbox_id = _target(request)
-    parent = engine.registry.reach(sandbox_id)
-    specs = fork_specs(await json_body(request), parent.spec.env)
+    wanted = await received(request, ForkSandbox)
+    env = engine.registry.reach(sandbox_id).spec.env
+    specs = [SandboxSpec(each.sandbox, each.hostname, {**env, **each.env}) for each in map(_spec, wanted.children)]
     forked = await engine.copies.fork(sandbox_id, specs)
     failures = [each.made for each in forked.children if isinstance(each.made, PandastackError)]
     if len(failures) == len(specs):
         raise failures[0]
-    children = [_child_json(each) for each in forked.children]
-    return JSONResponse({**asdict(forked.captured), "children": children}, 201)
+    return answer(ForkAnswer(forked.captured, tuple(map(_child, forked.children))), 201)
 
 
-def _child_json(child: Child) -> dict[str, Any]:
+def _child(child: Child) -> Started | NotStarted:
     if isinstance(child.made, PandastackError):
-        return {"id": child.spec.sandbox, "status": child.made.status_code, **to_body(child.made)}
-    return machine_json(child.made, "fork")
+        return NotStarted(child.spec.sandbox, Failure.of(child.made))
+    return started(child.made, BootMode.FORK)
 
 
 async def rewind(request: Request) -> Response:
     engine, sandbox_id = _target(request)
-    snapshot_id = identifier(await json_body(request), "snapshot")
-    return JSONResponse(machine_json(await engine.rewinder.rewind(sandbox_id, snapshot_id), "snapshot"))
+    wanted = await received(request, RewindSandbox)
+    return answer(started(await engine.rewinder.rewind(sandbox_id, wanted.snapshot), BootMode.SNAPSHOT))
 
 
 async def list_snapshots(request: Request) -> Response:
-    saved = request.app.state.engine.saved
-    return JSONResponse([{"id": name} for name in saved.names()])
+    return answer(tuple(SnapshotInfo(name) for name in _engine(request).saved.names()))
 
 
 async def measure_snapshots(request: Request) -> Response:
-    engine, going = request.app.state.engine, identifiers(await json_body(request), "ids")
-    return JSONResponse(asdict(await anyio.to_thread.run_sync(measure, engine.pool, engine.saved, going)))
+    engine, wanted = _engine(request), await received(request, MeasureSnapshots)
+    return answer(await anyio.to_thread.run_sync(measure, engine.pool, engine.saved, wanted.ids))
 
 
 async def delete_snapshot(request: Request) -> Response:
-    snapshot_id = identifier(request.path_params, "id")  # a UUID cannot lead out of the directory
-    request.app.state.engine.saved.remove(snapshot_id)
+    snapshot_id = check_request(Uuid, request.path_params["id"], "id")  # a UUID cannot lead out of the directory
+    _engine(request).saved.remove(snapshot_id)
     return Response(status_code=204)

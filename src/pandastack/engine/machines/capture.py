@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 
+from pandastack.contract.sandboxes import Captured
 from pandastack.engine import origins
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.machines.stopwatch import Stopwatch
@@ -31,15 +32,6 @@ QUIESCE_DEADLINE = 3.0
 HELD_BYTES = 64 * 1024 * 1024
 """Written pages up to this much are held in memory until the guest runs again, and stay beside the memory image that
 they differ from. More would be too much to put into each machine that is restored: they make an image of their own."""
-
-
-@dataclass(frozen=True)
-class Captured:
-    """What a capture cost: bytes that are new on the disk at the most, bytes of memory that differ, milliseconds."""
-
-    size_bytes: int
-    dirty_bytes: int
-    pause_ms: float
 
 
 async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Captured:

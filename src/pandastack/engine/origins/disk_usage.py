@@ -5,25 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from pandastack.contract.snapshots import Measured
 from pandastack.disks.pool import RESERVE, Pool
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.host.extents import Extent, extents_of, freed
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Bytes of the pool, and for each snapshot those that become free when it goes after those named before it.
-
-    True at one moment only: a disk that a running sandbox writes to leaves its snapshots more and more old blocks.
-    """
-
-    total_bytes: int
-    free_bytes: int
-    reserve_bytes: int
-    frees: dict[str, int]
 
 
 def measure(pool: Pool, saved: CaptureStore, going: Sequence[str]) -> Measured:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import anyio
 
+from pandastack.contract.sandboxes import Captured
 from pandastack.engine import origins
 from pandastack.engine.crash_points import crash_at
-from pandastack.engine.machines.capture import Captured, capture
+from pandastack.engine.machines.capture import capture
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.origin import Origin

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from pandastack.contract.events import Event
+
 BACKLOG = 10_000
 """Events a slow listener may be behind; one more ends its subscription, and it has to look at the state anew."""
-
-
-@dataclass(frozen=True)
-class Event:
-    type: str
-    sandbox_id: str
-    payload: dict[str, Any] = field(default_factory=dict)
 
 
 class Events:
@@ -27,10 +20,10 @@ class Events:
     def __init__(self) -> None:
         self._listeners: set[MemoryObjectSendStream[Event]] = set()
 
-    def publish(self, type: str, sandbox_id: str, payload: dict[str, Any]) -> None:
+    def publish(self, event: Event) -> None:
         for listener in list(self._listeners):
             try:
-                listener.send_nowait(Event(type, sandbox_id, payload))
+                listener.send_nowait(event)
             except anyio.WouldBlock:
                 self._listeners.discard(listener)
                 listener.close()

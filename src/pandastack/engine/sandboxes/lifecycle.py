@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import anyio
 
+from pandastack.contract.sandboxes import Captured
 from pandastack.engine import origins
 from pandastack.engine.crash_points import crash_at
-from pandastack.engine.machines.capture import Captured, capture
+from pandastack.engine.machines.capture import capture
 from pandastack.engine.machines.freeze import freeze_and_pause, resume_and_thaw, return_to_running
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.machines.state import MachineState

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pandastack.contract.events import MachineDied
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.sandboxes.events import Events
 from pandastack.errors import ConflictError, NotFoundError
@@ -54,5 +55,4 @@ class Registry:
     def machine_ended(self, sandbox: Sandbox) -> None:
         """Publish ``vm.died`` when a known sandbox's machine has ended by itself."""
         if sandbox.failure and self.find(sandbox.id) is sandbox:
-            payload = {"pid": sandbox.machine.pid, "reason": sandbox.failure}
-            self._events.publish("vm.died", sandbox.id, payload)
+            self._events.publish(MachineDied(sandbox.id, sandbox.machine.pid, sandbox.failure))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.sandboxes import SandboxState
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.command_log import CommandLog
@@ -61,13 +62,13 @@ class Rewinding:
 
     async def _fail_if_gone(self, sandbox_id: str, error: PandastackError) -> None:
         try:
-            state = (await self._engine.sandbox(sandbox_id)).get("state")
+            state = (await self._engine.sandbox(sandbox_id)).state
         except NotFoundError:
-            state = Status.FAILED
+            state = SandboxState.FAILED
         except PandastackError:
             return  # recovery compares when the engine is back
         current = self._registry.get(sandbox_id)
-        if state == Status.FAILED and current.status not in (Status.STOPPING, Status.FAILED):
+        if state is SandboxState.FAILED and current.status not in (Status.STOPPING, Status.FAILED):
             reason = f"its machine was lost in a rewind: {error.message}"
             event = NewEvent("vm.died", {"reason": reason})
             await self._registry.move(current, Status.FAILED, event, reason=reason)

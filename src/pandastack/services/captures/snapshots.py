@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import asdict
 
 import anyio
 import structlog
@@ -57,14 +58,14 @@ class Snapshots:
                 label=label,
                 cpu=sandbox.cpu,
                 memory_mb=sandbox.memory_mb,
-                size_bytes=int(made.get("size_bytes") or 0),
-                dirty_bytes=int(made.get("dirty_bytes") or 0),
+                size_bytes=made.size_bytes,
+                dirty_bytes=made.dirty_bytes,
                 created_at=time.time(),
                 automatic=automatic,
                 commands=ran.commands,
                 command_count=ran.count,
             )
-            await self._add(record, NewEvent(f"{kind}.taken", {"id": snapshot_id, "label": label, **_cost(made)}))
+            await self._add(record, NewEvent(f"{kind}.taken", {"id": snapshot_id, "label": label, **asdict(made)}))
         except BaseException:
             await self._undo(snapshot_id)
             raise
@@ -125,10 +126,9 @@ class Snapshots:
                 await self.delete(record)
         known = {record.id for record in records} | self._unrecorded
         for found in await self._engine.snapshots():
-            snapshot_id = str(found["id"])
-            if snapshot_id not in known and _ID.fullmatch(snapshot_id):
-                log.warning("deleting a snapshot that has no record", snapshot_id=snapshot_id)
-                await self._free(snapshot_id)
+            if found.id not in known and _ID.fullmatch(found.id):
+                log.warning("deleting a snapshot that has no record", snapshot_id=found.id)
+                await self._free(found.id)
 
     async def _add(self, record: SnapshotRecord, event: NewEvent) -> None:
         async with self._store.write() as connection:
@@ -151,7 +151,3 @@ class Snapshots:
 def unknown_snapshot(snapshot_id: str) -> NotFoundError:
     """The refusal of an id that is no snapshot's, or another workspace's."""
     return NotFoundError(f"snapshot not found: {snapshot_id[:64]}", hint="GET /v1/snapshots lists the snapshots")
-
-
-def _cost(made: dict[str, object]) -> dict[str, object]:
-    return {key: made[key] for key in ("size_bytes", "dirty_bytes", "pause_ms") if key in made}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 import structlog
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.snapshots import Measured
 from pandastack.errors import PandastackError, StorageFullError
 from pandastack.services.captures import eviction
 from pandastack.services.captures.snapshots import Snapshots
@@ -79,7 +80,7 @@ class StorageBudget:
         supposed = sum(self._measured.get(each.id, each.size_bytes) for each in going)
         if self._total is not None and supposed <= self._budget.bytes_of(self._total):
             return
-        frees = (await self._measure(going))["frees"]
+        frees = (await self._measure(going)).frees
         assert self._total is not None
         await self._evict(going, eviction.beyond_budget(frees, self._budget.bytes_of(self._total)), "budget", frees)
 
@@ -89,20 +90,20 @@ class StorageBudget:
             if not going:
                 return False
             storage = await self._measure(going)
-            wanted = storage["reserve_bytes"] if need_mb is None else need_mb * _MIB
-            missing = max(1, wanted - storage["free_bytes"])
-            gone = eviction.for_room(storage["frees"], missing, all_or_nothing=need_mb is None)
-            await self._evict(going, gone, "storage", storage["frees"])
+            wanted = storage.reserve_bytes if need_mb is None else need_mb * _MIB
+            missing = max(1, wanted - storage.free_bytes)
+            gone = eviction.for_room(storage.frees, missing, all_or_nothing=need_mb is None)
+            await self._evict(going, gone, "storage", storage.frees)
             return bool(gone)
 
     async def _candidates(self) -> list[SnapshotRecord]:
         failed = {record.id for record in self._registry.all() if record.status == Status.FAILED}
         return eviction.candidates(await self._snapshots.all(), self._snapshots.used_at, failed)
 
-    async def _measure(self, going: Sequence[SnapshotRecord]) -> dict[str, Any]:
+    async def _measure(self, going: Sequence[SnapshotRecord]) -> Measured:
         storage = await self._engine.measure([each.id for each in going])
-        self._measured, self._measured_at = dict(storage["frees"]), time.monotonic()
-        self._total = int(storage["total_bytes"])
+        self._measured, self._measured_at = dict(storage.frees), time.monotonic()
+        self._total = storage.total_bytes
         return storage
 
     async def _evict(

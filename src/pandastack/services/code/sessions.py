@@ -6,7 +6,6 @@ about them is kept here.
 
 from __future__ import annotations
 
-import base64
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -18,7 +17,8 @@ from typing import Any
 import anyio
 
 from pandastack.cluster import EngineClient
-from pandastack.cluster.exec_records import ExecResult
+from pandastack.contract.processes import ExecSpec
+from pandastack.contract.records import ExecResult
 from pandastack.errors import BadRequestError, CommandTimeoutError, GuestError, NotFoundError
 from pandastack.services.code import guest_answers
 from pandastack.services.code.guest_answers import Execution, Session
@@ -76,7 +76,7 @@ class Repl:
         if interpreter is None:
             raise BadRequestError(f"language: {language[:40]!r} is not one of {', '.join(ONE_SHOT)}", field="language")
         program = interpreter.split()[0]
-        command = Command(interpreter, stdin=base64.b64encode(code.encode("utf-8", "replace")).decode())
+        command = Command(interpreter, stdin=code.encode("utf-8", "replace"))
         outcome = await self._commands.run(workspace, sandbox_id, command)
         if outcome.exit_code == 127:
             look = await self._commands.run(workspace, sandbox_id, Command(f"command -v {program}"))
@@ -151,8 +151,8 @@ class Repl:
 
     async def _start(self, sandbox: SandboxRecord) -> None:
         """Start the kernels' server in a sandbox whose template did not, or whose user has ended it."""
-        command = {"cmd": guest_answers.START, "timeout_seconds": START_SECONDS}
-        async with self._engine.exec(sandbox.id, command) as records:
+        spec = ExecSpec(cmd=guest_answers.START, timeout_seconds=START_SECONDS)
+        async with self._engine.exec(sandbox.id, spec) as records:
             ended = [record async for record in records if isinstance(record, ExecResult)]
         if not ended or ended[0].exit_code != 0:
             hint = "create the sandbox from the template code-interpreter"

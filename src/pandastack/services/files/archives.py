@@ -57,7 +57,7 @@ class Archives:
             archive = temporary_path()
             written = await self._engine.write_file(sandbox.id, archive, _filtered(content, one))
             await self._scripts.run(workspace, sandbox.id, plan_command(_UNPACK, where, archive), path)
-        return Unpacked(path, one.members - one.skipped, one.skipped, int(written.get("bytes", 0)))
+        return Unpacked(path, one.members - one.skipped, one.skipped, written.bytes)
 
 
 async def _filtered(source: AsyncIterator[bytes], one: TarFilter) -> AsyncIterator[bytes]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.files import Directory, FileEntry, Written
 from pandastack.errors import BadRequestError
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 
@@ -31,7 +31,7 @@ class Files:
         ):
             yield opened
 
-    async def write(self, workspace: str, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> dict[str, Any]:
+    async def write(self, workspace: str, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> Written:
         """Make or replace a file, and its parent directories."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             return await self._engine.write_file(sandbox.id, checked_path(path), content)
@@ -41,12 +41,12 @@ class Files:
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._engine.delete_file(sandbox.id, checked_path(path))
 
-    async def directory(self, workspace: str, sandbox_id: str, path: str) -> dict[str, Any]:
+    async def directory(self, workspace: str, sandbox_id: str, path: str) -> Directory:
         """The entries of a directory."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             return await self._engine.directory(sandbox.id, checked_path(path))
 
-    async def stat(self, workspace: str, sandbox_id: str, path: str) -> dict[str, Any]:
+    async def stat(self, workspace: str, sandbox_id: str, path: str) -> FileEntry:
         """One entry."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             return await self._engine.stat(sandbox.id, checked_path(path))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from typing import Any
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.files import FileEntry, Written
 from pandastack.errors import BadRequestError
 from pandastack.services.files.files import checked_path
 from pandastack.services.files.scripts import ELSEWHERE, EXISTS, MISSING, Scripts, plan_command, temporary_path
@@ -34,19 +34,19 @@ class FileOperations:
         self._engine = engine
         self._scripts = scripts
 
-    async def mkdir(self, workspace: str, sandbox_id: str, path: str, mode: str | None) -> dict[str, Any]:
+    async def mkdir(self, workspace: str, sandbox_id: str, path: str, mode: str | None) -> FileEntry:
         """Make a directory and its parents; one that exists is fine. Returns its entry."""
         self._sandboxes.get(workspace, sandbox_id)
         arguments = (checked_path(path), checked_mode(mode) if mode else "")
         return await self._change(workspace, sandbox_id, path, _MKDIR, *arguments)
 
-    async def chmod(self, workspace: str, sandbox_id: str, path: str, mode: str, recursive: bool) -> dict[str, Any]:
+    async def chmod(self, workspace: str, sandbox_id: str, path: str, mode: str, recursive: bool) -> FileEntry:
         """Change a file's mode (octal digits). Returns its entry."""
         self._sandboxes.get(workspace, sandbox_id)
         arguments = (checked_path(path), checked_mode(mode), "-R" if recursive else "")
         return await self._change(workspace, sandbox_id, path, _CHMOD, *arguments)
 
-    async def move(self, workspace: str, sandbox_id: str, source: str, target: str, overwrite: bool) -> dict[str, Any]:
+    async def move(self, workspace: str, sandbox_id: str, source: str, target: str, overwrite: bool) -> FileEntry:
         """Give a file or directory another name, and make the parents of that. Returns the entry of ``target``.
 
         Raises :class:`ConflictError` when something exists there and ``overwrite`` is false.
@@ -57,7 +57,7 @@ class FileOperations:
 
     async def append(
         self, workspace: str, sandbox_id: str, path: str, offset: int, content: AsyncIterator[bytes]
-    ) -> dict[str, Any]:
+    ) -> Written:
         """Add a piece to a file of ``offset`` bytes; at 0 the file is made anew. Returns the piece's path and bytes.
 
         Raises :class:`ConflictError` when the file has another length, so no piece is lost or added twice.
@@ -68,9 +68,9 @@ class FileOperations:
             written = await self._engine.write_file(sandbox.id, piece, content)
             command = plan_command(_APPEND, piece, where, str(offset))
             await self._scripts.run(workspace, sandbox.id, command, path)
-        return {"path": path, "bytes": int(written.get("bytes", 0))}
+        return Written(path, written.bytes)
 
-    async def _change(self, workspace: str, sandbox_id: str, path: str, script: str, *arguments: str) -> dict[str, Any]:
+    async def _change(self, workspace: str, sandbox_id: str, path: str, script: str, *arguments: str) -> FileEntry:
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._scripts.run(workspace, sandbox.id, plan_command(script, *arguments), arguments[0])
             return await self._engine.stat(sandbox.id, path)

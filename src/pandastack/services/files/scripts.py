@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from pandastack.cluster import EngineClient
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
+from pandastack.contract.processes import ExecSpec
+from pandastack.contract.records import STDOUT, ExecFailed, ExecResult, Output, Record
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError, ServerError, StorageFullError
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
@@ -43,10 +44,10 @@ class Scripts:
 
         ``path`` is named in errors; :func:`output_of` says which those are.
         """
-        request = {"cmd": command, "timeout_seconds": self._settings.max_tree_seconds}
+        spec = ExecSpec(cmd=command, timeout_seconds=self._settings.max_tree_seconds)
         async with (
             self._sandboxes.use(workspace, sandbox_id) as sandbox,
-            self._engine.exec(sandbox.id, request) as records,
+            self._engine.exec(sandbox.id, spec) as records,
         ):
             yield output_of(records, path, fine)
 
@@ -71,19 +72,19 @@ async def output_of(records: AsyncIterator[Record], path: str, fine: tuple[int, 
     """The standard output of a script. Raises for an exit code that is not ``fine``, with the last line of stderr."""
     complaints = bytearray()
     async for record in records:
+        if isinstance(record, ExecFailed):
+            raise ServerError(record.failure.error)
         if isinstance(record, ExecResult):
             _check(record, bytes(complaints), path, fine)
         elif isinstance(record, Output) and record.kind == STDOUT:
             yield record.data
-        elif isinstance(record, Output) and record.kind == STDERR:
+        elif isinstance(record, Output):
             complaints += record.data[: _MOST_COMPLAINTS - len(complaints)]
 
 
 def _check(result: ExecResult, complaints: bytes, path: str, fine: tuple[int, ...]) -> None:
     if result.timed_out:
         raise ServerError(f"{path}: it took too long and was killed")
-    if result.error:
-        raise ServerError(result.error)
     if result.exit_code in fine:
         return
     if result.exit_code == MISSING:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.processes import ExecSpec
 from pandastack.errors import GuestError
 from pandastack.in_guest import watch_program
 from pandastack.services.files.files import checked_path
@@ -47,7 +48,7 @@ class Watches:
         command = f"export LC_ALL=C.UTF-8; set -- {where}\n{self._script}"
         async with (
             self._sandboxes.use(workspace, sandbox_id) as sandbox,
-            self._engine.exec(sandbox.id, {"cmd": command}) as records,
+            self._engine.exec(sandbox.id, ExecSpec(cmd=command)) as records,
         ):
             changes = _changes(output_of(records, path, (0,)))
             first = await anext(changes, None)  # what is wrong from the start is an ordinary error

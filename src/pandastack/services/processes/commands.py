@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pandastack.cluster import EngineClient
-from pandastack.cluster.exec_records import STDERR, STDOUT, ExecResult, Output, Record
-from pandastack.errors import CommandTimeoutError, PandastackError, ServerError, from_body
+from pandastack.contract.processes import ExecSpec
+from pandastack.contract.records import STDERR, STDOUT, Ended, ExecFailed, ExecResult, Output, Record
+from pandastack.errors import CommandTimeoutError, PandastackError, ServerError
 from pandastack.services.processes.output import OutputHead
 from pandastack.services.processes.quota import StreamQuota
 from pandastack.services.processes.spec import Command, planned_command
@@ -52,22 +52,23 @@ class Commands:
         Raises :class:`CommandTimeoutError` with the output until then in ``detail``.
         """
         heads = {kind: OutputHead(self._settings.max_output_bytes) for kind in (STDOUT, STDERR)}
-        result = None
+        end: Ended | None = None
         async with self.stream(workspace, sandbox_id, replace(command, leave=True), spool=True) as records:
             async for record in records:
-                if isinstance(record, ExecResult):
-                    result = record
-                elif isinstance(record, Output) and record.kind in heads:
+                if isinstance(record, Ended):
+                    end = record
+                elif isinstance(record, Output):
                     heads[record.kind].add(record.data)
         stdout, stderr = heads[STDOUT], heads[STDERR]
-        if result is None:
+        if end is None:
             raise ServerError("the command's outcome is unknown")
-        if failure := failure_of(result, command):
+        if failure := failure_of(end, command):
             failure.detail = {"stdout": stdout.text(), "stderr": stderr.text()}
             raise failure
+        assert isinstance(end, ExecResult)  # or it were a failure
         totals = {"stdout": stdout, "stderr": stderr}
         truncated = {name: stream.total for name, stream in totals.items() if stream.dropped}
-        return Outcome(stdout.text(), stderr.text(), result.exit_code, result.duration_us, truncated)
+        return Outcome(stdout.text(), stderr.text(), end.exit_code, end.duration_us, truncated)
 
     @asynccontextmanager
     async def stream(
@@ -79,31 +80,31 @@ class Commands:
         """
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             self._activity.ran(sandbox.id, command.cmd)
-            request: dict[str, Any] = {
-                "cmd": command.cmd,
-                "id": command.id,
-                "keep_bytes": self._settings.kept_output_bytes,
-                "spool": spool,
-                "leave": command.leave,
-            }
-            if command.timeout_seconds:
-                request["timeout_seconds"] = command.timeout_seconds
-            if command.stdin is not None:
-                request["stdin"] = command.stdin
+            spec = ExecSpec(
+                cmd=command.cmd,
+                id=command.id,
+                timeout_seconds=command.timeout_seconds,
+                keep_bytes=self._settings.kept_output_bytes,
+                spool=spool,
+                stdin=command.stdin,
+                leave=command.leave,
+            )
             try:
                 with self._streams.hold(sandbox.id):
-                    async with self._engine.exec(sandbox.id, request) as records:
+                    async with self._engine.exec(sandbox.id, spec) as records:
                         yield records
             finally:
                 self._activity.done(sandbox.id)
 
 
-def failure_of(result: ExecResult, command: Command) -> PandastackError | None:
-    """The error that a result stands for, if it does not stand for an exit code."""
-    if result.timed_out:
+def failure_of(end: Ended, command: Command) -> PandastackError | None:
+    """The error that an end stands for, if it does not stand for an exit code."""
+    if isinstance(end, ExecFailed):
+        return end.failure.exception()
+    if end.timed_out:
         limit = command.timeout_seconds
         return CommandTimeoutError("command timeout" + (f" after {_seconds(limit)}" if limit else ""))
-    return from_body(0, {"error": result.error, "code": result.code}) if result.error else None
+    return None
 
 
 def _seconds(value: float) -> str:

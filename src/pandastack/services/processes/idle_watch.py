@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.processes import ProcessRecord
 from pandastack.errors import PandastackError
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.bus import Bus, SandboxChanged
@@ -25,7 +24,7 @@ class ProcessFound:
     """A process runs in a sandbox that a previous server, or a previous machine of the sandbox, has left."""
 
     sandbox: SandboxRecord
-    process: Mapping[str, Any]
+    process: ProcessRecord
 
 
 class IdleWatch:
@@ -61,16 +60,16 @@ class IdleWatch:
     async def _find(self, sandbox_id: str) -> None:
         try:
             with self._activity.hold(sandbox_id):
-                found = (await self._engine.processes(sandbox_id))["processes"]
+                found = (await self._engine.processes(sandbox_id)).processes
         except PandastackError as error:
             log.warning("processes are not known", sandbox_id=sandbox_id, cause=repr(error))
             return
         sandbox = self._registry.find(sandbox_id)
         if sandbox is None:
             return
-        for each in (process for process in found if process["running"]):
-            if not each["background"]:
-                self.watch(sandbox_id, each["id"])
+        for each in (process for process in found if process.running):
+            if not each.background:
+                self.watch(sandbox_id, each.id)
             self._bus.publish(ProcessFound(sandbox, each))
 
     async def _hold(self, sandbox_id: str, process: str) -> None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from pandastack.cluster.exec_records import Record
+from pandastack.contract.processes import ProcessSpec
+from pandastack.contract.records import Record
 from pandastack.errors import BadRequestError, PandastackError
 from pandastack.services.processes.processes import Processes
-from pandastack.services.processes.spec import NewProcess
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class LanguageServers:
     async def session(self, workspace: str, sandbox_id: str, language: str) -> AsyncIterator[Session]:
         """A server of its own while the block runs."""
         server = server_for(language)
-        process = NewProcess(f"exec {server.command}", str(uuid.uuid4()), stdin=True, background=True)
+        process = ProcessSpec(cmd=f"exec {server.command}", id=str(uuid.uuid4()), stdin_open=True, background=True)
         await self._processes.start(workspace, sandbox_id, process)
         session = Session(server, workspace, sandbox_id, process.id)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from pandastack.cluster.exec_records import STDERR, STDOUT, Output
+from pandastack.contract.records import STDERR, STDOUT, Output
 
 
 class OutputHead:
@@ -43,8 +43,7 @@ class OutputText:
 
     def feed(self, output: Output) -> str:
         """The text that this piece completes; may be empty."""
-        decoder = self._decoders.get(output.kind)
-        return decoder.decode(output.data) if decoder else ""
+        return self._decoders[output.kind].decode(output.data)
 
     def unfinished(self, kind: int) -> int:
         """Bytes of a character that is still to be completed."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
 
 from pandastack.cluster import EngineClient
-from pandastack.cluster.exec_records import Record
+from pandastack.contract.processes import Extent, ProcessList, ProcessRecord, ProcessSpec
+from pandastack.contract.records import Record
 from pandastack.errors import QuotaError
 from pandastack.services.processes.idle_watch import IdleWatch
 from pandastack.services.processes.quota import StreamQuota
-from pandastack.services.processes.spec import NewProcess, checked_signal, checked_size, planned_process
+from pandastack.services.processes.spec import checked_signal, checked_size, planned_process
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
@@ -44,43 +46,27 @@ class Processes:
         self._idle_watch = idle_watch
         self._settings = settings
 
-    def plan(self, body: Mapping[str, Any]) -> NewProcess:
+    def plan(self, body: Mapping[str, Any]) -> ProcessSpec:
         """Check what a caller sent. Raises :class:`BadRequestError` with the field's name."""
         return planned_process(body, self._settings)
 
-    async def start(self, workspace: str, sandbox_id: str, new: NewProcess) -> dict[str, Any]:
+    async def start(self, workspace: str, sandbox_id: str, spec: ProcessSpec) -> ProcessRecord:
         """Start it and return its record; raises :class:`QuotaError` when the sandbox has too many."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._admit(sandbox.id)
-            self._activity.ran(sandbox.id, new.cmd)
+            self._activity.ran(sandbox.id, spec.cmd)
+            retained = replace(spec, spool=True, keep_bytes=self._settings.kept_output_bytes)
             try:
-                record = await self._engine.start_process(sandbox.id, self._order(new))
+                record = await self._engine.start_process(sandbox.id, retained)
             finally:
                 self._activity.done(sandbox.id)  # what it does later is not this command's
-            if not new.background:
-                self._idle_watch.watch(sandbox.id, new.id)
+            if not spec.background:
+                self._idle_watch.watch(sandbox.id, spec.id)
             return record
 
-    def _order(self, new: NewProcess) -> dict[str, Any]:
-        order: dict[str, Any] = {
-            "cmd": new.cmd,
-            "id": new.id,
-            "timeout_seconds": new.timeout_seconds,
-            "cwd": new.cwd,
-            "user": new.user,
-            "env": dict(new.env),
-            "stdin_open": new.stdin,
-            "background": new.background,
-            "spool": True,
-            "keep_bytes": self._settings.kept_output_bytes,
-        }
-        if new.terminal is not None:
-            order["terminal"] = {"rows": new.terminal[0], "cols": new.terminal[1]}
-        return order
-
     async def _admit(self, sandbox_id: str) -> None:
-        found = (await self._engine.processes(sandbox_id))["processes"]
-        running = sum(bool(each.get("running")) for each in found)
+        found = (await self._engine.processes(sandbox_id)).processes
+        running = sum(each.running for each in found)
         if running >= self._settings.max_processes:
             raise QuotaError(
                 f"sandbox {sandbox_id} already runs {running} processes",
@@ -93,12 +79,12 @@ class Processes:
         if record.status not in ((Status.RUNNING,) if running else (Status.RUNNING, Status.HIBERNATED)):
             raise await self._registry.refusal(record)
 
-    async def list(self, workspace: str, sandbox_id: str) -> dict[str, Any]:
-        """``processes``, oldest first, and ``retention``."""
+    async def list(self, workspace: str, sandbox_id: str) -> ProcessList:
+        """All records, oldest first, and how many the guest retains."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             return await self._engine.processes(sandbox.id)
 
-    async def get(self, workspace: str, sandbox_id: str, process: str) -> dict[str, Any]:
+    async def get(self, workspace: str, sandbox_id: str, process: str) -> ProcessRecord:
         """One record, by id or pid."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             return await self._engine.process(sandbox.id, process)
@@ -118,13 +104,13 @@ class Processes:
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             if (stdout or 0) < 0 or (stderr or 0) < 0:
                 record = await self._engine.process(sandbox.id, process)
-                stdout, stderr = _from_end(record, "stdout", stdout), _from_end(record, "stderr", stderr)
+                stdout, stderr = _from_end(record.stdout, stdout), _from_end(record.stderr, stderr)
             with self._streams.hold(sandbox.id):
                 view = self._engine.attach(sandbox.id, process, stdout=stdout, stderr=stderr, follow=follow)
                 async with view as records:
                     yield records
 
-    async def wait(self, workspace: str, sandbox_id: str, process: str, seconds: float) -> dict[str, Any]:
+    async def wait(self, workspace: str, sandbox_id: str, process: str, seconds: float) -> ProcessRecord:
         """The record when the process has ended, or as it is after ``seconds``."""
         with anyio.move_on_after(seconds):
             async with self.view(workspace, sandbox_id, process) as records:
@@ -151,10 +137,10 @@ class Processes:
         await self.check(workspace, sandbox_id)
         size = checked_size(rows, cols)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            await self._engine.resize(sandbox.id, process, *size)
+            await self._engine.resize(sandbox.id, process, size)
 
 
-def _from_end(record: Mapping[str, Any], name: str, offset: int | None) -> int | None:
+def _from_end(kept: Extent, offset: int | None) -> int | None:
     if offset is None or offset >= 0:
         return offset
-    return max(int(record[name]["base"]), int(record[name]["end"]) + offset)
+    return max(kept.base, kept.end + offset)

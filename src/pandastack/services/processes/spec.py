@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pandastack.contract.processes import ProcessSpec, TerminalSize
 from pandastack.errors import BadRequestError
 from pandastack.services.settings import Settings
 
@@ -19,7 +20,7 @@ _MAX_ENV_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A line for the guest's shell. ``timeout_seconds`` None: no limit; ``stdin`` None: nothing, else base64."""
+    """A line for the guest's shell. ``timeout_seconds`` None: no limit; ``stdin`` None: nothing."""
 
     cmd: str
     timeout_seconds: float | None = None
@@ -27,22 +28,7 @@ class Command:
     """Names the guest's record of it."""
     leave: bool = False
     """Whether it keeps running when its client disconnects."""
-    stdin: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NewProcess:
-    """What to start. ``terminal`` is rows and columns; ``background`` does not keep its sandbox from being idle."""
-
-    cmd: str
-    id: str
-    timeout_seconds: float | None = None
-    cwd: str | None = None
-    user: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    stdin: bool = False
-    background: bool = False
-    terminal: tuple[int, int] | None = None
+    stdin: bytes | None = None
 
 
 def planned_command(cmd: str, timeout_seconds: float | None, process_id: str | None, settings: Settings) -> Command:
@@ -58,7 +44,7 @@ def planned_command(cmd: str, timeout_seconds: float | None, process_id: str | N
     return command if process_id is None else replace(command, id=checked_id(process_id))
 
 
-def planned_process(body: Mapping[str, Any], settings: Settings) -> NewProcess:
+def planned_process(body: Mapping[str, Any], settings: Settings) -> ProcessSpec:
     """Check what a caller sent; raises :class:`BadRequestError` with the field's name."""
     cmd = body.get("cmd") or ""
     if not cmd:
@@ -69,14 +55,14 @@ def planned_process(body: Mapping[str, Any], settings: Settings) -> NewProcess:
     if (cwd := body.get("cwd")) and not cwd.startswith("/"):
         raise BadRequestError("cwd: must be absolute", field="cwd")
     given = body.get("id")
-    return NewProcess(
+    return ProcessSpec(
         cmd=cmd,
         id=checked_id(given) if given is not None else str(uuid.uuid4()),
         timeout_seconds=_checked_timeout(body.get("timeout_seconds"), settings),
         cwd=cwd or None,
         user=body.get("user") or None,
         env=_checked_env(body.get("env") or {}),
-        stdin=bool(body.get("stdin")),
+        stdin_open=bool(body.get("stdin")),
         background=bool(body.get("background")),
         terminal=checked_size(body.get("rows") or 24, body.get("cols") or 80) if body.get("pty") else None,
     )
@@ -100,11 +86,11 @@ def checked_signal(signal: int | str) -> int:
     return int(number)
 
 
-def checked_size(rows: int, cols: int) -> tuple[int, int]:
-    """Rows and columns of a terminal."""
+def checked_size(rows: int, cols: int) -> TerminalSize:
+    """The size of a terminal."""
     if not (1 <= rows <= 65535 and 1 <= cols <= 65535):
         raise BadRequestError("rows and cols: must be between 1 and 65535", field="rows")
-    return rows, cols
+    return TerminalSize(rows, cols)
 
 
 def _checked_timeout(seconds: float | None, settings: Settings) -> float | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
-from pandastack.cluster.exec_records import Record
+from pandastack.contract.processes import ProcessRecord, ProcessSpec, TerminalSize
+from pandastack.contract.records import Record
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError
 from pandastack.services.processes.idle_watch import ProcessFound
 from pandastack.services.processes.processes import Processes
-from pandastack.services.processes.spec import NewProcess, checked_id, checked_size
+from pandastack.services.processes.spec import checked_id, checked_size
 from pandastack.services.records.bus import Bus
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord
@@ -72,7 +72,7 @@ class Terminals:
 
         ``scrollback`` bytes from before, or all from ``offset`` on, come first when it is there already.
         """
-        size = size and checked_size(*size)
+        wanted_size = checked_size(*size) if size else None
         if scrollback is not None and not 0 <= scrollback <= self._settings.max_scrollback_bytes:
             most = self._settings.max_scrollback_bytes
             raise BadRequestError(f"scrollback: must be between 0 and {most}", field="scrollback")
@@ -80,14 +80,15 @@ class Terminals:
         name = wanted if wanted is not None and number else checked_id(wanted) if wanted else str(uuid.uuid4())
         if wanted is not None:
             try:
-                return await self._existing(workspace, sandbox_id, name, size, scrollback, offset)
+                return await self._existing(workspace, sandbox_id, name, wanted_size, scrollback, offset)
             except NotFoundError:
                 await self._processes.check(workspace, sandbox_id)
                 if number:
                     raise
         env = {"TERM": "xterm-256color"}
-        new = NewProcess(cmd or _LOGIN_SHELL, name, env=env, background=True, terminal=size or (24, 80))
-        await self._processes.start(workspace, sandbox_id, new)
+        terminal = wanted_size or TerminalSize(24, 80)
+        spec = ProcessSpec(cmd=cmd or _LOGIN_SHELL, id=name, env=env, background=True, terminal=terminal)
+        await self._processes.start(workspace, sandbox_id, spec)
         return TerminalView(workspace, sandbox_id, name, 0)
 
     async def _existing(
@@ -95,18 +96,18 @@ class Terminals:
         workspace: str,
         sandbox_id: str,
         name: str,
-        size: tuple[int, int] | None,
+        size: TerminalSize | None,
         scrollback: int | None,
         offset: int | None,
     ) -> TerminalView:
         record = await self._processes.get(workspace, sandbox_id, name)
-        if not record["pty"]:
+        if not record.pty:
             raise BadRequestError(f"process {name} has no terminal", field="id")
-        base, end = int(record["stdout"]["base"]), int(record["stdout"]["end"])
+        base, end = record.stdout.base, record.stdout.end
         start = end - (_DEFAULT_SCROLLBACK if scrollback is None else scrollback) if offset is None else offset
-        if size is not None and record["running"]:
-            await self._processes.resize(workspace, sandbox_id, record["id"], *size)
-        return TerminalView(workspace, sandbox_id, record["id"], min(max(base, start), end))
+        if size is not None and record.running:
+            await self._processes.resize(workspace, sandbox_id, record.id, size.rows, size.columns)
+        return TerminalView(workspace, sandbox_id, record.id, min(max(base, start), end))
 
     @asynccontextmanager
     async def viewer(self, place: TerminalView) -> AsyncIterator[AsyncIterator[Record]]:
@@ -143,9 +144,9 @@ class Terminals:
             async for event in events:
                 self._adopt(event.sandbox, event.process)
 
-    def _adopt(self, sandbox: SandboxRecord, process: Mapping[str, Any]) -> None:
-        if process["pty"] and process["cmd"] == _LOGIN_SHELL:
-            place = TerminalView(sandbox.workspace, sandbox.id, str(process["id"]), 0)
+    def _adopt(self, sandbox: SandboxRecord, process: ProcessRecord) -> None:
+        if process.pty and process.cmd == _LOGIN_SHELL:
+            place = TerminalView(sandbox.workspace, sandbox.id, process.id, 0)
             terminal = self._watched.setdefault((place.sandbox_id, place.id), _Terminal())
             self._tasks.start_soon(self._linger, place, terminal)
 
@@ -163,7 +164,7 @@ class Terminals:
             where = place.workspace, place.sandbox_id, place.id
             for _ in range(_HANGUPS):
                 await self._processes.signal(*where, _HANGUP)
-                if not (await self._processes.wait(*where, _HANGUP_SECONDS))["running"]:
+                if not (await self._processes.wait(*where, _HANGUP_SECONDS)).running:
                     return
         except PandastackError as error:
             log.debug("a terminal is gone already", sandbox_id=place.sandbox_id, cause=repr(error))

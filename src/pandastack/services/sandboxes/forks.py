@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 
 from pandastack.cluster import EngineClient
-from pandastack.errors import BadRequestError, NotFoundError, PandastackError, ServerError, from_body
+from pandastack.contract.sandboxes import Captured, ForkAnswer, NotStarted, SandboxSpec, Started
+from pandastack.errors import BadRequestError, NotFoundError, PandastackError, ServerError
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.events import NewEvent
 from pandastack.services.records.registry import Change, Registry
@@ -104,13 +105,13 @@ class Forks:
             at = time.time()
             try:
                 with anyio.CancelScope(shield=True):  # undone when it is done: no child may begin after its undoing
-                    answer = await self._engine.fork(parent.id, [child.id for child in children])
+                    answer = await self._engine.fork(parent.id, [SandboxSpec(child.id) for child in children])
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 starts, errors = self._starts(children, answer)
                 if not starts:
                     raise ServerError("none of the forks could be started") from next(iter(errors.values()))
                 await self._undo([children[index] for index in errors], ServerError("the fork failed"))
-                log = _staged(fork_id, len(children), answer), _concluded(fork_id, completed, starts, errors)
+                log = _staged(fork_id, len(children), answer.captured), _concluded(fork_id, completed, starts, errors)
                 await self._registry.apply(
                     Change(parent.id, new_events=log[0]), *starts, Change(parent.id, new_events=log[1])
                 )
@@ -122,10 +123,10 @@ class Forks:
             return Forked(fork_id, parent, at, [self._registry.get(each.sandbox_id) for each in starts], errors)
 
     def _starts(
-        self, children: Sequence[SandboxRecord], answer: Mapping[str, Any]
+        self, children: Sequence[SandboxRecord], answer: ForkAnswer
     ) -> tuple[list[Change], dict[int, PandastackError]]:
         """What changes for those that were made, and by index why others were not."""
-        machines = {machine["id"]: machine for machine in answer["children"]}
+        machines = {machine.id: machine for machine in answer.children}
         starts: list[Change] = []
         errors: dict[int, PandastackError] = {}
         for index, child in enumerate(children):
@@ -178,16 +179,16 @@ def _checked(count: int) -> int:
     return count
 
 
-def _made(machine: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _made(machine: Started | NotStarted | None) -> Started:
     if machine is None:
         raise ServerError("the engine did not report on this fork")
-    if "error" in machine:
-        raise from_body(int(machine.get("status") or 500), machine)
+    if isinstance(machine, NotStarted):
+        raise machine.failure.exception()
     return machine
 
 
-def _staged(fork_id: str, count: int, answer: Mapping[str, Any]) -> list[NewEvent]:
-    cost = {key: answer[key] for key in ("pause_ms", "dirty_bytes") if key in answer}
+def _staged(fork_id: str, count: int, captured: Captured) -> list[NewEvent]:
+    cost = {"pause_ms": captured.pause_ms, "dirty_bytes": captured.dirty_bytes}
     return [NewEvent("fork.staged", {"fork_id": fork_id, "requested": count, **cost})]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 import anyio
 import structlog
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.sandboxes import Started
 from pandastack.errors import ConflictError, NotFoundError, PandastackError, UnavailableError
 from pandastack.services.captures.rewind import Rewinding
 from pandastack.services.captures.storage_budget import StorageBudget
@@ -168,7 +170,8 @@ class Lifecycle:
         cost = await self._storage_budget.retry_after_evicting(
             lambda: self._engine.hibernate(record.id), need_mb=record.memory_mb
         )
-        await self._registry.move(record, Status.HIBERNATED, NewEvent("sandbox.hibernated", {"cause": cause, **cost}))
+        payload = {"cause": cause, **asdict(cost)}
+        await self._registry.move(record, Status.HIBERNATED, NewEvent("sandbox.hibernated", payload))
         log.info("sandbox hibernated", sandbox_id=record.id, cause=cause)
 
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
@@ -196,5 +199,5 @@ class Lifecycle:
             ) from error
 
 
-def _boot(machine: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: machine[key] for key in ("boot_ms", "boot_mode", "phases") if key in machine}
+def _boot(machine: Started) -> dict[str, Any]:
+    return {"boot_ms": machine.boot_ms, "boot_mode": machine.boot_mode, "phases": machine.phases}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio
 import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.sandboxes import SandboxState
 from pandastack.errors import PandastackError
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.activity import Activity
@@ -66,7 +65,7 @@ class Recovery:
     async def compare(self) -> None:
         """Bring every record to the state of its machine; fail those whose machine is gone or dead."""
         expected = [record for record in self._registry.all() if self._can_be_compared(record)]
-        machines = {machine["id"]: machine.get("state") for machine in await self._engine.sandboxes()}
+        machines = {each.id: each.state for each in await self._engine.sandboxes()}
         for record in expected:
             if self._registry.find(record.id) is record and self._can_be_compared(record):
                 await self._correct(record, machines.get(record.id))
@@ -81,8 +80,8 @@ class Recovery:
                     if event is None and pause:
                         pause = 0.0  # connected: whatever happened before is in the engine's list
                         await self.compare()
-                    elif event is not None and event.get("type") == "vm.died":
-                        await self._died(str(event.get("sandbox_id")), event.get("payload") or {})
+                    elif event is not None:
+                        await self._died(event.sandbox_id, event.reason, pid=event.pid)
             except PandastackError as error:
                 log.warning("the engine's events are interrupted", cause=repr(error))
             pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
@@ -91,20 +90,19 @@ class Recovery:
     def _can_be_compared(self, record: SandboxRecord) -> bool:
         return record.status in _COMPARED and not self._lifecycle.is_in_transition(record.id)
 
-    async def _correct(self, record: SandboxRecord, state: str | None) -> None:
+    async def _correct(self, record: SandboxRecord, state: SandboxState | None) -> None:
         if state is None:
             reason = "its machine did not survive a restart of the host or the engine"
             await self._fail(record.id, NewEvent("recover.orphaned", {"reason": reason}), reason)
-        elif state == Status.FAILED:
-            await self._died(record.id, {"reason": "its machine died"})
-        elif state in LIVE and state != record.status:
+        elif state is SandboxState.FAILED:
+            await self._died(record.id, "its machine died")
+        elif (status := Status(state)) != record.status:
             # A failed one: it was being rewound when the control plane was killed.
-            event = NewEvent("recover.hibernated") if state == Status.HIBERNATED else None
-            await self._registry.move(record, Status(state), event, reason=None)
+            event = NewEvent("recover.hibernated") if status is Status.HIBERNATED else None
+            await self._registry.move(record, status, event, reason=None)
 
-    async def _died(self, sandbox_id: str, payload: dict[str, Any]) -> None:
-        reason = str(payload.get("reason") or "its machine died")
-        await self._fail(sandbox_id, NewEvent("vm.died", payload), reason)
+    async def _died(self, sandbox_id: str, reason: str, **facts: int) -> None:
+        await self._fail(sandbox_id, NewEvent("vm.died", {**facts, "reason": reason}), reason)
 
     async def _fail(self, sandbox_id: str, event: NewEvent, reason: str) -> None:
         """The sandbox's machine is gone. Its record stays, with the reason, until it is deleted or its TTL is over."""
@@ -124,6 +122,6 @@ class Recovery:
 
     async def _end_unknown_machines(self) -> None:
         for machine in await self._engine.sandboxes():
-            if self._registry.find(machine["id"]) is None:
-                log.warning("ending a machine that has no record", sandbox_id=machine["id"])
-                await self._engine.delete(machine["id"])
+            if self._registry.find(machine.id) is None:
+                log.warning("ending a machine that has no record", sandbox_id=machine.id)
+                await self._engine.delete(machine.id)

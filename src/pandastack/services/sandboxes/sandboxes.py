@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.references import SnapshotRef, StartFrom, TemplateRef
+from pandastack.contract.sandboxes import SandboxSpec, Started, Usage
 from pandastack.errors import (
     NotFoundError,
     PandastackError,
@@ -67,7 +68,7 @@ class Sandboxes:
         await self._registry.add(record)
         try:
             machine = await self._storage_budget.retry_after_evicting(
-                lambda: self._engine.create(record.id, record.template, record.from_snapshot)
+                lambda: self._engine.create(SandboxSpec(record.id), _start_from(record))
             )
             await self._registry.apply(running_change(self._registry.find(record.id), machine))
         except NotFoundError as error:
@@ -105,13 +106,12 @@ class Sandboxes:
             async with self._lifecycle.exclusive(record.id) as running:
                 yield running
 
-    async def usage(self, workspace: str, sandbox_id: str) -> dict[str, Any]:
-        """What the sandbox's machine uses on its host."""
+    async def usage(self, workspace: str, sandbox_id: str) -> Usage | None:
+        """What the sandbox's machine uses on its host, if it still has one."""
         record = self.get(workspace, sandbox_id)
         if record.status not in (Status.RUNNING, Status.PAUSED):
             raise await self._registry.refusal(record)
-        usage: dict[str, Any] = (await self._engine.sandbox(record.id)).get("usage") or {}
-        return usage
+        return (await self._engine.sandbox(record.id)).usage
 
     async def set_lifecycle(self, workspace: str, sandbox_id: str, patch: LifecyclePatch) -> SandboxRecord:
         """Change the idle limit, whether it applies and what it does, and when checkpoints are taken."""
@@ -142,19 +142,22 @@ class Sandboxes:
         return planned(workspace, wanted, self._settings, snapshot)
 
 
-def running_change(record: SandboxRecord | None, machine: Mapping[str, Any]) -> Change:
+def running_change(record: SandboxRecord | None, machine: Started) -> Change:
     """What changes when the engine has made the machine of a sandbox that was being created.
 
     Raises :class:`ServerError` when that has died since.
     """
     if record is None or record.reason is not None:
         raise ServerError("the sandbox's machine died as it started", detail={"reason": record and record.reason})
-    boot = {"boot_ms": machine["boot_ms"], "boot_mode": machine["boot_mode"]}
-    template = machine.get("template") or record.template
-    payload = {"template": template, **boot, "phases": machine.get("phases") or {}}
-    facts = {"template": template, "cpu": machine["cpu"], "memory_mb": machine["memory_mb"]}
+    boot = {"boot_ms": machine.boot_ms, "boot_mode": machine.boot_mode}
+    facts = {"template": machine.template, "cpu": machine.cpu, "memory_mb": machine.memory_mb}
+    payload = {"template": machine.template, **boot, "phases": machine.phases}
     running = NewEvent("sandbox.running", payload)
     return Change(record.id, {**facts, **boot}, (running,), (Status.CREATING, Status.RUNNING))
+
+
+def _start_from(record: SandboxRecord) -> StartFrom:
+    return TemplateRef(record.template) if record.from_snapshot is None else SnapshotRef(record.from_snapshot)
 
 
 def _unknown(record: SandboxRecord) -> PandastackError:

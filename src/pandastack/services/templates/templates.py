@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pandastack.cluster import EngineClient
+from pandastack.contract.templates import Template
 from pandastack.errors import NotFoundError
 
 
@@ -14,11 +13,11 @@ class Templates:
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
 
-    async def list(self) -> list[dict[str, Any]]:
+    async def list(self) -> tuple[Template, ...]:
         """Every template, as the engine describes it."""
         return await self._engine.templates()
 
-    async def get(self, name: str) -> dict[str, Any]:
+    async def get(self, name: str) -> Template:
         """One template by its name or an alias; raises :class:`NotFoundError`."""
         missing = NotFoundError(f"template not found: {name[:128]}", hint="GET /v1/templates lists the templates")
         if not name.strip("."):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any
 
 from pandastack.cluster import EngineClient
+from pandastack.contract.compare import Diff
+from pandastack.contract.references import Point, SandboxRef, SnapshotRef, TemplateRef
 from pandastack.errors import BadRequestError, NotFoundError
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.registry import Registry
@@ -16,14 +16,6 @@ from pandastack.store.sandboxes import SandboxRecord
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
 
 NOW, TEMPLATE = "now", "template"
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A state as the engine knows it; ``kind`` is ``sandbox``, ``snapshot`` or ``template``."""
-
-    kind: str
-    name: str
 
 
 class Diffs:
@@ -35,7 +27,7 @@ class Diffs:
         self._snapshots = snapshots
         self._sandboxes = sandboxes
 
-    async def diff(self, workspace: str, sandbox_id: str, since: str, until: str, patch: bool) -> dict[str, Any]:
+    async def diff(self, workspace: str, sandbox_id: str, since: str, until: str, patch: bool) -> Diff:
         """The engine's answer. Sandboxes that are looked at in their present state are woken, and count as used.
 
         Raises :class:`BadRequestError` and :class:`NotFoundError` before anything is done.
@@ -48,18 +40,18 @@ class Diffs:
         async with AsyncExitStack() as stack:
             for each in _sandboxes(before, after):
                 await stack.enter_async_context(self._sandboxes.use(workspace, each))
-            return await self._engine.diff({before.kind: before.name}, {after.kind: after.name}, patch)
+            return await self._engine.diff(before, after, patch)
 
     async def _point(self, sandbox: SandboxRecord, name: str, field: str) -> Point:
         if name == NOW:
-            return Point("sandbox", sandbox.id)
+            return SandboxRef(sandbox.id)
         if name == TEMPLATE:
-            return Point("template", sandbox.template)
+            return TemplateRef(sandbox.template)
         other = self._registry.find(name)
         if other is not None and other.workspace == sandbox.workspace:
-            return Point("sandbox", other.id)
+            return SandboxRef(other.id)
         try:
-            return Point("snapshot", (await self._snapshots.get(sandbox.workspace, name, SNAPSHOT, CHECKPOINT)).id)
+            return SnapshotRef((await self._snapshots.get(sandbox.workspace, name, SNAPSHOT, CHECKPOINT)).id)
         except NotFoundError as error:
             raise NotFoundError(
                 f"{field}: no checkpoint, snapshot or sandbox has the id {name[:64]!r}",
@@ -69,4 +61,4 @@ class Diffs:
 
 
 def _sandboxes(*points: Point) -> Iterable[str]:
-    return sorted(point.name for point in points if point.kind == "sandbox")
+    return sorted(point.id for point in points if isinstance(point, SandboxRef))
