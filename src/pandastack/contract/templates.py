@@ -23,8 +23,10 @@ class Manifest:
     kernel_version: str
     kernel_sha256: str
     quiet: bool
+    """Whether the guest's end of the channel stood at a frame boundary."""
     built_at: str
     parent: str
+    """The snapshot that the captured machine was restored from; empty for a template's."""
 
 
 @dataclass(frozen=True, slots=True)

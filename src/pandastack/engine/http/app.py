@@ -5,8 +5,6 @@ A thin translation between the messages of :mod:`pandastack.contract` and what t
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,7 +14,6 @@ from starlette.routing import Route
 
 from pandastack.contract.codec import encode
 from pandastack.contract.health import Health
-from pandastack.contract.templates import Manifest, Template
 from pandastack.engine.engine import Engine
 from pandastack.engine.http.compare import compare
 from pandastack.engine.http.exec import execute
@@ -25,9 +22,9 @@ from pandastack.engine.http.messages import answer
 from pandastack.engine.http.processes import process_routes
 from pandastack.engine.http.sandboxes import sandbox_routes
 from pandastack.engine.http.streaming import KeepAlive, Write, WrittenResponse
+from pandastack.engine.http.templates import template_routes
 from pandastack.engine.http.tunnel import connect_routes
 from pandastack.engine.http.version import VersionMiddleware
-from pandastack.engine.origins.origin import Origin
 from pandastack.errors import CapacityError, PandastackError, to_body
 
 EVENT_KEEP_ALIVE = 15.0
@@ -39,10 +36,9 @@ def create_engine_app(engine: Engine) -> Starlette:
     app = Starlette(
         routes=[
             Route("/health", health),
-            Route("/templates", list_templates),
-            Route("/templates/{name}", get_template),
             Route("/events", follow_events),
             Route("/diff", compare, methods=["POST"]),
+            *template_routes(),
             *sandbox_routes(),
             Route(f"{sandbox}/exec", execute, methods=["POST"]),
             *process_routes(sandbox),
@@ -85,18 +81,6 @@ async def health(request: Request) -> Response:
             sandboxes=sum(each.state == "running" for each in engine.registry.list()),
         )
     )
-
-
-def _template(origin: Origin) -> Template:
-    return Template(**asdict(origin.template), manifest=Manifest(**asdict(origin.snapshot.manifest)))
-
-
-async def list_templates(request: Request) -> Response:
-    return answer(tuple(_template(each) for each in _engine(request).templates.list()))
-
-
-async def get_template(request: Request) -> Response:
-    return answer(_template(_engine(request).templates.get(request.path_params["name"])))
 
 
 async def follow_events(request: Request) -> Response:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pandastack.contract.version import HEADER, VERSION, check_version
 from pandastack.errors import PandastackError, to_body
+
+_HEADER = HEADER.encode()
 
 
 class VersionMiddleware:
@@ -23,11 +24,12 @@ class VersionMiddleware:
 
         async def send_with_version(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = VERSION
+                message["headers"] = [*message["headers"], (_HEADER, VERSION.encode())]
             await send(message)
 
         try:
-            check_version(engine=VERSION, control_plane=Headers(scope=scope).get(HEADER))
+            theirs = dict(scope["headers"]).get(_HEADER)
+            check_version(engine=VERSION, control_plane=None if theirs is None else theirs.decode("latin-1"))
         except PandastackError as error:
             await JSONResponse(to_body(error), error.status_code)(scope, receive, send_with_version)
         else:
