@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,10 +17,11 @@ from pandastack.contract.events import MachineDied
 from pandastack.contract.failures import Failure
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDERR, STDOUT, ExecFailed, Output, Record
-from pandastack.errors import ServerError
+from pandastack.errors import NotFoundError, ServerError
 from pandastack.services.files.search import MOST_FOUND
+from pandastack.services.processes.spec import Command
 from tests.cluster.scripted_engine import Records, result
-from tests.support.api import SETTINGS, Api
+from tests.support.api import SETTINGS, Api, refusal
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +101,45 @@ async def test_output_over_the_limit_is_cut_and_says_so(api: Api) -> None:
         "x" * SETTINGS.max_output_bytes + f"\n[pandastack: output truncated, {dropped} of {size} bytes dropped]\n"
     )
     assert (body["stderr"], body["exit_code"], body["truncated"]) == ("fine", 0, {"stdout": size})
+
+
+@pytest.mark.parametrize("data", [b"\0" * 3000, b"\xff" * 3000, '"\\\n\u2028é😀'.encode() * 300])
+async def test_output_that_is_longer_as_json_fits_a_limit_too(api: Api, data: bytes) -> None:
+    api.engine.exec_records = script(Output(STDOUT, data), result(0))
+    response = await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x"})
+    assert len(response.content) == int(response.headers["content-length"]) < 2 * SETTINGS.max_output_bytes + 400
+    kept = response.json()["stdout"].partition("\n[pandastack")[0]
+    assert len(kept) > 300 and data.decode(errors="replace").startswith(kept)
+
+
+async def test_output_that_nobody_fetches_is_bounded_and_then_commands_are_refused(api: Api) -> None:
+    path = await api.sandbox()
+    sandbox_id = path.rpartition("/")[2]
+    plane = api.app.state.plane
+    with closing(plane.output_budget.lease(sandbox_id)) as lease:
+        assert lease.take(SETTINGS.max_sandbox_buffer_bytes)
+        for route, body in (("/exec", {"cmd": "x"}), ("/repl", {"code": "1"})):
+            answer = refusal(await api.http.post(path + route, json=body), 429)
+            assert answer["code"] == "quota_exceeded" and "PANDASTACK_MAX_BUFFER_BYTES" in answer["hint"]
+        assert not api.engine.exec_begun.is_set()
+        other = await api.http.post(await api.sandbox() + "/exec", json={"cmd": "x"})
+        assert other.status_code == 200
+    assert (await api.http.post(path + "/exec", json={"cmd": "x"})).json()["stdout"] == "hello\n"
+    with pytest.raises(NotFoundError):
+        await plane.commands.run("another", sandbox_id, Command("x"))
+
+
+async def test_whatever_becomes_of_an_answer_its_output_counts_no_longer(api: Api) -> None:
+    path, plane = await api.sandbox(), api.app.state.plane
+    for records in (script(result(0)), script(result(1, timed_out=True)), script(Output(STDOUT, b"x" * 5000))):
+        api.engine.exec_records = records
+        await api.http.post(path + "/exec", json={"cmd": "x"})
+    api.engine.exec_silent = True
+    with anyio.move_on_after(0.2):
+        await api.http.post(path + "/exec", json={"cmd": "x"})
+    for each in (SETTINGS.max_sandbox_buffer_bytes, 0):
+        with closing(plane.output_budget.lease(path.rpartition("/")[2])) as lease:
+            assert lease.take(each)
 
 
 @pytest.mark.parametrize("route", ["/exec", "/exec/stream"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandastack.errors import BadRequestError, GuestError, NotFoundError, PandastackError, QuotaError, ServerError
+from pandastack.in_guest.code.cells import Cell
 from pandastack.services.code import guest_answers
+from pandastack.services.output_budget import Lease, OutputBudget
+from pandastack.services.settings import Settings
 
 GOOD = {
     "stdout": "out",
@@ -38,10 +42,71 @@ async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def test_lines_however_they_are_cut() -> None:
-    assert [each async for each in guest_answers.lines(pieces(b"a", b"b\nc", b"", b"d\n\ne"))] == [b"ab", b"cd", b""]
+@pytest.fixture
+def lease() -> Lease:
+    return OutputBudget(Settings()).lease("sandbox")
+
+
+async def test_lines_however_they_are_cut(lease: Lease) -> None:
+    cut = pieces(b"a", b"b\nc", b"", b"d\n\ne")
+    assert [each async for each in guest_answers.lines(cut, lease)] == [b"ab", b"cd", b""]
     with pytest.raises(GuestError, match="too long"):
-        assert [each async for each in guest_answers.lines(pieces(b"x" * 50, b"y" * 51), most=100)]
+        assert [each async for each in guest_answers.lines(pieces(b"x" * 50, b"y" * 51), lease, most=100)]
+
+
+async def test_lines_beyond_the_budget_are_refused() -> None:
+    lease = OutputBudget(Settings(max_sandbox_buffer_bytes=100_000)).lease("sandbox")
+    with pytest.raises(QuotaError, match="waiting to be fetched"):
+        assert [each async for each in guest_answers.lines(pieces(*[b"x" * 5000] * 6), lease)]
+    assert lease.size <= 100_000
+
+
+COMPLEX = {
+    "objects": b"{}",
+    "nested": b'{"a":[1]}',
+    "numbers": b"1",
+    "strings": b'""',
+    "odd quotes": b'"\\\\"',
+    "escaped quotes": b'"\\""',
+}
+
+
+@pytest.mark.parametrize("item", COMPLEX.values(), ids=COMPLEX)
+async def test_an_answer_of_many_values_is_refused_before_they_are_made(item: bytes, lease: Lease) -> None:
+    size = guest_answers.ANSWER_MAX
+    data = b'{"results":[' + (item + b",") * ((size - 20) // (len(item) + 1)) + b"1]}\n"
+    assert size - 20 < len(data) <= size
+    tracemalloc.start()
+    with pytest.raises(GuestError, match="too many values"):
+        async for line in guest_answers.lines(pieces(*(data[at : at + 65536] for at in range(0, size, 65536))), lease):
+            guest_answers.parsed(line)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * size
+
+
+@pytest.mark.parametrize("result", ["\0" * (2 << 20), "x" * (8 << 20), "é" * (400 << 10), "\0"])
+@pytest.mark.parametrize("printed", [b"\0" * (2 << 20), b"x", b""])
+def test_what_a_guests_cell_gives_always_fits(result: str, printed: bytes) -> None:
+    cell = Cell()
+    cell.stdout.add(printed)
+    cell.stderr.add(printed)
+    cell.error = "\0" * (1 << 20)
+    cell.result({"text/plain": result})
+    line = json.dumps({**cell.answer(), "duration_ms": 1, "cells": 1}).encode()
+    assert len(line) <= guest_answers.ANSWER_MAX
+    (shown,) = guest_answers.parsed_execution(line).results
+    assert shown["text/plain"] in (result, "[pandastack: the results were dropped: too long as JSON]")
+    assert shown["text/plain"] == result or 6 * len(result + 2 * printed.decode()[: 1 << 20]) > 14 << 20
+
+
+def test_text_with_commas_and_brackets_is_no_structure() -> None:
+    text = '"quoted", {"and": [1]}, \\" \\\\' * 60_000
+    assert guest_answers.parsed_execution(json.dumps(GOOD | {"stdout": text}).encode()).stdout == text
+    shown = {"name": "x", "type": "int", "shape": [1] * 64, "repr": "[" * 300}
+    assert (
+        len(guest_answers.variables(guest_answers.parsed(json.dumps({"variables": [shown] * 1000}).encode()))) == 1000
+    )
 
 
 def test_what_is_well_formed_comes_through() -> None:

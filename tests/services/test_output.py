@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -10,31 +12,93 @@ from hypothesis import strategies as st
 
 from pandastack.contract.failures import Failure
 from pandastack.contract.records import STDERR, STDOUT, ExecFailed, ExecResult, Output
-from pandastack.errors import BadRequestError, CommandTimeoutError, ServerError
+from pandastack.errors import BadRequestError, CommandTimeoutError, QuotaError, ServerError
 from pandastack.services.files.console import appended
+from pandastack.services.output_budget import OutputBudget
 from pandastack.services.processes.commands import failure_of
-from pandastack.services.processes.output import OutputHead, OutputText
+from pandastack.services.processes.output import JsonText, OutputHead, OutputText, json_content
 from pandastack.services.processes.spec import Command
-from pandastack.services.settings import Settings
+from pandastack.services.settings import MIB, Settings
+
+
+def head(limit: int, pieces: list[bytes], budget: OutputBudget | None = None) -> JsonText:
+    made = OutputHead(limit, (budget or OutputBudget(Settings())).lease("sandbox"))
+    for piece in pieces:
+        made.add(piece)
+    return made.finish()
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(0, 60))
 def test_what_is_kept_is_the_beginning_and_what_is_dropped_is_counted(pieces: list[bytes], limit: int) -> None:
-    kept, whole = OutputHead(limit), b"".join(pieces)
-    for piece in pieces:
-        kept.add(piece)
-    assert kept.total == len(whole)
-    assert kept.dropped == max(0, len(whole) - limit)
-    if kept.dropped:
-        assert kept.text().endswith(f"\n[pandastack: output truncated, {kept.dropped} of {len(whole)} bytes dropped]\n")
-    else:
-        assert kept.text() == whole.decode(errors="replace")
+    made, whole = head(limit, pieces), b"".join(pieces)
+    assert made.total == len(whole)
+    if not made.dropped:
+        assert made.text() == whole.decode(errors="replace") and len(whole) <= limit
+        return
+    note = f"\n[pandastack: output truncated, {made.dropped} of {len(whole)} bytes dropped]\n"
+    kept = made.text().removesuffix(note)
+    assert made.text() == kept + note
+    assert kept == whole[: len(whole) - made.dropped].decode(errors="replace")
+    content = len(json_content(kept))
+    assert len(whole) - made.dropped <= limit and content <= 2 * limit
+    more = json_content(whole[: len(whole) - made.dropped + 4].decode(errors="replace"))
+    assert len(whole) - made.dropped > limit - 4 or len(more) > 2 * limit - 6, "no more is dropped than must be"
 
 
 def test_the_cut_does_not_leave_half_a_character() -> None:
-    kept = OutputHead(2)
-    kept.add("aé!".encode())
-    assert kept.text().startswith("a\n[pandastack")
+    assert head(2, ["aé!".encode()]).text() == "a\n[pandastack: output truncated, 3 of 4 bytes dropped]\n"
+    assert head(8, [b"a\xc3"]).text() == "a\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("piece", "kept"), [(b"y\n", 9000), (b"\0", 3000), (b"\xff", 6000), ("é😀".encode(), 9000), (b'"\\', 9000)]
+)
+def test_text_is_kept_whole_and_of_bytes_that_json_makes_longer_less(piece: bytes, kept: int) -> None:
+    made = head(9000, [piece * 9000])
+    assert abs(made.total - made.dropped - kept) < 6
+    assert len(made.content) < 18_100
+
+
+def test_output_of_one_sandbox_and_of_all_fits_a_budget() -> None:
+    budget = OutputBudget(Settings(max_sandbox_buffer_bytes=300_000, max_buffer_bytes=400_000))
+    first, second, other = budget.lease("a"), budget.lease("a"), budget.lease("b")
+    assert first.take(200_000) and not second.take(100_001) and second.take(50_000)
+    assert other.take(100_000) and not other.take(50_001)
+    with pytest.raises(QuotaError, match="waiting to be fetched"):
+        budget.lease("a")
+    with pytest.raises(QuotaError):
+        budget.lease("c")
+    first.close()
+    first.close()
+    assert second.take(200_000), "what was given back once is there once"
+    assert not second.take(100_000)
+    for each in (second, other):
+        each.close()
+    assert budget.lease("a").take(300_000)
+
+
+def test_a_command_beyond_the_budget_keeps_less_and_says_so() -> None:
+    budget = OutputBudget(Settings(max_sandbox_buffer_bytes=100_000))
+    made = head(1_000_000, [b"x" * 60_000] * 3, budget)
+    assert 95_000 < made.total - made.dropped <= 100_000
+    assert made.text().endswith(f"{made.dropped} of 180000 bytes dropped]\n")
+
+
+def test_each_piece_is_encoded_in_a_moment_and_long_output_takes_no_more_than_its_limit() -> None:
+    """Neither a stream of single bytes nor one of control characters costs more than the bytes that are kept."""
+    budget = OutputBudget(Settings())
+    tracemalloc.start()
+    made = OutputHead(4 * MIB, budget.lease("sandbox"))
+    longest = 0.0
+    for piece in (b"\0" * 65536, b"\xff" * 65536, b"x"):
+        for _ in range(100_000 if len(piece) == 1 else 20):
+            began = time.thread_time()
+            made.add(piece)
+            longest = max(longest, time.thread_time() - began)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * MIB and len(made.finish().content) <= 8 * MIB + 200
+    assert longest < 1, "tracing and a busy machine make it slow, but nothing may grow with the whole"
 
 
 @given(st.text(), st.lists(st.integers(0, 50)))

@@ -23,6 +23,7 @@ from pandastack.services.files.operations import FileOperations
 from pandastack.services.files.scripts import Scripts
 from pandastack.services.files.search import Search
 from pandastack.services.files.watches import Watches
+from pandastack.services.output_budget import OutputBudget
 from pandastack.services.processes.commands import Commands
 from pandastack.services.processes.idle_watch import IdleWatch
 from pandastack.services.processes.language_servers import LanguageServers
@@ -66,6 +67,7 @@ class ControlPlane:
     diffs: Diffs
     forks: Forks
     commands: Commands
+    output_budget: OutputBudget
     processes: Processes
     terminals: Terminals
     language_servers: LanguageServers
@@ -125,11 +127,12 @@ async def open_control_plane(
         )
         timeline = Timeline(registry, activity, lifecycle, sandboxes, snapshots, storage_budget, rewinding)
         automatic = AutomaticCheckpoints(registry, activity, lifecycle, timeline, bus)
-        streams, scripts = StreamQuota(settings), Scripts(sandboxes, engine, settings)
+        streams, budget = StreamQuota(settings), OutputBudget(settings)
+        scripts = Scripts(sandboxes, engine, settings)
         idle_watch = IdleWatch(registry, engine, activity, bus, tasks)
         processes = Processes(registry, sandboxes, engine, activity, streams, idle_watch, settings)
         terminals = Terminals(processes, bus, tasks, settings)
-        commands = Commands(sandboxes, engine, activity, streams, settings)
+        commands = Commands(sandboxes, engine, activity, streams, budget, settings)
         recovery = Recovery(registry, engine, activity, lifecycle, endings, snapshots)
         reaper = Reaper(registry, lifecycle, endings, activity, deadlines, bus, settings)
         plane = ControlPlane(
@@ -150,11 +153,12 @@ async def open_control_plane(
             terminals=terminals,
             language_servers=LanguageServers(processes),
             commands=commands,
-            repl=Repl(sandboxes, engine, activity, commands, timeline),
+            output_budget=budget,
+            repl=Repl(sandboxes, engine, activity, commands, timeline, budget),
             files=Files(sandboxes, engine),
             file_operations=FileOperations(sandboxes, engine, scripts),
             archives=Archives(sandboxes, engine, scripts),
-            search=Search(scripts),
+            search=Search(sandboxes, scripts, budget),
             watches=Watches(sandboxes, engine),
             consoles=Consoles(sandboxes, engine, settings),
             templates=Templates(engine),

@@ -39,7 +39,11 @@ class Settings:
     max_command_seconds: float = 7 * 24 * 3600.0
     """The largest ``timeout_seconds`` of a command."""
     max_output_bytes: int = 16 * MIB
-    """How much of each output stream a synchronous exec returns."""
+    """How much of each output stream a synchronous exec returns; less of what takes more than twice as much as JSON."""
+    max_sandbox_buffer_bytes: int = 64 * MIB
+    """How much output of one sandbox may wait in memory until answers are complete and have been fetched."""
+    max_buffer_bytes: int = 256 * MIB
+    """The same for all sandboxes together."""
     kept_output_bytes: int = 64 * MIB
     """How much of each output of a process the guest keeps, on its disk; the newest."""
     max_processes: int = 100

@@ -26,10 +26,11 @@ class ReplOutcome(Answer):
 
     @classmethod
     def of(cls, language: str, outcome: Outcome) -> Self:
+        """All but the output, which :func:`pandastack.api.buffered.outcome_response` adds."""
         return cls(
             language=language,
-            stdout=outcome.stdout,
-            stderr=outcome.stderr,
+            stdout="",
+            stderr="",
             exit_code=outcome.exit_code,
             duration_ms=round(outcome.duration_us / 1000),
         )

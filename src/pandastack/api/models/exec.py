@@ -32,9 +32,10 @@ class CommandResult(Answer):
 
     @classmethod
     def of(cls, outcome: Outcome, command: Command) -> Self:
+        """All but the output, which :func:`pandastack.api.buffered.outcome_response` adds."""
         return cls(
-            stdout=outcome.stdout,
-            stderr=outcome.stderr,
+            stdout="",
+            stderr="",
             exit_code=outcome.exit_code,
             duration_ms=round(outcome.duration_us / 1000),
             guest_us=outcome.duration_us,

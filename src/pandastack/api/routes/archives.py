@@ -11,6 +11,7 @@ import anyio
 from fastapi import APIRouter, Query, Request, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from pandastack.api.buffered import buffered_response
 from pandastack.api.models.files import Chmod, FileEntry, Found, Mkdir, Move, Unpacked
 from pandastack.api.models.schema import takes
 from pandastack.api.requests import check_length, flag, json_response, limited, plane_of, read_json, workspace_of
@@ -106,7 +107,7 @@ async def search(
     if "\0" in name + (text or "") or "\n" in (text or ""):
         raise BadRequestError("text: must be one line, without NUL characters", field="text")
     found = await plane_of(request).search.search(workspace_of(request), sandbox_id, path, name, text, limit)
-    return json_response(Found.model_validate(found))
+    return await buffered_response(lambda: Found.model_validate(found, from_attributes=True), found.lease)
 
 
 @router.get("/watch", response_class=Response, responses={200: {"content": EVENTS}})

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 
+from pandastack.api.buffered import outcome_response
 from pandastack.api.models.errors import Error
 from pandastack.api.models.exec import CommandResult, ExecCommand, StreamedCommand
 from pandastack.api.models.schema import takes
-from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.api.requests import plane_of, read_json, workspace_of
 from pandastack.api.streams import EVENTS, EventStream, StreamEvent
 from pandastack.contract.records import STDERR, STDOUT, Ended, ExecResult, Output, Record
 from pandastack.errors import BadRequestError
@@ -39,7 +40,7 @@ async def execute(request: Request, sandbox_id: str) -> Response:
     body = await read_json(request, ExecCommand)
     command = plane.commands.plan(body.cmd, body.timeout_seconds, body.id)
     outcome = await plane.commands.run(workspace_of(request), sandbox_id, command)
-    return json_response(CommandResult.of(outcome, command))
+    return outcome_response(CommandResult.of(outcome, command), outcome)
 
 
 @router.post(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from pandastack.api.buffered import buffered_response, outcome_response
 from pandastack.api.models.code import (
     CreateReplSession,
     Execution,
@@ -41,7 +42,7 @@ async def run_code(request: Request, sandbox_id: str) -> Response:
     """Run a piece of code by a fresh interpreter; nothing of it is kept."""
     body = await read_json(request, ReplCode)
     outcome = await plane_of(request).repl.run_once(workspace_of(request), sandbox_id, body.language, body.code)
-    return json_response(ReplOutcome.of(body.language, outcome))
+    return outcome_response(ReplOutcome.of(body.language, outcome), outcome)
 
 
 @router.post(
@@ -76,7 +77,7 @@ async def run_cell(request: Request, sandbox_id: str, session_id: str) -> Respon
     body = await read_json(request, RunCell)
     repl, workspace = plane_of(request).repl, workspace_of(request)
     ran = await repl.run(workspace, sandbox_id, session_id, body.code, body.timeout_ms, keep=body.checkpoint)
-    return json_response(Execution.of(ran))
+    return await buffered_response(lambda: Execution.of(ran), ran.lease)
 
 
 @router.post(f"{_SESSION}/interrupt", response_class=Response, responses={200: {"model": Interrupted}})

@@ -6,6 +6,8 @@ import re
 
 STREAM_MAX = 1 << 20
 RESULTS_MAX = 8 << 20
+ERROR_MAX = 256 << 10
+ANSWER_MAX = (16 << 20) - 1000  # what the host reads of one answer, less what surrounds it
 
 _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}")
 
@@ -58,15 +60,19 @@ class Cell:
         return bundle
 
     def answer(self):
-        return {
+        answer = {
             "stdout": self.stdout.text(),
             "stderr": self.stderr.text(),
             "exit": self.exit,
-            "error": self.error,
+            "error": self.error and self.error[:ERROR_MAX],
             "results": self._results,
             "timed_out": self.timed_out,
             "restarted": self.restarted,
         }
+        # JSON may need six bytes for a character; the streams and the error alone always fit.
+        if self._room < RESULTS_MAX - ANSWER_MAX // 40 and len(json.dumps(answer)) > ANSWER_MAX:
+            answer["results"] = [{"text/plain": "[pandastack: the results were dropped: too long as JSON]"}]
+        return answer
 
 
 def _text(value):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pandastack.errors import BadRequestError, GuestError, NotFoundError, PandastackError, QuotaError, ServerError
+from pandastack.services.output_budget import Lease
 
 SOCKET = "/run/pandastack/kernels.sock"
 START = "sh /usr/lib/pandastack/kernels/start.sh"
@@ -30,8 +31,12 @@ LANGUAGES = {
 }
 """What sessions can be had in, by the names that callers use."""
 
-ANSWER_MAX = 64 * 1024 * 1024
-"""Bytes of one answer: 1 MiB of each stream and 8 MiB of results, six times longer when JSON has to escape it all."""
+ANSWER_MAX = 16 * 1024 * 1024
+"""Bytes of one answer; the server in the guest keeps to it."""
+_VALUES_MAX = 100_000
+"""Objects, lists and values of one answer; 1000 results of several types, or variables, are a tenth of it."""
+_BYTES_HELD = 4
+"""What an answer takes for each of its bytes: itself, its text, the values in it and what is made of them."""
 TEXT_MAX = 2 * 1024 * 1024
 RESULTS_MAX = 16 * 1024 * 1024
 SESSIONS_MAX = 64
@@ -65,13 +70,18 @@ class Execution:
     restarted: bool
 
 
-async def lines(chunks: AsyncIterator[bytes], most: int = ANSWER_MAX) -> AsyncIterator[bytes]:
-    """Whole lines of at most ``most`` bytes altogether; raises :class:`GuestError` for more."""
+async def lines(chunks: AsyncIterator[bytes], lease: Lease, most: int = ANSWER_MAX) -> AsyncIterator[bytes]:
+    """Whole lines of at most ``most`` bytes in total.
+
+    Raises :class:`GuestError` for more, and :class:`QuotaError` for more than ``lease`` has left.
+    """
     rest, total = bytearray(), 0
     async for chunk in chunks:
         total += len(chunk)
         if total > most:
             raise GuestError("the guest's answer is too long")
+        if not lease.take(_BYTES_HELD * len(chunk)):
+            raise QuotaError("too much output is waiting to be fetched", hint="fetch the answers of earlier requests")
         first, *others = chunk.split(b"\n")
         rest += first
         for each in others:
@@ -81,6 +91,8 @@ async def lines(chunks: AsyncIterator[bytes], most: int = ANSWER_MAX) -> AsyncIt
 
 def parsed(line: bytes) -> dict[str, Any]:
     """A line's object; raises the error that it carries, or :class:`GuestError`."""
+    if _is_too_complex(line):
+        raise GuestError("the guest's answer has too many values")
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -90,6 +102,21 @@ def parsed(line: bytes) -> dict[str, Any]:
     if isinstance(answer.get("code"), str):
         raise _refusal(answer["code"], clean(answer.get("error"))[:500])
     return answer
+
+
+def _is_too_complex(line: bytes) -> bool:
+    """Whether parsing would make more values than an honest answer has: 16 MiB of ``{},`` become 1 GiB of objects.
+
+    Values are counted by what precedes them, outside of strings.
+    """
+    if _values(line) <= _VALUES_MAX:
+        return False
+    bare = line.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return bare.count(b'"') > 4 * _VALUES_MAX or _values(b"".join(bare.split(b'"')[::2])) > _VALUES_MAX
+
+
+def _values(text: bytes) -> int:
+    return sum(map(text.count, (b"{", b"[", b",")))
 
 
 def _refusal(code: str, message: str) -> PandastackError:
@@ -123,6 +150,11 @@ def session(value: Any) -> Session:
 def sessions(answer: Mapping[str, Any]) -> list[Session]:
     """All sessions that the guest has."""
     return [session(each) for each in _list(answer, "sessions", SESSIONS_MAX)]
+
+
+def parsed_execution(line: bytes) -> Execution:
+    """What a cell gave, from its line."""
+    return execution(parsed(line))
 
 
 def execution(answer: Mapping[str, Any]) -> Execution:

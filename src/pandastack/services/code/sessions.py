@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -22,6 +21,7 @@ from pandastack.contract.records import ExecResult
 from pandastack.errors import BadRequestError, CommandTimeoutError, GuestError, NotFoundError
 from pandastack.services.code import guest_answers
 from pandastack.services.code.guest_answers import Execution, Session
+from pandastack.services.output_budget import Lease, OutputBudget
 from pandastack.services.processes.commands import Commands, Outcome
 from pandastack.services.processes.spec import Command
 from pandastack.services.records.activity import Activity
@@ -47,14 +47,20 @@ START_SECONDS = 300.0
 """A kernels' server that was not baked in imports everything first."""
 END_SECONDS = 60.0
 """What a cell over its time may still take: interrupts, and a new interpreter if they do not help."""
-_PARSED_HERE = 256 * 1024
+_PARSED_HERE = 64 * 1024  # bytes of an answer
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A cell that was run, and the checkpoint that was taken after it, if that was asked for."""
+    """A cell that was run, and the checkpoint that was taken after it, if that was asked for.
+
+    The output counts in the budget until the lease is closed.
+    """
 
     execution: Execution
+    lease: Lease
     checkpoint_id: str | None = None
 
 
@@ -62,27 +68,40 @@ class Repl:
     """Runs code in the sandboxes of a workspace."""
 
     def __init__(
-        self, sandboxes: Sandboxes, engine: EngineClient, activity: Activity, commands: Commands, timeline: Timeline
+        self,
+        sandboxes: Sandboxes,
+        engine: EngineClient,
+        activity: Activity,
+        commands: Commands,
+        timeline: Timeline,
+        budget: OutputBudget,
     ) -> None:
         self._sandboxes = sandboxes
         self._engine = engine
         self._activity = activity
         self._commands = commands
         self._timeline = timeline
+        self._budget = budget
 
     async def run_once(self, workspace: str, sandbox_id: str, language: str, code: str) -> Outcome:
-        """Run ``code`` by a fresh interpreter. Raises :class:`BadRequestError` when the template has none."""
+        """Run ``code`` by a fresh interpreter; the caller closes the outcome.
+
+        Raises :class:`BadRequestError` when the template has none.
+        """
         interpreter = ONE_SHOT.get(language)
         if interpreter is None:
             raise BadRequestError(f"language: {language[:40]!r} is not one of {', '.join(ONE_SHOT)}", field="language")
         program = interpreter.split()[0]
         command = Command(interpreter, stdin=code.encode("utf-8", "replace"))
         outcome = await self._commands.run(workspace, sandbox_id, command)
-        if outcome.exit_code == 127:
-            look = await self._commands.run(workspace, sandbox_id, Command(f"command -v {program}"))
-            if look.exit_code != 0:
-                raise _no_interpreter(language, program)
+        if outcome.exit_code == 127 and not await self._has(workspace, sandbox_id, program):
+            outcome.close()
+            raise _no_interpreter(language, program)
         return outcome
+
+    async def _has(self, workspace: str, sandbox_id: str, program: str) -> bool:
+        with await self._commands.run(workspace, sandbox_id, Command(f"command -v {program}")) as found:
+            return found.exit_code == 0
 
     async def open(self, workspace: str, sandbox_id: str, language: str) -> Session:
         """A new session. Raises :class:`QuotaError` when the sandbox has as many as it may."""
@@ -112,25 +131,36 @@ class Repl:
     async def run(
         self, workspace: str, sandbox_id: str, session_id: str, code: str, timeout_ms: int | None, *, keep: bool
     ) -> Ran:
-        """Run a cell; with ``keep`` a checkpoint of the sandbox is taken after it.
+        """Run a cell; with ``keep`` a checkpoint of the sandbox is taken after it. The caller closes the lease.
 
-        Raises :class:`CommandTimeoutError` when it was interrupted, with its output until then in ``detail``.
+        Raises :class:`CommandTimeoutError` when it was interrupted, with its output until then in ``detail``, and
+        :class:`QuotaError`, before the cell is run, when no output can be kept.
         """
         limit = _limit(code, timeout_ms)
+        self._sandboxes.get(workspace, sandbox_id)
+        with ExitStack() as undo:
+            lease = undo.enter_context(closing(self._budget.lease(sandbox_id)))
+            execution = await self._run(workspace, sandbox_id, session_id, code, limit, lease)
+            if execution.timed_out:
+                raise _timeout(limit, execution)
+            checkpoint_id = None
+            if keep:
+                label = f"cell {execution.cells}: {code.strip()[:160]}"
+                checkpoint_id = (await self._timeline.checkpoint(workspace, sandbox_id, label)).id
+            undo.pop_all()
+        return Ran(execution, lease, checkpoint_id)
+
+    async def _run(
+        self, workspace: str, sandbox_id: str, session_id: str, code: str, limit: int, lease: Lease
+    ) -> Execution:
         request = {"op": "run", "id": session_id, "code": code, "timeout_ms": limit}
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             self._activity.ran(sandbox.id, code.strip().partition("\n")[0])
-            async with self._answers(sandbox, request) as answers:
+            async with self._answers(sandbox, request, lease) as answers:
                 with _deadline(MAX_TIMEOUT_MS / 1000):  # the cell before may take that long
-                    await _next(answers)
+                    await _next(answers, guest_answers.parsed)
                 with _deadline(limit / 1000 + END_SECONDS):
-                    execution = guest_answers.execution(await _next(answers))
-        if execution.timed_out:
-            raise _timeout(limit, execution)
-        if not keep:
-            return Ran(execution)
-        label = f"cell {execution.cells}: {code.strip()[:160]}"
-        return Ran(execution, (await self._timeline.checkpoint(workspace, sandbox_id, label)).id)
+                    return await _next(answers, guest_answers.parsed_execution)
 
     async def interrupt(self, workspace: str, sandbox_id: str, session_id: str) -> bool:
         """Interrupt the cell that runs; False when none does."""
@@ -161,15 +191,17 @@ class Repl:
     async def _ask(
         self, sandbox: SandboxRecord, request: Mapping[str, Any], seconds: float = ANSWER_SECONDS
     ) -> dict[str, Any]:
-        with _deadline(seconds):
-            async with self._answers(sandbox, request) as answers:
-                return await _next(answers)
+        with _deadline(seconds), closing(self._budget.lease(sandbox.id)) as lease:
+            async with self._answers(sandbox, request, lease) as answers:
+                return await _next(answers, guest_answers.parsed)
 
     @asynccontextmanager
-    async def _answers(self, sandbox: SandboxRecord, request: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _answers(
+        self, sandbox: SandboxRecord, request: Mapping[str, Any], lease: Lease
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         line = json.dumps(request).encode() + b"\n"
         async with self._engine.exchange(sandbox.id, guest_answers.SOCKET, line) as chunks:
-            yield guest_answers.lines(chunks)
+            yield guest_answers.lines(chunks, lease)
 
 
 @contextmanager
@@ -182,13 +214,12 @@ def _deadline(seconds: float) -> Iterator[None]:
         raise GuestError("the guest's code server does not answer") from error
 
 
-async def _next(answers: AsyncIterator[bytes]) -> dict[str, Any]:
+async def _next(answers: AsyncIterator[bytes], made: Callable[[bytes], Made]) -> Made:
+    """What is made of the next line; of a long one in a thread."""
     line = await anext(answers, None)
     if line is None:
         raise GuestError("the guest's code server closed the connection without an answer")
-    if len(line) < _PARSED_HERE:
-        return guest_answers.parsed(line)
-    return await anyio.to_thread.run_sync(partial(guest_answers.parsed, line))
+    return made(line) if len(line) < _PARSED_HERE else await anyio.to_thread.run_sync(made, line)
 
 
 def _limit(code: str, timeout_ms: int | None) -> int:

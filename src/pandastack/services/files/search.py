@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Any
 
 from pandastack.errors import GuestError
 from pandastack.services.files.files import MAX_PATH, checked_path
 from pandastack.services.files.scripts import MISSING, Scripts, plan_command
+from pandastack.services.output_budget import Lease, OutputBudget
+from pandastack.services.sandboxes.sandboxes import Sandboxes
 
 MOST_FOUND = 8 * 1024 * 1024
 """Bytes of paths and lines that one search returns."""
 _LINE = 1000  # characters shown of a matching line
 _MOST_LINE = 4 * _LINE  # bytes, UTF-8
 _MOST_NUMBER = 18  # digits
+_COST, _BYTES_HELD = 500, 4  # bytes that a match takes in memory, and for each of its own
 _MOST_COLUMNS = 9216  # bytes of a line of grep's: path, number and the part that is shown fit in
 
 _FIND = f"""test -e "$1" || exit {MISSING}
@@ -27,30 +32,57 @@ test "$status" -le 1
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What was found below ``path``. It counts in the budget for output until the lease is closed.
+
+    ``truncated``: there are more matches than asked for, or than fit.
+    """
+
+    path: str
+    matches: list[dict[str, Any]]
+    truncated: bool
+    lease: Lease
+
+
 class Search:
     """Finds files and lines with the guest's ``find`` and ``grep``."""
 
-    def __init__(self, scripts: Scripts) -> None:
+    def __init__(self, sandboxes: Sandboxes, scripts: Scripts, budget: OutputBudget) -> None:
+        self._sandboxes = sandboxes
         self._scripts = scripts
+        self._budget = budget
 
     async def search(
         self, workspace: str, sandbox_id: str, path: str, name: str, text: str | None, limit: int
-    ) -> dict[str, Any]:
+    ) -> Matches:
         """Files below ``path`` whose names match the pattern ``name``, or their lines that contain ``text``.
 
-        ``truncated``: there are more than ``limit`` matches, or than :data:`MOST_FOUND` bytes of them.
+        The caller closes the lease. Raises :class:`QuotaError`, before it searches, when nothing can be kept.
         """
         script = _FIND if text is None else _GREP
         command = plan_command(script, checked_path(path), name, *([] if text is None else [text]))
-        matches: list[dict[str, Any]] = []
-        parser = MatchParser(with_lines=text is not None)
-        async with self._scripts.output(workspace, sandbox_id, command, path) as output:
-            async for chunk in output:
-                for match in parser.feed(chunk):
-                    if len(matches) == limit or parser.kept > MOST_FOUND:
-                        return {"path": path, "matches": matches, "truncated": True}
-                    matches.append(match)
-        return {"path": path, "matches": matches, "truncated": False}
+        self._sandboxes.get(workspace, sandbox_id)
+        with ExitStack() as undo:
+            lease = undo.enter_context(closing(self._budget.lease(sandbox_id)))
+            matches: list[dict[str, Any]] = []
+            parser = MatchParser(with_lines=text is not None)
+            async with self._scripts.output(workspace, sandbox_id, command, path) as output:
+                truncated = await _collect(output, parser, matches, limit, lease)
+            undo.pop_all()
+        return Matches(path, matches, truncated, lease)
+
+
+async def _collect(
+    output: AsyncIterator[bytes], parser: MatchParser, matches: list[dict[str, Any]], limit: int, lease: Lease
+) -> bool:
+    """Add matches until there are no more, which is False, or no more room."""
+    async for chunk in output:
+        for match in parser.feed(chunk):
+            if len(matches) == limit or parser.kept > MOST_FOUND or not lease.take(_COST + _BYTES_HELD * parser.latest):
+                return True
+            matches.append(match)
+    return False
 
 
 class MatchParser:
@@ -65,8 +97,8 @@ class MatchParser:
         self._fields = (name, number, line) if with_lines else (name,)
         self._complete: list[bytes] = []
         self._present = bytearray()
-        self.kept = 0
-        """Bytes of all matches up to now."""
+        self.kept = self.latest = 0
+        """Bytes of all matches up to now, and of the latest."""
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         """The matches that ``data`` completes. Raises :class:`GuestError` for a line number that is not one."""
@@ -88,7 +120,8 @@ class MatchParser:
         self._complete.clear()
         if len(name) >= MAX_PATH:
             return
-        self.kept += len(name) + sum(map(len, line))
+        self.latest = len(name) + sum(map(len, line))
+        self.kept += self.latest
         match: dict[str, Any] = {"path": name.decode(errors="replace")}
         yield match | _line(*line) if line else match
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
+from typing import Self
 
 from pandastack.cluster import EngineClient
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDERR, STDOUT, Ended, ExecFailed, ExecResult, Output, Record
 from pandastack.errors import CommandTimeoutError, PandastackError, ServerError
-from pandastack.services.processes.output import OutputHead
+from pandastack.services.output_budget import Lease, OutputBudget
+from pandastack.services.processes.output import JsonText, OutputHead
 from pandastack.services.processes.quota import StreamQuota
 from pandastack.services.processes.spec import Command, planned_command
 from pandastack.services.records.activity import Activity
@@ -20,23 +22,50 @@ from pandastack.services.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``duration_us`` is measured by the guest. ``truncated`` maps the name of each stream that was cut to the number
-    of bytes that the command wrote to it."""
+    """How a command ended, with its output; ``duration_us`` is measured by the guest.
 
-    stdout: str
-    stderr: str
+    ``failure`` is set when it did not end by itself. The output counts in the budget until :meth:`close`, or the end of
+    a ``with`` block.
+    """
+
+    stdout: JsonText
+    stderr: JsonText
     exit_code: int
     duration_us: int
-    truncated: dict[str, int]
+    failure: PandastackError | None
+    lease: Lease
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """The name of each stream that was cut, and how many bytes the command wrote to it."""
+        streams = {"stdout": self.stdout, "stderr": self.stderr}
+        return {name: stream.total for name, stream in streams.items() if stream.dropped}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The output is no longer needed."""
+        self.lease.close()
 
 
 class Commands:
     """Runs commands in the sandboxes of a workspace."""
 
     def __init__(
-        self, sandboxes: Sandboxes, engine: EngineClient, activity: Activity, streams: StreamQuota, settings: Settings
+        self,
+        sandboxes: Sandboxes,
+        engine: EngineClient,
+        activity: Activity,
+        streams: StreamQuota,
+        budget: OutputBudget,
+        settings: Settings,
     ) -> None:
         self._sandboxes = sandboxes
+        self._budget = budget
         self._streams = streams
         self._engine = engine
         self._activity = activity
@@ -47,11 +76,24 @@ class Commands:
         return planned_command(cmd, timeout_seconds, process_id, self._settings)
 
     async def run(self, workspace: str, sandbox_id: str, command: Command) -> Outcome:
-        """Run to the end. Output beyond the limit is dropped; the outcome says so in its text and in ``truncated``.
+        """Run to the end; the caller closes the outcome. Output beyond the limit or the budget is dropped, and the
+        outcome says so in its text and in ``truncated``.
 
-        Raises :class:`CommandTimeoutError` with the output until then in ``detail``.
+        Raises :class:`QuotaError`, before the command is started, when no output can be kept.
         """
-        heads = {kind: OutputHead(self._settings.max_output_bytes) for kind in (STDOUT, STDERR)}
+        self._sandboxes.get(workspace, sandbox_id)
+        with ExitStack() as undo:
+            lease = undo.enter_context(closing(self._budget.lease(sandbox_id)))
+            heads = {kind: OutputHead(self._settings.max_output_bytes, lease) for kind in (STDOUT, STDERR)}
+            end = await self._collect(workspace, sandbox_id, command, heads)
+            undo.pop_all()
+        stdout, stderr = heads[STDOUT].finish(), heads[STDERR].finish()
+        code, duration_us = (end.exit_code, end.duration_us) if isinstance(end, ExecResult) else (-1, 0)
+        return Outcome(stdout, stderr, code, duration_us, failure_of(end, command), lease)
+
+    async def _collect(
+        self, workspace: str, sandbox_id: str, command: Command, heads: Mapping[int, OutputHead]
+    ) -> Ended:
         end: Ended | None = None
         async with self.stream(workspace, sandbox_id, replace(command, leave=True), spool=True) as records:
             async for record in records:
@@ -59,16 +101,9 @@ class Commands:
                     end = record
                 elif isinstance(record, Output):
                     heads[record.kind].add(record.data)
-        stdout, stderr = heads[STDOUT], heads[STDERR]
         if end is None:
             raise ServerError("the command's outcome is unknown")
-        if failure := failure_of(end, command):
-            failure.detail = {"stdout": stdout.text(), "stderr": stderr.text()}
-            raise failure
-        assert isinstance(end, ExecResult)  # or it were a failure
-        totals = {"stdout": stdout, "stderr": stderr}
-        truncated = {name: stream.total for name, stream in totals.items() if stream.dropped}
-        return Outcome(stdout.text(), stderr.text(), end.exit_code, end.duration_us, truncated)
+        return end
 
     @asynccontextmanager
     async def stream(

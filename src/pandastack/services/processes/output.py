@@ -3,35 +3,87 @@
 from __future__ import annotations
 
 import codecs
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
 
 from pandastack.contract.records import STDERR, STDOUT, Output
+from pandastack.services.output_budget import Lease
+
+_PIECE = 4096  # bytes that are decoded and encoded at once
+
+
+@dataclass(frozen=True, slots=True)
+class JsonText:
+    """Text as the content of a JSON string, without its quotes: ``total`` bytes, of which ``dropped`` are missing."""
+
+    content: bytes | bytearray
+    total: int
+    dropped: int
+
+    def text(self) -> str:
+        """The text itself."""
+        return str(json.loads(b'"' + self.content + b'"'))
 
 
 class OutputHead:
-    """The first ``limit`` bytes of a stream, and how many there were."""
+    """The beginning of a stream, encoded as JSON while it arrives: a long answer takes too long to be encoded at once.
 
-    def __init__(self, limit: int) -> None:
+    At most ``limit`` bytes are kept, which may be twice as long in JSON, and no more than ``lease`` has left. Text fits
+    in that; of bytes that JSON writes as six characters each fewer are kept.
+    """
+
+    def __init__(self, limit: int, lease: Lease) -> None:
         self._limit = limit
-        self._data = bytearray()
-        self.total = 0
+        self._json_room = 2 * limit
+        self._lease = lease
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._content = bytearray()
+        self._kept = 0
+        self._total = 0
+        self._full = False
 
     def add(self, data: bytes) -> None:
         """The stream's next piece."""
-        self.total += len(data)
-        self._data += data[: self._limit - len(self._data)]
+        self._total += len(data)
+        for start in range(0, len(data), _PIECE):
+            if self._full:
+                return
+            self._add(data[start : start + _PIECE])
 
-    @property
-    def dropped(self) -> int:
-        """Bytes beyond the limit."""
-        return self.total - len(self._data)
+    def finish(self) -> JsonText:
+        """What was kept. It ends with a line that says what is missing, if anything is."""
+        unfinished = len(self._decoder.getstate()[0])
+        if not self._full:
+            self._content += json_content(self._decoder.decode(b"", final=True))
+            return JsonText(self._content, self._total, 0)
+        dropped = self._total - self._kept + unfinished
+        note = f"\n[pandastack: output truncated, {dropped} of {self._total} bytes dropped]\n"
+        self._content += json_content(note)
+        return JsonText(self._content, self._total, dropped)
 
-    def text(self) -> str:
-        """The retained bytes as UTF-8. Ends with a line that says what is missing."""
-        if not self.dropped:
-            return self._data.decode(errors="replace")
-        # The cut may go through a character: an unfinished one at the end counts as dropped.
-        text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(bytes(self._data))
-        return f"{text}\n[pandastack: output truncated, {self.dropped} of {self.total} bytes dropped]\n"
+    def _add(self, piece: bytes) -> None:
+        before = self._decoder.getstate()
+
+        def encoded(length: int) -> bytes:
+            self._decoder.setstate(before)
+            return json_content(self._decoder.decode(piece[:length]))
+
+        length = min(len(piece), self._limit - self._kept)
+        if len(content := encoded(length)) > self._json_room:
+            length = bisect_right(range(length + 1), self._json_room, key=lambda size: len(encoded(size))) - 1
+            content = encoded(length)
+        if not self._lease.take(len(content)):
+            length, content = 0, encoded(0)
+        self._full = length < len(piece)
+        self._kept += length
+        self._json_room -= len(content)
+        self._content += content
+
+
+def json_content(text: str) -> bytes:
+    """``text`` within the quotes of a JSON string, in UTF-8."""
+    return json.dumps(text, ensure_ascii=False).encode()[1:-1]
 
 
 class OutputText:

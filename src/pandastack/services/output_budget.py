@@ -1,0 +1,73 @@
+"""How much of what guests send may wait in the server's memory at once.
+
+Answers that are sent whole (of ``exec``, of cells, of searches) are collected first, and one caller with many commands
+could otherwise take all memory of the process that serves everybody. Output that is streamed is bounded by its windows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pandastack.errors import QuotaError
+from pandastack.services.settings import MIB, Settings
+
+_SMALLEST = MIB // 16  # bytes that must be free for a new lease
+
+
+class OutputBudget:
+    """Counts bytes for each sandbox and for all of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most_of_one = settings.max_sandbox_buffer_bytes
+        self._most = settings.max_buffer_bytes
+        self._held: Counter[str] = Counter()
+        self._total = 0
+
+    def lease(self, sandbox_id: str) -> Lease:
+        """A share that grows as output arrives, and that the caller closes.
+
+        Raises :class:`QuotaError` when nothing is left.
+        """
+        if self.take(sandbox_id, _SMALLEST):
+            self.give_back(sandbox_id, _SMALLEST)
+            return Lease(self, sandbox_id)
+        raise QuotaError(
+            f"too much output of sandbox {sandbox_id}, or of all sandboxes, is waiting to be fetched",
+            hint="fetch the answers of earlier requests, stream large output, or ask the operator to raise"
+            " PANDASTACK_MAX_SANDBOX_BUFFER_BYTES or PANDASTACK_MAX_BUFFER_BYTES",
+        )
+
+    def take(self, sandbox_id: str, size: int) -> bool:
+        """Count ``size`` bytes more, unless they are too many."""
+        if self._held[sandbox_id] + size > self._most_of_one or self._total + size > self._most:
+            return False
+        self._held[sandbox_id] += size
+        self._total += size
+        return True
+
+    def give_back(self, sandbox_id: str, size: int) -> None:
+        """Count ``size`` bytes less."""
+        self._total -= size
+        self._held[sandbox_id] -= size
+        if not self._held[sandbox_id]:
+            del self._held[sandbox_id]
+
+
+class Lease:
+    """The bytes that one answer holds, until it is closed."""
+
+    def __init__(self, budget: OutputBudget, sandbox_id: str) -> None:
+        self._budget = budget
+        self._sandbox_id = sandbox_id
+        self.size = 0
+
+    def take(self, size: int) -> bool:
+        """Whether ``size`` bytes more may be kept."""
+        taken = self._budget.take(self._sandbox_id, size)
+        self.size += size if taken else 0
+        return taken
+
+    def close(self) -> None:
+        """The answer has been sent, or given up."""
+        size, self.size = self.size, 0
+        self._budget.give_back(self._sandbox_id, size)
