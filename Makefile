@@ -52,4 +52,4 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:           ## remove the virtual environment and build results (templates and caches stay)
-	rm -rf $(VENV) build dist src/pandastack/guest/agent/bin
+	rm -rf $(VENV) build dist src/pandastack/guest/agent/bin src/pandastack/vmm/qemu/bin

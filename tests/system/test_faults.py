@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, ExecInterrupted, NotFoundError, Sandbox, ServerError
+from pandastack.host.processes.descriptors import descriptors
 from pandastack.host.processes.priority import oom_score
 from tests.support.installation import Create, Server, eventually, machine_processes
 from tests.support.machines import directories_of, pid_of
@@ -186,3 +187,17 @@ def test_a_machine_gives_way_to_the_server(server: Server, http: httpx.Client, c
     assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, server.process.pid) + 5
     if os.geteuid() == 0:
         assert oom_score(server.process.pid) == -500
+
+
+def test_no_machine_can_write_to_a_file_of_another(server: Server, http: httpx.Client, create: Create) -> None:
+    """Whatever a VMM that was taken over holds open for writing is its own machine's and no one else's."""
+    sandboxes = [create(), create()]
+    sandboxes[0].hibernate()
+    sandboxes[0].exec("true", check=True)
+    pids = {pid_of(http, each) for each in sandboxes}
+    for pid in pids:
+        own, _ = directories_of(server, pid)
+        for each in descriptors(pid):
+            if each.writable and each.link.is_file():
+                assert each.link.readlink().parent == own
+                assert each.link.stat().st_nlink == 1

@@ -8,19 +8,11 @@ from pathlib import Path
 import pytest
 
 from pandastack.model.accelerator import Accelerator
-from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, Sockets, UserNic
+from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, UserNic
 from pandastack.vmm.qemu.argv import KERNEL_CMDLINE, Listeners, qemu_argv
+from tests.support.plans import PLAN
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
-PLAN = MachinePlan(
-    name="pandastack-0123-4567",
-    cpus=2,
-    memory_mb=256,
-    memory=Path("/pool/memory"),
-    disks=(Disk(Path("/pool/root.erofs"), readonly=True), Disk(Path("/pool/disk.img"))),
-    sockets=Sockets(Path("/run/channel"), Path("/run/control"), Path("/run/console")),
-    accelerator=Accelerator.TCG,
-)
 BOOT = Boot(Path("/k/vmlinux"), Path("/k/initramfs"))
 NETNS = Path("/run/netns/pandastack-none")
 

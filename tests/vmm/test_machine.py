@@ -12,11 +12,14 @@ import anyio
 import pytest
 
 from pandastack.errors import ServerError
+from pandastack.host.pagemap import mapped, own_pages, write_pages
+from pandastack.host.processes.descriptors import writable_files
 from pandastack.host.processes.identity import identify, kill
 from pandastack.host.processes.priority import oom_score
 from pandastack.host.processes.run import CommandError
 from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.plan import Disk, MachinePlan, Sockets
+from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 from pandastack.vmm.qemu.control import Control, ControlError, connect
 from pandastack.vmm.qemu.machine import NICE, OOM_SCORE, Machine, launch
@@ -56,7 +59,35 @@ async def test_it_learns_nothing_of_the_servers_environment(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for guests")
     async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
         variables = Path(f"/proc/{machine.pid}/environ").read_bytes().split(b"\0")
-        assert {each.partition(b"=")[0] for each in variables if each} == {b"PATH", b"LC_ALL"}
+        assert {each.partition(b"=")[0] for each in variables if each} <= {
+            b"PATH",
+            b"LC_ALL",
+            b"LD_PRELOAD",
+            b"PANDASTACK_READONLY",
+        }
+
+
+async def test_it_cannot_write_to_the_file_that_others_map_too(plan: MachinePlan, tmp_path: Path) -> None:
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        assert writable_files(machine.pid) - {tmp_path / "log"} == {tmp_path / "disk"}
+        assert mapped(machine.pid, plan.memory)
+        write_pages(machine.pid, plan.memory, [(4096, b"its own")])
+        (own,) = own_pages(machine.pid, plan.memory)
+        assert (own.offset, own.length) == (4096, 4096)
+    assert plan.memory.read_bytes() == bytes(64 * 1024**2)
+
+
+async def test_a_bake_writes_its_memory(plan: MachinePlan, tmp_path: Path) -> None:
+    async with launch(qemu_binary(), replace(plan, memory_shared=True), tmp_path / "log") as machine:
+        assert plan.memory in writable_files(machine.pid)
+
+
+async def test_without_the_library_a_machine_still_runs(
+    plan: MachinePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preload, "library", lambda: None)
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        assert plan.memory in writable_files(machine.pid)
 
 
 async def test_it_gives_way_to_the_server(plan: MachinePlan, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pandastack.errors import BuildError
 from pandastack.guest.agent import build
+from pandastack.host import zig
 
 _HERE = Path(__file__).resolve().parent
 _CHECKOUT = _HERE.parents[3] / "guest-agent"
@@ -31,7 +32,7 @@ def binary(arch: str = "x86_64") -> Path:
 
 
 def _compile(arch: str, path: Path) -> None:
-    if not build.can_compile():
+    if not zig.is_installed():
         raise BuildError("the guest agent is not built", hint="pip install ziglang, which brings the compiler")
     try:
         build.compile_agent(_CHECKOUT, arch, path)

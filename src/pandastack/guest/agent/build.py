@@ -1,15 +1,13 @@
-"""Compiling the guest agent from ``guest-agent/src`` with the C compiler that the ``ziglang`` package brings.
+"""Compiling the guest agent from ``guest-agent/src``.
 
 Only the standard library is used: the package's build hook loads this file before anything is installed.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from pandastack.host import zig
 
 ARCHITECTURES = ("x86_64", "aarch64")
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
@@ -20,11 +18,11 @@ def sources(root: Path) -> list[Path]:
     return sorted([*root.glob("src/**/*.c"), *root.glob("src/**/*.h")])
 
 
-def command(root: Path, arch: str, target: Path) -> list[str]:
-    """The compiler's argv for one static program."""
+def arguments(root: Path, arch: str) -> list[str]:
+    """What the compiler is told to make one static program."""
     return [
-        *(sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-musl", "-static", "-s", "-Os"),
-        *("-std=c11", "-D_GNU_SOURCE", *WARNINGS, "-I", str(root / "src"), "-o", str(target)),
+        *("-target", f"{arch}-linux-musl", "-static", "-s", "-Os"),
+        *("-std=c11", "-D_GNU_SOURCE", *WARNINGS, "-I", str(root / "src")),
         *(str(path) for path in sources(root) if path.suffix == ".c"),
     ]
 
@@ -37,20 +35,6 @@ def is_stale(root: Path, target: Path) -> bool:
     return any(path.stat().st_mtime_ns > made for path in sources(root))
 
 
-def can_compile() -> bool:
-    """Whether this interpreter has the compiler."""
-    return importlib.util.find_spec("ziglang") is not None
-
-
 def compile_agent(root: Path, arch: str, target: Path) -> None:
-    """Build ``target``; a reader meanwhile sees the old file or the whole new one.
-
-    Raises :class:`subprocess.CalledProcessError` with the compiler's output in ``stderr``.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        subprocess.run(command(root, arch, temporary), check=True, capture_output=True, text=True)
-        temporary.rename(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Build ``target``. Raises as :func:`zig.compile_c`."""
+    zig.compile_c(arguments(root, arch), target)

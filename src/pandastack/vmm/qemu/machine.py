@@ -17,6 +17,7 @@ from pandastack.host.processes.identity import ProcessIdentity
 from pandastack.host.processes.priority import give_way, set_oom_score
 from pandastack.host.processes.run import CommandError, describe_status, spawn
 from pandastack.vmm.plan import MachinePlan, Sockets
+from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.argv import Listeners, qemu_argv
 from pandastack.vmm.qemu.control import Control, ControlError, connect
 from pandastack.vmm.qemu.environment import vmm_environment
@@ -99,12 +100,13 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
 
     Raises :class:`ServerError` with the last lines of ``log`` when it does not come up.
     """
+    environment = vmm_environment(plan, preload.library())
     with _listen(plan.sockets) as sockets:
         listeners = Listeners(*(each.fileno() for each in sockets))
         argv = qemu_argv(binary, plan, listeners)
         with log.open("wb") as output:
             inherited = [each.fileno() for each in sockets]
-            process = spawn(argv, pass_fds=inherited, log=output.fileno(), env=vmm_environment())
+            process = spawn(argv, pass_fds=inherited, log=output.fileno(), env=environment)
             async with process as running:
                 # Only the child may hold them now: when it dies, whoever is connected must see it.
                 for each in sockets:

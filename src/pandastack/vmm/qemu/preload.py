@@ -1,0 +1,54 @@
+"""A library loaded into QEMU that opens the file behind a private memory for reading only (``readonly_memory.c``).
+
+QEMU 7.2 opens it for writing, and all machines of a template map the same file: with that descriptor a VMM that was
+taken over could change what the others run. The package's build hook loads this file: standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from pandastack.host import facts, zig
+
+_HERE = Path(__file__).resolve().parent
+_SOURCE = _HERE / "readonly_memory.c"
+
+ARCHITECTURES = ("x86_64", "aarch64")
+VARIABLE = "PANDASTACK_READONLY"
+"""Names the file to the library."""
+
+
+def target(arch: str) -> Path:
+    """Where the library for ``arch`` is, or is to be: named by what it is made of."""
+    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(arguments(arch)).encode()).hexdigest()
+    return _HERE / "bin" / f"readonly-memory-{arch}-{digest[:12]}.so"
+
+
+def arguments(arch: str) -> list[str]:
+    """What the compiler is told. It links to the C library that QEMU has loaded, of any version."""
+    return [
+        *("-target", f"{arch}-linux-gnu.2.17", "-shared", "-fPIC", "-fvisibility=hidden", "-s", "-Os"),
+        *("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"),
+    ]
+
+
+def build(arch: str) -> Path:
+    """The library for ``arch``, compiled if need be. Raises as :func:`zig.compile_c`, and ``OSError``."""
+    path = target(arch)
+    if not path.exists():
+        zig.compile_c([*arguments(arch), str(_SOURCE)], path)
+    return path
+
+
+@cache
+def library() -> Path | None:
+    """The library for this host; ``None`` where it was not shipped and cannot be compiled, or lies in a directory whose
+    name the dynamic linker would take for two (ld.so(8)). In a source checkout it takes seconds the first time."""
+    try:
+        path = build(facts.architecture())
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return None if set(" :") & set(str(path)) else path
