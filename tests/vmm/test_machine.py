@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,40 +16,16 @@ from pandastack.host.processes.descriptors import writable_files
 from pandastack.host.processes.identity import identify, kill
 from pandastack.host.processes.priority import oom_score
 from pandastack.host.processes.run import CommandError
-from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.plan import Disk, MachinePlan, Sockets
 from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
-from pandastack.vmm.qemu.control import Control, ControlError, connect
+from pandastack.vmm.qemu.control import ControlError, connect
 from pandastack.vmm.qemu.machine import NICE, OOM_SCORE, Machine, launch
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed"),
 ]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> MachinePlan:
-    for name in ("memory", "disk"):
-        with (tmp_path / name).open("wb") as file:
-            file.truncate(64 * 1024**2)
-    sockets = tmp_path / "s"
-    sockets.mkdir()
-    return MachinePlan(
-        name="pandastack-test",
-        cpus=1,
-        memory_mb=64,
-        memory=tmp_path / "memory",
-        disks=(Disk(tmp_path / "disk"),),
-        sockets=Sockets(sockets / "channel", sockets / "control", sockets / "console"),
-        accelerator=Accelerator.TCG,
-    )
 
 
 async def test_it_learns_nothing_of_the_servers_environment(
@@ -169,29 +144,9 @@ async def test_a_state_that_is_none_ends_the_machine(plan: MachinePlan, tmp_path
             assert "exit status 1" in await machine.wait()
 
 
-async def test_a_peer_that_never_ends_its_line(tmp_path: Path) -> None:
-    """Not QEMU, but what a QEMU that its guest has taken over could send."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(anyio.to_thread.run_sync, _talk_for_ever, theirs)
-        async with await anyio.abc.UNIXSocketStream.from_socket(ours) as stream:
-            with pytest.raises(ControlError, match="endless line"):
-                await Control(stream).greet()
-
-
-def _talk_for_ever(peer: socket.socket) -> None:
-    with peer:
-        try:
-            while True:
-                peer.sendall(b"x" * 65536)
-        except OSError:
-            return
-
-
 async def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        async with connect(tmp_path / "nothing"):
+        async with connect(tmp_path / "nothing", lambda: None):
             raise AssertionError("nobody is there")
 
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio.abc import UNIXSocketStream
 
+from pandastack.host.bounded_file import BoundedFile
 from pandastack.host.tasks import beside
 
 KEEP_BYTES = 256 * 1024
@@ -20,7 +20,7 @@ class Console:
     """The last :data:`KEEP_BYTES` (at most twice as many) of what the guest printed on its console."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = BoundedFile(path, KEEP_BYTES)
 
     @asynccontextmanager
     async def following(self, socket: Path) -> AsyncIterator[None]:
@@ -32,28 +32,9 @@ class Console:
         # A VMM that is gone or a host disk that is full ends the console only: it is not worth a machine.
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             async with await anyio.connect_unix(socket) as stream:
-                await self._keep(stream)
-
-    async def _keep(self, stream: UNIXSocketStream) -> None:
-        # Appending: a machine may have printed under a former run of the server.
-        with self._path.open("ab", buffering=0) as file:
-            size = file.tell()
-            async for chunk in stream:
-                file.write(chunk)
-                size += len(chunk)
-                if size > 2 * KEEP_BYTES:
-                    size = self._shorten()
-
-    def _shorten(self) -> int:
-        kept = self.tail()
-        with self._path.open("r+b", buffering=0) as file:
-            file.write(kept)
-            file.truncate()
-        return len(kept)
+                async for chunk in stream:
+                    self._file.append(chunk)
 
     def tail(self, limit: int = KEEP_BYTES) -> bytes:
         """The last ``limit`` bytes; empty before the guest printed anything."""
-        try:
-            return self._path.read_bytes()[-limit:]
-        except FileNotFoundError:
-            return b""
+        return self._file.tail(limit)

@@ -21,9 +21,7 @@ from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.argv import Listeners, qemu_argv
 from pandastack.vmm.qemu.control import Control, ControlError, connect
 from pandastack.vmm.qemu.environment import vmm_environment
-
-START_DEADLINE = 20.0
-"""Seconds a VMM may take until it answers on its control socket."""
+from pandastack.vmm.qemu.log import Log, following, make_pipe, reopen_pipe
 
 OOM_SCORE = 900
 """When the host runs out of memory a VMM goes before the server and nearly everything else."""
@@ -31,7 +29,8 @@ OOM_SCORE = 900
 NICE = 5
 """CPU priority of a VMM below the server's: of a core that both want, the server gets three quarters."""
 
-_LOG_TAIL = 4096
+EXIT_DEADLINE = 1.0
+"""Seconds from the end of a VMM's control session to that of its process, if the VMM is ending at all."""
 
 
 class Process(Protocol):
@@ -51,7 +50,7 @@ class Process(Protocol):
 class Machine:
     """A running VMM. Made by :func:`launch` or :func:`reattach`, whose block is its life."""
 
-    def __init__(self, plan: MachinePlan, process: Process, control: Control, log: Path) -> None:
+    def __init__(self, plan: MachinePlan, process: Process, control: Control, log: Log) -> None:
         self.plan = plan
         self.pid = process.pid
         self._process = process
@@ -78,43 +77,46 @@ class Machine:
         """Write the state of the CPUs and devices, without RAM, to ``path``. The machine must be paused."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            added = await self._control.execute("add-fd", {"fdset-id": 1}, fds=[fd])
+            added = _number_in(await self._control.execute("add-fd", {"fdset-id": 1}, fds=[fd]), "fd")
         finally:
             os.close(fd)
         # "live" leaves the disks active: the machine may go on afterwards, and they were flushed when it was paused.
         arguments = {"filename": "/dev/fdset/1", "live": True}
         await self._control.execute("xen-save-devices-state", arguments)
-        await self._control.execute("remove-fd", {"fdset-id": 1, "fd": added["fd"]})
+        await self._control.execute("remove-fd", {"fdset-id": 1, "fd": added})
 
     async def wait(self) -> str:
         """Wait for the process's end and say how it ended."""
         status = await self._process.wait()
-        tail = _tail(self._log)
-        ended = "its process ended" if status is None else describe_status(status)
-        return f"{ended}{': ' + tail if tail else ''}"
+        tail = self._log.tail()
+        return f"{self._control.breach or _describe(status)}{': ' + tail if tail else ''}"
 
 
 @asynccontextmanager
 async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Machine]:
     """Start QEMU for ``plan``; leaving the block kills it and removes its sockets.
 
-    Raises :class:`ServerError` with the last lines of ``log`` when it does not come up.
+    What it prints goes to the bounded file ``log``. Raises :class:`ServerError` with the last lines of it when it does
+    not come up.
     """
     environment = vmm_environment(plan, preload.library())
     with _listen(plan.sockets) as sockets:
-        listeners = Listeners(*(each.fileno() for each in sockets))
-        argv = qemu_argv(binary, plan, listeners)
-        with log.open("wb") as output:
-            inherited = [each.fileno() for each in sockets]
-            process = spawn(argv, pass_fds=inherited, log=output.fileno(), env=environment)
-            async with process as running:
+        inherited = [each.fileno() for each in sockets]
+        argv = qemu_argv(binary, plan, Listeners(*inherited))
+        receive, send = make_pipe()
+        with send:
+            async with (
+                following(log, receive) as printed,
+                spawn(argv, pass_fds=inherited, log=send.fileno(), env=environment) as process,
+            ):
                 # Only the child may hold them now: when it dies, whoever is connected must see it.
                 for each in sockets:
                     each.close()
-                async with _controlled(plan, argv, running, log) as control:
-                    set_oom_score(OOM_SCORE, running.pid)
-                    give_way(running.pid, NICE)  # by now it has all the threads that do not inherit it
-                    yield Machine(plan, running, control, log)
+                send.close()
+                async with _controlled(plan, argv, process, printed) as machine:
+                    set_oom_score(OOM_SCORE, process.pid)
+                    give_way(process.pid, NICE)  # by now it has all the threads that do not inherit it
+                    yield machine
 
 
 @asynccontextmanager
@@ -123,27 +125,46 @@ async def reattach(identity: ProcessIdentity, plan: MachinePlan, log: Path) -> A
 
     Raises :class:`NotFoundError` when the process is gone, :class:`ServerError` when it does not answer.
     """
-    async with adopted(identity) as process, _controlled(plan, ["adopted", plan.name], process, log) as control:
-        yield Machine(plan, process, control, log)
+    async with (
+        adopted(identity) as process,
+        following(log, reopen_pipe(process.pid)) as printed,
+        _controlled(plan, ["adopted", plan.name], process, printed) as machine,
+    ):
+        yield machine
 
 
 @asynccontextmanager
-async def _controlled(plan: MachinePlan, argv: list[str], process: Process, log: Path) -> AsyncIterator[Control]:
-    session = connect(plan.sockets.control)
+async def _controlled(plan: MachinePlan, argv: list[str], process: Process, log: Log) -> AsyncIterator[Machine]:
+    """The machine of ``process``, which answers on its control socket."""
+    started = False
     try:
-        with anyio.fail_after(START_DEADLINE):
-            control = await session.__aenter__()
-    except (ControlError, OSError, TimeoutError) as error:
-        if process.returncode is None:
-            process.kill()
-        ended = await process.wait()
-        status = "ended" if ended is None else describe_status(ended)
-        raise CommandError(argv, f"the VMM did not start ({status})", _tail(log).encode()) from error
-    try:
-        yield control
-    finally:
-        with anyio.CancelScope(shield=True):
-            await session.__aexit__(None, None, None)
+        async with connect(plan.sockets.control, process.kill) as control:
+            started = True
+            yield Machine(plan, process, control, log)
+    except (ControlError, OSError) as error:
+        if started:
+            raise
+        reason = f"the VMM did not start ({_describe(await _end(process))})"
+        raise CommandError(argv, reason, log.tail().encode()) from error
+
+
+async def _end(process: Process) -> int | None:
+    """Its exit status. A process that is ending gets the time to say how, any other is killed."""
+    with anyio.move_on_after(EXIT_DEADLINE):
+        return await process.wait()
+    process.kill()
+    return await process.wait()
+
+
+def _number_in(answer: object, name: str) -> int:
+    found = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(found, int):
+        raise ControlError(f"the VMM's answer has no number {name}")
+    return found
+
+
+def _describe(status: int | None) -> str:
+    return "its process ended" if status is None else describe_status(status)
 
 
 @contextmanager
@@ -172,11 +193,3 @@ def _bind(each: socket.socket, path: Path) -> None:
         raise ServerError(f"cannot listen at {path}: {error}", hint=hint) from error
     path.chmod(0o600)
     each.listen(4)
-
-
-def _tail(log: Path) -> str:
-    try:
-        data = log.read_bytes()[-_LOG_TAIL:]
-    except OSError:
-        return ""
-    return data.decode("utf-8", "replace").strip()
