@@ -20,8 +20,10 @@ from pandastack.services.processes.terminals import Terminals, TerminalView
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["terminals"])
 
 OFFSET_HEADER = "x-pandastack-offset"
-_WAITING_FRAMES = 256
-"""Frames that may wait for a terminal that does not take its input."""
+WAITING_BYTES = 256 * 1024
+"""How much may wait for a terminal that does not take its input."""
+_EVENT_BYTES = 64
+"""What an event takes beside its bytes."""
 
 _FAREWELL_SECONDS = 5.0
 """How long it may take until the end of a connection that takes no more output has been read."""
@@ -75,11 +77,13 @@ class _Session:
         self._websocket = websocket
         self._terminals = terminals
         self._place = place
+        self._waiting = 0
+        self._left = anyio.Event()
 
     async def run(self) -> None:
         try:
             async with self._terminals.viewer(self._place) as records, anyio.create_task_group() as tasks:
-                send, typed = anyio.create_memory_object_stream[_Event](_WAITING_FRAMES)
+                send, typed = anyio.create_memory_object_stream[_Event](math.inf)
                 tasks.start_soon(self._read, send, tasks.cancel_scope)
                 tasks.start_soon(self._type, typed)
                 async for record in records:
@@ -98,7 +102,8 @@ class _Session:
         try:
             await self._websocket.send_bytes(data)
         except (WebSocketDisconnect, OSError):
-            await anyio.sleep(_FAREWELL_SECONDS)
+            with anyio.move_on_after(_FAREWELL_SECONDS):
+                await self._left.wait()
             raise
 
     async def _end(self, end: Ended) -> None:
@@ -116,16 +121,17 @@ class _Session:
     async def _read(self, send: MemoryObjectSendStream[_Event], scope: anyio.CancelScope) -> None:
         """Frames in, never waiting for the terminal, so that the end of the connection is seen."""
         try:
-            while True:
+            while self._waiting < WAITING_BYTES:
                 frame = await receive(self._websocket)
                 event = frame if isinstance(frame, bytes) else _event(frame)
                 if event:
+                    self._waiting += _size(event)
                     send.send_nowait(event)
+            await self._websocket.close(REFUSED, "the terminal does not take its input")
         except WebSocketDisconnect as gone:
             if gone.code == NORMAL:
                 await self._terminals.leave(self._place)
-        except anyio.WouldBlock:
-            await self._websocket.close(REFUSED, "the terminal does not take its input")
+        self._left.set()
         scope.cancel()
 
     async def _type(self, typed: MemoryObjectReceiveStream[_Event]) -> None:
@@ -137,6 +143,11 @@ class _Session:
                     await self._terminals.resize(self._place, *event)
             except PandastackError:
                 pass  # it has ended: its exit is on its way
+            self._waiting -= _size(event)
+
+
+def _size(event: _Event) -> int:
+    return _EVENT_BYTES + (len(event) if isinstance(event, bytes) else 0)
 
 
 def _event(text: str) -> _Event | None:

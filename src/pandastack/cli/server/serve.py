@@ -27,6 +27,9 @@ START_DEADLINE = 120.0
 OOM_SCORE = -500
 """When the host runs out of memory the server, which all its callers need, goes late. Only root may ask for that."""
 
+WS_MAX_SIZE = 1024 * 1024 + 1024
+"""Bytes of a WebSocket's frame. The routes say what is wrong with one that is a little over 1 MiB."""
+
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")]
 
 
@@ -168,7 +171,8 @@ async def _answer(app: ASGIApp, listener: socket.socket, on_ready: Callable[[], 
         # Longer than clients keep an idle connection, so that it is they who close it: no request meets a closed one.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
-        ws_max_size=16 * 1024 * 1024,
+        ws_max_size=WS_MAX_SIZE,
+        ws_max_queue=4,
     )
     server = Server(configuration)
 
