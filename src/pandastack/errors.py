@@ -58,6 +58,24 @@ class ConflictError(BadRequestError):
     code, status = "conflict", 409
 
 
+class KeyReusedError(ConflictError):
+    """The idempotency key was used before, for another request."""
+
+    code = "idempotency_key_reused"
+
+
+class KeyInUseError(ConflictError):
+    """The first request with this idempotency key is not answered yet: send it again in a moment."""
+
+    code = "idempotency_key_in_use"
+
+
+class AnswerLostError(ConflictError):
+    """The idempotency key was used before, and there is no answer to repeat. Nothing was done this time."""
+
+    code = "idempotency_answer_lost"
+
+
 class TooLargeError(BadRequestError):
     """The request body is over the server's limit."""
 

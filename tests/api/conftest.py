@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pandastack.api import create_app
 from pandastack.cluster import EngineClient, StreamingASGITransport
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.store.migrated import migrated_database
-from tests.support.api import SETTINGS, Api
+from tests.support.api import SETTINGS, Api, Serve
 from tests.support.documented import Documented, document_of
 
 
@@ -26,18 +27,24 @@ def document() -> Mapping[str, Any]:
 
 
 @pytest.fixture
-async def api(database_url: str, document: Mapping[str, Any]) -> AsyncIterator[Api]:
-    engine, tokens = ScriptedEngine(), list[str]()
-    app = create_app(
-        EngineClient.in_process(engine.app),
-        database_url,
-        SETTINGS,
-        on_first_token=tokens.append,
-    )
-    undocumented: list[str] = []
-    async with app.router.lifespan_context(app):
-        headers = {"authorization": f"Bearer {tokens[0]}"}
-        transport = StreamingASGITransport(Documented(app, document, undocumented.append))
-        async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as http:
-            yield Api(app, http, engine, tokens[0])
-    assert undocumented == []
+def serve(database_url: str, document: Mapping[str, Any]) -> Serve:
+    """Open a server on an engine; a second one, after the first has ended, has the same store."""
+
+    @asynccontextmanager
+    async def serve(engine: ScriptedEngine, token: str = "") -> AsyncIterator[Api]:
+        tokens, undocumented = [token], list[str]()
+        app = create_app(EngineClient.in_process(engine.app), database_url, SETTINGS, on_first_token=tokens.append)
+        async with app.router.lifespan_context(app):
+            headers = {"authorization": f"Bearer {tokens[-1]}"}
+            transport = StreamingASGITransport(Documented(app, document, undocumented.append))
+            async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as http:
+                yield Api(app, http, engine, tokens[-1])
+        assert undocumented == []
+
+    return serve
+
+
+@pytest.fixture
+async def api(serve: Serve) -> AsyncIterator[Api]:
+    async with serve(ScriptedEngine()) as api:
+        yield api

@@ -337,7 +337,7 @@ async def test_request_ids_and_cors(api: Api) -> None:
     preflight = await api.http.options("/v1/sandboxes", headers=asked)
     assert (preflight.status_code, preflight.content) == (204, b"")
     allowed = preflight.headers["access-control-allow-headers"].split(", ")
-    assert {"content-type", "authorization", "x-api-key", "x-pandastack-team"} == set(allowed)
+    assert {"content-type", "authorization", "x-api-key", "idempotency-key", "x-pandastack-team"} == set(allowed)
 
 
 async def test_what_nobody_expected_is_a_flat_500_that_tells_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

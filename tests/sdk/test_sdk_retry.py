@@ -7,6 +7,7 @@ import threading
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+import httpx
 import pytest
 
 from pandastack import (
@@ -18,9 +19,9 @@ from pandastack import (
     Sandbox,
     ServerError,
 )
-from pandastack.errors import BadRequestError, CapacityError
-from pandastack.sdk._retry import Capacity, NotFoundOnce, WarmUp, create_retry_budget
-from pandastack.sdk.wire.coding import Refusal, parse_retry_after, refusal_from
+from pandastack.errors import BadRequestError, CapacityError, ConnectionError
+from pandastack.sdk._retry import Capacity, NotFoundOnce, Unanswered, WarmUp, create_retry_budget
+from pandastack.sdk.wire.coding import Refusal, no_answer, parse_retry_after, refusal_from
 from tests.sdk.wire_server import RECORD, Reply, WireServer
 
 NO_ROOM = b'{"error": "no compute capacity available"}'
@@ -193,3 +194,72 @@ def test_a_404_of_a_read_is_asked_again_but_not_of_a_write(client: Client, wire:
     wire.will(Reply(404, {"error": "no such sandbox"}))
     with pytest.raises(NotFoundError, match="no such sandbox"):
         Sandbox.from_dict(RECORD, client).set_ttl(5)
+
+
+IN_USE = Reply(409, {"error": "still being answered", "code": "idempotency_key_in_use"}, {"Retry-After": "0"})
+BROKEN = Reply(201, RECORD, cut=True)
+
+
+def keys(wire: WireServer) -> list[str | None]:
+    return [each.headers.get("Idempotency-Key") for each in wire.asked]
+
+
+def test_a_create_whose_answer_is_lost_is_sent_again_with_the_same_key(wire: WireServer, client: Client) -> None:
+    wire.will(BROKEN, IN_USE, Reply(201, RECORD))
+    seen: list[CreateRetryEvent] = []
+    client.transport._on_create_retry = seen.append
+    assert client.sandboxes.create("base").id == RECORD["id"]
+    assert len(wire.asked) == 3 and len(set(keys(wire))) == 1 and all(keys(wire))
+    assert [each.status_code for each in seen] == [0, 409]
+
+
+def test_each_create_has_a_key_of_its_own_unless_it_is_given(wire: WireServer, client: Client) -> None:
+    wire.will(*[Reply(201, RECORD)] * 4)
+    client.sandboxes.create("base")
+    client.sandboxes.create("base")
+    for _ in range(2):
+        client.sandboxes.create("base", idempotency_key="mine")
+    first, second, *given = keys(wire)
+    assert first and second and first != second
+    assert given == ["mine", "mine"]
+
+
+def test_forks_and_captures_have_keys_and_commands_do_not(wire: WireServer, client: Client) -> None:
+    sandbox = Sandbox.from_dict(RECORD, client)
+    wire.will(Reply(201, {"sandbox": RECORD}), Reply(201, {"children": [RECORD]}), Reply(201, {"id": "s"}))
+    sandbox.fork()
+    sandbox.fork_tree(1, idempotency_key="tree")
+    sandbox.snapshot()
+    assert keys(wire)[1] == "tree" and all(keys(wire))
+    wire.will(Reply(200, {"stdout": "", "stderr": "", "exit_code": 0}), Reply(204))
+    sandbox.exec("true")
+    sandbox.pause()
+    assert keys(wire)[3:] == [None, None]
+
+
+def test_a_request_without_a_key_is_not_sent_again_when_the_connection_breaks(wire: WireServer, client: Client) -> None:
+    wire.will(Reply(200, {"id": "me"}, cut=True))
+    with pytest.raises(ConnectionError):
+        client.me()
+    assert len(wire.asked) == 1
+
+
+def test_a_server_that_is_not_there_is_said_at_once() -> None:
+    with Client(api_url="http://127.0.0.1:9", api_key="pds_x") as client, pytest.raises(ConnectionError):
+        client.sandboxes.create("base")
+
+
+def lost(cause: Exception) -> Refusal:
+    error = ConnectionError("lost")
+    error.__cause__ = cause
+    return no_answer(error)
+
+
+def test_after_a_broken_connection_the_server_may_be_starting_again() -> None:
+    refused, broken = lost(httpx.ConnectError("refused")), lost(httpx.RemoteProtocolError("cut"))
+    late = lost(httpx.ReadTimeout("late"))
+    rule = Unanswered(60)
+    assert [rule.delay(each, 0) for each in (refused, late)] == [None, None]
+    assert [rule.delay(each, 0) for each in (broken, refused, refused, refused, refused)] == [0.5, 1, 2, 4, 4]
+    assert rule.delay(broken, 57) is None
+    assert Unanswered(0).delay(broken, 0) is None

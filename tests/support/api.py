@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +38,9 @@ class Api:
         response = await self.http.post("/v1/sandboxes", json={"template": "base"})
         assert response.status_code == 201, response.text
         return f"/v1/sandboxes/{response.json()['id']}"
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Api]]
 
 
 def refusal(response: httpx.Response, status: int) -> dict[str, Any]:

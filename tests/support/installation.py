@@ -131,9 +131,9 @@ Create = Callable[..., Sandbox]
 
 @contextmanager
 def serving(place: Installation, **settings: str) -> Iterator[tuple[Server, Client]]:
-    """A server with further settings, and a client of it."""
+    """A server with further settings, and a client of it that does not wait for one that was killed."""
     where = replace(place, settings={**place.settings, **settings})
-    with where.serving() as server, Client(server.url, server.token, timeout=60) as client:
+    with where.serving() as server, Client(server.url, server.token, 60, max_create_retry_seconds=0) as client:
         yield server, client
 
 

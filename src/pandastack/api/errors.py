@@ -17,6 +17,7 @@ from pandastack.api.models.errors import Error
 from pandastack.errors import (
     BadRequestError,
     CapacityError,
+    KeyInUseError,
     PandastackError,
     StorageFullError,
     for_status,
@@ -42,7 +43,9 @@ def error_response(error: PandastackError) -> Response:
     promise that nothing was created. They try again after 507 without being told.
     """
     headers = {}
-    if isinstance(error, CapacityError) and not isinstance(error, StorageFullError):
+    if isinstance(error, KeyInUseError):
+        headers["Retry-After"] = "1"
+    elif isinstance(error, CapacityError) and not isinstance(error, StorageFullError):
         headers["Retry-After"] = str(error.retry_after)
     return Response(to_json(Error.of(error)), error.status_code, headers, _JSON)
 

@@ -19,7 +19,8 @@ from pandastack.services import ControlPlane
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_ALLOWED_HEADERS = ("content-type", "authorization", "x-api-key")
+_ALLOWED_HEADERS = ("content-type", "authorization", "x-api-key", "idempotency-key")
+_EXPOSED_HEADERS = b"x-request-id, retry-after, x-pandastack-process, idempotency-replayed"
 _OPEN_PATHS = frozenset({"/v1/version"})
 
 log = structlog.get_logger(__name__)
@@ -78,7 +79,7 @@ class _Exchange:
                 *message.get("headers", ()),
                 (b"x-request-id", self.request_id.encode("ascii")),
                 (b"access-control-allow-origin", b"*"),
-                (b"access-control-expose-headers", b"x-request-id, retry-after, x-pandastack-process"),
+                (b"access-control-expose-headers", _EXPOSED_HEADERS),
             ]
         await self._send(message)
 

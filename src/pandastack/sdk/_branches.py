@@ -6,23 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from pandastack.errors import ServerError
-from pandastack.sdk.wire.call import Call, segment
+from pandastack.sdk.wire.call import Call, new_key, segment
 
 _CONTAINERS = ("children", "items", "sandboxes")
 
 
-def fork_sandbox(sandbox_id: str, metadata: Mapping[str, str] | None) -> Call:
-    """``POST …/fork``; without metadata there is no body."""
+def fork_sandbox(sandbox_id: str, metadata: Mapping[str, str] | None, key: str | None = None) -> Call:
+    """``POST …/fork``; without metadata there is no body. ``key`` None: a new one."""
     body = None if metadata is None else {"metadata": dict(metadata)}
-    return Call("POST", f"/sandboxes/{segment(sandbox_id)}/fork", json=body, creates=True)
+    return Call("POST", f"/sandboxes/{segment(sandbox_id)}/fork", json=body, creates=True, key=key or new_key())
 
 
-def fork_sandbox_tree(sandbox_id: str, count: int, metadata: Mapping[str, str] | None) -> Call:
-    """``POST …/fork-tree`` for ``count`` children."""
+def fork_sandbox_tree(sandbox_id: str, count: int, metadata: Mapping[str, str] | None, key: str | None = None) -> Call:
+    """``POST …/fork-tree`` for ``count`` children. ``key`` None: a new one."""
     body: dict[str, Any] = {"count": count}
     if metadata is not None:
         body["metadata"] = dict(metadata)
-    return Call("POST", f"/sandboxes/{segment(sandbox_id)}/fork-tree", json=body, creates=True)
+    where = f"/sandboxes/{segment(sandbox_id)}/fork-tree"
+    return Call("POST", where, json=body, creates=True, key=key or new_key())
 
 
 def promote_sandbox(sandbox_id: str, cleanup_siblings: bool, tree_id: str | None) -> Call:

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from pandastack.errors import KeyInUseError
 from pandastack.sdk.wire.coding import Refusal
 
 DEFAULT_BUDGET_SECONDS = 60.0
@@ -82,6 +83,29 @@ class Capacity:
         cap = _JITTER_CAPS_SECONDS[min(self._attempts, len(_JITTER_CAPS_SECONDS) - 1)]
         self._attempts += 1
         return min(floor + self._jitter(0.0, cap), rest)
+
+
+class Unanswered:
+    """Of a call with an idempotency key: the connection broke before the answer, or an earlier attempt is still
+    being answered. The server does the call once, so it may be sent again.
+
+    A connection that cannot be made ends a first attempt; after one that broke, the server may be starting again.
+    """
+
+    def __init__(self, budget: float) -> None:
+        self._budget = budget
+        self._next = 0.5
+        self._broke = False
+
+    def delay(self, refusal: Refusal, elapsed: float) -> float | None:
+        self._broke = self._broke or refusal.broken
+        if isinstance(refusal.error, KeyInUseError):
+            wait = refusal.retry_after or self._next
+        elif refusal.status == 0 and self._broke:
+            wait, self._next = self._next, min(self._next * 2, 4.0)
+        else:
+            return None
+        return wait if elapsed + wait <= self._budget else None
 
 
 def _capacity_floor(refusal: Refusal) -> float | None:

@@ -11,6 +11,7 @@ import anyio
 
 from pandastack.cluster import EngineClient
 from pandastack.errors import PandastackError
+from pandastack.services.access.idempotency import IdempotencyKeys
 from pandastack.services.access.tokens import Access
 from pandastack.services.captures.rewind import Rewinding
 from pandastack.services.captures.snapshots import Snapshots
@@ -57,6 +58,7 @@ class ControlPlane:
     store: Store
     engine: EngineClient
     access: Access
+    idempotency_keys: IdempotencyKeys
     registry: Registry
     activity: Activity
     sandboxes: Sandboxes
@@ -117,6 +119,7 @@ async def open_control_plane(
         events, activity = EventLog(store), Activity(bus)
         registry, access = Registry(store, events, bus), Access(store)
         deadlines = Deadlines(activity, settings)
+        idempotency_keys = IdempotencyKeys(store)
         snapshots = Snapshots(store, engine, events)
         storage_budget = StorageBudget(registry, engine, snapshots, settings)
         rewinding = Rewinding(registry, engine, activity.command_log, snapshots)
@@ -140,6 +143,7 @@ async def open_control_plane(
             store=store,
             engine=engine,
             access=access,
+            idempotency_keys=idempotency_keys,
             registry=registry,
             activity=activity,
             sandboxes=sandboxes,
@@ -166,12 +170,13 @@ async def open_control_plane(
             host={},
         )
         await registry.load()
+        await idempotency_keys.load()
         await recovery.reconcile()
         await plane.health()
         if on_first_token is not None:
             await access.first_token(on_first_token)
         async with tasks:
-            for part in (recovery, reaper, automatic, terminals, idle_watch):
+            for part in (recovery, reaper, automatic, terminals, idle_watch, idempotency_keys):
                 await tasks.start(part.run)
             idle_watch.find_all()  # everything that waits for what it finds is listening by now
             yield plane

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -106,4 +107,18 @@ api_tokens = Table(
     Column("label", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=True),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("token", String(16), primary_key=True),  # what is shown of it
+    Column("key", String(255), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("object_id", String(36), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("status", Integer, nullable=True),
+    Column("answer", LargeBinary, nullable=True),
+    Index(None, "created_at"),
 )

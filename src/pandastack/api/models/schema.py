@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
-    """The part of a route's documentation that describes its JSON body."""
+def takes(model: type[BaseModel], *parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a route's documentation that describes its JSON body, and parameters that no signature has."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions = schema.pop("$defs", {})
-    return {"requestBody": {"content": {"application/json": {"schema": _inline(schema, definitions)}}}}
+    body = {"requestBody": {"content": {"application/json": {"schema": _inline(schema, definitions)}}}}
+    return body | ({"parameters": list(parameters)} if parameters else {})
 
 
 def _inline(schema: Any, definitions: dict[str, Any]) -> Any:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
+from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.models.sandboxes import CreateSandbox, Sandbox
 from pandastack.api.models.schema import takes
 from pandastack.api.models.snapshots import Capture, Checkpoint, Checkpoints
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.store.sandboxes import SandboxRecord
+from pandastack.store.snapshots import SnapshotRecord
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/checkpoints", tags=["checkpoints"])
 
@@ -17,12 +23,18 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/checkpoints", tags=["check
     status_code=201,
     response_class=Response,
     responses={201: {"model": Checkpoint}},
-    openapi_extra=takes(Capture),
+    openapi_extra=takes(Capture, PARAMETER),
 )
+@idempotent(resumable=True)
 async def take_checkpoint(request: Request, sandbox_id: str) -> Response:
     """Take a checkpoint now; without a label it is named after the last command."""
     body = await read_json(request, Capture)
-    record = await plane_of(request).timeline.checkpoint(workspace_of(request), sandbox_id, body.label)
+    timeline, workspace = plane_of(request).timeline, workspace_of(request)
+
+    async def make(checkpoint_id: str | None) -> SnapshotRecord:
+        return await timeline.checkpoint(workspace, sandbox_id, body.label, checkpoint_id=checkpoint_id)
+
+    record = await make_once(request, partial(timeline.get, workspace, sandbox_id), make)
     return json_response(Checkpoint.of(record), 201)
 
 
@@ -53,11 +65,20 @@ async def rewind(request: Request, sandbox_id: str, checkpoint_id: str) -> Respo
     status_code=201,
     response_class=Response,
     responses={201: {"model": Sandbox}},
-    openapi_extra=takes(CreateSandbox),
+    openapi_extra=takes(CreateSandbox, PARAMETER),
 )
+@idempotent(resumable=True)
 async def fork_checkpoint(request: Request, sandbox_id: str, checkpoint_id: str) -> Response:
     """A new sandbox that continues from a checkpoint."""
-    plane = plane_of(request)
+    plane, workspace = plane_of(request), workspace_of(request)
     body = (await read_json(request, CreateSandbox)).model_copy(update={"from_snapshot": checkpoint_id})
-    record = await plane.timeline.fork(workspace_of(request), sandbox_id, checkpoint_id, body.wanted())
+    wanted = body.wanted()
+
+    async def find(child_id: str) -> SandboxRecord:
+        return plane.sandboxes.get(workspace, child_id)
+
+    async def make(child_id: str | None) -> SandboxRecord:
+        return await plane.timeline.fork(workspace, sandbox_id, checkpoint_id, replace(wanted, id=child_id))
+
+    record = await make_once(request, find, make)
     return json_response(Sandbox.of(record, plane), 201)

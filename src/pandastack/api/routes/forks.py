@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from pandastack.api.idempotency import PARAMETER, idempotent
 from pandastack.api.models.forks import Fork, Forked, ForkTree, Promote, Promoted
 from pandastack.api.models.schema import takes
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
@@ -18,8 +19,9 @@ _TREE_COUNT = 2
     status_code=201,
     response_class=Response,
     responses={201: {"model": Forked}},
-    openapi_extra=takes(Fork),
+    openapi_extra=takes(Fork, PARAMETER),
 )
+@idempotent()
 async def fork(request: Request, sandbox_id: str) -> Response:
     """A copy with the same memory, processes and disk; the original runs on."""
     plane = plane_of(request)
@@ -34,8 +36,9 @@ async def fork(request: Request, sandbox_id: str) -> Response:
     status_code=201,
     response_class=Response,
     responses={201: {"model": ForkTree}},
-    openapi_extra=takes(Fork),
+    openapi_extra=takes(Fork, PARAMETER),
 )
+@idempotent()
 async def fork_tree(request: Request, sandbox_id: str) -> Response:
     """Several copies of one moment, 2 unless `count` says more. Fewer than asked is a success with `errors`."""
     plane = plane_of(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from pandastack.api.idempotency import PARAMETER, idempotent
 from pandastack.api.models.schema import takes
 from pandastack.api.models.tokens import CreateToken, Me, Token
 from pandastack.api.requests import identity_of, json_response, plane_of, read_json, workspace_of
@@ -29,8 +30,9 @@ async def list_tokens(request: Request) -> Response:
     status_code=201,
     response_class=Response,
     responses={201: {"model": Token}},
-    openapi_extra=takes(CreateToken),
+    openapi_extra=takes(CreateToken, PARAMETER),
 )
+@idempotent(secret=True)
 async def create_token(request: Request) -> Response:
     """A new token; its text is in the answer and nowhere else."""
     wanted = await read_json(request, CreateToken)

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.models.errors import Error
 from pandastack.api.models.processes import (
     Process,
@@ -22,6 +23,7 @@ from pandastack.api.models.processes import (
 from pandastack.api.models.schema import takes
 from pandastack.api.requests import flag, json_response, limited, plane_of, read_json, unless_left, workspace_of
 from pandastack.api.streams import EVENTS, ByteStream, EventStream, StreamEvent
+from pandastack.contract.processes import ProcessRecord
 from pandastack.contract.records import STDERR, STDOUT, End, ExecFailed, Output, OutputOffset, Record, StillRunning
 from pandastack.errors import BadRequestError, UnavailableError
 from pandastack.services.processes.output import OutputText
@@ -39,14 +41,22 @@ _DEFAULT_WAIT_SECONDS = 25.0  # clients wait 30 s for an answer
     status_code=201,
     response_class=Response,
     responses={201: {"model": Process}},
-    openapi_extra=takes(StartProcess),
+    openapi_extra=takes(StartProcess, PARAMETER),
 )
+@idempotent(resumable=True)
 async def start(request: Request, sandbox_id: str) -> Response:
     """Start a process. It goes on whoever looks at it, also while the server is away."""
-    plane = plane_of(request)
+    processes, workspace = plane_of(request).processes, workspace_of(request)
     body = await read_json(request, StartProcess)
-    new = plane.processes.plan(body.model_dump())
-    return json_response(Process.of(await plane.processes.start(workspace_of(request), sandbox_id, new)), 201)
+
+    async def find(process_id: str) -> ProcessRecord:
+        return await processes.get(workspace, sandbox_id, body.id or process_id)
+
+    async def make(process_id: str | None) -> ProcessRecord:
+        named = body.model_copy(update={"id": process_id}) if body.id is None else body
+        return await processes.start(workspace, sandbox_id, processes.plan(named.model_dump()))
+
+    return json_response(Process.of(await make_once(request, find, make)), 201)
 
 
 @router.get("", response_class=Response, responses={200: {"model": Processes}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from pandastack.api.buffered import buffered_response, outcome_response
+from pandastack.api.idempotency import PARAMETER, idempotent
 from pandastack.api.models.code import (
     CreateReplSession,
     Execution,
@@ -50,8 +51,9 @@ async def run_code(request: Request, sandbox_id: str) -> Response:
     status_code=201,
     response_class=Response,
     responses={201: {"model": ReplSession}},
-    openapi_extra=takes(CreateReplSession),
+    openapi_extra=takes(CreateReplSession, PARAMETER),
 )
+@idempotent()
 async def open_session(request: Request, sandbox_id: str) -> Response:
     """An interpreter that keeps its state from cell to cell. At most 8 in a sandbox (429)."""
     body = await read_json(request, CreateReplSession)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request, Response
 
+from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.models.sandboxes import CreateSandbox, Sandbox
 from pandastack.api.models.schema import takes
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.store.sandboxes import SandboxRecord
 
 router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 
@@ -16,13 +20,21 @@ router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
     status_code=201,
     response_class=Response,
     responses={201: {"model": Sandbox}},
-    openapi_extra=takes(CreateSandbox),
+    openapi_extra=takes(CreateSandbox, PARAMETER),
 )
+@idempotent(resumable=True)
 async def create_sandbox(request: Request) -> Response:
     """Answers when the sandbox executes commands."""
-    plan = (await read_json(request, CreateSandbox)).wanted()
-    plane = plane_of(request)
-    record = await plane.sandboxes.create(workspace_of(request), plan)
+    wanted = (await read_json(request, CreateSandbox)).wanted()
+    plane, workspace = plane_of(request), workspace_of(request)
+
+    async def find(sandbox_id: str) -> SandboxRecord:
+        return plane.sandboxes.get(workspace, sandbox_id)
+
+    async def make(sandbox_id: str | None) -> SandboxRecord:
+        return await plane.sandboxes.create(workspace, replace(wanted, id=sandbox_id))
+
+    record = await make_once(request, find, make)
     return json_response(Sandbox.of(record, plane), 201)
 
 

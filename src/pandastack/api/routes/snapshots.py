@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
+from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.models.schema import takes
 from pandastack.api.models.snapshots import Capture, Snapshot, Snapshots
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.store.snapshots import SnapshotRecord
 
 router = APIRouter(prefix="/v1", tags=["snapshots"])
 
@@ -16,12 +20,18 @@ router = APIRouter(prefix="/v1", tags=["snapshots"])
     status_code=201,
     response_class=Response,
     responses={201: {"model": Snapshot}},
-    openapi_extra=takes(Capture),
+    openapi_extra=takes(Capture, PARAMETER),
 )
+@idempotent(resumable=True)
 async def take_snapshot(request: Request, sandbox_id: str) -> Response:
     """Answers when the snapshot can be used; the sandbox runs on."""
     body = await read_json(request, Capture)
-    record = await plane_of(request).timeline.snapshot(workspace_of(request), sandbox_id, body.label)
+    plane, workspace = plane_of(request), workspace_of(request)
+
+    async def make(snapshot_id: str | None) -> SnapshotRecord:
+        return await plane.timeline.snapshot(workspace, sandbox_id, body.label, snapshot_id=snapshot_id)
+
+    record = await make_once(request, partial(plane.snapshots.get, workspace), make)
     return json_response(Snapshot.of(record), 201)
 
 

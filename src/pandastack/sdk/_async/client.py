@@ -88,6 +88,7 @@ class AsyncSandboxAPI:
         on_expire: Literal["delete", "hibernate"] | None = None,
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
+        idempotency_key: str | None = None,
     ) -> AsyncSandbox:
         """Create a sandbox and return when commands can run in it.
 
@@ -95,11 +96,16 @@ class AsyncSandboxAPI:
         is ``persistent``; with ``on_expire="hibernate"`` it is put to sleep instead. ``checkpoint_every`` (seconds,
         at least 1) and ``checkpoint_after_exec`` let the server take checkpoints by itself.
 
-        A refusal for capacity is repeated within the client's budget; setting ``cancel`` ends that with
-        CreateCancelled. Raises BadRequestError (unknown template, bad TTL) and ServerError.
+        A refusal for capacity, or a connection that breaks, is repeated within the client's budget; setting ``cancel``
+        ends that with CreateCancelled. With an ``idempotency_key`` of your own, the same call within 24 hours, by
+        another process too, returns the same sandbox; without it, this call has one for itself.
+
+        Raises BadRequestError (unknown template, bad TTL) and ServerError.
         """
         own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
+        call = create_sandbox(
+            template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
+        )
         return AsyncSandbox.from_dict(await self._client.transport.object(call, cancel), self._client, persistent)
 
     async def list(self) -> builtins.list[AsyncSandbox]:
@@ -113,10 +119,15 @@ class AsyncSandboxAPI:
         return AsyncSandbox.from_dict(await self._client.transport.object(call), self._client)
 
     async def fork(
-        self, sandbox_id: str, metadata: Mapping[str, str] | None = None, *, cancel: AsyncCancelEvent | None = None
+        self,
+        sandbox_id: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: AsyncCancelEvent | None = None,
+        idempotency_key: str | None = None,
     ) -> AsyncSandbox:
         """Copy a sandbox as it is now; it goes on. Repeated and cancelled like :meth:`create`."""
-        answer = await self._client.transport.run(fork_sandbox(sandbox_id, metadata), cancel)
+        answer = await self._client.transport.run(fork_sandbox(sandbox_id, metadata, idempotency_key), cancel)
         return AsyncSandbox.from_dict(forked(json_value(answer), sandbox_id), self._client)
 
     async def fork_tree(
@@ -126,9 +137,11 @@ class AsyncSandboxAPI:
         metadata: Mapping[str, str] | None = None,
         *,
         cancel: AsyncCancelEvent | None = None,
+        idempotency_key: str | None = None,
     ) -> builtins.list[AsyncSandbox]:
         """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
-        answer = await self._client.transport.run(fork_sandbox_tree(sandbox_id, count, metadata), cancel)
+        call = fork_sandbox_tree(sandbox_id, count, metadata, idempotency_key)
+        answer = await self._client.transport.run(call, cancel)
         children = children_of(json_value(answer), sandbox_id)
         return [AsyncSandbox.from_dict(each, self._client) for each in children]
 

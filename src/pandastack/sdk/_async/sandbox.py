@@ -21,7 +21,7 @@ from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import ExecResult
-from pandastack.sdk.wire.call import Call, code_command, create_sandbox, lifecycle_options, segment
+from pandastack.sdk.wire.call import Call, code_command, create_sandbox, lifecycle_options, new_key, segment
 from pandastack.sdk.wire.coding import json_value
 
 if TYPE_CHECKING:
@@ -86,11 +86,14 @@ class AsyncSandbox(AsyncLifecycle):
         on_expire: Literal["delete", "hibernate"] | None = None,
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
+        idempotency_key: str | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = get_default_async_client()
         own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
+        call = create_sandbox(
+            template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
+        )
         return cls.from_dict(await client.transport.object(call, cancel), client, persistent)
 
     @classmethod
@@ -162,7 +165,7 @@ class AsyncSandbox(AsyncLifecycle):
         Raises BadRequestError when the template has none such, QuotaError for more than 8 in one sandbox.
         """
         wanted = language_of(language)
-        call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True)
+        call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True, key=new_key())
         return AsyncCodeContext(self, str((await self.client.transport.object(call))["id"]), wanted)
 
     async def code_contexts(self) -> builtins.list[AsyncCodeContext]:
@@ -179,19 +182,31 @@ class AsyncSandbox(AsyncLifecycle):
         """Ask the server for the present record, update this object in place and return it."""
         return self._take_over(await self.client.transport.object(Call("GET", self._path())))
 
-    async def fork(self, metadata: Mapping[str, str] | None = None, *, cancel: AsyncCancelEvent | None = None) -> Self:
+    async def fork(
+        self,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: AsyncCancelEvent | None = None,
+        idempotency_key: str | None = None,
+    ) -> Self:
         """Make a copy of this sandbox as it is now, memory, processes and disk. This one goes on.
 
         ``metadata`` is added to the child's. Repeated and cancelled like ``client.sandboxes.create``.
         """
-        answer = await self.client.transport.run(fork_sandbox(self.id, metadata), cancel)
+        answer = await self.client.transport.run(fork_sandbox(self.id, metadata, idempotency_key), cancel)
         return type(self).from_dict(forked(json_value(answer), self.id), self.client)
 
     async def fork_tree(
-        self, count: int, metadata: Mapping[str, str] | None = None, *, cancel: AsyncCancelEvent | None = None
+        self,
+        count: int,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: AsyncCancelEvent | None = None,
+        idempotency_key: str | None = None,
     ) -> builtins.list[Self]:
         """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
-        answer = await self.client.transport.run(fork_sandbox_tree(self.id, count, metadata), cancel)
+        call = fork_sandbox_tree(self.id, count, metadata, idempotency_key)
+        answer = await self.client.transport.run(call, cancel)
         children = children_of(json_value(answer), self.id)
         return [type(self).from_dict(each, self.client) for each in children]
 

@@ -14,12 +14,19 @@ from typing import Any
 import httpx
 
 from pandastack.config import ClientSettings
-from pandastack.errors import AuthError, CreateCancelled, PandastackError
+from pandastack.errors import AuthError, ConnectionError, CreateCancelled, PandastackError
 from pandastack.sdk._retry import first_delay
 from pandastack.sdk._runtime import AsyncCancelEvent, async_check_cancel, async_pause
 from pandastack.sdk._types import CreateRetryEvent
 from pandastack.sdk.wire.call import Call
-from pandastack.sdk.wire.coding import Refusal, json_list, json_object, mapped_transport_errors, refusal_from
+from pandastack.sdk.wire.coding import (
+    Refusal,
+    json_list,
+    json_object,
+    mapped_transport_errors,
+    no_answer,
+    refusal_from,
+)
 
 _log = logging.getLogger("pandastack.sdk")
 
@@ -54,7 +61,7 @@ class AsyncTransport:
 
     async def run(self, call: Call, cancel: AsyncCancelEvent | None = None) -> httpx.Response:
         """Send ``call`` until it succeeds or none of its rules allows another attempt, which raises the last
-        refusal.
+        refusal, or ConnectionError.
 
         ``cancel`` ends it between attempts with CreateCancelled; an attempt under way is not interrupted.
         """
@@ -66,11 +73,15 @@ class AsyncTransport:
         while True:
             if cancel is not None and cancel.is_set():
                 raise _cancelled(attempt) from (refusal.error if refusal else None)
-            response = await self._send(call)
-            if response.is_success:
-                return response
+            try:
+                response = await self._send(call)
+            except ConnectionError as error:
+                refusal = no_answer(error)
+            else:
+                if response.is_success:
+                    return response
+                refusal = refusal_from(response.status_code, response.headers, response.content)
             attempt += 1
-            refusal = refusal_from(response.status_code, response.headers, response.content)
             elapsed = time.monotonic() - started
             delay = first_delay(rules, refusal, elapsed)
             if delay is None:
@@ -101,7 +112,7 @@ class AsyncTransport:
         return self._http.build_request(
             call.method,
             f"{self.settings.api_url}/v1{call.path}",
-            headers={"Authorization": f"Bearer {self.settings.api_key}"},
+            headers=_headers(self.settings.api_key, call.key),
             json=call.json,
             params=call.params or None,
             content=call.content,
@@ -122,6 +133,11 @@ class AsyncTransport:
         _log.info("create refused (HTTP %s: %s), again in %.1f s", event.status_code, event.error, delay)
         if self._on_create_retry is not None:
             self._on_create_retry(event)
+
+
+def _headers(api_key: str, key: str | None) -> dict[str, str]:
+    credentials = {"Authorization": f"Bearer {api_key}"}
+    return credentials if key is None else {**credentials, "Idempotency-Key": key}
 
 
 def _cancelled(attempts: int) -> PandastackError:

@@ -89,6 +89,7 @@ class SandboxAPI:
         on_expire: Literal["delete", "hibernate"] | None = None,
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
+        idempotency_key: str | None = None,
     ) -> Sandbox:
         """Create a sandbox and return when commands can run in it.
 
@@ -96,11 +97,16 @@ class SandboxAPI:
         is ``persistent``; with ``on_expire="hibernate"`` it is put to sleep instead. ``checkpoint_every`` (seconds,
         at least 1) and ``checkpoint_after_exec`` let the server take checkpoints by itself.
 
-        A refusal for capacity is repeated within the client's budget; setting ``cancel`` ends that with
-        CreateCancelled. Raises BadRequestError (unknown template, bad TTL) and ServerError.
+        A refusal for capacity, or a connection that breaks, is repeated within the client's budget; setting ``cancel``
+        ends that with CreateCancelled. With an ``idempotency_key`` of your own, the same call within 24 hours, by
+        another process too, returns the same sandbox; without it, this call has one for itself.
+
+        Raises BadRequestError (unknown template, bad TTL) and ServerError.
         """
         own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
+        call = create_sandbox(
+            template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
+        )
         return Sandbox.from_dict(self._client.transport.object(call, cancel), self._client, persistent)
 
     def list(self) -> builtins.list[Sandbox]:
@@ -114,10 +120,15 @@ class SandboxAPI:
         return Sandbox.from_dict(self._client.transport.object(call), self._client)
 
     def fork(
-        self, sandbox_id: str, metadata: Mapping[str, str] | None = None, *, cancel: CancelEvent | None = None
+        self,
+        sandbox_id: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: CancelEvent | None = None,
+        idempotency_key: str | None = None,
     ) -> Sandbox:
         """Copy a sandbox as it is now; it goes on. Repeated and cancelled like :meth:`create`."""
-        answer = self._client.transport.run(fork_sandbox(sandbox_id, metadata), cancel)
+        answer = self._client.transport.run(fork_sandbox(sandbox_id, metadata, idempotency_key), cancel)
         return Sandbox.from_dict(forked(json_value(answer), sandbox_id), self._client)
 
     def fork_tree(
@@ -127,9 +138,11 @@ class SandboxAPI:
         metadata: Mapping[str, str] | None = None,
         *,
         cancel: CancelEvent | None = None,
+        idempotency_key: str | None = None,
     ) -> builtins.list[Sandbox]:
         """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
-        answer = self._client.transport.run(fork_sandbox_tree(sandbox_id, count, metadata), cancel)
+        call = fork_sandbox_tree(sandbox_id, count, metadata, idempotency_key)
+        answer = self._client.transport.run(call, cancel)
         children = children_of(json_value(answer), sandbox_id)
         return [Sandbox.from_dict(each, self._client) for each in children]
 

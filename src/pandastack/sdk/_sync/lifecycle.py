@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pandastack.errors import ServerError
 from pandastack.sdk._diff import Diff
 from pandastack.sdk._types import Checkpoint
-from pandastack.sdk.wire.call import CAPTURE_SILENCE_SECONDS, Call, lifecycle_options, segment
+from pandastack.sdk.wire.call import CAPTURE_SILENCE_SECONDS, Call, lifecycle_options, new_key, segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,20 +52,21 @@ class Lifecycle:
         """Bring a hibernated sandbox back, where it was; one that is running is left alone."""
         self._become("running", "/wake")
 
-    def snapshot(self) -> str:
+    def snapshot(self, *, idempotency_key: str | None = None) -> str:
         """Capture memory and disk and return the snapshot's id. The sandbox goes on.
 
         ``client.sandboxes.create(from_snapshot=…)`` makes sandboxes of it, also after this one is deleted.
         """
-        answer = self.client.transport.object(self._capture("/snapshots"))
+        answer = self.client.transport.object(self._capture("/snapshots", key=idempotency_key or new_key()))
         snapshot_id = answer.get("id") or answer.get("snapshot_id")
         if not snapshot_id:
             raise ServerError("the server's answer to snapshot has no id")
         return str(snapshot_id)
 
-    def checkpoint(self, label: str | None = None) -> Checkpoint:
+    def checkpoint(self, label: str | None = None, *, idempotency_key: str | None = None) -> Checkpoint:
         """Remember the present state in the sandbox's timeline; without a label it is named after the last command."""
-        call = self._capture("/checkpoints", {} if label is None else {"label": label})
+        body = {} if label is None else {"label": label}
+        call = self._capture("/checkpoints", body, idempotency_key or new_key())
         return Checkpoint.from_dict(self.client.transport.object(call))
 
     def timeline(self) -> list[Checkpoint]:
@@ -87,7 +88,9 @@ class Lifecycle:
         """
         body = {} if metadata is None else {"metadata": dict(metadata)}
         where = self._path(f"/checkpoints/{segment(checkpoint_id)}/fork")
-        return self._other(self.client.transport.object(Call("POST", where, json=body, creates=True)))
+        return self._other(
+            self.client.transport.object(Call("POST", where, json=body, creates=True, key=new_key()))
+        )
 
     def delete_checkpoint(self, checkpoint_id: str) -> None:
         """Take a checkpoint out of the timeline. Raises NotFoundError."""
@@ -143,7 +146,7 @@ class Lifecycle:
         self.client.transport.run(Call("POST", self._path(below)))
         self.status = status
 
-    def _capture(self, below: str, body: Mapping[str, Any] | None = None) -> Call:
+    def _capture(self, below: str, body: Mapping[str, Any] | None = None, key: str | None = None) -> Call:
         """A call during which a whole memory is written or read."""
         silence = max(CAPTURE_SILENCE_SECONDS, self.client.timeout)
-        return Call("POST", self._path(below), json=body, silence=silence)
+        return Call("POST", self._path(below), json=body, silence=silence, key=key)

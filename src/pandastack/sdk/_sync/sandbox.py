@@ -22,7 +22,7 @@ from pandastack.sdk._sync.filesystem import SandboxFilesystem
 from pandastack.sdk._sync.lifecycle import Lifecycle
 from pandastack.sdk._sync.processes import Processes
 from pandastack.sdk._types import ExecResult
-from pandastack.sdk.wire.call import Call, code_command, create_sandbox, lifecycle_options, segment
+from pandastack.sdk.wire.call import Call, code_command, create_sandbox, lifecycle_options, new_key, segment
 from pandastack.sdk.wire.coding import json_value
 
 if TYPE_CHECKING:
@@ -87,11 +87,14 @@ class Sandbox(Lifecycle):
         on_expire: Literal["delete", "hibernate"] | None = None,
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
+        idempotency_key: str | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = get_default_client()
         own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
-        call = create_sandbox(template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own)
+        call = create_sandbox(
+            template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
+        )
         return cls.from_dict(client.transport.object(call, cancel), client, persistent)
 
     @classmethod
@@ -163,7 +166,7 @@ class Sandbox(Lifecycle):
         Raises BadRequestError when the template has none such, QuotaError for more than 8 in one sandbox.
         """
         wanted = language_of(language)
-        call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True)
+        call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True, key=new_key())
         return CodeContext(self, str((self.client.transport.object(call))["id"]), wanted)
 
     def code_contexts(self) -> builtins.list[CodeContext]:
@@ -180,19 +183,31 @@ class Sandbox(Lifecycle):
         """Ask the server for the present record, update this object in place and return it."""
         return self._take_over(self.client.transport.object(Call("GET", self._path())))
 
-    def fork(self, metadata: Mapping[str, str] | None = None, *, cancel: CancelEvent | None = None) -> Self:
+    def fork(
+        self,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: CancelEvent | None = None,
+        idempotency_key: str | None = None,
+    ) -> Self:
         """Make a copy of this sandbox as it is now, memory, processes and disk. This one goes on.
 
         ``metadata`` is added to the child's. Repeated and cancelled like ``client.sandboxes.create``.
         """
-        answer = self.client.transport.run(fork_sandbox(self.id, metadata), cancel)
+        answer = self.client.transport.run(fork_sandbox(self.id, metadata, idempotency_key), cancel)
         return type(self).from_dict(forked(json_value(answer), self.id), self.client)
 
     def fork_tree(
-        self, count: int, metadata: Mapping[str, str] | None = None, *, cancel: CancelEvent | None = None
+        self,
+        count: int,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: CancelEvent | None = None,
+        idempotency_key: str | None = None,
     ) -> builtins.list[Self]:
         """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
-        answer = self.client.transport.run(fork_sandbox_tree(self.id, count, metadata), cancel)
+        call = fork_sandbox_tree(self.id, count, metadata, idempotency_key)
+        answer = self.client.transport.run(call, cancel)
         children = children_of(json_value(answer), self.id)
         return [type(self).from_dict(each, self.client) for each in children]
 

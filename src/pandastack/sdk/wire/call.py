@@ -5,6 +5,7 @@ again.
 from __future__ import annotations
 
 import shlex
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pandastack.errors import BadRequestError
-from pandastack.sdk._retry import Capacity, NotFoundOnce, Rule, WarmUp, warm_up_budget
+from pandastack.sdk._retry import Capacity, NotFoundOnce, Rule, Unanswered, WarmUp, warm_up_budget
 
 STREAM_SILENCE_SECONDS = 900.0
 """How long a stream of output may say nothing at all, keep-alives included, before it counts as broken."""
@@ -32,7 +33,8 @@ class Call:
     """One request. ``silence`` is the longest wait in seconds between two bytes (None: the client's default).
 
     ``into_guest`` marks a call that needs the guest to answer, ``creates`` one whose refusal for capacity
-    means that nothing was created. ``path`` starts below ``/v1``.
+    means that nothing was created. ``path`` starts below ``/v1``. With ``key`` (the header ``Idempotency-Key``) the
+    server does the call once, however often it is sent.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Call:
     streamed: bool = False
     into_guest: bool = False
     creates: bool = False
+    key: str | None = None
 
     def rules(self, create_budget: float) -> Sequence[Rule]:
         """Fresh retry rules for one run of this call."""
@@ -54,7 +57,14 @@ class Call:
             rules.append(WarmUp(warm_up_budget()))
         if self.creates:
             rules.append(Capacity(create_budget))
+        if self.key is not None:
+            rules.append(Unanswered(create_budget))
         return rules
+
+
+def new_key() -> str:
+    """An idempotency key for one call, all attempts of it."""
+    return str(uuid.uuid4())
 
 
 def segment(value: str) -> str:
@@ -74,9 +84,10 @@ def create_sandbox(
     from_snapshot: str | None,
     volumes: Sequence[Mapping[str, Any]] | None,
     own: Mapping[str, Any] = MappingProxyType({}),
+    key: str | None = None,
 ) -> Call:
     """``POST /sandboxes``. Sizes are baked into the template, so ``cpu`` and ``memory_mb`` are warned about
-    and left out. ``own`` has what the official SDK does not.
+    and left out. ``own`` has what the official SDK does not. ``key`` None: a new one.
     """
     if cpu is not None or memory_mb is not None:
         warnings.warn("cpu and memory_mb have no effect: the template decides them", DeprecationWarning, stacklevel=3)
@@ -89,7 +100,7 @@ def create_sandbox(
         **own,
     }
     present = {key: value for key, value in optional.items() if value is not None}
-    return Call("POST", "/sandboxes", json={"template": template, **present}, creates=True)
+    return Call("POST", "/sandboxes", json={"template": template, **present}, creates=True, key=key or new_key())
 
 
 def lifecycle_options(

@@ -30,12 +30,15 @@ from pandastack.errors import (
 class Refusal:
     """An answer that is not a success. ``enveloped``: the body is the platform's own JSON, not a proxy's
     page.
+
+    Without any answer ``status`` is 0, and ``broken`` says that the connection broke after it was made.
     """
 
     status: int
     error: PandastackError
     enveloped: bool
     retry_after: float | None
+    broken: bool = False
 
 
 def refusal_from(status: int, headers: Mapping[str, str], content: bytes) -> Refusal:
@@ -49,6 +52,12 @@ def refusal_from(status: int, headers: Mapping[str, str], content: bytes) -> Ref
     if isinstance(error, CapacityError) and retry_after is not None:
         error.retry_after = math.ceil(retry_after)
     return Refusal(status, error, enveloped=_is_text(body.get("error")), retry_after=retry_after)
+
+
+def no_answer(error: ConnectionError) -> Refusal:
+    """What :func:`mapped_transport_errors` raised, as a refusal."""
+    broken = isinstance(error.__cause__, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
+    return Refusal(0, error, enveloped=False, retry_after=None, broken=broken)
 
 
 def _object(content: bytes) -> dict[str, Any]:

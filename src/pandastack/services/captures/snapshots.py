@@ -41,10 +41,17 @@ class Snapshots:
         """When snapshots were last restored from, since the start (epoch seconds)."""
 
     async def take(
-        self, sandbox: SandboxRecord, kind: str, label: str, ran: Ran = NOTHING, *, automatic: bool = False
+        self,
+        sandbox: SandboxRecord,
+        kind: str,
+        label: str,
+        ran: Ran = NOTHING,
+        *,
+        automatic: bool = False,
+        snapshot_id: str | None = None,
     ) -> SnapshotRecord:
-        """Capture a sandbox that is running. A failure leaves nothing."""
-        snapshot_id = str(uuid.uuid4())
+        """Capture a sandbox that is running, under ``snapshot_id`` (None: a new one). A failure leaves nothing."""
+        snapshot_id = snapshot_id or str(uuid.uuid4())
         self._unrecorded.add(snapshot_id)
         try:
             with anyio.CancelScope(shield=True):  # undone when it is done

@@ -27,6 +27,7 @@ class NewSandbox:
     """What a caller wants. ``ttl_seconds`` None: the configured default. ``snapshot`` overrides ``template``.
 
     ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds (0, None: off).
+    ``id`` None: a new one.
     """
 
     template: str = ""
@@ -37,6 +38,7 @@ class NewSandbox:
     on_expire: str | None = None
     checkpoint_every: float | None = None
     checkpoint_after_exec: bool = False
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def planned(
     now = time.time()
     ttl = settings.default_ttl_seconds if wanted.ttl_seconds is None else checked_ttl(wanted.ttl_seconds, settings)
     return SandboxRecord(
-        id=str(uuid.uuid4()),
+        id=wanted.id or str(uuid.uuid4()),
         workspace=workspace,
         template=template,
         status=Status.CREATING,

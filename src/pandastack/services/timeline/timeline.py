@@ -39,18 +39,22 @@ class Timeline:
         self._storage_budget = storage_budget
         self._rewinding = rewinding
 
-    async def snapshot(self, workspace: str, sandbox_id: str, label: str | None = None) -> SnapshotRecord:
-        """Capture a sandbox for as long as its owner wants; it runs on."""
+    async def snapshot(
+        self, workspace: str, sandbox_id: str, label: str | None = None, *, snapshot_id: str | None = None
+    ) -> SnapshotRecord:
+        """Capture a sandbox for as long as its owner wants; it runs on. ``snapshot_id`` None: a new one."""
         async with self._sandboxes.use(workspace, sandbox_id, exclusive=True) as sandbox:
             name = one_line(label or "")
             return await self._storage_budget.retry_after_evicting(
-                lambda: self._snapshots.take(sandbox, SNAPSHOT, name)
+                lambda: self._snapshots.take(sandbox, SNAPSHOT, name, snapshot_id=snapshot_id)
             )
 
-    async def checkpoint(self, workspace: str, sandbox_id: str, label: str | None = None) -> SnapshotRecord:
-        """Take a checkpoint now; without a label it is named after the last command."""
+    async def checkpoint(
+        self, workspace: str, sandbox_id: str, label: str | None = None, *, checkpoint_id: str | None = None
+    ) -> SnapshotRecord:
+        """Take a checkpoint now; without a label it is named after the last command. ``checkpoint_id`` as above."""
         async with self._sandboxes.use(workspace, sandbox_id, exclusive=True) as sandbox:
-            return await self.take(sandbox, label)
+            return await self.take(sandbox, label, checkpoint_id=checkpoint_id)
 
     async def checkpoints(self, workspace: str, sandbox_id: str) -> list[SnapshotRecord]:
         """A sandbox's checkpoints, oldest first."""
@@ -58,34 +62,23 @@ class Timeline:
 
     async def delete(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> None:
         """Delete one checkpoint."""
-        await self._snapshots.delete(await self._find(workspace, sandbox_id, checkpoint_id))
+        await self._snapshots.delete(await self.get(workspace, sandbox_id, checkpoint_id))
 
     async def fork(self, workspace: str, sandbox_id: str, checkpoint_id: str, wanted: NewSandbox) -> SandboxRecord:
         """A new sandbox that continues from a checkpoint; the old one is left as it is."""
-        checkpoint = await self._find(workspace, sandbox_id, checkpoint_id)
+        checkpoint = await self.get(workspace, sandbox_id, checkpoint_id)
         metadata = {**wanted.metadata, "fork_parent_id": sandbox_id}
         return await self._sandboxes.create(workspace, replace(wanted, snapshot=checkpoint.id, metadata=metadata))
 
     async def rewind(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SandboxRecord:
         """The same sandbox as it was, a failed one too; what it did since is lost, its later checkpoints stay."""
-        checkpoint = await self._find(workspace, sandbox_id, checkpoint_id)
+        checkpoint = await self.get(workspace, sandbox_id, checkpoint_id)
         with self._activity.hold(sandbox_id):
             async with self._lifecycle.lock(sandbox_id), self._lifecycle.in_transition(sandbox_id):
                 return await self._rewinding.rewind(self._registry.get(sandbox_id), checkpoint)
 
-    async def take(self, sandbox: SandboxRecord, label: str | None, *, automatic: bool = False) -> SnapshotRecord:
-        """A checkpoint of a running sandbox, whose lock the caller holds."""
-        commands = self._activity.command_log
-        ran = commands.attempt(sandbox.id)
-        name = one_line(label) if label else commands.last(sandbox.id)
-        taken = await self._storage_budget.retry_after_evicting(
-            lambda: self._snapshots.take(sandbox, CHECKPOINT, name, ran, automatic=automatic)
-        )
-        commands.recorded(sandbox.id, ran)
-        await self._storage_budget.tidy(sandbox.id)
-        return taken
-
-    async def _find(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SnapshotRecord:
+    async def get(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SnapshotRecord:
+        """One checkpoint; raises :class:`NotFoundError`."""
         self._sandboxes.get(workspace, sandbox_id)
         try:
             checkpoint = await self._snapshots.get(workspace, checkpoint_id, CHECKPOINT)
@@ -94,3 +87,17 @@ class Timeline:
         if checkpoint.sandbox_id != sandbox_id:
             raise unknown_checkpoint(checkpoint_id)
         return checkpoint
+
+    async def take(
+        self, sandbox: SandboxRecord, label: str | None, *, automatic: bool = False, checkpoint_id: str | None = None
+    ) -> SnapshotRecord:
+        """A checkpoint of a running sandbox, whose lock the caller holds."""
+        commands = self._activity.command_log
+        ran = commands.attempt(sandbox.id)
+        name = one_line(label) if label else commands.last(sandbox.id)
+        taken = await self._storage_budget.retry_after_evicting(
+            lambda: self._snapshots.take(sandbox, CHECKPOINT, name, ran, automatic=automatic, snapshot_id=checkpoint_id)
+        )
+        commands.recorded(sandbox.id, ran)
+        await self._storage_budget.tidy(sandbox.id)
+        return taken

@@ -1,0 +1,104 @@
+"""``Idempotency-Key``: a creating request that is sent again gets the first answer, and creates nothing more."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+from fastapi import Request, Response
+from starlette.types import Message, Receive
+
+from pandastack.api.requests import identity_of, limited, plane_of
+from pandastack.errors import BadRequestError, NotFoundError, PandastackError
+from pandastack.services.access.idempotency import Attempt, Keyed
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+PARAMETER = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Any text of up to 255 visible ASCII characters. The same request with the same key is done once",
+    "schema": {"type": "string", "maxLength": 255},
+}
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+Made = TypeVar("Made")
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
+
+
+def idempotent(*, resumable: bool = False, secret: bool = False) -> Callable[[Handler], Handler]:
+    """Decorate a route so that it honours the header.
+
+    ``resumable``: it creates by :func:`make_once`. ``secret``: its answer is shown once, and is not kept.
+    """
+
+    def decorate(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        async def keyed(request: Request, **arguments: Any) -> Response:
+            if (key := request.headers.get(HEADER)) is None:
+                return await handler(request, **arguments)
+            body = await _body(request)
+            plane, described = plane_of(request), _described(request, key, body, resumable)
+            async with plane.idempotency_keys.attempt(described) as attempt:
+                if attempt.replayed is not None:
+                    status, answer = attempt.replayed
+                    return Response(answer, status, {REPLAYED: "true"}, "application/json")
+                again = Request({**request.scope, "attempt": attempt}, _replay(body, request.receive))
+                try:
+                    response = await handler(again, **arguments)
+                except PandastackError as error:
+                    attempt.status = error.status_code
+                    raise
+                attempt.status, attempt.answer = response.status_code, None if secret else bytes(response.body)
+                return response
+
+        return cast(Handler, keyed)
+
+    return decorate
+
+
+async def make_once(
+    request: Request, find: Callable[[str], Awaitable[Made]], make: Callable[[str | None], Awaitable[Made]]
+) -> Made:
+    """What ``make`` returns, given the id that the object must get, or None for any.
+
+    If the server ended during an earlier attempt, the object with that id is looked for first; ``find`` raises
+    :class:`NotFoundError` when there is none.
+    """
+    attempt: Attempt | None = request.scope.get("attempt")
+    if attempt is None:
+        return await make(None)
+    if attempt.interrupted:
+        with suppress(NotFoundError):
+            return await find(attempt.object_id)
+    return await make(attempt.object_id)
+
+
+def _described(request: Request, key: str, body: bytes, resumable: bool) -> Keyed:
+    if not _KEY.fullmatch(key):
+        raise BadRequestError(f"{HEADER}: must be 1 to 255 visible ASCII characters", field=HEADER)
+    scope, identity = request.scope, identity_of(request)
+    parts = (request.method.encode(), scope["path"].encode(errors="replace"), scope["query_string"], body)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return Keyed(identity.workspace, identity.token_prefix, key, digest.hexdigest(), resumable)
+
+
+async def _body(request: Request) -> bytes:
+    return b"".join([chunk async for chunk in limited(request, plane_of(request).settings.max_json_bytes)])
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body, which has been read, once more; then whatever comes from the client."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return again
