@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pandastack.api import create_app
-from pandastack.cluster import EngineClient, StreamingASGITransport
+from pandastack.cluster import EngineClient, Engines, StreamingASGITransport
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.store.migrated import migrated_database
 from tests.support.api import SETTINGS, Api, Serve
@@ -23,7 +23,7 @@ def database_url(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def document() -> Mapping[str, Any]:
-    return document_of(create_app(EngineClient.in_process(ScriptedEngine().app), ""))
+    return document_of(create_app(Engines.local(EngineClient.in_process(ScriptedEngine().app)), ""))
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def serve(database_url: str, document: Mapping[str, Any]) -> Serve:
     @asynccontextmanager
     async def serve(engine: ScriptedEngine, token: str = "") -> AsyncIterator[Api]:
         tokens, undocumented = [token], list[str]()
-        app = create_app(EngineClient.in_process(engine.app), database_url, SETTINGS, on_first_token=tokens.append)
+        app = create_app(
+            Engines.local(EngineClient.in_process(engine.app)), database_url, SETTINGS, on_first_token=tokens.append
+        )
         async with app.router.lifespan_context(app):
             headers = {"authorization": f"Bearer {tokens[-1]}"}
             transport = StreamingASGITransport(Documented(app, document, undocumented.append))

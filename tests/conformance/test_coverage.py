@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, WebSocket
 from starlette.routing import Match, Mount, Route
 
 from pandastack.api import create_app
-from pandastack.cluster import EngineClient
+from pandastack.cluster import EngineClient, Engines
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.conformance.contract import (
     CHECKLIST_NOT_BUILT,
@@ -30,7 +30,7 @@ UNSERVED = frozenset().union(*NOT_SERVED.values())
 
 def served(app: FastAPI | None = None) -> frozenset[str]:
     """The routes of the contract that the server's application has."""
-    app = app or create_app(EngineClient.in_process(ScriptedEngine().app), "sqlite+aiosqlite://")
+    app = app or create_app(Engines.local(EngineClient.in_process(ScriptedEngine().app)), "sqlite+aiosqlite://")
     paths = {re.sub(r"{[^}]*}", "{}", path): methods for path, methods in app.openapi()["paths"].items()}
     documented = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     return frozenset(route for route in CONTRACT if route in documented or _is_undocumented(app, route))

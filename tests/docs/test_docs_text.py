@@ -10,7 +10,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeGuard, cast
+from typing import TypeGuard
 
 import pytest
 import typer.main
@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from pandastack.api import create_app
 from pandastack.api.app import ROUTERS
 from pandastack.cli.app import build_app
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.services import Settings
 from tests.docs.blocks import ROOT, RUNNABLE, SHOWN, blocks, pages
 
@@ -116,7 +116,7 @@ def test_every_setting_is_on_its_page() -> None:
 @functools.cache
 def routes() -> set[tuple[str, str]]:
     """Method and path of every public route, with ``{}`` for what varies."""
-    app = create_app(cast(EngineClient, None), "")  # it is not opened, only asked what it has
+    app = create_app(Engines({}), "")  # it is not opened, only asked what it has
     operations = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
     operations |= {("GET", each.path) for router in ROUTERS for each in router.routes if _is_websocket(each)}
     return {(method, re.sub(r"{\w+}", "{}", path)) for method, path in operations}

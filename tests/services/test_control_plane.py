@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import EngineClient, Engines
 from pandastack.contract.events import MachineDied
 from pandastack.errors import (
     AuthError,
@@ -233,7 +233,7 @@ async def test_the_idle_clock_survives_a_restart(engine: ScriptedEngine, url: st
 
 async def test_the_control_plane_starts_without_its_engine_and_says_so(url: str, tmp_path: Path) -> None:
     absent = EngineClient.connect(f"unix:{tmp_path}/nothing.sock")
-    async with open_control_plane(absent, url, QUICK) as plane:
+    async with open_control_plane(Engines.local(absent), url, QUICK) as plane:
         health = await plane.health()
         assert health["status"] == "unhealthy"
         assert health["checks"]["store"] == {"status": "ok"}

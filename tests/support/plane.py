@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import anyio
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import EngineClient, Engines
 from pandastack.services import ControlPlane, Settings, open_control_plane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store import open_store, sandboxes
@@ -22,7 +22,7 @@ QUICK = Settings(reaper_interval_seconds=0.05)
 
 @asynccontextmanager
 async def running(engine: ScriptedEngine, url: str, settings: Settings = QUICK) -> AsyncIterator[ControlPlane]:
-    async with open_control_plane(EngineClient.in_process(engine.app), url, settings) as plane:
+    async with open_control_plane(Engines.local(EngineClient.in_process(engine.app)), url, settings) as plane:
         with anyio.fail_after(20):
             yield plane
 

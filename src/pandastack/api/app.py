@@ -35,7 +35,7 @@ from pandastack.api.routes import (
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.services import Settings, open_control_plane
 
 ROUTERS = (
@@ -62,13 +62,13 @@ ROUTERS = (
 
 
 def create_app(
-    engine_client: EngineClient,
+    engines: Engines,
     database_url: str,
     settings: Settings | None = None,
     *,
     on_first_token: Callable[[str], None] | None = None,
 ) -> FastAPI:
-    """The control plane's ASGI application. Its lifespan opens store and engine client and runs the background tasks.
+    """The control plane's ASGI application. Its lifespan opens store and engines and runs the background tasks.
 
     ``on_first_token`` receives the API token that is made when the database has none.
     """
@@ -77,7 +77,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         chosen = settings or Settings.from_env()
-        async with open_control_plane(engine_client, database_url, chosen, on_first_token) as plane:
+        async with open_control_plane(engines, database_url, chosen, on_first_token) as plane:
             app.state.plane = plane
             app.state.tool_calls = Allowance(chosen.mcp_calls_per_minute)
             metrics.watch(plane)

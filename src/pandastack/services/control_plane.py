@@ -9,8 +9,10 @@ from typing import Any
 
 import anyio
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
+from pandastack.contract.health import Health
 from pandastack.errors import PandastackError
+from pandastack.model.node import LOCAL_NODE
 from pandastack.services.access.idempotency import IdempotencyKeys
 from pandastack.services.access.tokens import Access
 from pandastack.services.captures.rewind import Rewinding
@@ -48,15 +50,16 @@ from pandastack.services.timeline.automatic import AutomaticCheckpoints
 from pandastack.services.timeline.diffs import Diffs
 from pandastack.services.timeline.timeline import Timeline
 from pandastack.store import Store, open_store
+from pandastack.store.sandboxes import SandboxRecord
 
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """Everything a face needs. ``host`` is what the engine said of itself: accelerator, isolation, vmm."""
+    """Everything a face needs. ``hosts`` is what the engine of each node last said of itself."""
 
     settings: Settings
     store: Store
-    engine: EngineClient
+    engines: Engines
     access: Access
     idempotency_keys: IdempotencyKeys
     registry: Registry
@@ -82,30 +85,42 @@ class ControlPlane:
     consoles: Consoles
     templates: Templates
     events: EventLog
-    host: dict[str, Any]
+    hosts: dict[str, Health]
+
+    def host_of(self, record: SandboxRecord) -> Health | None:
+        """What runs a sandbox, if its engine has answered since the start."""
+        return self.hosts.get(record.node)
 
     async def health(self) -> dict[str, Any]:
         """``{"status": "ok" | "unhealthy", "checks": {part: what it says}}``."""
-        checks: dict[str, Any] = {}
-        healthy = True
-        try:
-            engine = await self.engine.health()
-            self.host.update(accelerator=engine.accelerator, isolation=engine.isolation, vmm=engine.vmm)
-            checks["engine"] = asdict(engine)
-            healthy = engine.status == "ok"
-        except PandastackError as error:
-            checks["engine"], healthy = {"status": "unhealthy", "error": error.message}, False
+        checks = {_check_name(node): await self._engine_health(node) for node in self.engines.all()}
         try:
             await self.store.check()
             checks["store"] = {"status": "ok"}
         except PandastackError as error:
-            checks["store"], healthy = {"status": "unhealthy", "error": error.message}, False
+            checks["store"] = _unhealthy(error)
+        healthy = all(check["status"] == "ok" for check in checks.values())
         return {"status": "ok" if healthy else "unhealthy", "checks": checks}
+
+    async def _engine_health(self, node: str) -> dict[str, Any]:
+        try:
+            health = self.hosts[node] = await self.engines.at(node).health()
+        except PandastackError as error:
+            return _unhealthy(error)
+        return asdict(health)
+
+
+def _check_name(node: str) -> str:
+    return "engine" if node == LOCAL_NODE else f"engine {node}"
+
+
+def _unhealthy(error: PandastackError) -> dict[str, Any]:
+    return {"status": "unhealthy", "error": error.message}
 
 
 @asynccontextmanager
 async def open_control_plane(
-    engine: EngineClient,
+    engines: Engines,
     database_url: str,
     settings: Settings,
     on_first_token: Callable[[str], None] | None = None,
@@ -114,34 +129,34 @@ async def open_control_plane(
 
     ``on_first_token`` receives the text of the API token that is made when there is none yet.
     """
-    async with engine, open_store(database_url) as store:
+    async with engines, open_store(database_url) as store:
         bus, tasks = Bus(), anyio.create_task_group()
         events, activity = EventLog(store), Activity(bus)
         registry, access = Registry(store, events, bus), Access(store)
         deadlines = Deadlines(activity, settings)
         idempotency_keys = IdempotencyKeys(store)
-        snapshots = Snapshots(store, engine, events)
-        storage_budget = StorageBudget(registry, engine, snapshots, settings)
-        rewinding = Rewinding(registry, engine, activity.command_log, snapshots)
-        lifecycle = Lifecycle(registry, engine, activity, deadlines, storage_budget, rewinding)
-        endings = Endings(registry, engine, activity, lifecycle, snapshots, bus)
+        snapshots = Snapshots(store, engines, events)
+        storage_budget = StorageBudget(registry, engines, snapshots, settings)
+        rewinding = Rewinding(registry, engines, activity.command_log, snapshots)
+        lifecycle = Lifecycle(registry, engines, activity, deadlines, storage_budget, rewinding)
+        endings = Endings(registry, engines, activity, lifecycle, snapshots, bus)
         sandboxes = Sandboxes(
-            registry, engine, activity, deadlines, lifecycle, endings, snapshots, storage_budget, settings
+            registry, engines, activity, deadlines, lifecycle, endings, snapshots, storage_budget, settings
         )
         timeline = Timeline(registry, activity, lifecycle, sandboxes, snapshots, storage_budget, rewinding)
         automatic = AutomaticCheckpoints(registry, activity, lifecycle, timeline, bus)
         streams, budget = StreamQuota(settings), OutputBudget(settings)
-        scripts = Scripts(sandboxes, engine, settings)
-        idle_watch = IdleWatch(registry, engine, activity, bus, tasks)
-        processes = Processes(registry, sandboxes, engine, activity, streams, idle_watch, settings)
+        scripts = Scripts(sandboxes, engines, settings)
+        idle_watch = IdleWatch(registry, engines, activity, bus, tasks)
+        processes = Processes(registry, sandboxes, engines, activity, streams, idle_watch, settings)
         terminals = Terminals(processes, bus, tasks, settings)
-        commands = Commands(sandboxes, engine, activity, streams, budget, settings)
-        recovery = Recovery(registry, engine, activity, lifecycle, endings, snapshots)
+        commands = Commands(sandboxes, engines, activity, streams, budget, settings)
+        recovery = Recovery(registry, engines, activity, lifecycle, endings, snapshots)
         reaper = Reaper(registry, lifecycle, endings, activity, deadlines, bus, settings)
         plane = ControlPlane(
             settings=settings,
             store=store,
-            engine=engine,
+            engines=engines,
             access=access,
             idempotency_keys=idempotency_keys,
             registry=registry,
@@ -151,23 +166,23 @@ async def open_control_plane(
             snapshots=snapshots,
             timeline=timeline,
             automatic=automatic,
-            diffs=Diffs(registry, engine, snapshots, sandboxes),
-            forks=Forks(registry, engine, activity, sandboxes, endings, settings),
+            diffs=Diffs(registry, engines, snapshots, sandboxes),
+            forks=Forks(registry, engines, activity, sandboxes, endings, settings),
             processes=processes,
             terminals=terminals,
             language_servers=LanguageServers(processes),
             commands=commands,
             output_budget=budget,
-            repl=Repl(sandboxes, engine, activity, commands, timeline, budget),
-            files=Files(sandboxes, engine),
-            file_operations=FileOperations(sandboxes, engine, scripts),
-            archives=Archives(sandboxes, engine, scripts),
+            repl=Repl(sandboxes, engines, activity, commands, timeline, budget),
+            files=Files(sandboxes, engines),
+            file_operations=FileOperations(sandboxes, engines, scripts),
+            archives=Archives(sandboxes, engines, scripts),
             search=Search(sandboxes, scripts, budget),
-            watches=Watches(sandboxes, engine),
-            consoles=Consoles(sandboxes, engine, settings),
-            templates=Templates(engine),
+            watches=Watches(sandboxes, engines),
+            consoles=Consoles(sandboxes, engines, settings),
+            templates=Templates(engines),
             events=events,
-            host={},
+            hosts={},
         )
         await registry.load()
         await idempotency_keys.load()

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pandastack.model.node import LOCAL_NODE
 from pandastack.store.schema import sandboxes
 
 
@@ -32,7 +33,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecord:
-    """What the control plane remembers of one sandbox. ``reason`` says why it failed; times are epoch seconds.
+    """What the control plane remembers of one sandbox. ``reason`` says why it failed; times are epoch seconds; ``node``
+    is the engine that has it.
 
     ``on_expire`` is what happens at the idle limit (None: it is deleted), ``checkpoint_every`` the seconds between
     automatic checkpoints (None: there are none); with ``checkpoint_after_exec`` there is one after each command.
@@ -56,6 +58,7 @@ class SandboxRecord:
     on_expire: str | None = None
     checkpoint_every: float | None = None
     checkpoint_after_exec: bool = False
+    node: str = LOCAL_NODE
 
 
 _INSERT = insert(sandboxes).inline()

@@ -23,6 +23,8 @@ from sqlalchemy import (
     false,
 )
 
+from pandastack.model.node import LOCAL_NODE
+
 DEFAULT_WORKSPACE = "default"
 
 metadata = MetaData(
@@ -62,6 +64,7 @@ sandboxes = Table(
     Column("on_expire", String(16), nullable=True),
     Column("checkpoint_every", Double, nullable=True),
     Column("checkpoint_after_exec", Boolean, nullable=False, server_default=false()),
+    Column("node", String(64), nullable=False, server_default=LOCAL_NODE),
     Index(None, "workspace", "created_at"),
 )
 
@@ -94,6 +97,7 @@ snapshots = Table(
     Column("automatic", Boolean, nullable=False, server_default=false()),
     Column("commands", JSON, nullable=False, server_default="[]"),
     Column("command_count", Integer, nullable=False, server_default="0"),
+    Column("node", String(64), nullable=False, server_default=LOCAL_NODE),
     Index(None, "workspace", "created_at"),
     Index(None, "sandbox_id"),
 )

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pandastack.model.node import LOCAL_NODE
 from pandastack.store.schema import snapshots
 
 SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
@@ -16,7 +17,8 @@ SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRecord:
-    """A captured sandbox. ``kind`` is :data:`SNAPSHOT` or :data:`CHECKPOINT`; ``created_at`` is epoch seconds.
+    """A captured sandbox. ``kind`` is :data:`SNAPSHOT` or :data:`CHECKPOINT`; ``created_at`` is epoch seconds; ``node``
+    is the engine that has its data.
 
     Of a checkpoint, ``commands`` are the last of those that ran since the one before, as text for people, and
     ``command_count`` is the number of all; ``automatic`` ones were not asked for.
@@ -36,6 +38,7 @@ class SnapshotRecord:
     automatic: bool = False
     commands: tuple[str, ...] = ()
     command_count: int = 0
+    node: str = LOCAL_NODE
 
 
 async def add(connection: AsyncConnection, record: SnapshotRecord) -> None:

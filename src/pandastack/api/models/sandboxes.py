@@ -77,6 +77,7 @@ class Sandbox(Answer):
     @classmethod
     def of(cls, record: SandboxRecord, plane: ControlPlane) -> Self:
         """The sandbox without its metadata under ``secret.``."""
+        host = plane.host_of(record)
         return cls(
             id=record.id,
             template=record.template,
@@ -92,8 +93,8 @@ class Sandbox(Answer):
             from_snapshot=record.from_snapshot,
             on_expire=record.on_expire or DELETE,
             expires_at=timestamp_or_none(plane.sandboxes.expires_at(record)),
-            accelerator=plane.host.get("accelerator"),
-            isolation=plane.host.get("isolation"),
+            accelerator=None if host is None else host.accelerator,
+            isolation=None if host is None else host.isolation,
             reason=record.reason,
         )
 

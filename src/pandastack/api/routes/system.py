@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pandastack.api import metrics, version
 from pandastack.api.models.system import Health, Version
 from pandastack.api.requests import json_response, plane_of
+from pandastack.model.node import LOCAL_NODE
 
 router = APIRouter(tags=["system"])
 
@@ -22,7 +23,9 @@ async def healthz(request: Request) -> Response:
 @router.get("/v1/version", response_class=Response, responses={200: {"model": Version}})
 async def get_version(request: Request) -> Response:
     """The version, and how sandboxes are isolated on this host."""
-    return json_response(Version.model_validate(version.describe() | plane_of(request).host))
+    host = plane_of(request).hosts.get(LOCAL_NODE)
+    facts = {} if host is None else {name: getattr(host, name) for name in ("accelerator", "isolation", "vmm")}
+    return json_response(Version.model_validate(version.describe() | facts))
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -105,7 +105,7 @@ def _status_text(facts: dict[str, object]) -> str:
 
 async def _serve(data: Path, host: str, port: int) -> None:
     from pandastack.api.app import create_app
-    from pandastack.cluster import EngineClient, StreamingASGITransport
+    from pandastack.cluster import EngineClient, Engines, StreamingASGITransport
     from pandastack.engine.engine import open_engine
     from pandastack.engine.http.app import create_engine_app
     from pandastack.engine.layout import Layout
@@ -121,7 +121,7 @@ async def _serve(data: Path, host: str, port: int) -> None:
         async with open_engine(Layout(data, config.cache_dir()), EngineSettings.from_env()) as engine:
             client = EngineClient(StreamingASGITransport(create_engine_app(engine)))
             app = create_app(
-                client,
+                Engines.local(client),
                 f"sqlite+aiosqlite:///{data / 'pandastack.db'}",
                 Settings.from_env(),
                 on_first_token=lambda token: credentials.keep(data, url, token),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.sandboxes import SandboxState
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.captures.snapshots import Snapshots
@@ -23,12 +23,12 @@ class Rewinding:
     def __init__(
         self,
         registry: Registry,
-        engine: EngineClient,
+        engines: Engines,
         commands: CommandLog,
         snapshots: Snapshots,
     ) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._commands = commands
         self._snapshots = snapshots
 
@@ -46,9 +46,9 @@ class Rewinding:
             raise await self._registry.refusal(record)
         self._snapshots.used(checkpoint.id)
         try:
-            await self._engine.rewind(record.id, checkpoint.id)
+            await self._engines.of(record).rewind(record.id, checkpoint.id)
         except PandastackError as error:
-            await self._fail_if_gone(record.id, error)
+            await self._fail_if_gone(record, error)
             raise unknown_checkpoint(checkpoint.id) if isinstance(error, NotFoundError) else error from error
         current = self._registry.get(record.id)
         if current.status == Status.STOPPING:
@@ -60,14 +60,14 @@ class Rewinding:
         event = NewEvent("sandbox.rewound", payload)
         return await self._registry.move(current, Status.RUNNING, event, reason=None)
 
-    async def _fail_if_gone(self, sandbox_id: str, error: PandastackError) -> None:
+    async def _fail_if_gone(self, record: SandboxRecord, error: PandastackError) -> None:
         try:
-            state = (await self._engine.sandbox(sandbox_id)).state
+            state = (await self._engines.of(record).sandbox(record.id)).state
         except NotFoundError:
             state = SandboxState.FAILED
         except PandastackError:
             return  # recovery compares when the engine is back
-        current = self._registry.get(sandbox_id)
+        current = self._registry.get(record.id)
         if state is SandboxState.FAILED and current.status not in (Status.STOPPING, Status.FAILED):
             reason = f"its machine was lost in a rewind: {error.message}"
             event = NewEvent("vm.died", {"reason": reason})

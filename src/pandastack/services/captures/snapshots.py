@@ -11,7 +11,7 @@ from dataclasses import asdict
 import anyio
 import structlog
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import EngineClient, Engines
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.records.command_log import NOTHING, Ran
 from pandastack.services.records.events import EventLog, NewEvent
@@ -27,14 +27,14 @@ log = structlog.get_logger(__name__)
 
 
 class Snapshots:
-    """The engine captures before there is a record, and frees before the record goes: no record without its data.
+    """A record is made after its data and goes before it: what is listed can be restored.
 
-    What a crash leaves on the engine in between is deleted at the next start.
+    Data that a crash leaves without a record is deleted at the next start.
     """
 
-    def __init__(self, store: Store, engine: EngineClient, events: EventLog) -> None:
+    def __init__(self, store: Store, engines: Engines, events: EventLog) -> None:
         self._store = store
-        self._engine = engine
+        self._engines = engines
         self._events = events
         self._unrecorded: set[str] = set()
         self.used_at: dict[str, float] = {}
@@ -55,7 +55,7 @@ class Snapshots:
         self._unrecorded.add(snapshot_id)
         try:
             with anyio.CancelScope(shield=True):  # undone when it is done
-                made = await self._engine.snapshot(sandbox.id, snapshot_id)
+                made = await self._engines.of(sandbox).snapshot(sandbox.id, snapshot_id)
             record = SnapshotRecord(
                 id=snapshot_id,
                 workspace=sandbox.workspace,
@@ -71,10 +71,11 @@ class Snapshots:
                 automatic=automatic,
                 commands=ran.commands,
                 command_count=ran.count,
+                node=sandbox.node,
             )
             await self._add(record, NewEvent(f"{kind}.taken", {"id": snapshot_id, "label": label, **asdict(made)}))
         except BaseException:
-            await self._undo(snapshot_id)
+            await self._undo(self._engines.of(sandbox), snapshot_id)
             raise
         finally:
             self._unrecorded.discard(snapshot_id)
@@ -118,24 +119,24 @@ class Snapshots:
         async with self._store.write() as connection:
             await table.remove(connection, record.id)
         self.used_at.pop(record.id, None)
-        await self._free(record.id)
+        await _free(self._engines.of(record), record.id)
 
     async def delete_checkpoints(self, sandbox_id: str) -> None:
         """All checkpoints of a sandbox that ends."""
         for record in await self.checkpoints(sandbox_id):
             await self.delete(record)
 
-    async def reconcile(self, sandboxes: set[str]) -> None:
-        """After a start: delete what has no record, and the checkpoints of sandboxes that are gone."""
-        records = await self.all()
+    async def reconcile(self, node: str, sandboxes: set[str]) -> None:
+        """After a start: delete what has no record, and the checkpoints of sandboxes that are gone, on one node."""
+        records, engine = [each for each in await self.all() if each.node == node], self._engines.at(node)
         for record in records:
             if record.kind == CHECKPOINT and record.sandbox_id not in sandboxes:
                 await self.delete(record)
         known = {record.id for record in records} | self._unrecorded
-        for found in await self._engine.snapshots():
+        for found in await engine.snapshots():
             if found.id not in known and _ID.fullmatch(found.id):
                 log.warning("deleting a snapshot that has no record", snapshot_id=found.id)
-                await self._free(found.id)
+                await _free(engine, found.id)
 
     async def _add(self, record: SnapshotRecord, event: NewEvent) -> None:
         async with self._store.write() as connection:
@@ -143,16 +144,17 @@ class Snapshots:
             await self._events.append(connection, (record.workspace, record.sandbox_id, event))
         self._events.announce(record.sandbox_id)
 
-    async def _undo(self, snapshot_id: str) -> None:
+    async def _undo(self, engine: EngineClient, snapshot_id: str) -> None:
         with anyio.move_on_after(_UNDO_SECONDS, shield=True):
             try:
-                await self._free(snapshot_id)
+                await _free(engine, snapshot_id)
             except PandastackError as error:
                 log.error("undoing a failed snapshot failed; the next start does it", cause=repr(error))
 
-    async def _free(self, snapshot_id: str) -> None:
-        with suppress(NotFoundError):  # freed before: what was asked for
-            await self._engine.delete_snapshot(snapshot_id)
+
+async def _free(engine: EngineClient, snapshot_id: str) -> None:
+    with suppress(NotFoundError):  # it has been freed already
+        await engine.delete_snapshot(snapshot_id)
 
 
 def unknown_snapshot(snapshot_id: str) -> NotFoundError:

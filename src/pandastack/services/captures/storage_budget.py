@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
 import structlog
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.snapshots import Measured
 from pandastack.errors import PandastackError, StorageFullError
 from pandastack.services.captures import eviction
@@ -17,7 +19,7 @@ from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.events import NewEvent
 from pandastack.services.records.registry import Registry
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import Status
+from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import SnapshotRecord
 
 _MIB = 1024 * 1024
@@ -29,82 +31,93 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class StorageBudget:
-    """The one place where checkpoints are evicted. Plans are :mod:`~pandastack.services.captures.eviction`'s.
+@dataclass(slots=True)
+class _Storage:
+    """What is known of one node's storage: what each checkpoint frees (bytes), when that was measured, bytes in all."""
 
-    What a capture says of its size is the most that it can take; what it really takes the engine measures, which costs
-    it a look at every file. So it is asked only when the former would be too much.
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    frees: dict[str, int] = field(default_factory=dict)
+    measured_at: float = 0.0
+    total: int | None = None
+
+
+class StorageBudget:
+    """The one place where checkpoints are evicted, on each node by its own budget.
+
+    The plans are those of :mod:`~pandastack.services.captures.eviction`. A capture reports an upper bound of its size.
+    What it really takes the engine must measure, which costs a look at every file: it is asked only when the sum of the
+    upper bounds is beyond the budget.
     """
 
-    def __init__(self, registry: Registry, engine: EngineClient, snapshots: Snapshots, settings: Settings) -> None:
+    def __init__(self, registry: Registry, engines: Engines, snapshots: Snapshots, settings: Settings) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._snapshots = snapshots
         self._budget = settings.snapshot_budget
         self._most = settings.max_checkpoints
-        self._turn = anyio.Lock()
-        self._measured: dict[str, int] = {}
-        self._measured_at = 0.0
-        self._total: int | None = None
+        self._nodes: defaultdict[str, _Storage] = defaultdict(_Storage)
 
-    async def retry_after_evicting(self, action: Callable[[], Awaitable[T]], need_mb: int | None = None) -> T:
-        """What ``action`` returns. When storage is full for it, automatic checkpoints go and it is tried once more.
+    async def retry_after_evicting(
+        self, node: str, action: Callable[[], Awaitable[T]], need_mb: int | None = None
+    ) -> T:
+        """What ``action`` returns. When the node's storage is full for it, evict checkpoints and try once more.
 
-        ``need_mb`` is the most that it needs, of an action that may use the engine's reserve. Others are refused until
-        that is free: for them nothing goes unless all of it can be had.
+        ``need_mb``: upper bound, for actions allowed to dip into the engine's reserve. For all others, evict nothing
+        unless the full reserve can be freed.
         """
         try:
             return await action()
         except StorageFullError:
-            if not await self._evict_for(need_mb):
+            if not await self._evict_for(node, need_mb):
                 raise
             return await action()
 
-    async def tidy(self, sandbox_id: str) -> None:
-        """After a checkpoint of the sandbox was taken: neither its own are too many, nor do all take too much.
+    async def tidy(self, sandbox: SandboxRecord) -> None:
+        """After a checkpoint of the sandbox: evict its own beyond their number, and the node's beyond the budget.
 
         A failure is logged: the checkpoint is there, and the next one is an occasion to try again.
         """
-        async with self._turn:
+        async with self._nodes[sandbox.node].lock:
             try:
-                for each in eviction.beyond_count(await self._snapshots.checkpoints(sandbox_id), self._most):
+                for each in eviction.beyond_count(await self._snapshots.checkpoints(sandbox.id), self._most):
                     await self._snapshots.delete(each)
-                await self._keep_budget()
+                await self._keep_budget(sandbox.node)
             except PandastackError as error:
-                log.warning("checkpoints could not be evicted", sandbox_id=sandbox_id, cause=repr(error))
+                log.warning("checkpoints could not be evicted", sandbox_id=sandbox.id, cause=repr(error))
 
-    async def _keep_budget(self) -> None:
-        going = await self._candidates()
-        if time.monotonic() - self._measured_at > _TRUSTED_SECONDS:
-            self._measured = {}
-        supposed = sum(self._measured.get(each.id, each.size_bytes) for each in going)
-        if self._total is not None and supposed <= self._budget.bytes_of(self._total):
+    async def _keep_budget(self, node: str) -> None:
+        going, storage = await self._candidates(node), self._nodes[node]
+        if time.monotonic() - storage.measured_at > _TRUSTED_SECONDS:
+            storage.frees = {}
+        supposed = sum(storage.frees.get(each.id, each.size_bytes) for each in going)
+        if storage.total is not None and supposed <= self._budget.bytes_of(storage.total):
             return
-        frees = (await self._measure(going)).frees
-        assert self._total is not None
-        await self._evict(going, eviction.beyond_budget(frees, self._budget.bytes_of(self._total)), "budget", frees)
+        measured = await self._measure(node, going)
+        gone = eviction.beyond_budget(measured.frees, self._budget.bytes_of(measured.total_bytes))
+        await self._evict(going, gone, "budget", measured.frees)
 
-    async def _evict_for(self, need_mb: int | None) -> bool:
-        async with self._turn:
-            going = await self._candidates()
+    async def _evict_for(self, node: str, need_mb: int | None) -> bool:
+        async with self._nodes[node].lock:
+            going = await self._candidates(node)
             if not going:
                 return False
-            storage = await self._measure(going)
-            wanted = storage.reserve_bytes if need_mb is None else need_mb * _MIB
-            missing = max(1, wanted - storage.free_bytes)
-            gone = eviction.for_room(storage.frees, missing, all_or_nothing=need_mb is None)
-            await self._evict(going, gone, "storage", storage.frees)
+            measured = await self._measure(node, going)
+            wanted = measured.reserve_bytes if need_mb is None else need_mb * _MIB
+            missing = max(1, wanted - measured.free_bytes)
+            gone = eviction.for_room(measured.frees, missing, all_or_nothing=need_mb is None)
+            await self._evict(going, gone, "storage", measured.frees)
             return bool(gone)
 
-    async def _candidates(self) -> list[SnapshotRecord]:
+    async def _candidates(self, node: str) -> list[SnapshotRecord]:
         failed = {record.id for record in self._registry.all() if record.status == Status.FAILED}
-        return eviction.candidates(await self._snapshots.all(), self._snapshots.used_at, failed)
+        there = [each for each in await self._snapshots.all() if each.node == node]
+        return eviction.candidates(there, self._snapshots.used_at, failed)
 
-    async def _measure(self, going: Sequence[SnapshotRecord]) -> Measured:
-        storage = await self._engine.measure([each.id for each in going])
-        self._measured, self._measured_at = dict(storage.frees), time.monotonic()
-        self._total = storage.total_bytes
-        return storage
+    async def _measure(self, node: str, going: Sequence[SnapshotRecord]) -> Measured:
+        measured, storage = await self._engines.at(node).measure([each.id for each in going]), self._nodes[node]
+        storage.frees, storage.measured_at = dict(measured.frees), time.monotonic()
+        storage.total = measured.total_bytes
+        return measured
 
     async def _evict(
         self, going: Sequence[SnapshotRecord], gone: Sequence[str], cause: str, frees: Mapping[str, int]
@@ -113,7 +126,7 @@ class StorageBudget:
         for checkpoint_id in gone:
             record = records[checkpoint_id]
             await self._snapshots.delete(record)
-            self._measured.pop(checkpoint_id, None)
+            self._nodes[record.node].frees.pop(checkpoint_id, None)
             payload = {"id": record.id, "cause": cause, "freed_bytes": frees[record.id]}
             log.info("a checkpoint is evicted", sandbox_id=record.sandbox_id, **payload)
             if self._registry.find(record.sandbox_id):

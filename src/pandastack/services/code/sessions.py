@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import ExecResult
 from pandastack.errors import BadRequestError, CommandTimeoutError, GuestError, NotFoundError
@@ -70,14 +70,14 @@ class Repl:
     def __init__(
         self,
         sandboxes: Sandboxes,
-        engine: EngineClient,
+        engines: Engines,
         activity: Activity,
         commands: Commands,
         timeline: Timeline,
         budget: OutputBudget,
     ) -> None:
         self._sandboxes = sandboxes
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._commands = commands
         self._timeline = timeline
@@ -182,7 +182,7 @@ class Repl:
     async def _start(self, sandbox: SandboxRecord) -> None:
         """Start the kernels' server in a sandbox whose template did not, or whose user has ended it."""
         spec = ExecSpec(cmd=guest_answers.START, timeout_seconds=START_SECONDS)
-        async with self._engine.exec(sandbox.id, spec) as records:
+        async with self._engines.of(sandbox).exec(sandbox.id, spec) as records:
             ended = [record async for record in records if isinstance(record, ExecResult)]
         if not ended or ended[0].exit_code != 0:
             hint = "create the sandbox from the template code-interpreter"
@@ -200,7 +200,7 @@ class Repl:
         self, sandbox: SandboxRecord, request: Mapping[str, Any], lease: Lease
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         line = json.dumps(request).encode() + b"\n"
-        async with self._engine.exchange(sandbox.id, guest_answers.SOCKET, line) as chunks:
+        async with self._engines.of(sandbox).exchange(sandbox.id, guest_answers.SOCKET, line) as chunks:
             yield guest_answers.lines(chunks, lease)
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.services.files.files import checked_path
 from pandastack.services.files.scripts import MISSING, Scripts, plan_command, temporary_path
 from pandastack.services.files.tar_filter import TarFilter
@@ -32,9 +32,9 @@ class Unpacked:
 class Archives:
     """Packs and unpacks directories of the guest."""
 
-    def __init__(self, sandboxes: Sandboxes, engine: EngineClient, scripts: Scripts) -> None:
+    def __init__(self, sandboxes: Sandboxes, engines: Engines, scripts: Scripts) -> None:
         self._sandboxes = sandboxes
-        self._engine = engine
+        self._engines = engines
         self._scripts = scripts
 
     @asynccontextmanager
@@ -55,7 +55,7 @@ class Archives:
         where, one = checked_path(path), TarFilter(skip_links)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             archive = temporary_path()
-            written = await self._engine.write_file(sandbox.id, archive, _filtered(content, one))
+            written = await self._engines.of(sandbox).write_file(sandbox.id, archive, _filtered(content, one))
             await self._scripts.run(workspace, sandbox.id, plan_command(_UNPACK, where, archive), path)
         return Unpacked(path, one.members - one.skipped, one.skipped, written.bytes)
 

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.errors import ConflictError, NotFoundError
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import Status
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 _REPLAY = 4096  # characters of the console that a follower is shown first
 _OVERLAP = 512
@@ -20,15 +20,15 @@ _OVERLAP = 512
 class Consoles:
     """What machines write to their consoles. A console is a terminal, whose lines end with CR and LF; shown are LF."""
 
-    def __init__(self, sandboxes: Sandboxes, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, sandboxes: Sandboxes, engines: Engines, settings: Settings) -> None:
         self._sandboxes = sandboxes
-        self._engine = engine
+        self._engines = engines
         self._poll_seconds = settings.log_poll_seconds
 
     async def read(self, workspace: str, sandbox_id: str, tail: int | None) -> str:
         """The console's text, or its last ``tail`` lines."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            text = (await self._engine.console(sandbox.id)).replace("\r\n", "\n")
+            text = (await self._engines.of(sandbox).console(sandbox.id)).replace("\r\n", "\n")
         if tail is None or tail <= 0:
             return text
         return "".join(text.splitlines(keepends=True)[-tail:])
@@ -37,10 +37,10 @@ class Consoles:
     async def follow(self, workspace: str, sandbox_id: str, tail: int | None) -> AsyncIterator[AsyncIterator[str]]:
         """Whole lines: first those of the last 4 KiB (or ``tail``), then new ones until the sandbox ends."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            text = await self._engine.console(sandbox.id)
-            yield self._lines(workspace, sandbox.id, text, tail)
+            text = await self._engines.of(sandbox).console(sandbox.id)
+            yield self._lines(workspace, sandbox, text, tail)
 
-    async def _lines(self, workspace: str, sandbox_id: str, text: str, tail: int | None) -> AsyncIterator[str]:
+    async def _lines(self, workspace: str, sandbox: SandboxRecord, text: str, tail: int | None) -> AsyncIterator[str]:
         start = (
             text[-_REPLAY:] if tail is None else "".join(text.splitlines(keepends=True)[-tail:] if tail > 0 else text)
         )
@@ -52,10 +52,10 @@ class Consoles:
             # The engine announces nothing here: the console is a file that the machine writes.
             await anyio.sleep(self._poll_seconds)
             try:
-                if self._sandboxes.get(workspace, sandbox_id).status != Status.RUNNING:
+                if self._sandboxes.get(workspace, sandbox.id).status != Status.RUNNING:
                     break  # following must not wake it
-                async with self._sandboxes.use(workspace, sandbox_id):
-                    newer = await self._engine.console(sandbox_id)
+                async with self._sandboxes.use(workspace, sandbox.id):
+                    newer = await self._engines.of(sandbox).console(sandbox.id)
             except (NotFoundError, ConflictError):
                 break
             pending += appended(text, newer)

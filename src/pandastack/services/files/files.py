@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.files import Directory, FileEntry, Written
 from pandastack.errors import BadRequestError
 from pandastack.services.sandboxes.sandboxes import Sandboxes
@@ -16,9 +16,9 @@ MAX_PATH = 4096  # bytes; Linux PATH_MAX
 class Files:
     """Operations on absolute paths of the guest; they follow symbolic links."""
 
-    def __init__(self, sandboxes: Sandboxes, engine: EngineClient) -> None:
+    def __init__(self, sandboxes: Sandboxes, engines: Engines) -> None:
         self._sandboxes = sandboxes
-        self._engine = engine
+        self._engines = engines
 
     @asynccontextmanager
     async def read(
@@ -27,29 +27,29 @@ class Files:
         """Length in bytes, if known, and content of a file, from ``offset`` and for ``length`` bytes at most."""
         async with (
             self._sandboxes.use(workspace, sandbox_id) as sandbox,
-            self._engine.read_file(sandbox.id, checked_path(path), offset, length) as opened,
+            self._engines.of(sandbox).read_file(sandbox.id, checked_path(path), offset, length) as opened,
         ):
             yield opened
 
     async def write(self, workspace: str, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> Written:
         """Make or replace a file, and its parent directories."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            return await self._engine.write_file(sandbox.id, checked_path(path), content)
+            return await self._engines.of(sandbox).write_file(sandbox.id, checked_path(path), content)
 
     async def delete(self, workspace: str, sandbox_id: str, path: str) -> None:
         """Delete with all that is inside; a missing path is fine."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            await self._engine.delete_file(sandbox.id, checked_path(path))
+            await self._engines.of(sandbox).delete_file(sandbox.id, checked_path(path))
 
     async def directory(self, workspace: str, sandbox_id: str, path: str) -> Directory:
         """The entries of a directory."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            return await self._engine.directory(sandbox.id, checked_path(path))
+            return await self._engines.of(sandbox).directory(sandbox.id, checked_path(path))
 
     async def stat(self, workspace: str, sandbox_id: str, path: str) -> FileEntry:
         """One entry."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            return await self._engine.stat(sandbox.id, checked_path(path))
+            return await self._engines.of(sandbox).stat(sandbox.id, checked_path(path))
 
 
 def checked_path(path: str, field: str = "path") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.files import FileEntry, Written
 from pandastack.errors import BadRequestError
 from pandastack.services.files.files import checked_path
@@ -29,9 +29,9 @@ cat -- "$1" >> "$2"; status=$?; rm -f -- "$1"; exit $status
 class FileOperations:
     """Operations on absolute paths of the guest; they follow symbolic links."""
 
-    def __init__(self, sandboxes: Sandboxes, engine: EngineClient, scripts: Scripts) -> None:
+    def __init__(self, sandboxes: Sandboxes, engines: Engines, scripts: Scripts) -> None:
         self._sandboxes = sandboxes
-        self._engine = engine
+        self._engines = engines
         self._scripts = scripts
 
     async def mkdir(self, workspace: str, sandbox_id: str, path: str, mode: str | None) -> FileEntry:
@@ -65,7 +65,7 @@ class FileOperations:
         where = checked_path(path)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             piece = temporary_path()
-            written = await self._engine.write_file(sandbox.id, piece, content)
+            written = await self._engines.of(sandbox).write_file(sandbox.id, piece, content)
             command = plan_command(_APPEND, piece, where, str(offset))
             await self._scripts.run(workspace, sandbox.id, command, path)
         return Written(path, written.bytes)
@@ -73,7 +73,7 @@ class FileOperations:
     async def _change(self, workspace: str, sandbox_id: str, path: str, script: str, *arguments: str) -> FileEntry:
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             await self._scripts.run(workspace, sandbox.id, plan_command(script, *arguments), arguments[0])
-            return await self._engine.stat(sandbox.id, path)
+            return await self._engines.of(sandbox).stat(sandbox.id, path)
 
 
 def checked_mode(mode: str) -> str:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDOUT, ExecFailed, ExecResult, Output, Record
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError, ServerError, StorageFullError
@@ -31,9 +31,9 @@ _ENVIRONMENT = "export LC_ALL=C; "
 class Scripts:
     """Runs scripts in the sandboxes of a workspace, each with a deadline."""
 
-    def __init__(self, sandboxes: Sandboxes, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, sandboxes: Sandboxes, engines: Engines, settings: Settings) -> None:
         self._sandboxes = sandboxes
-        self._engine = engine
+        self._engines = engines
         self._settings = settings
 
     @asynccontextmanager
@@ -47,7 +47,7 @@ class Scripts:
         spec = ExecSpec(cmd=command, timeout_seconds=self._settings.max_tree_seconds)
         async with (
             self._sandboxes.use(workspace, sandbox_id) as sandbox,
-            self._engine.exec(sandbox.id, spec) as records,
+            self._engines.of(sandbox).exec(sandbox.id, spec) as records,
         ):
             yield output_of(records, path, fine)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.processes import ExecSpec
 from pandastack.errors import GuestError
 from pandastack.in_guest import watch_program
@@ -30,9 +30,9 @@ END-OF-PROGRAM
 class Watches:
     """Each runs a small program in the guest, whose word is not trusted."""
 
-    def __init__(self, sandboxes: Sandboxes, engine: EngineClient) -> None:
+    def __init__(self, sandboxes: Sandboxes, engines: Engines) -> None:
         self._sandboxes = sandboxes
-        self._engine = engine
+        self._engines = engines
         program = watch_program()
         self._script = _WATCH.format(missing=MISSING, program=program)
 
@@ -48,7 +48,7 @@ class Watches:
         command = f"export LC_ALL=C.UTF-8; set -- {where}\n{self._script}"
         async with (
             self._sandboxes.use(workspace, sandbox_id) as sandbox,
-            self._engine.exec(sandbox.id, ExecSpec(cmd=command)) as records,
+            self._engines.of(sandbox).exec(sandbox.id, ExecSpec(cmd=command)) as records,
         ):
             changes = _changes(output_of(records, path, (0,)))
             first = await anext(changes, None)  # what is wrong from the start is an ordinary error

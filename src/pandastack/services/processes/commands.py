@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from typing import Self
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDERR, STDOUT, Ended, ExecFailed, ExecResult, Output, Record
 from pandastack.errors import CommandTimeoutError, PandastackError, ServerError
@@ -58,7 +58,7 @@ class Commands:
     def __init__(
         self,
         sandboxes: Sandboxes,
-        engine: EngineClient,
+        engines: Engines,
         activity: Activity,
         streams: StreamQuota,
         budget: OutputBudget,
@@ -67,7 +67,7 @@ class Commands:
         self._sandboxes = sandboxes
         self._budget = budget
         self._streams = streams
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._settings = settings
 
@@ -126,7 +126,7 @@ class Commands:
             )
             try:
                 with self._streams.hold(sandbox.id):
-                    async with self._engine.exec(sandbox.id, spec) as records:
+                    async with self._engines.of(sandbox).exec(sandbox.id, spec) as records:
                         yield records
             finally:
                 self._activity.done(sandbox.id)

@@ -8,7 +8,7 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.processes import ProcessRecord
 from pandastack.errors import PandastackError
 from pandastack.services.records.activity import Activity
@@ -30,11 +30,9 @@ class ProcessFound:
 class IdleWatch:
     """Watches processes in ``tasks``; what it finds in restored sandboxes is published as :class:`ProcessFound`."""
 
-    def __init__(
-        self, registry: Registry, engine: EngineClient, activity: Activity, bus: Bus, tasks: TaskGroup
-    ) -> None:
+    def __init__(self, registry: Registry, engines: Engines, activity: Activity, bus: Bus, tasks: TaskGroup) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._bus = bus
         self._tasks = tasks
@@ -45,42 +43,41 @@ class IdleWatch:
             task_status.started()
             async for change in changes:
                 if is_restored(change):
-                    self._tasks.start_soon(self._find, change.record.id)
+                    self._tasks.start_soon(self._find, change.record)
 
     def find_all(self) -> None:
         """Look for processes in all sandboxes that run."""
         for record in self._registry.all():
             if record.status == Status.RUNNING:
-                self._tasks.start_soon(self._find, record.id)
+                self._tasks.start_soon(self._find, record)
 
-    def watch(self, sandbox_id: str, process: str) -> None:
+    def watch(self, sandbox: SandboxRecord, process: str) -> None:
         """The sandbox is in use until the process has ended."""
-        self._tasks.start_soon(self._hold, sandbox_id, process)
+        self._tasks.start_soon(self._hold, sandbox, process)
 
-    async def _find(self, sandbox_id: str) -> None:
+    async def _find(self, sandbox: SandboxRecord) -> None:
         try:
-            with self._activity.hold(sandbox_id):
-                found = (await self._engine.processes(sandbox_id)).processes
+            with self._activity.hold(sandbox.id):
+                found = (await self._engines.of(sandbox).processes(sandbox.id)).processes
         except PandastackError as error:
-            log.warning("processes are not known", sandbox_id=sandbox_id, cause=repr(error))
+            log.warning("processes are not known", sandbox_id=sandbox.id, cause=repr(error))
             return
-        sandbox = self._registry.find(sandbox_id)
-        if sandbox is None:
+        if self._registry.find(sandbox.id) is None:
             return
         for each in (process for process in found if process.running):
             if not each.background:
-                self.watch(sandbox_id, each.id)
+                self.watch(sandbox, each.id)
             self._bus.publish(ProcessFound(sandbox, each))
 
-    async def _hold(self, sandbox_id: str, process: str) -> None:
-        with self._activity.hold(sandbox_id):
+    async def _hold(self, sandbox: SandboxRecord, process: str) -> None:
+        with self._activity.hold(sandbox.id):
             try:
-                view = self._engine.attach(sandbox_id, process, stdout=None, stderr=None, follow=True)
+                view = self._engines.of(sandbox).attach(sandbox.id, process, stdout=None, stderr=None, follow=True)
                 async with view as records:
                     async for _ in records:
                         pass
             except PandastackError as error:
-                log.debug("a process is no longer watched", sandbox_id=sandbox_id, cause=repr(error))
+                log.debug("a process is no longer watched", sandbox_id=sandbox.id, cause=repr(error))
 
 
 def is_restored(change: SandboxChanged) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.processes import Extent, ProcessList, ProcessRecord, ProcessSpec
 from pandastack.contract.records import Record
 from pandastack.errors import QuotaError
@@ -20,7 +20,7 @@ from pandastack.services.records.activity import Activity
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import Status
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 LONGEST_WAIT_SECONDS = 3600.0
 
@@ -32,7 +32,7 @@ class Processes:
         self,
         registry: Registry,
         sandboxes: Sandboxes,
-        engine: EngineClient,
+        engines: Engines,
         activity: Activity,
         streams: StreamQuota,
         idle_watch: IdleWatch,
@@ -40,7 +40,7 @@ class Processes:
     ) -> None:
         self._registry = registry
         self._sandboxes = sandboxes
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._streams = streams
         self._idle_watch = idle_watch
@@ -53,23 +53,23 @@ class Processes:
     async def start(self, workspace: str, sandbox_id: str, spec: ProcessSpec) -> ProcessRecord:
         """Start it and return its record; raises :class:`QuotaError` when the sandbox has too many."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            await self._admit(sandbox.id)
+            await self._admit(sandbox)
             self._activity.ran(sandbox.id, spec.cmd)
             retained = replace(spec, spool=True, keep_bytes=self._settings.kept_output_bytes)
             try:
-                record = await self._engine.start_process(sandbox.id, retained)
+                record = await self._engines.of(sandbox).start_process(sandbox.id, retained)
             finally:
                 self._activity.done(sandbox.id)  # what it does later is not this command's
             if not spec.background:
-                self._idle_watch.watch(sandbox.id, spec.id)
+                self._idle_watch.watch(sandbox, spec.id)
             return record
 
-    async def _admit(self, sandbox_id: str) -> None:
-        found = (await self._engine.processes(sandbox_id)).processes
+    async def _admit(self, sandbox: SandboxRecord) -> None:
+        found = (await self._engines.of(sandbox).processes(sandbox.id)).processes
         running = sum(each.running for each in found)
         if running >= self._settings.max_processes:
             raise QuotaError(
-                f"sandbox {sandbox_id} already runs {running} processes",
+                f"sandbox {sandbox.id} already runs {running} processes",
                 hint="end some, or ask the operator to raise PANDASTACK_MAX_PROCESSES",
             )
 
@@ -82,12 +82,12 @@ class Processes:
     async def list(self, workspace: str, sandbox_id: str) -> ProcessList:
         """All records, oldest first, and how many the guest retains."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            return await self._engine.processes(sandbox.id)
+            return await self._engines.of(sandbox).processes(sandbox.id)
 
     async def get(self, workspace: str, sandbox_id: str, process: str) -> ProcessRecord:
         """One record, by id or pid."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            return await self._engine.process(sandbox.id, process)
+            return await self._engines.of(sandbox).process(sandbox.id, process)
 
     @asynccontextmanager
     async def view(
@@ -103,10 +103,11 @@ class Processes:
         """Output from these offsets on; a negative one counts from the end. Leaving leaves the process as it is."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             if (stdout or 0) < 0 or (stderr or 0) < 0:
-                record = await self._engine.process(sandbox.id, process)
+                record = await self._engines.of(sandbox).process(sandbox.id, process)
                 stdout, stderr = _from_end(record.stdout, stdout), _from_end(record.stderr, stderr)
             with self._streams.hold(sandbox.id):
-                view = self._engine.attach(sandbox.id, process, stdout=stdout, stderr=stderr, follow=follow)
+                engine = self._engines.of(sandbox)
+                view = engine.attach(sandbox.id, process, stdout=stdout, stderr=stderr, follow=follow)
                 async with view as records:
                     yield records
 
@@ -124,20 +125,20 @@ class Processes:
         """Write to the standard input; returns the bytes that it took."""
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
             with self._streams.hold(sandbox.id):
-                return await self._engine.send_input(sandbox.id, process, data, close)
+                return await self._engines.of(sandbox).send_input(sandbox.id, process, data, close)
 
     async def signal(self, workspace: str, sandbox_id: str, process: str, signal: int | str) -> None:
         """Send a signal, by number or name, to the process's group."""
         number = checked_signal(signal)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            await self._engine.signal(sandbox.id, process, number)
+            await self._engines.of(sandbox).signal(sandbox.id, process, number)
 
     async def resize(self, workspace: str, sandbox_id: str, process: str, rows: int, cols: int) -> None:
         """Give the process's terminal another size."""
         await self.check(workspace, sandbox_id)
         size = checked_size(rows, cols)
         async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            await self._engine.resize(sandbox.id, process, size)
+            await self._engines.of(sandbox).resize(sandbox.id, process, size)
 
 
 def _from_end(kept: Extent, offset: int | None) -> int | None:

@@ -67,9 +67,9 @@ def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
 
 
 def planned(
-    workspace: str, wanted: NewSandbox, settings: Settings, snapshot: SnapshotRecord | None = None
+    workspace: str, wanted: NewSandbox, node: str, settings: Settings, snapshot: SnapshotRecord | None = None
 ) -> SandboxRecord:
-    """The record of a new sandbox. Raises :class:`BadRequestError`."""
+    """The record of a new sandbox on ``node``. Raises :class:`BadRequestError`."""
     template = wanted.template if snapshot is None else snapshot.template
     if not _TEMPLATE_NAME.fullmatch(template):
         raise unknown_template(template)
@@ -89,6 +89,7 @@ def planned(
         on_expire=checked_on_expire(wanted.on_expire),
         checkpoint_every=checked_every(wanted.checkpoint_every),
         checkpoint_after_exec=wanted.checkpoint_after_exec,
+        node=node,
     )
 
 
@@ -106,6 +107,7 @@ def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: 
         metadata=_checked_metadata(merged),
         created_at=now,
         last_active_at=now,
+        node=parent.node,
     )
 
 

@@ -7,14 +7,14 @@ from contextlib import suppress
 import anyio
 import structlog
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.errors import BadRequestError, CapacityError, NotFoundError, PandastackError
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.bus import Bus, DeletionFailed
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.lifecycle import Lifecycle
-from pandastack.store.sandboxes import Status
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 _UNDO_SECONDS = 20.0
 _NOTHING_CREATED = (CapacityError, BadRequestError, NotFoundError)
@@ -29,14 +29,14 @@ class Endings:
     def __init__(
         self,
         registry: Registry,
-        engine: EngineClient,
+        engines: Engines,
         activity: Activity,
         lifecycle: Lifecycle,
         snapshots: Snapshots,
         bus: Bus,
     ) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._lifecycle = lifecycle
         self._snapshots = snapshots
@@ -49,7 +49,7 @@ class Endings:
             await self._registry.move(record, Status.STOPPING)
         try:
             async with self._lifecycle.lock(sandbox_id):
-                await self._end_machine(sandbox_id)
+                await self._end_machine(record)
                 await self._snapshots.delete_checkpoints(sandbox_id)
         except PandastackError:
             self._bus.publish(DeletionFailed(sandbox_id))
@@ -70,6 +70,6 @@ class Endings:
                 log.error("undoing a failed create failed; the reaper tries again", cause=repr(second))
         self._activity.forget(sandbox_id)
 
-    async def _end_machine(self, sandbox_id: str) -> None:
+    async def _end_machine(self, record: SandboxRecord) -> None:
         with suppress(NotFoundError):  # it has ended already
-            await self._engine.delete(sandbox_id)
+            await self._engines.of(record).delete(record.id)

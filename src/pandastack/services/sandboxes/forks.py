@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.sandboxes import Captured, ForkAnswer, NotStarted, SandboxSpec, Started
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError, ServerError
 from pandastack.services.records.activity import Activity
@@ -53,14 +53,14 @@ class Forks:
     def __init__(
         self,
         registry: Registry,
-        engine: EngineClient,
+        engines: Engines,
         activity: Activity,
         sandboxes: Sandboxes,
         endings: Endings,
         settings: Settings,
     ) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._sandboxes = sandboxes
         self._endings = endings
@@ -105,7 +105,8 @@ class Forks:
             at = time.time()
             try:
                 with anyio.CancelScope(shield=True):  # undone when it is done: no child may begin after its undoing
-                    answer = await self._engine.fork(parent.id, [SandboxSpec(child.id) for child in children])
+                    specs = [SandboxSpec(child.id) for child in children]
+                    answer = await self._engines.of(parent).fork(parent.id, specs)
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 starts, errors = self._starts(children, answer)
                 if not starts:

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import structlog
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.sandboxes import Started
 from pandastack.errors import ConflictError, NotFoundError, PandastackError, UnavailableError
 from pandastack.services.captures.rewind import Rewinding
@@ -34,14 +34,14 @@ class Lifecycle:
     def __init__(
         self,
         registry: Registry,
-        engine: EngineClient,
+        engines: Engines,
         activity: Activity,
         deadlines: Deadlines,
         storage_budget: StorageBudget,
         rewinding: Rewinding,
     ) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._deadlines = deadlines
         self._storage_budget = storage_budget
@@ -56,7 +56,7 @@ class Lifecycle:
                 return
             if record.status != Status.RUNNING:
                 raise await self._registry.refusal(record)
-            await self._engine.pause(record.id)
+            await self._engines.of(record).pause(record.id)
             await self._registry.move(record, Status.PAUSED, NewEvent("sandbox.paused"))
 
     async def resume(self, workspace: str, sandbox_id: str) -> None:
@@ -163,12 +163,12 @@ class Lifecycle:
             yield self._registry.get(sandbox_id)
 
     async def _resume(self, record: SandboxRecord) -> None:
-        await self._engine.resume(record.id)
+        await self._engines.of(record).resume(record.id)
         await self._registry.move(record, Status.RUNNING, NewEvent("sandbox.resumed"))
 
     async def _hibernate(self, record: SandboxRecord, cause: str) -> None:
         cost = await self._storage_budget.retry_after_evicting(
-            lambda: self._engine.hibernate(record.id), need_mb=record.memory_mb
+            record.node, lambda: self._engines.of(record).hibernate(record.id), need_mb=record.memory_mb
         )
         payload = {"cause": cause, **asdict(cost)}
         await self._registry.move(record, Status.HIBERNATED, NewEvent("sandbox.hibernated", payload))
@@ -176,7 +176,9 @@ class Lifecycle:
 
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
         try:
-            machine = await self._storage_budget.retry_after_evicting(lambda: self._engine.wake(record.id))
+            machine = await self._storage_budget.retry_after_evicting(
+                record.node, lambda: self._engines.of(record).wake(record.id)
+            )
         except NotFoundError as error:
             reason = "what it was hibernated to is gone"
             event = NewEvent("recover.orphaned", {"reason": reason})

@@ -7,7 +7,7 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.sandboxes import SandboxState
 from pandastack.errors import PandastackError
 from pandastack.services.captures.snapshots import Snapshots
@@ -26,19 +26,19 @@ log = structlog.get_logger(__name__)
 
 
 class Recovery:
-    """Compares the registry with the engine."""
+    """Compares the registry with the engines, one by one."""
 
     def __init__(
         self,
         registry: Registry,
-        engine: EngineClient,
+        engines: Engines,
         activity: Activity,
         lifecycle: Lifecycle,
         endings: Endings,
         snapshots: Snapshots,
     ) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._lifecycle = lifecycle
         self._endings = endings
@@ -54,38 +54,52 @@ class Recovery:
             self._activity.start(record.id, record.last_active_at)
             if record.status == Status.CREATING:
                 await self._registry.move(record, Status.STOPPING)
-        try:
-            await self._finish_deletions()
-            await self._end_unknown_machines()
-            await self.compare()
-            await self._snapshots.reconcile({record.id for record in self._registry.all()})
-        except PandastackError as error:
-            log.warning("recovery waits for the engine", cause=repr(error))
+        for node in self._engines.all():
+            try:
+                await self._finish_deletions(node)
+                await self._end_unknown_machines(node)
+                await self.compare(node)
+                await self._snapshots.reconcile(node, {record.id for record in self._registry.all()})
+            except PandastackError as error:
+                log.warning("recovery waits for the engine", node=node, cause=repr(error))
 
-    async def compare(self) -> None:
-        """Bring every record to the state of its machine; fail those whose machine is gone or dead."""
-        expected = [record for record in self._registry.all() if self._can_be_compared(record)]
-        machines = {each.id: each.state for each in await self._engine.sandboxes()}
+    async def compare(self, node: str) -> None:
+        """Bring every record of a node to the state of its machine; fail those whose machine is gone or dead."""
+        expected = [record for record in self._on(node) if self._can_be_compared(record)]
+        machines = {each.id: each.state for each in await self._engines.at(node).sandboxes()}
         for record in expected:
             if self._registry.find(record.id) is record and self._can_be_compared(record):
                 await self._correct(record, machines.get(record.id))
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled: watch the engine's events, comparing anew after every interruption."""
-        task_status.started()
+        """Until cancelled: watch the events of all engines."""
+        async with anyio.create_task_group() as tasks:
+            for node in self._engines.all():
+                tasks.start_soon(self._follow, node)
+            task_status.started()
+
+    async def _follow(self, node: str) -> None:
+        """Watch an engine's events, comparing anew after every interruption."""
         pause = _FIRST_PAUSE
         while True:
             try:
-                async for event in self._engine.events():
+                async for event in self._engines.at(node).events():
                     if event is None and pause:
                         pause = 0.0  # connected: whatever happened before is in the engine's list
-                        await self.compare()
-                    elif event is not None:
+                        await self.compare(node)
+                    elif event is not None and self._has(node, event.sandbox_id):
                         await self._died(event.sandbox_id, event.reason, pid=event.pid)
             except PandastackError as error:
-                log.warning("the engine's events are interrupted", cause=repr(error))
+                log.warning("the engine's events are interrupted", node=node, cause=repr(error))
             pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
             await anyio.sleep(pause)
+
+    def _on(self, node: str) -> list[SandboxRecord]:
+        return [record for record in self._registry.all() if record.node == node]
+
+    def _has(self, node: str, sandbox_id: str) -> bool:
+        record = self._registry.find(sandbox_id)
+        return record is not None and record.node == node
 
     def _can_be_compared(self, record: SandboxRecord) -> bool:
         return record.status in _COMPARED and not self._lifecycle.is_in_transition(record.id)
@@ -115,13 +129,14 @@ class Recovery:
         await self._registry.move(record, Status.FAILED, event, reason=reason)
         log.warning("sandbox failed", sandbox_id=sandbox_id, reason=reason)
 
-    async def _finish_deletions(self) -> None:
-        for record in self._registry.all():
+    async def _finish_deletions(self, node: str) -> None:
+        for record in self._on(node):
             if record.status == Status.STOPPING:
                 await self._endings.delete(record.id)
 
-    async def _end_unknown_machines(self) -> None:
-        for machine in await self._engine.sandboxes():
-            if self._registry.find(machine.id) is None:
-                log.warning("ending a machine that has no record", sandbox_id=machine.id)
-                await self._engine.delete(machine.id)
+    async def _end_unknown_machines(self, node: str) -> None:
+        engine = self._engines.at(node)
+        for machine in await engine.sandboxes():
+            if not self._has(node, machine.id):
+                log.warning("ending a machine that has no record", node=node, sandbox_id=machine.id)
+                await engine.delete(machine.id)

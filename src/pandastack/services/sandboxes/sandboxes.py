@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.references import SnapshotRef, StartFrom, TemplateRef
 from pandastack.contract.sandboxes import SandboxSpec, Started, Usage
 from pandastack.errors import (
@@ -29,6 +29,7 @@ from pandastack.services.records.spec import (
 from pandastack.services.records.status import LIVE
 from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.lifecycle import Lifecycle
+from pandastack.services.sandboxes.placement import place
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
@@ -40,7 +41,7 @@ class Sandboxes:
     def __init__(
         self,
         registry: Registry,
-        engine: EngineClient,
+        engines: Engines,
         activity: Activity,
         deadlines: Deadlines,
         lifecycle: Lifecycle,
@@ -50,7 +51,7 @@ class Sandboxes:
         settings: Settings,
     ) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._activity = activity
         self._deadlines = deadlines
         self._lifecycle = lifecycle
@@ -68,7 +69,8 @@ class Sandboxes:
         await self._registry.add(record)
         try:
             machine = await self._storage_budget.retry_after_evicting(
-                lambda: self._engine.create(SandboxSpec(record.id), _start_from(record))
+                record.node,
+                lambda: self._engines.of(record).create(SandboxSpec(record.id), _start_from(record)),
             )
             await self._registry.apply(running_change(self._registry.find(record.id), machine))
         except NotFoundError as error:
@@ -111,7 +113,7 @@ class Sandboxes:
         record = self.get(workspace, sandbox_id)
         if record.status not in (Status.RUNNING, Status.PAUSED):
             raise await self._registry.refusal(record)
-        return (await self._engine.sandbox(record.id)).usage
+        return (await self._engines.of(record).sandbox(record.id)).usage
 
     async def set_lifecycle(self, workspace: str, sandbox_id: str, patch: LifecyclePatch) -> SandboxRecord:
         """Change the idle limit, whether it applies and what it does, and when checkpoints are taken."""
@@ -139,7 +141,7 @@ class Sandboxes:
         if wanted.snapshot is not None:
             snapshot = await self._snapshots.get(workspace, wanted.snapshot, SNAPSHOT, CHECKPOINT)
             self._snapshots.used(snapshot.id)
-        return planned(workspace, wanted, self._settings, snapshot)
+        return planned(workspace, wanted, place(self._engines.all(), snapshot), self._settings, snapshot)
 
 
 def running_change(record: SandboxRecord | None, machine: Started) -> Change:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from pandastack.cluster import EngineClient
+from contextlib import suppress
+
+from pandastack.cluster import Engines
 from pandastack.contract.templates import Template
 from pandastack.errors import NotFoundError
 
 
 class Templates:
-    """All templates are the engine's own for now: every workspace sees the same."""
+    """Templates belong to the engines: every workspace sees the same. Of a name that several have, the first one's."""
 
-    def __init__(self, engine: EngineClient) -> None:
-        self._engine = engine
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
 
     async def list(self) -> tuple[Template, ...]:
-        """Every template, as the engine describes it."""
-        return await self._engine.templates()
+        """Every template, as an engine describes it."""
+        found: dict[str, Template] = {}
+        for engine in self._engines.all().values():
+            found = {each.name: each for each in await engine.templates()} | found
+        return tuple(found.values())
 
     async def get(self, name: str) -> Template:
         """One template by its name or an alias; raises :class:`NotFoundError`."""
-        missing = NotFoundError(f"template not found: {name[:128]}", hint="GET /v1/templates lists the templates")
-        if not name.strip("."):
-            raise missing
-        try:
-            return await self._engine.template(name)
-        except NotFoundError as error:
-            raise missing from error
+        if name.strip("."):
+            for engine in self._engines.all().values():
+                with suppress(NotFoundError):
+                    return await engine.template(name)
+        raise NotFoundError(f"template not found: {name[:128]}", hint="GET /v1/templates lists the templates")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
-from pandastack.cluster import EngineClient
+from pandastack.cluster import Engines
 from pandastack.contract.compare import Diff
 from pandastack.contract.references import Point, SandboxRef, SnapshotRef, TemplateRef
 from pandastack.errors import BadRequestError, NotFoundError
@@ -18,12 +19,18 @@ from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
 NOW, TEMPLATE = "now", "template"
 
 
+@dataclass(frozen=True, slots=True)
+class _Located:
+    point: Point
+    node: str
+
+
 class Diffs:
     """States are named by :data:`NOW`, :data:`TEMPLATE`, or the id of a checkpoint, a snapshot or a sandbox."""
 
-    def __init__(self, registry: Registry, engine: EngineClient, snapshots: Snapshots, sandboxes: Sandboxes) -> None:
+    def __init__(self, registry: Registry, engines: Engines, snapshots: Snapshots, sandboxes: Sandboxes) -> None:
         self._registry = registry
-        self._engine = engine
+        self._engines = engines
         self._snapshots = snapshots
         self._sandboxes = sandboxes
 
@@ -33,25 +40,28 @@ class Diffs:
         Raises :class:`BadRequestError` and :class:`NotFoundError` before anything is done.
         """
         sandbox = self._sandboxes.get(workspace, sandbox_id)
-        before = await self._point(sandbox, since, "from")
-        after = await self._point(sandbox, until, "to")
+        before = await self._find(sandbox, since, "from")
+        after = await self._find(sandbox, until, "to")
         if before == after:
             raise BadRequestError("from and to are the same state", field="to")
+        if before.node != after.node:
+            raise BadRequestError("to: it is on another node than from", field="to")
         async with AsyncExitStack() as stack:
-            for each in _sandboxes(before, after):
+            for each in _sandboxes(before.point, after.point):
                 await stack.enter_async_context(self._sandboxes.use(workspace, each))
-            return await self._engine.diff(before, after, patch)
+            return await self._engines.of(before).diff(before.point, after.point, patch)
 
-    async def _point(self, sandbox: SandboxRecord, name: str, field: str) -> Point:
+    async def _find(self, sandbox: SandboxRecord, name: str, field: str) -> _Located:
         if name == NOW:
-            return SandboxRef(sandbox.id)
+            return _Located(SandboxRef(sandbox.id), sandbox.node)
         if name == TEMPLATE:
-            return TemplateRef(sandbox.template)
+            return _Located(TemplateRef(sandbox.template), sandbox.node)
         other = self._registry.find(name)
         if other is not None and other.workspace == sandbox.workspace:
-            return SandboxRef(other.id)
+            return _Located(SandboxRef(other.id), other.node)
         try:
-            return SnapshotRef((await self._snapshots.get(sandbox.workspace, name, SNAPSHOT, CHECKPOINT)).id)
+            found = await self._snapshots.get(sandbox.workspace, name, SNAPSHOT, CHECKPOINT)
+            return _Located(SnapshotRef(found.id), found.node)
         except NotFoundError as error:
             raise NotFoundError(
                 f"{field}: no checkpoint, snapshot or sandbox has the id {name[:64]!r}",

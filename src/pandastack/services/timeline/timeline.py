@@ -46,7 +46,7 @@ class Timeline:
         async with self._sandboxes.use(workspace, sandbox_id, exclusive=True) as sandbox:
             name = one_line(label or "")
             return await self._storage_budget.retry_after_evicting(
-                lambda: self._snapshots.take(sandbox, SNAPSHOT, name, snapshot_id=snapshot_id)
+                sandbox.node, lambda: self._snapshots.take(sandbox, SNAPSHOT, name, snapshot_id=snapshot_id)
             )
 
     async def checkpoint(
@@ -96,8 +96,11 @@ class Timeline:
         ran = commands.attempt(sandbox.id)
         name = one_line(label) if label else commands.last(sandbox.id)
         taken = await self._storage_budget.retry_after_evicting(
-            lambda: self._snapshots.take(sandbox, CHECKPOINT, name, ran, automatic=automatic, snapshot_id=checkpoint_id)
+            sandbox.node,
+            lambda: self._snapshots.take(
+                sandbox, CHECKPOINT, name, ran, automatic=automatic, snapshot_id=checkpoint_id
+            ),
         )
         commands.recorded(sandbox.id, ran)
-        await self._storage_budget.tidy(sandbox.id)
+        await self._storage_budget.tidy(sandbox)
         return taken

@@ -1,0 +1,12 @@
+"""Where a new sandbox goes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pandastack.store.snapshots import SnapshotRecord
+
+
+def place(nodes: Iterable[str], snapshot: SnapshotRecord | None) -> str:
+    """The node for a new sandbox: of a snapshot the one that has its data, else the first of ``nodes``."""
+    return next(iter(nodes)) if snapshot is None else snapshot.node
