@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pandastack.contract.sandboxes import SandboxState
 from pandastack.errors import ConflictError, ServerError
 from pandastack.services.processes.idle_watch import is_restored
 from pandastack.services.records.bus import Bus, SandboxChanged
@@ -145,3 +146,7 @@ async def test_a_machine_restored_from_a_capture_is_looked_at_for_processes(
             await registry.move(record, Status.RUNNING)
             await registry.change(record.id, ttl_seconds=7)
             assert [is_restored(await anext(changes)) for _ in range(2)] == [restored, False]
+
+
+def test_every_state_that_an_engine_can_tell_is_a_status() -> None:
+    assert {Status(each) for each in SandboxState} == {*LIVE, Status.FAILED}
