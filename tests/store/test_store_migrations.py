@@ -49,15 +49,16 @@ async def test_migrations_build_the_schema(tmp_path: Path) -> None:
         assert migrated == await connection.run_sync(constraints)
 
 
+async def test_every_database_gets_the_schema(empty_database: str) -> None:
+    async with open_store(empty_database) as store, store.read() as connection:
+        assert await connection.run_sync(differences) == []
+        assert (await connection.execute(text("SELECT id FROM workspaces"))).scalars().all() == [DEFAULT_WORKSPACE]
+
+
 async def test_the_comparison_sees_a_missing_column(tmp_path: Path) -> None:
     async with open_store(f"sqlite:///{tmp_path}/store.db") as store, store.write() as connection:
         await connection.execute(text("ALTER TABLE api_tokens DROP COLUMN label"))
         assert len(await connection.run_sync(differences)) == 1
-
-
-async def test_the_default_workspace_exists_from_the_start(tmp_path: Path) -> None:
-    async with open_store(f"sqlite:///{tmp_path}/store.db") as store, store.read() as connection:
-        assert (await connection.execute(text("SELECT id FROM workspaces"))).scalars().all() == [DEFAULT_WORKSPACE]
 
 
 async def test_a_database_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ RECORD = SandboxRecord(
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(f"sqlite:///{tmp_path}/store.db") as opened:
+async def store(empty_database: str) -> AsyncIterator[Store]:
+    async with open_store(empty_database) as opened:
         yield opened
 
 
@@ -118,8 +118,8 @@ async def test_parallel_writers_all_succeed(store: Store) -> None:
         assert len(await sandboxes.load_all(connection)) == 50
 
 
-async def test_sqlite_is_set_up_for_concurrency_and_integrity(store: Store) -> None:
-    async with store.read() as connection:
+async def test_sqlite_is_set_up_for_concurrency_and_integrity(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store, store.read() as connection:
         found = [
             (await connection.execute(text(f"PRAGMA {name}"))).scalar()
             for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
