@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from pandastack.cluster import EngineClient, Engines
-from pandastack.contract.events import MachineDied
+from pandastack.contract.events import MachineContinued, MachineDied, MachineStalled
 from pandastack.errors import (
     AuthError,
     BadRequestError,
@@ -173,6 +173,18 @@ async def test_a_dead_machine_fails_its_sandbox_with_the_reason(plane: ControlPl
     with pytest.raises(ConflictError, match="failed: killed"):
         await used(plane, record.id)
     await plane.sandboxes.delete(WORKSPACE, record.id)
+
+
+async def test_a_machine_that_stands_still_for_want_of_storage_is_told_of(
+    plane: ControlPlane, engine: ScriptedEngine
+) -> None:
+    record = await plane.sandboxes.create(WORKSPACE, BASE)
+    for event in (MachineStalled("nobody"), MachineStalled(record.id), MachineContinued(record.id)):
+        await engine.announce(event)
+    followed = plane.events.follow(record.id, None, lambda: True)
+    types = [(await anext(followed)).type for _ in range(3)]
+    assert types == ["sandbox.running", "vm.stalled", "vm.continued"]
+    assert plane.registry.get(record.id).status == "running"
 
 
 async def test_a_machine_that_dies_while_it_is_created_fails_the_create(

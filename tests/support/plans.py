@@ -1,4 +1,4 @@
-"""A plan of a machine that nobody starts."""
+"""Plans of machines: one that nobody starts, and one that can be started."""
 
 from __future__ import annotations
 
@@ -16,3 +16,21 @@ PLAN = MachinePlan(
     sockets=Sockets(Path("/run/channel"), Path("/run/control"), Path("/run/console")),
     accelerator=Accelerator.TCG,
 )
+
+
+def startable(directory: Path) -> MachinePlan:
+    """A plan that a VMM can be started with, its files in ``directory``."""
+    for name in ("memory", "disk"):
+        with (directory / name).open("wb") as file:
+            file.truncate(64 * 1024**2)
+    sockets = directory / "s"
+    sockets.mkdir()
+    return MachinePlan(
+        name="pandastack-test",
+        cpus=1,
+        memory_mb=64,
+        memory=directory / "memory",
+        disks=(Disk(directory / "disk"),),
+        sockets=Sockets(sockets / "channel", sockets / "control", sockets / "console"),
+        accelerator=Accelerator.TCG,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,3 +105,27 @@ def test_an_automatic_checkpoint_gives_its_room_to_a_hibernation(place: Installa
         assert sandbox.exec("md5sum -c /run/sum", timeout_seconds=30).exit_code == 0
         sandbox.kill()
     assert (place.left_behind(), shelves(place)) == ([], [])
+
+
+def test_a_machine_that_writes_into_a_full_pool_waits_for_room(place: Installation) -> None:
+    """Its guest sees neither an error nor time; a neighbour that does not write runs on."""
+    with serving(place) as (server, client), server.http() as http:
+        sandbox, neighbour = client.sandboxes.create("base"), client.sandboxes.create("base")
+        cmd = "head -c 60000000 /dev/urandom > /root/blob; sync; md5sum /root/blob > /run/sum"
+        done: list[int] = []
+        writer = threading.Thread(target=lambda: done.append(sandbox.exec(cmd, timeout_seconds=300).exit_code))
+
+        def events() -> list[str]:
+            return [each["type"] for each in http.get(f"/sandboxes/{sandbox.id}/events").json()["events"]]
+
+        with full(place, 4 * MIB):
+            writer.start()
+            eventually(lambda: "vm.stalled" in events(), 120, "the machine stands still")
+            assert neighbour.exec("echo unharmed", timeout_seconds=30).stdout == "unharmed\n"
+            assert (done, client.sandboxes.get(sandbox.id).status) == ([], "running")
+        writer.join(300)
+        assert done == [0]
+        assert "vm.continued" in events()
+        assert sandbox.exec("echo 3 > /proc/sys/vm/drop_caches; md5sum -c /run/sum").exit_code == 0
+        for each in (sandbox, neighbour):
+            each.kill()

@@ -4,28 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.model.accelerator import Accelerator
-from pandastack.vmm.plan import Disk, MachinePlan, Sockets
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+from pandastack.vmm.plan import MachinePlan
+from tests.support.plans import startable
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> MachinePlan:
-    for name in ("memory", "disk"):
-        with (tmp_path / name).open("wb") as file:
-            file.truncate(64 * 1024**2)
-    sockets = tmp_path / "s"
-    sockets.mkdir()
-    return MachinePlan(
-        name="pandastack-test",
-        cpus=1,
-        memory_mb=64,
-        memory=tmp_path / "memory",
-        disks=(Disk(tmp_path / "disk"),),
-        sockets=Sockets(sockets / "channel", sockets / "control", sockets / "console"),
-        accelerator=Accelerator.TCG,
-    )
+    return startable(tmp_path)

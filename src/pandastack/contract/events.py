@@ -17,5 +17,22 @@ class MachineDied:
     reason: str
 
 
-Event = MachineDied
-"""Every event there is; another one makes this a union."""
+@dataclass(frozen=True, slots=True)
+class MachineStalled:
+    """A sandbox's machine has paused by itself: a write of its guest found the host's storage full."""
+
+    KIND: ClassVar[str] = "vm.stalled"
+
+    sandbox_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachineContinued:
+    """A stalled machine runs again, the write included."""
+
+    KIND: ClassVar[str] = "vm.continued"
+
+    sandbox_id: str
+
+
+Event = MachineDied | MachineStalled | MachineContinued

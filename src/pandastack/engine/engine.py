@@ -101,6 +101,7 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
         confinable=facts.is_root(),
         qemu=qemu_binary(),
         ended=registry.machine_ended,
+        stalled=registry.machine_stalled,
     )
     warm_pool = WarmPool(host, lives, settings.ready_machines)
     restorer = Restorer(vmm, warm_pool)

@@ -29,6 +29,8 @@ class MachineHost:
     qemu: Path
     ended: Callable[[Sandbox], None]
     """Called when nothing is left of a sandbox's machine."""
+    stalled: Callable[[str, bool], None]
+    """Called with a sandbox's id when its machine stands still for want of storage, and when it runs again."""
 
 
 @dataclass(frozen=True)

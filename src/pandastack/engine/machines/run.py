@@ -26,6 +26,7 @@ from pandastack.engine.machines.journal import Entry, Journal
 from pandastack.engine.machines.occupy import Occupy, occupy_adopted, occupy_blank, occupy_rehearsed, rehearse
 from pandastack.engine.machines.plan import restore_plan
 from pandastack.engine.machines.sandbox import LiveMachine, Sandbox, WarmMachine
+from pandastack.engine.machines.stall import relieve
 from pandastack.engine.machines.state import MachineState
 from pandastack.engine.origins.origin import Origin
 from pandastack.errors import GuestError, PandastackError, ServerError
@@ -128,7 +129,7 @@ async def _start_blank(host: MachineHost, origin: Origin, death: _Death) -> Asyn
         plan = restore_plan(host.layout, allocation, own.image, own.snapshot)
         async with (
             launch(host.qemu, plan, allocation.directory / "vmm.log") as machine,
-            _attach(machine, own, journal, death) as live,
+            _attach(host, machine, own, journal, death) as live,
         ):
             journal.advance(MachineState.BLANK, process=identify(machine.pid))
             yield live
@@ -150,19 +151,22 @@ async def _adopt(host: MachineHost, entry: Entry, origin: Origin, death: _Death)
         journal = Journal(allocation.directory, entry)
         async with (
             reattach(entry.process, plan, allocation.directory / "vmm.log") as machine,
-            _attach(machine, origin, journal, death) as live,
+            _attach(host, machine, origin, journal, death) as live,
         ):
             await machine.resume()  # a capture, or its owner, may have paused it
             yield live
 
 
 @asynccontextmanager
-async def _attach(machine: Machine, origin: Origin, journal: Journal, death: _Death) -> AsyncIterator[LiveMachine]:
+async def _attach(
+    host: MachineHost, machine: Machine, origin: Origin, journal: Journal, death: _Death
+) -> AsyncIterator[LiveMachine]:
     """The machine with its channel and console, for as long as it does not end by itself."""
     console = Console(origin.snapshot.directory / "console.log")
     sockets = machine.plan.sockets
     async with (
         _end_block_when(machine.wait, death),
+        beside(partial(relieve, machine, host.directory, journal, host.stalled)),
         console.following(sockets.console),
         await anyio.connect_unix(sockets.channel) as stream,
         Channel(stream) as channel,

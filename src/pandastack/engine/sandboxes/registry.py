@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandastack.contract.events import MachineDied
+from pandastack.contract.events import MachineContinued, MachineDied, MachineStalled
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.sandboxes.events import Events
 from pandastack.errors import ConflictError, NotFoundError
@@ -51,6 +51,11 @@ class Registry:
         if sandbox.paused:
             raise ConflictError(f"sandbox {sandbox_id} is paused", hint="resume it first")
         return sandbox
+
+    def machine_stalled(self, sandbox_id: str, stalled: bool) -> None:
+        """Publish ``vm.stalled`` or ``vm.continued`` for a known sandbox."""
+        if self.find(sandbox_id) is not None:
+            self._events.publish(MachineStalled(sandbox_id) if stalled else MachineContinued(sandbox_id))
 
     def machine_ended(self, sandbox: Sandbox) -> None:
         """Publish ``vm.died`` when a known sandbox's machine has ended by itself."""

@@ -8,6 +8,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from pandastack.cluster import Engines
+from pandastack.contract.events import Event, MachineContinued, MachineDied, MachineStalled
 from pandastack.contract.sandboxes import SandboxState
 from pandastack.errors import PandastackError
 from pandastack.services.captures.snapshots import Snapshots
@@ -88,7 +89,7 @@ class Recovery:
                         pause = 0.0  # connected: whatever happened before is in the engine's list
                         await self.compare(node)
                     elif event is not None and self._has(node, event.sandbox_id):
-                        await self._died(event.sandbox_id, event.reason, pid=event.pid)
+                        await self._take(event)
             except PandastackError as error:
                 log.warning("the engine's events are interrupted", node=node, cause=repr(error))
             pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
@@ -100,6 +101,13 @@ class Recovery:
     def _has(self, node: str, sandbox_id: str) -> bool:
         record = self._registry.find(sandbox_id)
         return record is not None and record.node == node
+
+    async def _take(self, event: Event) -> None:
+        match event:
+            case MachineDied():
+                await self._died(event.sandbox_id, event.reason, pid=event.pid)
+            case MachineStalled() | MachineContinued():
+                await self._registry.note(event.sandbox_id, NewEvent(event.KIND))
 
     def _can_be_compared(self, record: SandboxRecord) -> bool:
         return record.status in _COMPARED and not self._lifecycle.is_in_transition(record.id)

@@ -22,6 +22,7 @@ from pandastack.vmm.qemu.argv import Listeners, qemu_argv
 from pandastack.vmm.qemu.control import Control, ControlError, connect
 from pandastack.vmm.qemu.environment import vmm_environment
 from pandastack.vmm.qemu.log import Log, following, make_pipe, reopen_pipe
+from pandastack.vmm.qemu.stall import Stall
 
 OOM_SCORE = 900
 """When the host runs out of memory a VMM goes before the server and nearly everything else."""
@@ -50,12 +51,14 @@ class Process(Protocol):
 class Machine:
     """A running VMM. Made by :func:`launch` or :func:`reattach`, whose block is its life."""
 
-    def __init__(self, plan: MachinePlan, process: Process, control: Control, log: Log) -> None:
+    def __init__(self, plan: MachinePlan, process: Process, control: Control, log: Log, stall: Stall) -> None:
         self.plan = plan
+        self.stall = stall
         self.pid = process.pid
         self._process = process
         self._control = control
         self._log = log
+        self._paused = False
 
     async def load(self, state: Path) -> None:
         """Give the machine a captured device state; it starts to run as soon as it has read it."""
@@ -68,10 +71,17 @@ class Machine:
 
     async def pause(self) -> None:
         """Stop the virtual CPUs and drain the disks."""
+        self._paused = True
         await self._control.execute("stop")
 
     async def resume(self) -> None:
+        self._paused = False
         await self._control.execute("cont")
+
+    async def retry(self) -> None:
+        """Let a stalled machine run again and repeat the write that found no room; one that was paused stays so."""
+        if self.stall.lasts and not self._paused:
+            await self._control.execute("cont")
 
     async def save_devices(self, path: Path) -> None:
         """Write the state of the CPUs and devices, without RAM, to ``path``. The machine must be paused."""
@@ -136,11 +146,11 @@ async def reattach(identity: ProcessIdentity, plan: MachinePlan, log: Path) -> A
 @asynccontextmanager
 async def _controlled(plan: MachinePlan, argv: list[str], process: Process, log: Log) -> AsyncIterator[Machine]:
     """The machine of ``process``, which answers on its control socket."""
-    started = False
+    started, stall = False, Stall()
     try:
-        async with connect(plan.sockets.control, process.kill) as control:
+        async with connect(plan.sockets.control, process.kill, stall.take) as control:
             started = True
-            yield Machine(plan, process, control, log)
+            yield Machine(plan, process, control, log, stall)
     except (ControlError, OSError) as error:
         if started:
             raise
