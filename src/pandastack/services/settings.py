@@ -53,7 +53,7 @@ class Settings:
     max_scrollback_bytes: int = MIB
     """How much of what a terminal said before a viewer of it may ask for."""
     terminal_linger_seconds: float = 300.0
-    """How long a terminal goes on after its last viewer's connection broke."""
+    """How long a terminal keeps running after its last viewer's connection broke."""
     lsp_idle_seconds: float = 600.0
     """After this a client of a language server that says nothing is disconnected."""
     max_json_bytes: int = 8 * MIB
@@ -65,7 +65,7 @@ class Settings:
     keep_alive_seconds: float = 10.0
     """Longest silence on a stream of events; clients give up after 15 s."""
     idle_after: float = 300.0
-    """After this a persistent sandbox that nobody uses is hibernated; 0: never."""
+    """After this an unused persistent sandbox is hibernated; 0: never."""
     max_checkpoints: int = 10
     """How many checkpoints a sandbox keeps; the oldest make room."""
     snapshot_budget: Budget = Budget(share=0.2)

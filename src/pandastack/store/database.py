@@ -35,7 +35,7 @@ class Store:
         self._engine = engine
         # SQLite has one writer; waiting here is fair and instant, its own busy handler sleeps in growing steps.
         one_writer = engine.dialect.name == "sqlite"
-        self._turn: AbstractAsyncContextManager[Any] = anyio.Lock() if one_writer else nullcontext()
+        self._write_lock: AbstractAsyncContextManager[Any] = anyio.Lock() if one_writer else nullcontext()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -51,7 +51,7 @@ class Store:
         Shielded from cancellation, so that a write that has begun has one of two outcomes.
         """
         with anyio.CancelScope(shield=True), _mapped_errors():
-            async with self._turn, self._engine.begin() as connection:
+            async with self._write_lock, self._engine.begin() as connection:
                 yield connection
 
     async def check(self) -> None:

@@ -86,43 +86,43 @@ class StorageBudget:
                 log.warning("checkpoints could not be evicted", sandbox_id=sandbox.id, cause=repr(error))
 
     async def _keep_budget(self, node: str) -> None:
-        going, storage = await self._candidates(node), self._nodes[node]
+        candidates, storage = await self._candidates(node), self._nodes[node]
         if time.monotonic() - storage.measured_at > _TRUSTED_SECONDS:
             storage.frees = {}
-        supposed = sum(storage.frees.get(each.id, each.size_bytes) for each in going)
+        supposed = sum(storage.frees.get(each.id, each.size_bytes) for each in candidates)
         if storage.total is not None and supposed <= self._budget.bytes_of(storage.total):
             return
-        measured = await self._measure(node, going)
+        measured = await self._measure(node, candidates)
         gone = eviction.beyond_budget(measured.frees, self._budget.bytes_of(measured.total_bytes))
-        await self._evict(going, gone, "budget", measured.frees)
+        await self._evict(candidates, gone, "budget", measured.frees)
 
     async def _evict_for(self, node: str, need_mb: int | None) -> bool:
         async with self._nodes[node].lock:
-            going = await self._candidates(node)
-            if not going:
+            candidates = await self._candidates(node)
+            if not candidates:
                 return False
-            measured = await self._measure(node, going)
+            measured = await self._measure(node, candidates)
             wanted = measured.reserve_bytes if need_mb is None else need_mb * _MIB
             missing = max(1, wanted - measured.free_bytes)
             gone = eviction.for_room(measured.frees, missing, all_or_nothing=need_mb is None)
-            await self._evict(going, gone, "storage", measured.frees)
+            await self._evict(candidates, gone, "storage", measured.frees)
             return bool(gone)
 
     async def _candidates(self, node: str) -> list[SnapshotRecord]:
         failed = {record.id for record in self._registry.all() if record.status == Status.FAILED}
         there = [each for each in await self._snapshots.all() if each.node == node]
-        return eviction.candidates(there, self._snapshots.used_at, failed)
+        return eviction.in_eviction_order(there, self._snapshots.used_at, failed)
 
-    async def _measure(self, node: str, going: Sequence[SnapshotRecord]) -> Measured:
-        measured, storage = await self._engines.at(node).measure([each.id for each in going]), self._nodes[node]
+    async def _measure(self, node: str, candidates: Sequence[SnapshotRecord]) -> Measured:
+        measured, storage = await self._engines.at(node).measure([each.id for each in candidates]), self._nodes[node]
         storage.frees, storage.measured_at = dict(measured.frees), time.monotonic()
         storage.total = measured.total_bytes
         return measured
 
     async def _evict(
-        self, going: Sequence[SnapshotRecord], gone: Sequence[str], cause: str, frees: Mapping[str, int]
+        self, candidates: Sequence[SnapshotRecord], gone: Sequence[str], cause: str, frees: Mapping[str, int]
     ) -> None:
-        records = {each.id: each for each in going}
+        records = {each.id: each for each in candidates}
         for checkpoint_id in gone:
             record = records[checkpoint_id]
             await self._snapshots.delete(record)

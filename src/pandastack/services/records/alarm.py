@@ -1,4 +1,4 @@
-"""A sleep that can be cut short by whoever learns that something is due earlier."""
+"""A sleep that can be cut short when something is due earlier than it was known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When something happens to a sandbox that nobody uses."""
+"""When an unused sandbox is hibernated or deleted."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class EventLog:
             await table.add_all(connection, records)
 
     def announce(self, sandbox_id: str) -> None:
-        """Wake those who follow the sandbox's events: there are new ones, or the sandbox is deleted."""
+        """Wake the followers of the sandbox's events: there are new ones, or the sandbox is deleted."""
         if waiting := self._next.pop(sandbox_id, None):
             waiting.set()
 

@@ -164,7 +164,7 @@ class Forks:
             try:
                 await self._sandboxes.delete(winner.workspace, sibling)
             except NotFoundError:
-                pass  # deleted by somebody else: what was asked for
+                pass  # another caller has deleted it
             except PandastackError as error:
                 failures[sibling] = error.message
 

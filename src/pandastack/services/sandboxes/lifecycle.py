@@ -1,4 +1,4 @@
-"""Pause, resume, hibernate, wake: one transition of a sandbox at a time, and waking for whoever uses it."""
+"""Pause, resume, hibernate, wake: one transition of a sandbox at a time. A call into a hibernated one wakes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that nobody asks for one by one: every so many seconds of use, or after each command."""
+"""Checkpoints that the server takes by itself: every so many seconds of use, or after each command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.timeline.timeline import Timeline
 from pandastack.store.sandboxes import SandboxRecord, Status
 
-_AT_ONCE = 4  # bounds what captures that nobody waits for take of host and guests
+_AT_ONCE = 4  # bounds the load that captures in the background put on host and guests
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 
 from pandastack.errors import BadRequestError, ServerError, StorageFullError
 from pandastack.services import ControlPlane, Settings
-from pandastack.services.captures.eviction import beyond_budget, beyond_count, candidates, for_room
+from pandastack.services.captures.eviction import beyond_budget, beyond_count, for_room, in_eviction_order
 from pandastack.services.records.spec import NewSandbox
 from pandastack.services.settings import Budget
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
@@ -31,15 +31,15 @@ def names(records: list[SnapshotRecord]) -> str:
 
 def test_the_least_recently_used_goes_first_whosoever_it_is() -> None:
     found = [record("a", 1), record("b", 2, "t"), record("c", 3)]
-    assert names(candidates(found, {}, set())) == "abc"
-    assert names(candidates(found, {"a": 9.0}, set())) == "bca"
+    assert names(in_eviction_order(found, {}, set())) == "abc"
+    assert names(in_eviction_order(found, {"a": 9.0}, set())) == "bca"
 
 
 def test_what_somebody_asked_for_and_a_last_resort_stay() -> None:
     found = [record("a", 1), record("b", 2, automatic=False), record("c", 3, kind=SNAPSHOT), record("d", 4)]
-    assert names(candidates(found, {}, set())) == "ad"
-    assert names(candidates(found, {}, {"s"})) == "a"
-    assert names(candidates(found, {}, {"other"})) == "ad"
+    assert names(in_eviction_order(found, {}, set())) == "ad"
+    assert names(in_eviction_order(found, {}, {"s"})) == "a"
+    assert names(in_eviction_order(found, {}, {"other"})) == "ad"
 
 
 @pytest.mark.parametrize(
