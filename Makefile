@@ -3,13 +3,18 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := python3-venv qemu-system-x86 erofs-utils e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 util-linux
+WORKERS ?= 2
+PYTEST = $(BIN)/pytest -n $(WORKERS)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check soak bench docs setup system clean
+# Tests start the command line hundreds of times: it is compiled once, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo quick test accept check soak bench docs setup system clean
 .DEFAULT_GOAL := help
 
 help:            ## show this list
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 demo: setup      ## build the templates, start the server, draw a chart inside a microVM
 	$(BIN)/pandastack template build
@@ -17,8 +22,17 @@ demo: setup      ## build the templates, start the server, draw a chart inside a
 	$(BIN)/python examples/chart.py
 	@echo "The chart is at $(CURDIR)/chart.png"
 
-test: setup      ## run every test, real machines included
-	$(BIN)/pytest
+quick: $(VENV)/.installed  ## run the tests that need neither root nor machines nor a network: a minute
+	$(PYTEST) -m "not vm and not root and not network"
+
+test: setup      ## run every test that does not take long, real machines included
+	$(PYTEST)
+
+accept: setup    ## run what takes long, without a limit, and keep its log in accept.log
+	set -o pipefail; { \
+	  $(BIN)/pytest -s -m slow -o faulthandler_timeout=0; slow=$$?; \
+	  $(PYTEST) -m "hypothesis and not vm" --hypothesis-profile=thorough --timeout=0 -o faulthandler_timeout=0 && exit $$slow; \
+	} 2>&1 | tee accept.log
 
 check: setup     ## formatting, lint, types and layers
 	$(BIN)/ruff format --check src tests scripts
@@ -27,7 +41,7 @@ check: setup     ## formatting, lint, types and layers
 	$(BIN)/lint-imports
 
 soak: setup      ## live through SOAK_OPERATIONS (300) random operations, killed servers and reboots; SOAK_SEED repeats a run
-	SOAK_OPERATIONS=$${SOAK_OPERATIONS:-300} $(BIN)/pytest -s tests/soak
+	$(BIN)/pytest -s -m slow -o faulthandler_timeout=0 tests/soak
 
 bench: setup     ## measure creates and lifecycles against the bare restore floor
 	$(BIN)/pandastack template build

@@ -18,7 +18,9 @@ import pytest
 from pandastack import Client, Sandbox
 from pandastack.engine.doctor import TOOLS
 from pandastack.host import facts
-from tests.support.installation import Create, Install, Installation, Server, namespaces
+from tests.support.installation import Create, Install, Installation, Server
+
+pytest_plugins = ["tests.support.running"]
 
 
 @pytest.fixture
@@ -37,11 +39,9 @@ def installed() -> Iterator[list[Installation]]:
         pytest.skip(f"this host has no {', '.join(missing)}")
     if facts.architecture() != "x86_64":
         pytest.skip(f"machines do not run on {facts.architecture()} hosts")
-    before, everything = namespaces(), list[Installation]()
+    everything: list[Installation] = []
     yield everything
-    left = [trace for each in everything for trace in each.left_behind()]
-    assert left == []
-    assert namespaces() == before
+    assert [trace for each in everything for trace in each.left_behind()] == []
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ in common, `tests/contract` holds them to.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -133,7 +134,7 @@ class ScriptedEngine:
         self.exec_silent = False
         self.kernels: Callable[[dict[str, object]], list[bytes]] | None = None
         self.received: list[bytes] = []
-        self._events, self._event_source = anyio.create_memory_object_stream[Event](100)
+        self._events = asyncio.Queue[Event]()
         self.app = Starlette(
             routes=self._routes(),
             middleware=[Middleware(VersionMiddleware)],
@@ -178,7 +179,7 @@ class ScriptedEngine:
 
     async def announce(self, event: Event) -> None:
         """Tell everybody who follows the events."""
-        await self._events.send(event)
+        await self._events.put(event)
 
     def put(self, sandbox_id: str, state: str = SandboxState.RUNNING) -> None:
         """The sandbox is in this state from now on."""
@@ -197,8 +198,8 @@ class ScriptedEngine:
     async def _follow(self, _request: Request) -> Response:
         async def lines() -> AsyncIterator[bytes]:
             yield b"\n"
-            async for event in self._event_source.clone():
-                yield encode(event) + b"\n"
+            while True:
+                yield encode(await self._events.get()) + b"\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 

@@ -51,7 +51,7 @@ def typescript_sdk(server: Server, npm_package: Path, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(params=["python", "typescript"])
-def sdk(request: pytest.FixtureRequest) -> Official:
+def sdk(request: pytest.FixtureRequest, server: Server) -> Official:
     """Each of the two SDKs; the scenarios have the same names and results of the same shape in both."""
     chosen: Official = request.getfixturevalue(f"{request.param}_sdk")
     return chosen

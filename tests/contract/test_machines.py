@@ -16,7 +16,7 @@ from pandastack.contract.sandboxes import NOTHING_CAPTURED, BootMode, SandboxSpe
 from pandastack.engine.http.app import create_engine_app
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError
 from tests.cluster.scripted_engine import ScriptedEngine
-from tests.support.installation import Install
+from tests.support.installation import Install, Installation
 from tests.support.machines import opened
 
 pytestmark = pytest.mark.anyio
@@ -24,15 +24,20 @@ pytestmark = pytest.mark.anyio
 BASE = TemplateRef("base")
 
 
-@pytest.fixture(params=["scripted", "real"])
+@pytest.fixture(scope="module")
+def place(install: Install) -> Installation:
+    return install("base")
+
+
+@pytest.fixture(params=["scripted", pytest.param("real", marks=pytest.mark.vm)])
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[EngineClient]:
     """An engine that has the template ``base``, and no sandboxes."""
     if request.param == "scripted":
         async with EngineClient.in_process(ScriptedEngine().app) as made:
             yield made
         return
-    install: Install = request.getfixturevalue("install")
-    async with opened(install("base")) as engine, EngineClient.in_process(create_engine_app(engine)) as made:
+    place: Installation = request.getfixturevalue("place")
+    async with opened(place) as engine, EngineClient.in_process(create_engine_app(engine)) as made:
         with anyio.fail_after(300):
             yield made
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from tests.cluster.scripted_engine import ScriptedEngine
 
 pytestmark = pytest.mark.anyio
 
-HERE, THERE = str(uuid.uuid4()), str(uuid.uuid4())
+HERE, THERE = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 NOT_FOUND, BAD_REQUEST = 404, 400
 
 

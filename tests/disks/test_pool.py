@@ -35,14 +35,9 @@ anyio.run(main)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def mountable(tmp_path: Path) -> None:
-    if not facts.is_root() or facts.program("mkfs.xfs") is None:
-        pytest.skip("making and mounting an XFS image needs root and xfsprogs")
+    if facts.program("mkfs.xfs") is None:
+        pytest.skip("this host has no mkfs.xfs")
     if subprocess.run(["losetup", "-f"], capture_output=True).returncode != 0:
         pytest.skip("this host gives no loop devices")
     if files.can_clone(tmp_path):

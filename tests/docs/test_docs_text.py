@@ -79,10 +79,15 @@ def mentioned_commands(page: Path) -> Iterator[list[str]]:
             yield found[1].split()
 
 
+@functools.cache
+def commands() -> TyperCommand | TyperGroup:
+    """The whole command line."""
+    return typer.main.get_command(build_app())
+
+
 def resolve(words: list[str]) -> tuple[TyperCommand | TyperGroup, list[str]]:
     """The command that ``words`` call and what is left of them. Raises AssertionError when there is none."""
-    command = typer.main.get_command(build_app())
-    rest = list(words)
+    command, rest = commands(), list(words)
     while isinstance(command, TyperGroup) and rest and not rest[0].startswith(("-", "…")):
         chosen = command.commands.get(rest.pop(0))
         assert chosen is not None, f"pandastack has no command {' '.join(words)!r}"

@@ -72,6 +72,7 @@ async def test_what_is_no_regular_file_is_refused(channel: Channel, tmp_path: Pa
         await content(channel, "relative")
 
 
+@pytest.mark.root
 async def test_a_full_disk_is_said_so(channel: Channel, tmp_path: Path) -> None:
     with mounted_at(tmp_path, *SMALL), pytest.raises(StorageFullError):
         await channel.write_file(str(tmp_path / "big"), pieces(bytes(1_000_000)))
@@ -125,6 +126,7 @@ async def test_delete_refuses_the_root(channel: Channel) -> None:
             await channel.delete(path)
 
 
+@pytest.mark.root
 async def test_delete_stops_at_a_mount(channel: Channel, tmp_path: Path) -> None:
     inner = tmp_path / "tree/mount"
     inner.mkdir(parents=True)
@@ -194,6 +196,7 @@ async def test_a_file_with_several_links_stays_one_file(channel: Channel, tmp_pa
     assert other.read_bytes() == b"new"
 
 
+@pytest.mark.root
 async def test_a_full_disk_leaves_the_old_content(channel: Channel, tmp_path: Path) -> None:
     with mounted_at(tmp_path, *SMALL):
         path = tmp_path / "file"
@@ -204,6 +207,7 @@ async def test_a_full_disk_leaves_the_old_content(channel: Channel, tmp_path: Pa
         assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.root
 async def test_a_mount_point_is_written_in_place(channel: Channel, tmp_path: Path) -> None:
     path, source = tmp_path / "file", tmp_path / "source"
     path.write_bytes(b"")

@@ -17,11 +17,6 @@ from pandastack.host.tsc import tsc_khz
 from pandastack.host.usage import private_bytes, process_usage
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_memory() -> None:
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     assert abs(facts.memory_bytes() - int(total.split()[1]) * 1024) < facts.memory_bytes() // 100

@@ -20,11 +20,6 @@ from pandastack.host.processes.run import TAIL_LINES, CommandError, describe_sta
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_everything_a_tool_printed() -> None:
     done = await run(["sh", "-c", r"printf 'out\377'; printf err >&2"])
     assert (done.stdout, done.stderr, done.returncode) == (b"out\xff", b"err", 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.host.facts import is_root, program
+from pandastack.host.facts import program
 from pandastack.host.processes.run import run
 from pandastack.images.apt import default_sources
 from pandastack.images.bootstrap import Bootstrap, arguments, builder, debian, installed, simulated
@@ -14,8 +14,8 @@ from pandastack.images.cache import Cache, file_sha256
 from pandastack.images.erofs import Image, mkfs_arguments
 
 real = pytest.mark.skipif(
-    not (is_root() and program("mmdebstrap") and program("mkfs.erofs")),
-    reason="needs root, mmdebstrap and mkfs.erofs to make a real image and look into it",
+    not (program("mmdebstrap") and program("mkfs.erofs")),
+    reason="needs mmdebstrap and mkfs.erofs to make a real image and look into it",
 )
 
 
@@ -31,6 +31,7 @@ def mounted(image: Image, target: Path) -> Iterator[Path]:
         subprocess.run(["umount", target], check=True)
 
 
+@pytest.mark.root
 @real
 async def test_debian(shared_cache: Cache, tmp_path: Path) -> None:
     image = await debian(shared_cache)
@@ -51,6 +52,7 @@ async def test_debian(shared_cache: Cache, tmp_path: Path) -> None:
         await run(["chroot", root, "dpkg", "--audit"])
 
 
+@pytest.mark.root
 @real
 async def test_the_builder_has_its_tools(shared_cache: Cache, tmp_path: Path) -> None:
     image = await builder(shared_cache)
@@ -60,6 +62,7 @@ async def test_the_builder_has_its_tools(shared_cache: Cache, tmp_path: Path) ->
             await run(["chroot", root, *tool.split()])
 
 
+@pytest.mark.root
 @real
 async def test_a_second_bootstrap_makes_the_same_bytes(shared_cache: Cache, tmp_path: Path) -> None:
     first = await builder(shared_cache)

@@ -111,6 +111,7 @@ async def test_a_pin_that_is_gone(shared_cache: Cache, tmp_path: Path) -> None:
     assert await fetch_kernel(shared_cache, lock=lock) == kernel
 
 
+@pytest.mark.network
 async def test_a_pin_with_another_hash_is_refused(tmp_path: Path) -> None:
     pins = {arch: Pin(**{**asdict(pin), "sha256": "0" * 64}) for arch, pin in read_pins().items()}
     lock = tmp_path / "lock"

@@ -16,11 +16,6 @@ pytestmark = pytest.mark.anyio
 FILE = Call("GET", "/sandboxes/s/fs", params={"path": "/root/file"}, streamed=True)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def of(value: object) -> Answer:
     return await answers.of_response(Call("GET", "/x"), httpx.Response(200, json=value))
 

@@ -32,11 +32,6 @@ GOOD = {
 SESSION = {"id": "0f-1", "language": "python", "created_at": 1.5, "cells": 0}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk

@@ -1,6 +1,6 @@
 """A life full of accidents, and nothing is lost or left. ``make soak`` runs a long one.
 
-``SOAK_OPERATIONS`` is how long, ``SOAK_SEED`` repeats the choices of a run (not its timing).
+``SOAK_OPERATIONS`` says how long, ``SOAK_SEED`` repeats the choices of a run (not its timing).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import replace
 import pytest
 
 from tests.soak.soak import SETTINGS, Soak
-from tests.support.installation import Install, Installation, namespaces, shelves
+from tests.support.installation import Install, Installation, shelves
 
-OPERATIONS = int(os.environ.get("SOAK_OPERATIONS") or 25)
+OPERATIONS = [25, pytest.param(int(os.environ.get("SOAK_OPERATIONS") or 300), marks=pytest.mark.slow, id="long")]
 SEED = int(os.environ.get("SOAK_SEED") or secrets.randbits(32))
 SLACK = 1024**2
 """Bytes of the file system's own that may come and go: inodes, maps, its log."""
@@ -39,7 +39,8 @@ def rows(place: Installation) -> dict[str, int]:
         }
 
 
-def test_nothing_is_lost_and_nothing_is_left(install: Install, pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("operations", OPERATIONS)
+def test_nothing_is_lost_and_nothing_is_left(install: Install, pytestconfig: pytest.Config, operations: int) -> None:
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
 
     def say(text: str) -> None:
@@ -47,12 +48,12 @@ def test_nothing_is_lost_and_nothing_is_left(install: Install, pytestconfig: pyt
             print(f"soak: {text}", flush=True)
 
     place = install("base", **SETTINGS)
-    before, spaces = used_bytes(place), namespaces()
-    say(f"seed {SEED} (SOAK_SEED), {OPERATIONS} operations (SOAK_OPERATIONS)")
+    before = used_bytes(place)
+    say(f"seed {SEED} (SOAK_SEED), {operations} operations")
     with Soak(place, SEED, say) as soak:
-        soak.run(OPERATIONS)
+        soak.run(operations)
     say(soak.summary())
-    assert (place.left_behind(), shelves(place), namespaces() - spaces) == ([], [], set())
+    assert (place.left_behind(), shelves(place)) == ([], [])
     assert rows(place) == {"sandboxes": 0, "snapshots": 0, "events": 0}
     after = used_bytes(place)
     say(f"the pool holds {before / 2**20:.1f} MiB before and {after / 2**20:.1f} MiB after")

@@ -119,7 +119,8 @@ class Installation:
         disks = list(machines.iterdir()) if machines.exists() else []
         mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.data) in line]
         processes = [f"process {pid}" for pid in self.machines()]
-        return [*processes, *map(str, sockets), *map(str, disks), *mounts, *loop_devices(self.data)]
+        namespaces = Path("/run/netns").glob(f"*{layout.tag}*")
+        return [*processes, *map(str, [*sockets, *disks, *namespaces]), *mounts, *loop_devices(self.data)]
 
 
 Install = Callable[..., Installation]
@@ -142,11 +143,6 @@ def shelves(place: Installation) -> list[str]:
     pool = place.layout.engine / "pool"
     found = [each for name in ("asleep", "saved") for each in (pool / name).glob("*")]
     return sorted(f"{each.parent.name}/{each.name}" for each in found)
-
-
-def namespaces() -> set[str]:
-    """The host's named network namespaces, but for the one that all machines without a network share."""
-    return {path.name for path in Path("/run/netns").glob("*")} - {"pandastack-none"}
 
 
 def machine_processes() -> dict[int, str]:

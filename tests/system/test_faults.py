@@ -168,9 +168,8 @@ def test_a_delete_ends_a_running_command(create: Create) -> None:
     deletion.join()
 
 
+@pytest.mark.root
 def test_machines_run_as_users_of_their_own(server: Server, http: httpx.Client, create: Create) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("machines share this user, for it is not root")
     processes = [Path(f"/proc/{pid_of(http, create())}") for _ in range(2)]
     owners = [each.stat().st_uid for each in processes]
     assert len({*owners, 0}) == 3

@@ -16,14 +16,16 @@ from pandastack import Sandbox
 from pandastack.host import facts
 from tests.support.installation import Install, Installation, eventually, serving, shelves
 
+pytestmark = pytest.mark.root
+
 MIB = 1024**2
 
 
 @pytest.fixture(scope="module")
 def place(built: Installation, install: Install) -> Installation:
     """An installation whose pool is an image of 3 GiB."""
-    if not facts.is_root() or facts.program("mkfs.xfs") is None:
-        pytest.skip("only root can make and mount a storage pool, with mkfs.xfs")
+    if facts.program("mkfs.xfs") is None:
+        pytest.skip("this host has no mkfs.xfs")
     made = install(PANDASTACK_READY_MACHINES="0")
     image = made.layout.engine / "pool.img"
     image.parent.mkdir(parents=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pandastack.host.facts import is_root
 from pandastack.host.pagemap import mappings_of, own_pages
 from tests.support.installation import Create, Server
 from tests.support.machines import directories_of, pid_of
@@ -46,11 +45,10 @@ def has_swap() -> bool:
     return len(Path("/proc/swaps").read_text().splitlines()) > 1
 
 
+@pytest.mark.root
 def test_memory_that_was_paged_out_is_in_the_snapshot(server: Server, http: httpx.Client, create: Create) -> None:
     """With swap the guest's own pages go there. Without, only those that it shares with its image can be taken away:
     that they are not mistaken for its own, nor for empty ones, is what is left to be tested then."""
-    if not is_root():
-        pytest.skip("only root may page another process out")
     source = create()
     source.exec("head -c 60000000 /dev/urandom > /run/blob; sha256sum /run/blob > /run/sum", check=True)
     expected = source.exec("cat /run/sum; sha256sum /usr/bin/python3", check=True).stdout

@@ -68,12 +68,12 @@ def test_status_without_a_server(install: Install) -> None:
     assert nobody.cli("down").stdout == "no server is running\n"
 
 
-def test_a_port_that_is_taken(server: Server, alone: Installation) -> None:
+def test_a_port_that_is_taken(server: Server, exclusive: Installation) -> None:
     port = server.url.rpartition(":")[2]
-    refused = alone.cli("up", "--port", port)
+    refused = exclusive.cli("up", "--port", port)
     assert refused.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr and "Traceback" not in refused.stderr
-    assert alone.left_behind() == []
+    assert exclusive.left_behind() == []
 
 
 def test_a_second_server_for_the_same_data_is_refused(server: Server) -> None:
@@ -90,37 +90,41 @@ def test_a_second_server_for_the_same_data_is_refused(server: Server) -> None:
     assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
-def test_two_servers_side_by_side(server: Server, alone: Installation) -> None:
-    with alone.serving() as other, Client(other.url, other.token) as client, client.sandboxes.create("base") as here:
+def test_two_servers_side_by_side(server: Server, exclusive: Installation) -> None:
+    with (
+        exclusive.serving() as other,
+        Client(other.url, other.token) as client,
+        client.sandboxes.create("base") as here,
+    ):
         with Client(server.url, server.token) as first, first.sandboxes.create("base") as there:
             assert here.exec("echo $((6*7))").stdout == there.exec("echo $((6*7))").stdout == "42\n"
             assert here.id not in [each.id for each in first.sandboxes.list()]
-            assert set(alone.machines()).isdisjoint(server.installation.machines())
+            assert set(exclusive.machines()).isdisjoint(server.installation.machines())
         for url, token in ((server.url, other.token), (other.url, server.token)):
             refused = httpx.get(f"{url}/v1/me", headers={"Authorization": f"Bearer {token}"})
             assert refused.status_code == 401
 
 
-def test_detached_up_and_down(alone: Installation) -> None:
-    up = alone.cli("up", "--detach", "--port", "0")
+def test_detached_up_and_down(exclusive: Installation) -> None:
+    up = exclusive.cli("up", "--detach", "--port", "0")
     assert up.returncode == 0, up.stderr
     assert up.stdout.startswith("pandastack answers at http://127.0.0.1:")
-    sandboxes = [alone.json("sandbox", "create", "-t", "base")["id"] for _ in range(2)]
-    assert {each["id"] for each in alone.json("sandbox", "list")} == set(sandboxes)
-    assert alone.machines()
-    assert alone.cli("down").stdout == "stopped\n"
-    assert alone.left_behind() == []
-    assert alone.cli("status").returncode == 1
+    sandboxes = [exclusive.json("sandbox", "create", "-t", "base")["id"] for _ in range(2)]
+    assert {each["id"] for each in exclusive.json("sandbox", "list")} == set(sandboxes)
+    assert exclusive.machines()
+    assert exclusive.cli("down").stdout == "stopped\n"
+    assert exclusive.left_behind() == []
+    assert exclusive.cli("status").returncode == 1
 
 
-def test_a_killed_server_leaves_its_sandboxes_running_and_nothing_else(alone: Installation) -> None:
-    with alone.serving() as first, Client(first.url, first.token) as client:
+def test_a_killed_server_leaves_its_sandboxes_running_and_nothing_else(exclusive: Installation) -> None:
+    with exclusive.serving() as first, Client(first.url, first.token) as client:
         sandbox = client.sandboxes.create("base", persistent=True)
         sandbox.exec("echo before > /root/mark", check=True)
-        former = set(alone.machines())
+        former = set(exclusive.machines())
         first.kill()
         assert former <= set(machine_processes())
-    with alone.serving() as second, Client(second.url, second.token) as client:
+    with exclusive.serving() as second, Client(second.url, second.token) as client:
         assert len(former & set(machine_processes())) == 1  # those that waited for a sandbox are ended
         assert second.token == first.token
         found = client.sandboxes.get(sandbox.id)
@@ -129,36 +133,37 @@ def test_a_killed_server_leaves_its_sandboxes_running_and_nothing_else(alone: In
         found.kill()
         with client.sandboxes.create("base") as another:
             assert another.exec("ls /root").stdout == ""
-    assert alone.left_behind() == []
+    assert exclusive.left_behind() == []
 
 
-def test_a_killed_server_is_known_to_be_gone(alone: Installation) -> None:
-    with alone.serving() as server:
+def test_a_killed_server_is_known_to_be_gone(exclusive: Installation) -> None:
+    with exclusive.serving() as server:
         server.kill()
-        assert alone.cli("status").returncode == 1
-        assert alone.cli("down").stdout == "no server is running\n"
-    with alone.serving():
-        assert alone.cli("status").returncode == 0
+        assert exclusive.cli("status").returncode == 1
+        assert exclusive.cli("down").stdout == "no server is running\n"
+    with exclusive.serving():
+        assert exclusive.cli("status").returncode == 0
 
 
-def test_stopping_ends_running_commands_in_time(alone: Installation) -> None:
-    with alone.serving() as server, server.http() as http:
+def test_stopping_ends_running_commands_in_time(exclusive: Installation) -> None:
+    with exclusive.serving() as server, server.http() as http:
         sandbox = http.post("/sandboxes", json={"template": "base"}).json()
         body = {"cmd": "echo begun; sleep 1000"}
         with http.stream("POST", f"/sandboxes/{sandbox['id']}/exec/stream", json=body) as stream:
             assert "begun" in next(line for line in stream.iter_lines() if line.startswith("data:"))
             started = time.monotonic()
-            assert alone.cli("down").returncode == 0
+            assert exclusive.cli("down").returncode == 0
             assert time.monotonic() - started < 20
             ending = "".join(stream.iter_lines()) if not stream.is_stream_consumed else ""
             assert '"exit_code"' not in ending
-    assert alone.left_behind() == []
+    assert exclusive.left_behind() == []
 
 
-def test_the_storage_pool_is_used_by_reflink_where_it_can_be(alone: Installation) -> None:
-    if not facts.is_root() or facts.program("mkfs.xfs") is None:
-        pytest.skip("without root and mkfs.xfs it depends on the data directory's file system")
-    with alone.serving() as server:
+@pytest.mark.root
+def test_the_storage_pool_is_used_by_reflink_where_it_can_be(exclusive: Installation) -> None:
+    if facts.program("mkfs.xfs") is None:
+        pytest.skip("this host has no mkfs.xfs")
+    with exclusive.serving() as server:
         health = httpx.get(f"{server.url}/healthz").json()
         assert health["checks"]["engine"]["checks"]["reflink"] == "ok"
 

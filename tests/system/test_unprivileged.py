@@ -15,6 +15,8 @@ import pytest
 from pandastack import Client
 from tests.support.installation import Install, Installation, Server
 
+pytestmark = pytest.mark.root  # another user must be: without root, all tests are without it
+
 NOBODY = 65534
 BECOME = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
@@ -22,8 +24,6 @@ BECOME = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
 @pytest.fixture(scope="module")
 def unprivileged(server: Server, install: Install) -> Iterator[Server]:
     """A server of a user who is not root, with a template that root has built and given away."""
-    if os.geteuid() != 0:
-        pytest.skip("the other tests run without root already")
     if shutil.which("setpriv") is None:
         pytest.skip("this host has no setpriv")
     if subprocess.run([*BECOME, sys.executable, "-c", "import pandastack"], capture_output=True).returncode != 0:

@@ -24,6 +24,7 @@ from pandastack.vmm.qemu.machine import NICE, OOM_SCORE, Machine, launch
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.vm,
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed"),
 ]
 

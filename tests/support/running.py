@@ -1,0 +1,124 @@
+"""How tests are run: what each needs, for how long it may run, and which run beside each other.
+
+A pytest plugin; ``tests/conftest.py`` loads it. Markers are described in ``pyproject.toml`` and in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import hypothesis
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from pandastack.host import facts
+
+NEEDS = {
+    "installed": "vm",
+    "overlay": "root",
+    "mountable": "root",
+    "shared_cache": "network",
+    "python_sdk": "network",
+    "npm_package": "network",
+}
+"""What a test needs that uses a fixture, however indirectly."""
+
+MACHINE_SECONDS = 300
+"""The limit of a test that starts machines. Its fixtures have limits of their own: a first one may build templates."""
+
+_GRACE_SECONDS = 5
+"""What an asynchronous test is given to end after it was cancelled and before it is interrupted by a signal."""
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=500)
+hypothesis.settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
+    for item in items:
+        _mark(item)
+    if "slow" not in config.option.markexpr:
+        skipped = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=skipped)
+        items[:] = [item for item in items if item not in skipped]
+    items.sort(key=lambda item: item.get_closest_marker("vm") is not None)
+
+
+def _mark(item: pytest.Function) -> None:
+    if unknown := set(item.fixturenames) - item._fixtureinfo.name2fixturedefs.keys() - {"request"}:
+        raise pytest.UsageError(
+            f"{item.nodeid}: no fixture {', '.join(unknown)}"
+        )  # said on hosts without machines, too
+    for fixture in NEEDS.keys() & set(item.fixturenames):
+        item.add_marker(NEEDS[fixture])
+    if item.get_closest_marker("timeout") is None:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
+        elif item.get_closest_marker("vm"):
+            item.add_marker(pytest.mark.timeout(MACHINE_SECONDS, func_only=True))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and not facts.is_root():
+        pytest.skip("this user is not root")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Cancel an asynchronous test at its limit. A signal would stop its loop, and then its fixtures could not end."""
+    if inspect.iscoroutinefunction(pyfuncitem.obj) and (seconds := _limit(pyfuncitem)):
+        pyfuncitem.obj = _within(seconds, pyfuncitem.obj)
+    return (yield)
+
+
+def _limit(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker else item.config.getini("timeout"))
+
+
+def _within(seconds: float, test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def bounded(**arguments: Any) -> None:
+        with anyio.fail_after(max(seconds - _GRACE_SECONDS, seconds / 2)):
+            await test(**arguments)
+
+    return bounded
+
+
+class _ByModule(LoadScopeScheduling):
+    """The tests of a module share fixtures, and all of ``conformance`` shares answers: each runs in one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/conformance" if nodeid.startswith("tests/conformance/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # what is quick comes first, and says first what is broken
+    return _ByModule(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with _turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextmanager
+def _turn(*, alone: bool) -> Iterator[None]:
+    """Take turns with the other workers. A test marked ``alone`` waits until none of theirs runs, and they wait for it.
+
+    The locks are on two files that every worker of this checkout has. A waiter holds the first one, so that the others
+    cannot pass it for ever.
+    """
+    with Path(__file__).open() as turn:
+        with Path(__file__).parents[1].joinpath("conftest.py").open() as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
