@@ -49,6 +49,15 @@ def test_list_is_a_table_or_json(cli: Cli, wire: WireServer) -> None:
     assert json.loads(cli("sandbox", "list", "--json").stdout) == []
 
 
+def test_list_takes_filters(cli: Cli, wire: WireServer) -> None:
+    wire.will(Reply(200, []))
+    cli("sandbox", "list", "--filter", "status=running", "--filter", "metadata.a.b=c=d", "--filter", "status=paused")
+    assert wire.lines == ["GET /v1/sandboxes?metadata.a.b=c%3Dd&status=running&status=paused"]
+    for wrong in ("running", "name=x", "metadata.a", "metadata.=x"):
+        refused = cli("sandbox", "list", "--filter", wrong)
+        assert refused.exit_code == 2 and "--filter" in refused.stderr
+
+
 def test_a_table_in_a_pipe_is_never_cut(cli: Cli, wire: WireServer) -> None:
     long = "x" * 300
     wire.will(Reply(200, [TEMPLATE | {"description": f"[bold]{long}"}]))

@@ -298,3 +298,31 @@ def test_templates(client: Client, wire: WireServer) -> None:
     wire.will(Reply(200, {"items": [record]}), Reply(200, record))
     assert client.templates.list() == [client.templates.get("base")]
     assert wire.lines == ["GET /v1/templates", "GET /v1/templates/base"]
+
+
+def test_lists_are_narrowed_by_the_server(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(200, [RECORD]), Reply(200, []), Reply(200, {"processes": [], "retention": {}}))
+    assert [each.id for each in client.sandboxes.list(status="running", metadata={"a.b": "c d"})] == [RECORD["id"]]
+    assert client.sandboxes.list(status=["paused", "failed"]) == []
+    assert Sandbox.from_dict(RECORD, client).processes.list(status="exited") == []
+    assert wire.lines == [
+        "GET /v1/sandboxes?metadata.a.b=c+d&status=running",
+        "GET /v1/sandboxes?status=paused&status=failed",
+        "GET /v1/sandboxes/0b5f/processes?status=exited",
+    ]
+
+
+def test_iterate_asks_for_a_page_when_it_needs_one(client: Client, wire: WireServer) -> None:
+    def page(*ids: str, cursor: str = "") -> Reply:
+        return Reply(200, [RECORD | {"id": each} for each in ids], {"X-Next-Cursor": cursor} if cursor else {})
+
+    wire.will(page("a", "b", cursor="c1"))
+    found = client.sandboxes.iterate(status="running", page_size=2)
+    assert [next(found).id, next(found).id] == ["a", "b"]
+    assert len(wire.asked) == 1
+    wire.will(page("c"))
+    assert [each.id for each in found] == ["c"]
+    assert wire.lines[1] == "GET /v1/sandboxes?status=running&limit=2&cursor=c1"
+    wire.will(Reply(200, {"snapshots": [{"id": "s"}]}, {"X-Next-Cursor": "c2"}), Reply(200, {"snapshots": []}))
+    assert [each["id"] for each in client.snapshots.iterate(sandbox_id="0b5f")] == ["s"]
+    assert wire.lines[3] == "GET /v1/snapshots?sandbox_id=0b5f&limit=100&cursor=c2"

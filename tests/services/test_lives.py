@@ -174,7 +174,7 @@ async def test_a_snapshot_that_is_half_deleted_is_not_offered(engine: ScriptedEn
         engine.refusals["delete_snapshot"] = ServerError("killed")
         with pytest.raises(ServerError):
             await plane.snapshots.delete(taken)
-        assert await plane.snapshots.of_workspace(WORKSPACE) == []
+        assert await plane.snapshots.page(WORKSPACE) == ([], None)
         assert list(engine.snapshots) == [taken.id]
     del engine.refusals["delete_snapshot"]
     async with running(engine, url):
@@ -206,7 +206,7 @@ async def test_a_failed_snapshot_leaves_nothing(plane: ControlPlane, engine: Scr
     engine.refusals["snapshot"] = ServerError("broken")
     with pytest.raises(ServerError, match="broken"):
         await plane.timeline.snapshot(WORKSPACE, record.id)
-    assert await plane.snapshots.of_workspace(WORKSPACE) == []
+    assert await plane.snapshots.page(WORKSPACE) == ([], None)
     assert len(named(engine, "delete_snapshot")) == 1
 
 

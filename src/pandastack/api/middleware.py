@@ -20,7 +20,7 @@ from pandastack.services import ControlPlane
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ALLOWED_HEADERS = ("content-type", "authorization", "x-api-key", "idempotency-key")
-_EXPOSED_HEADERS = b"x-request-id, retry-after, x-pandastack-process, idempotency-replayed"
+_EXPOSED_HEADERS = b"x-request-id, retry-after, x-pandastack-process, idempotency-replayed, x-next-cursor"
 _OPEN_PATHS = frozenset({"/v1/version"})
 
 log = structlog.get_logger(__name__)

@@ -78,7 +78,7 @@ async def _of_file(call: Call, response: httpx.Response) -> Answer:
     notices = []
     if more:
         total = f" of {declared}" if declared else ""
-        rest = f"tail -c +{FILE_BYTES + 1} {shlex.quote(call.params['path'])}"
+        rest = f"tail -c +{FILE_BYTES + 1} {shlex.quote(str(call.params['path']))}"
         notices.append(f"cut: the first {FILE_BYTES}{total} bytes; the rest: {rest}")
     if not _is_utf8(data[:FILE_BYTES], more):
         notices.append("this is no UTF-8 text: some bytes are left out or replaced; `base64` shows them all")

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandastack.model.node import LOCAL_NODE
+from pandastack.store.position import Position
 from pandastack.store.schema import snapshots
 
 SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
@@ -53,13 +54,21 @@ async def get(connection: AsyncConnection, snapshot_id: str) -> SnapshotRecord |
 
 
 async def of_workspace(
-    connection: AsyncConnection, workspace: str, kind: str, sandbox_id: str | None
+    connection: AsyncConnection,
+    workspace: str,
+    kind: str,
+    sandbox_id: str | None,
+    after: Position | None = None,
+    limit: int | None = None,
 ) -> list[SnapshotRecord]:
-    """A workspace's records of one kind (and of one sandbox), newest first."""
+    """A workspace's records of one kind (and of one sandbox), newest first: ``limit`` of those after a position."""
     query = select(snapshots).where((snapshots.c.workspace == workspace) & (snapshots.c.kind == kind))
     if sandbox_id is not None:
         query = query.where(snapshots.c.sandbox_id == sandbox_id)
-    rows = await connection.execute(query.order_by(snapshots.c.created_at.desc()))
+    if after is not None:
+        query = query.where(tuple_(snapshots.c.created_at, snapshots.c.id) < tuple_(*after))
+    query = query.order_by(snapshots.c.created_at.desc(), snapshots.c.id.desc()).limit(limit)
+    rows = await connection.execute(query)
     return [_record(row) for row in rows.mappings()]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.models.errors import Error
@@ -60,10 +61,19 @@ async def start(request: Request, sandbox_id: str) -> Response:
 
 
 @router.get("", response_class=Response, responses={200: {"model": Processes}})
-async def list_processes(request: Request, sandbox_id: str) -> Response:
+async def list_processes(
+    request: Request,
+    sandbox_id: str,
+    status: Annotated[str | None, Query(description="Only those that are `running`, or `exited`")] = None,
+) -> Response:
     """Running processes and exited ones that are remembered, oldest first. `exec` leaves records too."""
     plane = plane_of(request)
+    if status not in (None, "running", "exited"):
+        raise BadRequestError(f"status: unknown status {status[:32]!r}", field="status", hint="running or exited")
     found = await plane.processes.list(workspace_of(request), sandbox_id)
+    if status is not None:
+        chosen = tuple(each for each in found.processes if each.running == (status == "running"))
+        found = replace(found, processes=chosen)
     return json_response(Processes.of(found, plane.settings.kept_output_bytes))
 
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 
 from pandastack.api.idempotency import PARAMETER, idempotent, make_once
+from pandastack.api.listing import METADATA_PARAMETER, Cursor, Limit, Statuses, page_response, sandbox_filter
 from pandastack.api.models.sandboxes import CreateSandbox, Sandbox
 from pandastack.api.models.schema import takes
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.services.records.listing import Page
 from pandastack.store.sandboxes import SandboxRecord
 
 router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
@@ -38,12 +40,19 @@ async def create_sandbox(request: Request) -> Response:
     return json_response(Sandbox.of(record, plane), 201)
 
 
-@router.get("", response_class=Response, responses={200: {"model": list[Sandbox]}})
-async def list_sandboxes(request: Request) -> Response:
-    """The workspace's sandboxes, newest first."""
-    plane = plane_of(request)
-    records = plane.sandboxes.list(workspace_of(request))
-    return json_response([Sandbox.of(record, plane) for record in records])
+@router.get(
+    "",
+    response_class=Response,
+    responses={200: {"model": list[Sandbox]}},
+    openapi_extra={"parameters": [METADATA_PARAMETER]},
+)
+async def list_sandboxes(
+    request: Request, status: Statuses = None, limit: Limit = None, cursor: Cursor = None
+) -> Response:
+    """The workspace's sandboxes, newest first; all of them unless the request wants less."""
+    plane, page = plane_of(request), Page.of(limit, cursor)
+    records, after = plane.sandboxes.page(workspace_of(request), sandbox_filter(request, status), page)
+    return page_response([Sandbox.of(record, plane) for record in records], after)
 
 
 @router.get("/{sandbox_id}", response_class=Response, responses={200: {"model": Sandbox}})

@@ -7,9 +7,11 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from pandastack.api.idempotency import PARAMETER, idempotent, make_once
+from pandastack.api.listing import Cursor, Limit, page_response
 from pandastack.api.models.schema import takes
 from pandastack.api.models.snapshots import Capture, Snapshot, Snapshots
 from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.services.records.listing import Page
 from pandastack.store.snapshots import SnapshotRecord
 
 router = APIRouter(prefix="/v1", tags=["snapshots"])
@@ -36,10 +38,13 @@ async def take_snapshot(request: Request, sandbox_id: str) -> Response:
 
 
 @router.get("/snapshots", response_class=Response, responses={200: {"model": Snapshots}})
-async def list_snapshots(request: Request, sandbox_id: str | None = None) -> Response:
+async def list_snapshots(
+    request: Request, sandbox_id: str | None = None, limit: Limit = None, cursor: Cursor = None
+) -> Response:
     """The workspace's snapshots, newest first."""
-    records = await plane_of(request).snapshots.of_workspace(workspace_of(request), sandbox_id or None)
-    return json_response(Snapshots(snapshots=[Snapshot.of(record) for record in records]))
+    snapshots, page = plane_of(request).snapshots, Page.of(limit, cursor)
+    records, after = await snapshots.page(workspace_of(request), sandbox_id or None, page)
+    return page_response(Snapshots(snapshots=[Snapshot.of(record) for record in records]), after)
 
 
 @router.get("/snapshots/{snapshot_id}", response_class=Response, responses={200: {"model": Snapshot}})

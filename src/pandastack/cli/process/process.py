@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -50,10 +50,19 @@ def start(
 
 
 @group.command("list")
-def list_(sandbox_id: Id, json: Json = False) -> None:
+def list_(
+    sandbox_id: Id,
+    filter_: Annotated[
+        Literal["status=running", "status=exited"] | None, typer.Option("--filter", help="Only one kind of them.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """List running processes and those that are remembered, oldest first."""
+    status: Literal["running", "exited"] | None = None
+    if filter_ is not None:
+        status = "running" if filter_ == "status=running" else "exited"
     with connect() as client:
-        found = [each.info for each in client.sandboxes.get(sandbox_id).processes.list()]
+        found = [each.info for each in client.sandboxes.get(sandbox_id).processes.list(status=status)]
     if json:
         print_json([vars(each) for each in found])
         return

@@ -55,10 +55,20 @@ def create(
 
 
 @group.command("list")
-def list_(json: Json = False) -> None:
-    """List the sandboxes, newest first."""
+def list_(
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="NAME=VALUE", help="status=NAME or metadata.KEY=TEXT (repeatable)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the sandboxes, newest first.
+
+    Several statuses mean any of them; all of the metadata must match.
+    """
+    statuses, metadata = _filters(filters or [])
     with connect() as client:
-        found = client.sandboxes.list()
+        found = client.sandboxes.list(status=statuses, metadata=metadata)
     if json:
         print_json([record_of(each) for each in found])
         return
@@ -148,12 +158,21 @@ def _command(words: list[str]) -> str:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
-def _labels(pairs: list[str]) -> dict[str, str]:
+def _labels(pairs: list[str], option: str = "--metadata") -> dict[str, str]:
     split = [pair.partition("=") for pair in pairs]
     wrong = next((key for key, equals, _ in split if not key or not equals), None)
     if wrong is not None:
-        raise typer.BadParameter(f"{wrong!r} is not KEY=VALUE", param_hint="--metadata")
+        raise typer.BadParameter(f"{wrong!r} is not KEY=VALUE", param_hint=option)
     return {key: value for key, _, value in split}
+
+
+def _filters(pairs: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Statuses and metadata."""
+    statuses = [pair.removeprefix("status=") for pair in pairs if pair.startswith("status=")]
+    metadata = [pair.removeprefix("metadata.") for pair in pairs if pair.startswith("metadata.")]
+    if len(statuses) + len(metadata) < len(pairs):
+        raise typer.BadParameter("only status=NAME and metadata.KEY=TEXT", param_hint="--filter")
+    return statuses, _labels(metadata, "--filter")
 
 
 def _remote(argument: str) -> tuple[str, str] | None:

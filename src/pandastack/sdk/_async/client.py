@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -15,8 +15,8 @@ from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tre
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import CreateRetryEvent, Template
-from pandastack.sdk.wire.call import Call, create_sandbox, lifecycle_options, segment
-from pandastack.sdk.wire.coding import json_value
+from pandastack.sdk.wire.call import NEXT_CURSOR, Call, create_sandbox, lifecycle_options, list_sandboxes, segment
+from pandastack.sdk.wire.coding import json_list, json_value
 
 
 class AsyncClient:
@@ -108,10 +108,29 @@ class AsyncSandboxAPI:
         )
         return AsyncSandbox.from_dict(await self._client.transport.object(call, cancel), self._client, persistent)
 
-    async def list(self) -> builtins.list[AsyncSandbox]:
-        """All sandboxes of the workspace, newest first."""
-        found = await self._client.transport.list(Call("GET", "/sandboxes"))
+    async def list(
+        self, *, status: str | Sequence[str] | None = None, metadata: Mapping[str, str] | None = None
+    ) -> builtins.list[AsyncSandbox]:
+        """The sandboxes of the workspace, newest first: all, or those with one of these statuses and all of this
+        metadata. Raises BadRequestError for an unknown status.
+        """
+        found = await self._client.transport.list(list_sandboxes(status, metadata))
         return [AsyncSandbox.from_dict(each, self._client) for each in found]
+
+    async def iterate(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[AsyncSandbox]:
+        """The same one by one, ``page_size`` (1 to 1000) with each request. What is created meanwhile is left out."""
+        cursor: str | None = ""
+        while cursor is not None:
+            answer = await self._client.transport.run(list_sandboxes(status, metadata, page_size, cursor))
+            for each in json_list(answer):
+                yield AsyncSandbox.from_dict(each, self._client)
+            cursor = answer.headers.get(NEXT_CURSOR)
 
     async def get(self, sandbox_id: str) -> AsyncSandbox:
         """One sandbox. Raises NotFoundError."""

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
 
@@ -175,9 +175,12 @@ class AsyncProcesses:
         answer = await self._sandbox.client.transport.object(Call("POST", self._path(), json=body))
         return AsyncProcess(self._sandbox, ProcessInfo.from_dict(answer))
 
-    async def list(self) -> list[AsyncProcess]:
-        """Those that run and those that are remembered, oldest first; commands run by ``exec`` too."""
-        answer = json_object(await self._sandbox.client.transport.run(Call("GET", self._path())))
+    async def list(self, *, status: Literal["running", "exited"] | None = None) -> list[AsyncProcess]:
+        """Those that run and those that are remembered, or one kind of them, oldest first; commands run by ``exec``
+        too.
+        """
+        call = Call("GET", self._path(), params={} if status is None else {"status": status})
+        answer = json_object(await self._sandbox.client.transport.run(call))
         return [AsyncProcess(self._sandbox, ProcessInfo.from_dict(each)) for each in answer["processes"]]
 
     async def get(self, process: str | int) -> AsyncProcess:

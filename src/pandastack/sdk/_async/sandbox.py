@@ -21,7 +21,15 @@ from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import ExecResult
-from pandastack.sdk.wire.call import Call, code_command, create_sandbox, lifecycle_options, new_key, segment
+from pandastack.sdk.wire.call import (
+    Call,
+    code_command,
+    create_sandbox,
+    lifecycle_options,
+    list_sandboxes,
+    new_key,
+    segment,
+)
 from pandastack.sdk.wire.coding import json_value
 
 if TYPE_CHECKING:
@@ -97,10 +105,12 @@ class AsyncSandbox(AsyncLifecycle):
         return cls.from_dict(await client.transport.object(call, cancel), client, persistent)
 
     @classmethod
-    async def list(cls) -> builtins.list[Self]:
-        """All sandboxes of the workspace, newest first, through the default client."""
+    async def list(
+        cls, *, status: str | Sequence[str] | None = None, metadata: Mapping[str, str] | None = None
+    ) -> builtins.list[Self]:
+        """The sandboxes of the workspace, newest first, through the default client; see ``client.sandboxes.list``."""
         client = get_default_async_client()
-        return [cls.from_dict(each, client) for each in await client.transport.list(Call("GET", "/sandboxes"))]
+        return [cls.from_dict(each, client) for each in await client.transport.list(list_sandboxes(status, metadata))]
 
     @classmethod
     async def get(cls, sandbox_id: str) -> Self:

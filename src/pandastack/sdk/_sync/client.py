@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -16,8 +16,8 @@ from pandastack.sdk._sync.sandbox import Sandbox
 from pandastack.sdk._sync.snapshots import SnapshotsAPI
 from pandastack.sdk._sync.transport import Transport
 from pandastack.sdk._types import CreateRetryEvent, Template
-from pandastack.sdk.wire.call import Call, create_sandbox, lifecycle_options, segment
-from pandastack.sdk.wire.coding import json_value
+from pandastack.sdk.wire.call import NEXT_CURSOR, Call, create_sandbox, lifecycle_options, list_sandboxes, segment
+from pandastack.sdk.wire.coding import json_list, json_value
 
 
 class Client:
@@ -109,10 +109,29 @@ class SandboxAPI:
         )
         return Sandbox.from_dict(self._client.transport.object(call, cancel), self._client, persistent)
 
-    def list(self) -> builtins.list[Sandbox]:
-        """All sandboxes of the workspace, newest first."""
-        found = self._client.transport.list(Call("GET", "/sandboxes"))
+    def list(
+        self, *, status: str | Sequence[str] | None = None, metadata: Mapping[str, str] | None = None
+    ) -> builtins.list[Sandbox]:
+        """The sandboxes of the workspace, newest first: all, or those with one of these statuses and all of this
+        metadata. Raises BadRequestError for an unknown status.
+        """
+        found = self._client.transport.list(list_sandboxes(status, metadata))
         return [Sandbox.from_dict(each, self._client) for each in found]
+
+    def iterate(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Sandbox]:
+        """The same one by one, ``page_size`` (1 to 1000) with each request. What is created meanwhile is left out."""
+        cursor: str | None = ""
+        while cursor is not None:
+            answer = self._client.transport.run(list_sandboxes(status, metadata, page_size, cursor))
+            for each in json_list(answer):
+                yield Sandbox.from_dict(each, self._client)
+            cursor = answer.headers.get(NEXT_CURSOR)
 
     def get(self, sandbox_id: str) -> Sandbox:
         """One sandbox. Raises NotFoundError."""

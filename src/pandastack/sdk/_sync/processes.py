@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
 
@@ -176,9 +176,12 @@ class Processes:
         answer = self._sandbox.client.transport.object(Call("POST", self._path(), json=body))
         return Process(self._sandbox, ProcessInfo.from_dict(answer))
 
-    def list(self) -> list[Process]:
-        """Those that run and those that are remembered, oldest first; commands run by ``exec`` too."""
-        answer = json_object(self._sandbox.client.transport.run(Call("GET", self._path())))
+    def list(self, *, status: Literal["running", "exited"] | None = None) -> list[Process]:
+        """Those that run and those that are remembered, or one kind of them, oldest first; commands run by ``exec``
+        too.
+        """
+        call = Call("GET", self._path(), params={} if status is None else {"status": status})
+        answer = json_object(self._sandbox.client.transport.run(call))
         return [Process(self._sandbox, ProcessInfo.from_dict(each)) for each in answer["processes"]]
 
     def get(self, process: str | int) -> Process:

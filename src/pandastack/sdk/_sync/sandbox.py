@@ -22,7 +22,15 @@ from pandastack.sdk._sync.filesystem import SandboxFilesystem
 from pandastack.sdk._sync.lifecycle import Lifecycle
 from pandastack.sdk._sync.processes import Processes
 from pandastack.sdk._types import ExecResult
-from pandastack.sdk.wire.call import Call, code_command, create_sandbox, lifecycle_options, new_key, segment
+from pandastack.sdk.wire.call import (
+    Call,
+    code_command,
+    create_sandbox,
+    lifecycle_options,
+    list_sandboxes,
+    new_key,
+    segment,
+)
 from pandastack.sdk.wire.coding import json_value
 
 if TYPE_CHECKING:
@@ -98,10 +106,12 @@ class Sandbox(Lifecycle):
         return cls.from_dict(client.transport.object(call, cancel), client, persistent)
 
     @classmethod
-    def list(cls) -> builtins.list[Self]:
-        """All sandboxes of the workspace, newest first, through the default client."""
+    def list(
+        cls, *, status: str | Sequence[str] | None = None, metadata: Mapping[str, str] | None = None
+    ) -> builtins.list[Self]:
+        """The sandboxes of the workspace, newest first, through the default client; see ``client.sandboxes.list``."""
         client = get_default_client()
-        return [cls.from_dict(each, client) for each in client.transport.list(Call("GET", "/sandboxes"))]
+        return [cls.from_dict(each, client) for each in client.transport.list(list_sandboxes(status, metadata))]
 
     @classmethod
     def get(cls, sandbox_id: str) -> Self:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from pandastack.sdk._types import Snapshot
-from pandastack.sdk.wire.call import Call, segment
+from pandastack.sdk.wire.call import NEXT_CURSOR, Call, list_snapshots, segment
+from pandastack.sdk.wire.coding import json_list
 
 if TYPE_CHECKING:
     from pandastack.sdk._sync.client import Client
@@ -21,9 +23,17 @@ class SnapshotsAPI:
 
     def list(self, *, sandbox_id: str | None = None) -> builtins.list[Snapshot]:
         """All snapshots, or those of one sandbox, newest first."""
-        params = {"sandbox_id": sandbox_id} if sandbox_id else {}
-        found = self._client.transport.list(Call("GET", "/snapshots", params=params), "snapshots")
+        found = self._client.transport.list(list_snapshots(sandbox_id), "snapshots")
         return [cast(Snapshot, each) for each in found]
+
+    def iterate(self, *, sandbox_id: str | None = None, page_size: int = 100) -> Iterator[Snapshot]:
+        """The same one by one, ``page_size`` (1 to 1000) with each request."""
+        cursor: str | None = ""
+        while cursor is not None:
+            answer = self._client.transport.run(list_snapshots(sandbox_id, page_size, cursor))
+            for each in json_list(answer, "snapshots"):
+                yield cast(Snapshot, each)
+            cursor = answer.headers.get(NEXT_CURSOR)
 
     def get(self, snapshot_id: str) -> Snapshot:
         """One snapshot. Raises NotFoundError."""

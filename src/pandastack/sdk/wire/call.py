@@ -22,6 +22,9 @@ STREAM_SILENCE_SECONDS = 900.0
 CAPTURE_SILENCE_SECONDS = 180.0
 """How long the server may say nothing while it writes or reads the memory of a whole machine."""
 
+NEXT_CURSOR = "x-next-cursor"
+"""The header of a list's answer that names its next page."""
+
 _EXEC_GRACE_SECONDS = 15.0
 # Linux allows one argument 128 KiB, and quoting makes code longer.
 _MAX_INLINE_COMMAND_BYTES = 120 * 1024
@@ -40,7 +43,7 @@ class Call:
     method: str
     path: str
     json: Mapping[str, Any] | None = None
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | list[str]] = field(default_factory=dict)
     content: bytes | None = None
     silence: float | None = None
     streamed: bool = False
@@ -101,6 +104,28 @@ def create_sandbox(
     }
     present = {key: value for key, value in optional.items() if value is not None}
     return Call("POST", "/sandboxes", json={"template": template, **present}, creates=True, key=key or new_key())
+
+
+def list_sandboxes(
+    status: str | Sequence[str] | None, metadata: Mapping[str, str] | None, limit: int | None = None, cursor: str = ""
+) -> Call:
+    """``GET /sandboxes``: those with one of these statuses and all of this metadata, from ``cursor`` on."""
+    statuses = [] if status is None else [status] if isinstance(status, str) else list(status)
+    params: dict[str, str | list[str]] = {f"metadata.{key}": text for key, text in (metadata or {}).items()}
+    params |= {"status": statuses} if statuses else {}
+    params |= _page(limit, cursor)
+    return Call("GET", "/sandboxes", params=params)
+
+
+def list_snapshots(sandbox_id: str | None, limit: int | None = None, cursor: str = "") -> Call:
+    """``GET /snapshots``, all or those of one sandbox."""
+    params = {"sandbox_id": sandbox_id} if sandbox_id else {}
+    return Call("GET", "/snapshots", params=params | _page(limit, cursor))
+
+
+def _page(limit: int | None, cursor: str) -> dict[str, str]:
+    given = {"limit": None if limit is None else str(limit), "cursor": cursor or None}
+    return {name: text for name, text in given.items() if text is not None}
 
 
 def lifecycle_options(

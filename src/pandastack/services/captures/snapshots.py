@@ -15,6 +15,7 @@ from pandastack.cluster import EngineClient, Engines
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.records.command_log import NOTHING, Ran
 from pandastack.services.records.events import EventLog, NewEvent
+from pandastack.services.records.listing import Page
 from pandastack.store import Store
 from pandastack.store import snapshots as table
 from pandastack.store.sandboxes import SandboxRecord
@@ -22,6 +23,8 @@ from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
 
 _UNDO_SECONDS = 20.0
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+_WHOLE = Page()
 
 log = structlog.get_logger(__name__)
 
@@ -81,10 +84,14 @@ class Snapshots:
             self._unrecorded.discard(snapshot_id)
         return record
 
-    async def of_workspace(self, workspace: str, sandbox_id: str | None = None) -> list[SnapshotRecord]:
-        """The workspace's snapshots (of one sandbox), newest first."""
+    async def page(
+        self, workspace: str, sandbox_id: str | None = None, page: Page = _WHOLE
+    ) -> tuple[list[SnapshotRecord], str | None]:
+        """The workspace's snapshots (of one sandbox), newest first, and the cursor of the next page."""
+        more = None if page.limit is None else page.limit + 1
         async with self._store.read() as connection:
-            return await table.of_workspace(connection, workspace, SNAPSHOT, sandbox_id)
+            found = await table.of_workspace(connection, workspace, SNAPSHOT, sandbox_id, page.after, more)
+        return page.cut(found)
 
     async def checkpoints(self, sandbox_id: str) -> list[SnapshotRecord]:
         """A sandbox's checkpoints, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +19,7 @@ from pandastack.services.captures.storage_budget import StorageBudget
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.events import NewEvent
+from pandastack.services.records.listing import Page, SandboxFilter
 from pandastack.services.records.registry import Change, Registry
 from pandastack.services.records.spec import (
     LifecyclePatch,
@@ -33,6 +35,8 @@ from pandastack.services.sandboxes.placement import place
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
+
+_ALL, _WHOLE = SandboxFilter(), Page()
 
 
 class Sandboxes:
@@ -84,7 +88,14 @@ class Sandboxes:
 
     def list(self, workspace: str) -> list[SandboxRecord]:
         """The workspace's sandboxes, newest first."""
-        return [record for record in self._registry.all() if record.workspace == workspace]
+        return self.page(workspace)[0]
+
+    def page(
+        self, workspace: str, wanted: SandboxFilter = _ALL, page: Page = _WHOLE
+    ) -> tuple[builtins.list[SandboxRecord], str | None]:
+        """Those of the workspace's sandboxes that are wanted, and the cursor of the next page if there is one."""
+        mine = (record for record in self._registry.all() if record.workspace == workspace)
+        return page.of_records(filter(wanted.matches, mine))
 
     def get(self, workspace: str, sandbox_id: str) -> SandboxRecord:
         """One sandbox; raises :class:`NotFoundError`."""
