@@ -45,7 +45,14 @@ def _copy_template(source: Installation, target: Installation, name: str) -> Non
     pool = target.layout.engine / "pool"
     pool.mkdir(parents=True)
     for part in ("snapshots", "images"):
-        copy = ["cp", "-r", "--sparse=always", str(source.layout.engine / "pool" / part), str(pool)]
+        copy = [
+            "cp",
+            "-r",
+            "--preserve=timestamps",
+            "--sparse=always",
+            str(source.layout.engine / "pool" / part),
+            str(pool),
+        ]
         subprocess.run(copy, check=True)
     target.layout.templates.mkdir()
     shutil.copy(source.layout.templates / f"{name}.json", target.layout.templates)

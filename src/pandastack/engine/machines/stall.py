@@ -28,10 +28,10 @@ async def relieve(machine: Machine, directory: Path, journal: Journal, tell: Cal
     """
     with suppress(PandastackError, OSError):
         while True:
-            await machine.stall.wait()
+            await machine.wait_stalled()
             log.warning("a machine stands still: the storage pool is full", sandbox_id=journal.entry.sandbox)
             tell(journal.entry.sandbox, True)
-            while machine.stall.lasts:
+            while machine.stalled:
                 await anyio.sleep(PAUSE)
                 if shutil.disk_usage(directory).free > RESERVE:
                     await machine.retry()

@@ -53,11 +53,11 @@ class Machine:
 
     def __init__(self, plan: MachinePlan, process: Process, control: Control, log: Log, stall: Stall) -> None:
         self.plan = plan
-        self.stall = stall
         self.pid = process.pid
         self._process = process
         self._control = control
         self._log = log
+        self._stall = stall
         self._paused = False
 
     async def load(self, state: Path) -> None:
@@ -78,9 +78,18 @@ class Machine:
         self._paused = False
         await self._control.execute("cont")
 
+    async def wait_stalled(self) -> None:
+        """Wait until a write of the guest finds the host's disk full, for which the CPUs are stopped."""
+        await self._stall.wait()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether that is still so."""
+        return self._stall.lasts
+
     async def retry(self) -> None:
-        """Let a stalled machine run again and repeat the write that found no room; one that was paused stays so."""
-        if self.stall.lasts and not self._paused:
+        """Let a stalled machine run again and repeat the write; one that was paused stays so."""
+        if self.stalled and not self._paused:
             await self._control.execute("cont")
 
     async def save_devices(self, path: Path) -> None:
