@@ -8,7 +8,9 @@ in common, `tests/contract` holds them to.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from pandastack.contract.builds import Build, BuildEnded, BuildStatus, StepBegan, StepEnded, StepPrinted
 from pandastack.contract.codec import check_request, encode
 from pandastack.contract.compare import CompareFiles, Diff
 from pandastack.contract.events import Event
@@ -135,6 +138,9 @@ class ScriptedEngine:
         self.kernels: Callable[[dict[str, object]], list[bytes]] | None = None
         self.received: list[bytes] = []
         self._events = asyncio.Queue[Event]()
+        self.builds: dict[str, Build] = {}
+        self.recipes: list[str] = []
+        """The Dockerfiles that were sent."""
         self.app = Starlette(
             routes=self._routes(),
             middleware=[Middleware(VersionMiddleware)],
@@ -175,6 +181,12 @@ class ScriptedEngine:
             Route(f"{one}/directory", self._directory),
             Route(f"{one}/stat", self._stat),
             Route(f"{one}/connect", self._connect, methods=["POST"]),
+            Route("/recipes", self._recipes),
+            Route("/builds", self._list_builds),
+            Route("/builds/{id}", self._start_build, methods=["POST"]),
+            Route("/builds/{id}", self._get_build, methods=["GET"]),
+            Route("/builds/{id}", self._get_build, methods=["DELETE"]),
+            Route("/builds/{id}/events", self._build_events),
         ]
 
     async def announce(self, event: Event) -> None:
@@ -398,6 +410,38 @@ class ScriptedEngine:
 
         return StreamingResponse(pieces(), media_type="application/octet-stream")
 
+    async def _recipes(self, _request: Request) -> Response:
+        return answer(("base", "code-interpreter"))
+
+    async def _list_builds(self, _request: Request) -> Response:
+        return answer(tuple(self.builds.values()))
+
+    async def _start_build(self, request: Request) -> Response:
+        """A recipe is a Dockerfile here; one that says FAIL fails."""
+        build_id, name = check_request(Uuid, request.path_params["id"], "id"), request.query_params.get("shipped")
+        if name is not None and name not in ("base", "code-interpreter"):
+            raise NotFoundError(f"no template recipe {name!r}", field="shipped")
+        recipe = "" if name else _dockerfile_in(await request.body())
+        failed = "FAIL" in recipe
+        outcome = (BuildStatus.FAILED, None, "line 1: failed") if failed else (BuildStatus.DONE, "key", None)
+        self.recipes.append(recipe)
+        self.builds[build_id] = Build(build_id, name or "built", outcome[0], 1.0, 2.0, outcome[1], 5, outcome[2])
+        return answer(replace(self.builds[build_id], status=BuildStatus.QUEUED, ended_at=None, error=None), 202)
+
+    async def _get_build(self, request: Request) -> Response:
+        return answer(self._build(request))
+
+    async def _build_events(self, request: Request) -> Response:
+        build = self._build(request)
+        events = (StepBegan("RUN true"), StepPrinted("end"), StepEnded("RUN true", 0.5, "1 MB"), BuildEnded(build))
+        return Response(b"".join(encode(each) + b"\n" for each in events), media_type="application/x-ndjson")
+
+    def _build(self, request: Request) -> Build:
+        build_id = check_request(Uuid, request.path_params["id"], "id")
+        if build_id not in self.builds:
+            raise NotFoundError(f"build not found: {build_id}")
+        return self.builds[build_id]
+
     async def _enter(self, action: str, sandbox_id: str) -> None:
         self.calls.append(f"{action} {sandbox_id}")
         if self.before is not None:
@@ -441,6 +485,16 @@ class ScriptedEngine:
         if not path.startswith("/"):
             raise BadRequestError(f"path must be absolute, not {path!r}", field="path")
         return path
+
+
+def _dockerfile_in(archive: bytes) -> str:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            file = tar.extractfile("Dockerfile")
+            assert file is not None
+            return file.read().decode()
+    except (tarfile.TarError, KeyError) as error:
+        raise BadRequestError(f"recipe: not a usable tar archive: {error}", field="recipe") from error
 
 
 def _template(name: str) -> Template:

@@ -85,9 +85,7 @@ NOT_SERVED = {
         GET /v1/orgs  POST /v1/orgs  GET /v1/orgs/{}  GET /v1/orgs/{}/members  POST /v1/orgs/{}/members
         DELETE /v1/orgs/{}/members/{}  POST /v1/orgs/invites/{}/accept"""),
     "ports, proxy and previews are not built yet": SECTIONS[13],
-    "templates are built by the command line, not over the API": routes("""DELETE /v1/templates/{}
-        POST /v1/templates/build  GET /v1/templates/builds  GET /v1/templates/builds/{}
-        GET /v1/templates/builds/{}/logs"""),
+    "templates are deleted by the operator, not over the API": routes("DELETE /v1/templates/{}"),
     "volumes are not built yet": SECTIONS[15],
     "databases are not built yet": SECTIONS[16],
     "functions are not built yet": SECTIONS[17],
@@ -102,14 +100,6 @@ METHODS_NOT_SERVED = {
     "Sandbox.previewUrls": "GET S/ports",
     "TemplatesAPI.delete": "DELETE /v1/templates/{}",
     "TemplateNamespace.delete": "DELETE /v1/templates/{}",
-    "TemplatesAPI.build": "POST /v1/templates/build",
-    "TemplateNamespace.build": "POST /v1/templates/build",
-    "TemplatesAPI.register": "POST /v1/templates/build",
-    "TemplateNamespace.register": "POST /v1/templates/build",
-    "TemplatesAPI.push": "POST /v1/templates/build",
-    "TemplatesAPI.get_build": "GET /v1/templates/builds/{}",
-    "TemplatesAPI.wait_for_build": "GET /v1/templates/builds/{}",
-    "TemplateNamespace.waitForBuild": "GET /v1/templates/builds/{}",
     "VolumesAPI.": "POST /v1/volumes",
     "DatabasesAPI.": "POST /v1/databases",
     "FunctionsAPI.": "POST /v1/functions",
@@ -120,7 +110,6 @@ METHODS_NOT_SERVED = {
 
 CHECKLIST_NOT_BUILT = {
     11: "databases are not built yet",
-    12: "templates are built by the command line, not over the API",
     13: "functions are not built yet",
     15: "ports, proxy and previews are not built yet",
 }

@@ -311,6 +311,17 @@ def test_10_a_session(http: httpx.Client) -> None:
     http.delete(f"/sandboxes/{session['sandbox_id']}")
 
 
+def test_12_builds_end_as_done_or_failed_and_their_logs_with_done(http: httpx.Client) -> None:
+    ended = []
+    for line in ("true", "false"):
+        form = {"name": "checklist-12", "dockerfile": f"FROM base\nRUN {line}", "memory_mb": "256", "size_mb": "512"}
+        build = http.post("/templates/build?replace=true", data=form).json()
+        log = http.get(f"/templates/builds/{build['id']}/logs?follow=1", timeout=300).text
+        assert log.rstrip().endswith("event: done\ndata: end")
+        ended.append(http.get(f"/templates/builds/{build['id']}").json()["status"])
+    assert ended == ["done", "failed"]
+
+
 @pytest.mark.parametrize("route", ["ssh", "exec/pty"])
 def test_14_a_terminal(server: Server, path: str, route: str) -> None:
     with server.websocket(f"{path}/{route}?rows=31&cols=97") as socket:

@@ -251,3 +251,18 @@ def test_cells_of_code(sdk: Official) -> None:
     assert is_error(seen["empty"], "BadRequestError", "code")
     assert is_error(seen["closed"], "NotFoundError")
     assert is_error(seen["language"], "BadRequestError")
+
+
+def test_templates_are_built_from_a_dockerfile(sdk: Official) -> None:
+    seen = sdk.run("builds.dockerfile").value
+    assert seen["status"] == ["queued", "done", "done"]
+    assert seen["listed"]
+    assert any("install built-by-" in line for line in seen["lines"])
+    assert seen["content"] == ["content\n", "", 0]
+    assert is_error(seen["taken"], "BadRequestError", "exists already")
+
+
+def test_other_sources_of_templates_are_refused_by_name(sdk: Official) -> None:
+    seen = sdk.run("builds.other_sources").value
+    assert is_error(seen["image"], "BadRequestError", "image_ref")
+    assert is_error(seen["root"], "BadRequestError", "rootfs")

@@ -20,7 +20,7 @@ from pandastack.engine.engine import open_engine
 from pandastack.engine.http.app import create_engine_app
 from pandastack.engine.layout import Layout
 from pandastack.engine.settings import Settings
-from pandastack.errors import NotFoundError
+from pandastack.errors import BadRequestError, NotFoundError
 from pandastack.host import facts
 from tests.cluster.scripted_engine import ScriptedEngine
 
@@ -70,6 +70,24 @@ async def test_an_engine_that_has_nothing(client: EngineClient) -> None:
     measured = await client.measure([THERE])
     assert measured.frees == {}
     assert 0 < measured.free_bytes <= measured.total_bytes
+
+
+async def test_builds_that_cannot_be_started(client: EngineClient) -> None:
+    """The refusal names what is wrong, and leaves no build."""
+    with pytest.raises(NotFoundError) as unknown:
+        await client.builds.start_shipped(HERE, "no-such")
+    assert unknown.value.field == "shipped"
+    with pytest.raises(BadRequestError) as broken:
+        await client.builds.start(HERE, b"this is no archive")
+    assert broken.value.field == "recipe"
+    assert await client.builds.list() == ()
+    for ask in (client.builds.get, client.builds.cancel):
+        with pytest.raises(NotFoundError):
+            await ask(THERE)
+    with pytest.raises(NotFoundError):
+        async with client.builds.events(THERE, follow=True):
+            pass
+    assert "base" in await client.builds.recipes()
 
 
 async def test_events_begin_with_a_sign_of_life(client: EngineClient) -> None:

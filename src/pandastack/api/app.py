@@ -15,6 +15,7 @@ from pandastack.api.middleware import Authentication, Edge, is_guarded
 from pandastack.api.models.errors import Error
 from pandastack.api.routes import (
     archives,
+    builds,
     checkpoints,
     diff,
     exec_socket,
@@ -41,6 +42,7 @@ from pandastack.services import Settings, open_control_plane
 ROUTERS = (
     system.router,
     me.router,
+    builds.router,
     templates.router,
     sandboxes.router,
     exec_routes.router,

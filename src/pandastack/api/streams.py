@@ -21,7 +21,9 @@ from starlette.types import Receive, Scope, Send
 from pandastack.api.models.errors import Error
 from pandastack.errors import PandastackError, ServerError
 
-StreamEvent = tuple[str, Mapping[str, Any]]
+StreamEvent = tuple[str, Mapping[str, Any] | str]
+"""Name, and a JSON object or a line of text. Without a name it is a message."""
+
 EVENTS: dict[str, Any] = {"text/event-stream": {}}
 """The content of an answer of server-sent events, for the documentation."""
 
@@ -155,5 +157,8 @@ async def _cancel_on_disconnect(receive: Receive, tasks: TaskGroup) -> None:
     tasks.cancel_scope.cancel()
 
 
-def _frame(name: str, data: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=True)}\n\n".encode("ascii")
+def _frame(name: str, data: Mapping[str, Any] | str) -> bytes:
+    event = f"event: {name}\n" if name else ""
+    # A text's own line ends would end the field, and what follows them could be a field of its own.
+    text = " ".join(data.splitlines()) if isinstance(data, str) else json.dumps(data, ensure_ascii=True)
+    return f"{event}data: {text}\n\n".encode()

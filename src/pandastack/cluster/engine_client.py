@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from pandastack.cluster.builds import EngineBuilds
 from pandastack.cluster.connection import ANSWER_SECONDS, EngineConnection, whole
 from pandastack.cluster.in_process import ASGIApp, StreamingASGITransport
 from pandastack.contract.codec import decode_answer, encode
@@ -55,6 +56,7 @@ class EngineClient:
 
     def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str = "http://engine") -> None:
         self._connection = EngineConnection(transport, base_url)
+        self.builds = EngineBuilds(self._connection)
 
     @classmethod
     def in_process(cls, app: ASGIApp) -> EngineClient:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from anyio.abc import TaskGroup
 
 from pandastack.disks.pool import Pool, open_pool
+from pandastack.engine.build.builds import Builds
+from pandastack.engine.build.install import shipped_recipes
 from pandastack.engine.compare.diff import Diffs
 from pandastack.engine.layout import SLOTS, Layout
 from pandastack.engine.machines.allocation import MachineHost
@@ -57,6 +59,7 @@ class Engine:
     rewinder: Rewinder
     diffs: Diffs
     recovery: Recovery
+    builds: Builds
 
 
 @asynccontextmanager
@@ -123,4 +126,5 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
         rewinder=Rewinder(registry, admission, sandboxes, saved, asleep),
         diffs=Diffs(registry, admission, restorer, templates, saved),
         recovery=Recovery(host, lives, registry, lifecycle, asleep),
+        builds=Builds(layout, pool, shipped_recipes(), lives),
     )

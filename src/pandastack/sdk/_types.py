@@ -150,6 +150,35 @@ class Template:
         return cls(**{key: value for key, value in data.items() if key in known})
 
 
+@dataclass(frozen=True)
+class TemplateBuild:
+    """A build of a template; ``status`` is ``queued``, ``running``, ``done`` or ``failed``, the last two for good."""
+
+    id: str
+    name: str
+    status: str
+    error: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    bytes: int | None = None
+    version: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TemplateBuild:
+        """Build from the server's record; keys that this version does not know are left out."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+@dataclass(frozen=True)
+class BuildEvent:
+    """One report of a build: ``step`` (``title``), ``line`` (``text``), ``step_ended`` (``title``, ``seconds``,
+    ``note``), ``dropped`` (``count``), ``ended`` (the build)."""
+
+    name: str
+    data: Mapping[str, Any]
+
+
 class Snapshot(TypedDict, total=False):
     """A captured sandbox that others can be created from: a dictionary, with ``size_bytes`` in bytes."""
 

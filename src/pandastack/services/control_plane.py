@@ -45,6 +45,7 @@ from pandastack.services.sandboxes.reaper import Reaper
 from pandastack.services.sandboxes.recovery import Recovery
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
+from pandastack.services.templates.builds import Builds
 from pandastack.services.templates.templates import Templates
 from pandastack.services.timeline.automatic import AutomaticCheckpoints
 from pandastack.services.timeline.diffs import Diffs
@@ -84,6 +85,7 @@ class ControlPlane:
     watches: Watches
     consoles: Consoles
     templates: Templates
+    builds: Builds
     events: EventLog
     hosts: dict[str, Health]
 
@@ -181,6 +183,7 @@ async def open_control_plane(
             watches=Watches(sandboxes, engines),
             consoles=Consoles(sandboxes, engines, settings),
             templates=Templates(engines),
+            builds=Builds(engines),
             events=events,
             hosts={},
         )

@@ -1,17 +1,29 @@
-"""``pandastack template build`` and ``pin``: make templates on this host, with or without a server running."""
+"""``pandastack template build``: by the running server, or in this process when there is none."""
 
 from __future__ import annotations
 
+import io
+import uuid
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pandastack import config
+from pandastack.cli import credentials
 from pandastack.cli.output import Json, note, print_json
 from pandastack.cli.sandbox import logs
 from pandastack.cli.server import daemon
+from pandastack.errors import BuildError
+
+if TYPE_CHECKING:
+    from pandastack.cli.template.progress import TerminalProgress
+    from pandastack.engine.build.builds import Builds
+    from pandastack.engine.build.host import OnFailedRun
+    from pandastack.engine.build.machine import BuildMachine
+    from pandastack.images.plan import RunAction
 
 
 def build(
@@ -20,12 +32,20 @@ def build(
         typer.Argument(help="Folders with a Dockerfile, or names of shipped templates. Default: all shipped ones."),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")] = None,
+    debug_shell: Annotated[
+        bool, typer.Option("--debug-shell", help="Open a shell in the build machine when an instruction fails.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Build templates. What is in the cache is not built again; a running server has them at once."""
-    import anyio
+    data, wanted = config.data_dir(data_dir), folders or []
+    server, token = daemon.find(data), credentials.first_token(data)
+    if server is not None and token is not None and not debug_shell:
+        built = _build_by_server(server.url, token, wanted)
+    else:
+        import anyio
 
-    built = anyio.run(_build, folders or [], config.data_dir(data_dir))
+        built = anyio.run(_build_here, wanted, data, debug_shell)
     if json:
         print_json(built)
 
@@ -45,27 +65,90 @@ def pin(json: Json = False) -> None:
     note(f"wrote {LOCK_FILE}; build the templates again to use it")
 
 
-async def _build(names: Iterable[str], data: Path) -> list[dict[str, object]]:
-    from pandastack.cli.template.progress import TerminalProgress
-    from pandastack.disks.pool import open_pool
-    from pandastack.engine.build.host import open_build_host
-    from pandastack.engine.build.install import install_template, recipe_folders, shipped_recipes
-    from pandastack.engine.layout import Layout
-    from pandastack.images.template import load_template
+def _is_folder(name: str) -> bool:
+    return (Path(name) / "Dockerfile").is_file()
 
-    logs.configure("warning")
-    shipped, progress = shipped_recipes(), TerminalProgress()
-    recipes = [load_template(folder) for folder in recipe_folders(names, shipped)]
-    daemon.own(data)
-    layout = Layout(data, config.cache_dir())
-    built: list[dict[str, object]] = []
+
+def _build_by_server(url: str, token: str, names: Iterable[str]) -> list[dict[str, Any]]:
+    """One after the other; an interrupt cancels the build under way."""
+    from pandastack import Client
+    from pandastack.cli.template.progress import TerminalProgress
+
+    built: list[dict[str, Any]] = []
+    progress = TerminalProgress()
     try:
-        host = await open_build_host(layout, shipped, progress)
-        async with open_pool(layout.engine) as pool:
-            for recipe in recipes:
-                note(f"template {recipe.name}")
-                installed = await install_template(host, pool, recipe)
-                built.append(installed.template.to_json())
+        with Client(url, token) as client:
+            for name in names or client.templates.recipes():
+                note(f"template {name}")
+                folder, shipped = (name, None) if _is_folder(name) else (None, name)
+                started = client.templates.start_build(folder, shipped=shipped)
+                try:
+                    for event in client.templates.events(started.id):
+                        progress.show(event.name, event.data)
+                except KeyboardInterrupt:
+                    client.templates.cancel_build(started.id)
+                    raise
+                ended = client.templates.get_build(started.id)
+                if ended.status != "done":
+                    raise BuildError(ended.error or "the build failed")
+                built.append(asdict(client.templates.get(ended.name)))
     finally:
         progress.stop()
     return built
+
+
+async def _build_here(names: list[str], data: Path, debug: bool) -> list[dict[str, Any]]:
+    from pandastack.cli.template.progress import TerminalProgress
+    from pandastack.disks.pool import open_pool
+    from pandastack.engine.build.builds import open_builds
+    from pandastack.engine.build.install import shipped_recipes
+    from pandastack.engine.layout import Layout
+    from pandastack.engine.origins.catalog import Templates
+
+    built: list[dict[str, Any]] = []
+    progress, layout = TerminalProgress(), Layout(data, config.cache_dir())
+    look = _debugger(progress) if debug else None
+    logs.configure("warning")
+    daemon.own(data)
+    try:
+        async with open_pool(layout.engine) as pool, open_builds(layout, pool, shipped_recipes(), look) as builds:
+            for name in names or builds.recipes():
+                note(f"template {name}")
+                template = await _follow(builds, await _start(builds, name), progress)
+                built.append(Templates(layout.templates, pool).get(template).template.to_json())
+    finally:
+        progress.stop()
+    return built
+
+
+async def _start(builds: Builds, name: str) -> str:
+    build_id = str(uuid.uuid4())
+    if _is_folder(name):
+        from pandastack.sdk.packing import pack_recipe
+
+        await builds.start(build_id, io.BytesIO(pack_recipe(name)))
+    else:
+        await builds.start_shipped(build_id, name)
+    return build_id
+
+
+async def _follow(builds: Builds, build_id: str, progress: TerminalProgress) -> str:
+    """Show the build to its end; the name of its template."""
+    async for event in builds.read(build_id, follow=True):
+        progress.show(event.KIND, asdict(event))
+    build = builds.get(build_id)
+    if build.status != "done":
+        raise BuildError(build.error or f"the build is {build.status}")
+    return build.template
+
+
+def _debugger(progress: TerminalProgress) -> OnFailedRun:
+    from pandastack.cli.template.debug_shell import check_terminal, debug_shell
+
+    check_terminal()
+
+    async def look(machine: BuildMachine, action: RunAction) -> None:
+        progress.stop()
+        await debug_shell(machine, action)
+
+    return look

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +21,16 @@ class TerminalProgress:
         self._status: Status | None = None
         self._title = ""
         self._started = 0.0
+
+    def show(self, kind: str, data: Mapping[str, Any]) -> None:
+        """An event of a build, as the API sends it."""
+        match kind:
+            case "step":
+                self.begin(str(data["title"]))
+            case "line":
+                self.line(str(data["text"]))
+            case "step_ended":
+                self.end(str(data["title"]), float(data["seconds"]), str(data["note"]))
 
     def begin(self, title: str) -> None:
         self._title, self._started = short(title, 90), time.monotonic()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pandastack.engine.build.accelerator import Choice, Trial, choose
+from pandastack.engine.build.machine import BuildMachine
 from pandastack.engine.build.progress import Progress, Steps
 from pandastack.engine.layout import Layout
 from pandastack.engine.machines.plan import BootSpec
@@ -18,11 +19,15 @@ from pandastack.images import bootstrap
 from pandastack.images.cache import Cache
 from pandastack.images.initramfs import build_initramfs
 from pandastack.images.kernel import Kernel, fetch_kernel
+from pandastack.images.plan import RunAction
 from pandastack.images.template import TemplateRecipe, load_template
 from pandastack.model.accelerator import Accelerator
 from pandastack.snapshots.compatibility import cpu_identity
 from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
+
+OnFailedRun = Callable[[BuildMachine, RunAction], Awaitable[None]]
+"""Is given the machine of a failed instruction while it is still there, for a look into it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class BuildHost:
     choice: Choice
     recipes: Mapping[str, Path]
     progress: Progress
+    on_failed_run: OnFailedRun | None = None
 
     @property
     def scratch(self) -> Path:
@@ -112,7 +118,9 @@ def with_disks(spec: BootSpec, *, readonly: tuple[Path, ...] = (), writable: tup
     return replace(spec, disks=(*spec.disks, *more))
 
 
-async def open_build_host(layout: Layout, recipes: Mapping[str, Path], progress: Progress) -> BuildHost:
+async def open_build_host(
+    layout: Layout, recipes: Mapping[str, Path], progress: Progress, on_failed_run: OnFailedRun | None = None
+) -> BuildHost:
     """The host of this host: fetches the guest's kernel and tries the accelerator where that was not done yet."""
     sweep_orphans(layout.cache / "work")
     cache, qemu, vmm = Cache(layout.cache), qemu_binary(), await qemu_version()
@@ -127,4 +135,4 @@ async def open_build_host(layout: Layout, recipes: Mapping[str, Path], progress:
         trial = Trial(qemu, vmm, Boot(kernel.vmlinux, initramfs), tools.path, sockets)
         choice = await choose(layout.cache, trial)
         steps.note(f"{choice.accelerator.value}: {choice.reason}")
-    return BuildHost(layout, cache, qemu, vmm, kernel, initramfs, choice, recipes, progress)
+    return BuildHost(layout, cache, qemu, vmm, kernel, initramfs, choice, recipes, progress, on_failed_run)

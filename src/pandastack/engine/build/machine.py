@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import IO
 
 from pandastack.engine.build.boot import Booted, run_in_guest
 from pandastack.engine.build.progress import Progress
 from pandastack.errors import BuildError, NotFoundError
-from pandastack.guest import ExecRequest
+from pandastack.guest import ExecRequest, Process
 from pandastack.host.processes.run import run
 from pandastack.images.bootstrap import installed
 from pandastack.images.copying import EXTRACT
@@ -95,6 +97,19 @@ class BuildMachine:
 
     async def _shell(self, command: str, what: str) -> None:
         await run_in_guest(self._channel, ExecRequest(cmd=command), what, self._progress)
+
+    def shell(self, action: RunAction, rows: int, columns: int) -> AbstractAsyncContextManager[Process]:
+        """An interactive shell with the environment, directory and user of ``action``."""
+        request = ExecRequest(
+            argv=("/bin/sh", "-i"),
+            env={"TERM": "xterm-256color", **self._lent, **action.env},
+            cwd=action.cwd,
+            user=action.user,
+            stdin=True,
+            id=str(uuid.uuid4()),
+            terminal=(rows, columns),
+        )
+        return self._channel.exec(request)
 
     async def packages(self) -> Mapping[str, str]:
         """The Debian packages that are installed, and their versions; empty where there is no dpkg."""

@@ -16,7 +16,7 @@ from pandastack.engine.build.machine import BuildMachine, prepare
 from pandastack.engine.build.pack import flatten
 from pandastack.engine.build.progress import Steps, megabytes
 from pandastack.engine.work import work_directory
-from pandastack.errors import BadRequestError
+from pandastack.errors import BadRequestError, BuildError
 from pandastack.host import files
 from pandastack.images import bootstrap
 from pandastack.images.apt import SUITE
@@ -82,7 +82,7 @@ async def _make(
         async with _machine(host, parent.image, work, steps) as machine:
             for action in wanted.actions[done:]:
                 steps.next(action.text)
-                await machine.act(action)
+                await _act(host, machine, action)
                 if isinstance(action, RunAction):
                     await _keep(host, action, machine, work / "disk.img")
             packages = await machine.packages()
@@ -91,6 +91,15 @@ async def _make(
         await flatten(host, parent.image, work / "disk.img", into / DISK, wanted.key, work)
         write_manifest(into, packages, {"base": wanted.base, "config": asdict(wanted.config)})
         steps.note(megabytes((into / DISK).stat().st_size))
+
+
+async def _act(host: BuildHost, machine: BuildMachine, action: Action) -> None:
+    try:
+        await machine.act(action)
+    except BuildError:
+        if host.on_failed_run is not None and isinstance(action, RunAction):
+            await host.on_failed_run(machine, action)
+        raise
 
 
 async def _last_kept(host: BuildHost, actions: Sequence[Action], disk: Path) -> int:

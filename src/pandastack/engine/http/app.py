@@ -15,6 +15,7 @@ from starlette.routing import Route
 from pandastack.contract.codec import encode
 from pandastack.contract.health import Health
 from pandastack.engine.engine import Engine
+from pandastack.engine.http.builds import build_routes
 from pandastack.engine.http.compare import compare
 from pandastack.engine.http.exec import execute
 from pandastack.engine.http.files import file_routes
@@ -41,6 +42,7 @@ def create_engine_app(engine: Engine) -> Starlette:
             *template_routes(),
             *sandbox_routes(),
             Route(f"{sandbox}/exec", execute, methods=["POST"]),
+            *build_routes(),
             *process_routes(sandbox),
             *file_routes(sandbox),
             *connect_routes(sandbox),
@@ -49,6 +51,7 @@ def create_engine_app(engine: Engine) -> Starlette:
         exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},
     )
     app.state.engine = engine
+    app.state.builds = engine.builds
     return app
 
 

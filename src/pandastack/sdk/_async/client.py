@@ -10,11 +10,12 @@ from typing import Any, Literal, Self
 from pandastack.config import resolve_client
 from pandastack.sdk._async.sandbox import AsyncSandbox
 from pandastack.sdk._async.snapshots import AsyncSnapshotsAPI
+from pandastack.sdk._async.templates import AsyncTemplatesAPI
 from pandastack.sdk._async.transport import AsyncTransport
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import AsyncCancelEvent
-from pandastack.sdk._types import CreateRetryEvent, Template
+from pandastack.sdk._types import CreateRetryEvent
 from pandastack.sdk.wire.call import NEXT_CURSOR, Call, create_sandbox, lifecycle_options, list_sandboxes, segment
 from pandastack.sdk.wire.coding import json_list, json_value
 
@@ -176,19 +177,3 @@ class AsyncSandboxAPI:
     async def delete(self, sandbox_id: str) -> None:
         """End a sandbox and delete its disk. Raises NotFoundError."""
         await self._client.transport.run(Call("DELETE", f"/sandboxes/{segment(sandbox_id)}"))
-
-
-class AsyncTemplatesAPI:
-    """The templates that sandboxes can be created from."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-
-    async def list(self) -> builtins.list[Template]:
-        """All templates the workspace may use."""
-        found = await self._client.transport.list(Call("GET", "/templates"))
-        return [Template.from_dict(each) for each in found]
-
-    async def get(self, name: str) -> Template:
-        """One template. Raises NotFoundError."""
-        return Template.from_dict(await self._client.transport.object(Call("GET", f"/templates/{segment(name)}")))

@@ -112,7 +112,7 @@ class AsyncTransport:
         return self._http.build_request(
             call.method,
             f"{self.settings.api_url}/v1{call.path}",
-            headers=_headers(self.settings.api_key, call.key),
+            headers=_headers(self.settings.api_key, call),
             json=call.json,
             params=call.params or None,
             content=call.content,
@@ -135,9 +135,10 @@ class AsyncTransport:
             self._on_create_retry(event)
 
 
-def _headers(api_key: str, key: str | None) -> dict[str, str]:
-    credentials = {"Authorization": f"Bearer {api_key}"}
-    return credentials if key is None else {**credentials, "Idempotency-Key": key}
+def _headers(api_key: str, call: Call) -> dict[str, str]:
+    optional = {"Idempotency-Key": call.key, "Content-Type": call.content_type}
+    given = {name: value for name, value in optional.items() if value is not None}
+    return {"Authorization": f"Bearer {api_key}", **given}
 
 
 def _cancelled(attempts: int) -> PandastackError:

@@ -14,8 +14,9 @@ from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import CancelEvent
 from pandastack.sdk._sync.sandbox import Sandbox
 from pandastack.sdk._sync.snapshots import SnapshotsAPI
+from pandastack.sdk._sync.templates import TemplatesAPI
 from pandastack.sdk._sync.transport import Transport
-from pandastack.sdk._types import CreateRetryEvent, Template
+from pandastack.sdk._types import CreateRetryEvent
 from pandastack.sdk.wire.call import NEXT_CURSOR, Call, create_sandbox, lifecycle_options, list_sandboxes, segment
 from pandastack.sdk.wire.coding import json_list, json_value
 
@@ -177,19 +178,3 @@ class SandboxAPI:
     def delete(self, sandbox_id: str) -> None:
         """End a sandbox and delete its disk. Raises NotFoundError."""
         self._client.transport.run(Call("DELETE", f"/sandboxes/{segment(sandbox_id)}"))
-
-
-class TemplatesAPI:
-    """The templates that sandboxes can be created from."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def list(self) -> builtins.list[Template]:
-        """All templates the workspace may use."""
-        found = self._client.transport.list(Call("GET", "/templates"))
-        return [Template.from_dict(each) for each in found]
-
-    def get(self, name: str) -> Template:
-        """One template. Raises NotFoundError."""
-        return Template.from_dict(self._client.transport.object(Call("GET", f"/templates/{segment(name)}")))

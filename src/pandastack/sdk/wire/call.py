@@ -45,6 +45,7 @@ class Call:
     json: Mapping[str, Any] | None = None
     params: Mapping[str, str | list[str]] = field(default_factory=dict)
     content: bytes | None = None
+    content_type: str | None = None
     silence: float | None = None
     streamed: bool = False
     into_guest: bool = False

@@ -1,0 +1,57 @@
+"""Template builds of one engine, over its HTTP interface."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from pandastack.cluster.connection import EngineConnection, whole
+from pandastack.contract.builds import Build, BuildEvent
+from pandastack.contract.codec import decode_answer
+
+
+class EngineBuilds:
+    """What :class:`~pandastack.cluster.EngineClient` has as ``builds``; its methods raise the same errors."""
+
+    def __init__(self, connection: EngineConnection) -> None:
+        self._connection = connection
+
+    async def recipes(self) -> tuple[str, ...]:
+        """The names of the recipes that come with the engine, a template's base before it."""
+        return await self._connection.ask(tuple[str, ...], "GET", "/recipes")
+
+    async def start_shipped(self, build_id: str, name: str) -> Build:
+        """Build a recipe that comes with the engine."""
+        return await self._connection.ask(Build, "POST", f"/builds/{build_id}", params={"shipped": name})
+
+    async def start(self, build_id: str, archive: bytes | AsyncIterator[bytes]) -> Build:
+        """Build the recipe in a tar archive. Returns when the recipe has been accepted; the build goes on by itself."""
+        async with self._connection.stream("POST", f"/builds/{build_id}", content=archive) as response:
+            return decode_answer(Build, await whole(response))
+
+    async def list(self) -> tuple[Build, ...]:
+        """Builds that the engine remembers, the newest first."""
+        return await self._connection.ask(tuple[Build, ...], "GET", "/builds")
+
+    async def get(self, build_id: str) -> Build:
+        """One build."""
+        return await self._connection.ask(Build, "GET", f"/builds/{build_id}")
+
+    async def cancel(self, build_id: str) -> Build:
+        """End a build; one that has ended stays as it is."""
+        return await self._connection.ask(Build, "DELETE", f"/builds/{build_id}")
+
+    @asynccontextmanager
+    async def events(self, build_id: str, *, follow: bool) -> AsyncIterator[AsyncGenerator[BuildEvent, None]]:
+        """What the build has reported so far; with ``follow`` until it ends."""
+        params = {"follow": "1"} if follow else {}
+        async with self._connection.stream("GET", f"/builds/{build_id}/events", params=params) as response:
+            yield _events(response)
+
+
+async def _events(response: httpx.Response) -> AsyncGenerator[BuildEvent, None]:
+    async for line in response.aiter_lines():
+        if line:
+            yield decode_answer(BuildEvent, line)

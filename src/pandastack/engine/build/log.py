@@ -1,0 +1,69 @@
+"""The events of one build: recorded as they come, read by any number of followers from any place."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+
+import anyio
+
+from pandastack.contract.builds import BuildEvent, LinesDropped, StepBegan, StepEnded, StepPrinted
+
+EVENTS_MAX = 10_000
+"""Events that are retained of one build, the newest; a build prints a few hundred lines a minute."""
+
+LINE_MAX = 2000
+"""Characters of a line that are retained. What a build prints is its recipe's business, not the host's memory."""
+
+
+class BuildLog:
+    """A :class:`~pandastack.engine.build.progress.Progress` that anybody may follow."""
+
+    def __init__(self) -> None:
+        self._events: deque[BuildEvent] = deque(maxlen=EVENTS_MAX)
+        self._count = 0
+        self._closed = False
+        self._news = anyio.Event()
+
+    def begin(self, title: str) -> None:
+        self.add(StepBegan(title[:LINE_MAX]))
+
+    def line(self, text: str) -> None:
+        self.add(StepPrinted(text[:LINE_MAX]))
+
+    def end(self, title: str, seconds: float, note: str) -> None:
+        self.add(StepEnded(title[:LINE_MAX], round(seconds, 3), note))
+
+    def add(self, event: BuildEvent) -> None:
+        self._events.append(event)
+        self._count += 1
+        self._announce()
+
+    def close(self) -> None:
+        """Nothing comes any more: followers end."""
+        self._closed = True
+        self._announce()
+
+    def _announce(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def read(self, *, follow: bool) -> AsyncIterator[BuildEvent]:
+        """All events from the first that is retained; with ``follow`` those to come too, until the log is closed.
+
+        A reader that falls behind what is retained meets a :class:`LinesDropped` in its place.
+        """
+        position = 0
+        while True:
+            first = self._count - len(self._events)
+            if position < first:
+                yield LinesDropped(first - position)
+                position = first
+            elif position < self._count:
+                event = self._events[position - first]
+                position += 1
+                yield event
+            elif self._closed or not follow:
+                return
+            else:
+                await self._news.wait()
