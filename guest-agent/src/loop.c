@@ -13,7 +13,9 @@
 #include "channel/parser.h"
 #include "processes/process_table.h"
 #include "processes/session.h"
+#include "streams/listen.h"
 #include "streams/stream.h"
+#include "streams/tunnel_table.h"
 #include "watch.h"
 
 enum { INPUT_SIZE = 64 * 1024, READ_ROUNDS = 16, PUMP_TURNS = 8 };
@@ -88,11 +90,28 @@ static bool take_input(void)
 	return any;
 }
 
+/* What has deadlines. */
+static const struct {
+	uint64_t (*deadline)(void);
+	void (*expire)(uint64_t now);
+} clocks[] = {
+	{ processes_deadline, processes_expire },
+	{ tunnels_deadline, tunnels_expire },
+	{ listeners_deadline, listeners_expire },
+};
+
+enum { CLOCKS = sizeof clocks / sizeof *clocks };
+
 /* Milliseconds until the next deadline, -1 without one: an idle agent has no timer. */
 static int next_deadline(void)
 {
-	uint64_t next = processes_deadline(), now;
+	uint64_t next = NO_DEADLINE, now;
 
+	for (size_t i = 0; i < CLOCKS; i++) {
+		uint64_t deadline = clocks[i].deadline();
+
+		next = deadline < next ? deadline : next;
+	}
 	if (next == NO_DEADLINE)
 		return -1;
 	now = now_ns();
@@ -151,8 +170,8 @@ void serve(int fd)
 		int wait = busy ? 0 : next_deadline();
 
 		watch_wait(wait);
-		if (wait >= 0)
-			processes_expire(now_ns());
+		for (size_t i = 0; i < CLOCKS && wait >= 0; i++)
+			clocks[i].expire(now_ns());
 		busy = take_input();
 		busy |= pump_some();
 		sessions_sweep();

@@ -105,12 +105,13 @@ def received(agent: socket.socket, enough: int) -> list[frames.Frame]:
 
 
 def test_the_agent_knows_every_operation(raw_agent: socket.socket) -> None:
-    for stream, operation in enumerate(Operation, 1):
+    operations = set(Operation) - {Operation.CONNECT}  # of the version before
+    for stream, operation in enumerate(operations, 1):
         raw_agent.sendall(encode(FrameType.OPEN, stream, frames.encode_request(operation)))
         raw_agent.sendall(encode(FrameType.SIGNAL, stream, bytes([Signal.CANCEL])))
     raw_agent.sendall(encode(FrameType.OPEN, 99, encode_fields([(OpenKey.OP, b"nothing of ours")])))
     results: dict[int, str] = {}
-    while len(results) <= len(Operation):
+    while len(results) <= len(operations):
         for frame in received(raw_agent, 1):
             if frame.type is FrameType.RESULT:
                 results[frame.stream] = frames.text(frames.decode_fields(frame.payload), ResultKey.MESSAGE)

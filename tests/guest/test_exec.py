@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
 import pytest
 
 from pandastack.contract.records import STDERR, STDOUT, ExecResult
-from pandastack.errors import BadRequestError, GuestError, NotFoundError
+from pandastack.errors import BadRequestError, CapacityError, GuestError, NotFoundError
 from pandastack.guest import Channel, ExecRequest
 
 
@@ -196,19 +197,15 @@ async def test_signal_reaches_the_command(channel: Channel) -> None:
 
 
 async def test_more_streams_than_the_guest_has_is_an_error_not_a_hang(channel: Channel) -> None:
-    async with anyio.create_task_group() as group:
-        for _ in range(128):
-            group.start_soon(_hold, channel)
-        await anyio.wait_all_tasks_blocked()
+    async with AsyncExitStack() as views:
+        await channel.start(ExecRequest(cmd="exec cat", stdin=True, id="held"))
+        for _ in range(512):
+            await views.enter_async_context(channel.attach("held"))
         await channel.ping()
-        with pytest.raises(Exception, match="too many operations"):
+        with pytest.raises(CapacityError, match="too many operations"):
             await run(channel, ExecRequest(cmd="true"))
-        group.cancel_scope.cancel()
-
-
-async def _hold(channel: Channel) -> None:
-    async with channel.exec(ExecRequest(argv=["cat"], stdin=True)) as process:
-        await process.wait()
+    await channel.ping()
+    assert (await run(channel, ExecRequest(cmd="echo again")))[0] == b"again\n"
 
 
 async def test_a_result_before_the_end_is_an_error(channel: Channel) -> None:

@@ -19,6 +19,7 @@ NAMED: dict[str, tuple[type[IntEnum] | type[IntFlag], str]] = {
     "hello_key": (keys.HelloKey, "HELLO_"),
     "resume_key": (keys.ResumeKey, "RESUME_"),
     "resumed_key": (keys.ResumedKey, "RESUMED_"),
+    "opened_key": (keys.OpenedKey, "OPENED_"),
     "open_key": (keys.OpenKey, "OPEN_"),
     "open_flag": (keys.OpenFlag, "FLAG_"),
     "result_key": (keys.ResultKey, "RESULT_"),
@@ -76,7 +77,8 @@ def test_sizes_and_version_are_the_same() -> None:
 
 def test_operations_are_the_same() -> None:
     theirs = dict(re.findall(r'#define OP_(\w+) "(\w+)"', PROTO))
-    assert theirs == {each.name: each.value for each in keys.Operation}
+    former = {keys.Operation.CONNECT}
+    assert theirs == {each.name: each.value for each in keys.Operation if each not in former}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src/pandastack/guest").glob("*.py")), ids=lambda path: path.stem)

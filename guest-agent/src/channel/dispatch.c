@@ -17,13 +17,14 @@
 #include "processes/exec.h"
 #include "processes/records.h"
 #include "processes/view.h"
-#include "streams/connect.h"
+#include "streams/listen.h"
 #include "streams/stream.h"
+#include "streams/tunnel.h"
 
 static const struct stream_ops *const operations[] = {
 	&exec_ops, &start_ops, &attach_ops, &input_ops, &signal_ops, &processes_ops,
 	&read_ops, &write_ops, &stat_ops, &list_ops, &mkdir_ops, &delete_ops, &sync_ops, &changes_ops,
-	&connect_ops,
+	&tunnel_ops, &listen_ops,
 };
 
 void dispatch_hello(void)

@@ -126,6 +126,8 @@ void stream_resize(struct stream *s, uint32_t rows, uint32_t cols)
 void stream_credit(struct stream *s, uint32_t bytes)
 {
 	s->credit = bytes > UINT32_MAX - s->credit ? UINT32_MAX : s->credit + bytes;
+	if (!s->finished && s->ops->credit)
+		s->ops->credit(s, bytes);
 }
 
 void stream_finish(struct stream *s, int error, const char *what)
@@ -138,10 +140,15 @@ void stream_finish(struct stream *s, int error, const char *what)
 void stream_consumed(struct stream *s, uint32_t bytes)
 {
 	s->owed += bytes;
-	if (s->owed >= CREDIT_BATCH) {
+	if (s->owed >= CREDIT_BATCH)
+		stream_acknowledge(s);
+}
+
+void stream_acknowledge(struct stream *s)
+{
+	if (s->owed)
 		out_credit(s->id, s->owed);
-		s->owed = 0;
-	}
+	s->owed = 0;
 }
 
 uint8_t *stream_room(struct stream *s, size_t size, size_t *room)

@@ -14,7 +14,7 @@
 #include "channel/tlv.h"
 #include "clock.h"
 
-enum { STREAMS = 128, DATA_CHUNK = 32 * 1024, CREDIT_BATCH = 64 * 1024 };
+enum { STREAMS = 512, DATA_CHUNK = 32 * 1024, CREDIT_BATCH = 64 * 1024 };
 
 struct stream;
 
@@ -29,6 +29,8 @@ struct stream_ops {
 	/* NULL: SIGNAL_CANCEL finishes the stream. */
 	void (*signal)(struct stream *stream, int signal);
 	void (*resize)(struct stream *stream, uint32_t rows, uint32_t cols);
+	/* The host gave credit, which has been added already. */
+	void (*credit)(struct stream *stream, uint32_t bytes);
 	/* Moves what can be moved; true when something was. */
 	bool (*pump)(struct stream *stream);
 	/* The stream's child ended. */
@@ -65,8 +67,9 @@ void stream_credit(struct stream *stream, uint32_t bytes);
 
 /* The stream has nothing more to do: its RESULT goes out with the next pump. */
 void stream_finish(struct stream *stream, int error, const char *what);
-/* Tells the host that `bytes` of its input were consumed, in batches. */
+/* Tells the host that `bytes` of its input were consumed, in batches; with stream_acknowledge at once. */
 void stream_consumed(struct stream *stream, uint32_t bytes);
+void stream_acknowledge(struct stream *stream);
 /* Room for up to `size` bytes of data that the host lets us send now, or NULL; *room is how many. */
 uint8_t *stream_room(struct stream *stream, size_t size, size_t *room);
 /* Sends the first `length` bytes of that room as a frame of this type. */

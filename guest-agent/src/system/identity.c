@@ -18,6 +18,8 @@
 #include "processes/env.h"
 #include "processes/process_table.h"
 #include "proto.h"
+#include "streams/listen.h"
+#include "streams/tunnel_table.h"
 
 enum { ENTROPY_MIN = 32, ENTROPY_MAX = 512, HOSTNAME_MAX = 64, MACHINE_ID_SIZE = 32, BOOT_ID_SIZE = 36 };
 
@@ -182,11 +184,19 @@ static int apply(const struct tlv_item *item, const char **what)
 	}
 }
 
+/* Their other ends belong to the machine that this is a copy of, or to a time that did not happen. */
+static void close_connections(void)
+{
+	listeners_close();
+	tunnels_close();
+}
+
 static void answer(const uint8_t *nonce, const char *what, int error)
 {
 	struct tlv_writer w = out_tlv(512);
 
 	tlv_put(&w, RESUMED_NONCE, nonce, NONCE_SIZE);
+	tlv_put_u32(&w, RESUMED_VERSION, PROTO_VERSION);
 	if (what) {
 		char text[256];
 
@@ -234,7 +244,9 @@ void identity_resume(const uint8_t *payload, uint32_t length)
 	}
 	if (!error) {
 		sandbox_env_commit();
-		if (seen & 1u << RESUME_STILL)
+		if (!(seen & 1u << RESUME_CONTINUES))
+			close_connections(); /* before any program runs */
+		if (seen & 1u << RESUME_FROZEN)
 			freeze();
 		else
 			thaw();

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pandastack.guest.changes import Changed, Listing, Node
 from pandastack.guest.channel import Channel
-from pandastack.guest.connect import Pipe
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
 from pandastack.guest.identity import Identity
 from pandastack.guest.processes import Piece, View
+from pandastack.guest.tunnel import Listener, Tunnel
 
 __all__ = [
     "Changed",
@@ -16,10 +16,11 @@ __all__ = [
     "ExecRequest",
     "FileEntry",
     "Identity",
+    "Listener",
     "Listing",
     "Node",
     "Piece",
-    "Pipe",
     "Process",
+    "Tunnel",
     "View",
 ]

@@ -34,6 +34,8 @@ class Backlog:
         """Add what a frame carried. GuestError when it sends more offsets than any agent does."""
         if kind is FrameType.AT:
             self._add_offset(payload)
+        elif kind is FrameType.EOF:
+            self._pieces.append((kind, payload))
         elif len(payload) >= _SMALL:
             self._growing.pop(kind, None)
             self._pieces.append((kind, payload))

@@ -8,14 +8,14 @@ from contextlib import AbstractAsyncContextManager
 from pandastack.contract.processes import ProcessRecord, Retention
 from pandastack.guest import changes as changing
 from pandastack.guest import exec as commands
-from pandastack.guest import files, processes
+from pandastack.guest import files, processes, tunnel
 from pandastack.guest.changes import Listing
-from pandastack.guest.connect import Pipe, connect
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
 from pandastack.guest.files import FileEntry
 from pandastack.guest.keys import Operation
 from pandastack.guest.processes import View
+from pandastack.guest.tunnel import Listener, Tunnel
 
 _LONG_S = 600.0
 
@@ -57,9 +57,21 @@ class Channel(Connection):
         """Send a signal to a process's group."""
         await processes.signal(self, process, number)
 
-    def connect(self, *, path: str | None = None, port: int | None = None) -> AbstractAsyncContextManager[Pipe]:
+    def tunnel(
+        self, *, path: str | None = None, port: int | None = None, id: str | None = None
+    ) -> AbstractAsyncContextManager[Tunnel]:
         """A connection to a Unix socket in the guest, or to a TCP port of its loopback."""
-        return connect(self, path=path, port=port)
+        return tunnel.connect(self, path=path, port=port, id=id)
+
+    def attach_tunnel(self, id: str, received: int) -> AbstractAsyncContextManager[Tunnel]:
+        """The connection with this id again, from an offset on of what the guest sent."""
+        return tunnel.attach(self, id, received)
+
+    def listen(
+        self, *, path: str | None = None, port: int | None = None, mode: int | None = None, id: str | None = None
+    ) -> AbstractAsyncContextManager[Listener]:
+        """Listen in the guest; each connection is a tunnel."""
+        return tunnel.listen(self, path=path, port=port, mode=mode, id=id)
 
     def read_file(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """A regular file's bytes, in pieces of at most 96 KiB."""

@@ -18,7 +18,7 @@ from pandastack.guest import frames
 from pandastack.guest.answers import Answers
 from pandastack.guest.frames import Frame
 from pandastack.guest.identity import Identity, resume_payload
-from pandastack.guest.keys import VERSION, FrameType, HelloKey, ResumedKey
+from pandastack.guest.keys import SUPPORTED, VERSION, FrameType, HelloKey, ResumedKey
 from pandastack.guest.pace import Pace
 from pandastack.guest.streams import Stream
 
@@ -29,6 +29,7 @@ _OUTBOX_MAX = 64 * 1024 * 1024
 _RECEIVE = 256 * 1024
 _CLOCK_TOLERANCE_S = 0.05
 _CLOCK_TRIES = 3
+_SPOKEN = " and ".join(map(str, sorted(SUPPORTED)))
 
 
 class Connection:
@@ -38,6 +39,8 @@ class Connection:
     """
 
     def __init__(self, stream: ByteStream) -> None:
+        self.version = VERSION
+        """Of the protocol, as the guest's agent speaks it; right once it said so."""
         self._stream = stream
         self._decoder = frames.Decoder()
         self._streams: dict[int, Stream] = {}
@@ -74,8 +77,16 @@ class Connection:
     async def hello(self, timeout_s: float) -> None:
         """Wait for a booting guest's HELLO, at most ``timeout_s`` seconds; GuestError otherwise."""
         payload = await self._answer(FrameType.HELLO, timeout_s)
-        if frames.integer(frames.decode_fields(payload), HelloKey.VERSION) != VERSION:
-            raise GuestError("the guest speaks another version of the channel's protocol")
+        self._agree(frames.integer(frames.decode_fields(payload), HelloKey.VERSION))
+
+    def _agree(self, version: int) -> None:
+        """Speak the version that the guest's agent speaks: machines outlive the release that made them."""
+        if version not in SUPPORTED:
+            raise GuestError(
+                f"the guest's agent speaks version {version} of the channel's protocol, and this server {_SPOKEN}",
+                hint="use a release of pandastack that speaks it, or create the sandbox from a newly built template",
+            )
+        self.version = version
 
     async def resume(self, identity: Identity, *, at_frame_boundary: bool, timeout_s: float) -> None:
         """Give a booted or restored guest its identity and wait until it took it on (fail closed: GuestError).
@@ -95,6 +106,7 @@ class Connection:
         if ResumedKey.ERROR in fields:
             reason = frames.text(fields, ResumedKey.ERROR)[:300]
             raise GuestError(f"the guest did not apply its identity: {reason}")
+        self._agree(frames.integer(fields, ResumedKey.VERSION, 1))  # version 1 says nothing
         if not identity.frozen:  # the correction would thaw them
             await self._correct_clock(time.monotonic() - sent, timeout_s)
 
@@ -158,14 +170,17 @@ class Connection:
         self._outbox_filled.set()
 
     @contextmanager
-    def open(self, request: bytes) -> Iterator[Stream]:
-        """A stream for the operation described by the TLV list ``request``; leaving early cancels it."""
+    def open(self, request: bytes, *, duplex: bool = False) -> Iterator[Stream]:
+        """A stream for the operation described by the TLV list ``request``; leaving early cancels it.
+
+        A ``duplex`` one is opened by the guest, and ended by either side for itself.
+        """
         self.check()
         if len(request) > frames.PAYLOAD_MAX:
             raise BadRequestError("the request is too long for the guest", hint="arguments and environment: 64 KiB")
         if len(self._streams) >= _STREAMS_MAX:
             raise GuestError("the guest does not finish its operations")
-        stream = Stream(self._next_number(), self.post)
+        stream = Stream(self._next_number(), self.post, duplex=duplex)
         self._streams[stream.number] = stream
         self.post(frames.encode(FrameType.OPEN, stream.number, request))
         try:
@@ -254,6 +269,10 @@ class Connection:
             if len(frame.payload) != 4:
                 raise GuestError("the guest sent a malformed credit")
             stream.on_credit(int.from_bytes(frame.payload, "little"))
+        elif frame.type is FrameType.OPENED:
+            stream.on_opened(frames.decode_fields(frame.payload))
+        elif frame.type is FrameType.EOF:
+            stream.on_end()
         elif frame.type is FrameType.RESULT:
             if len(frame.payload) > frames.RESULT_MAX:
                 raise GuestError("the guest sent a result that is too long")

@@ -35,7 +35,8 @@ Fields = dict[int, list[bytes]]
 FROM_GUEST = frozenset(
     (
         *(FrameType.HELLO, FrameType.RESUMED, FrameType.QUIET, FrameType.PONG),
-        *(FrameType.DATA, FrameType.DATA_ERR, FrameType.CREDIT, FrameType.RESULT, FrameType.AT),
+        *(FrameType.DATA, FrameType.DATA_ERR, FrameType.EOF, FrameType.CREDIT),
+        *(FrameType.RESULT, FrameType.AT, FrameType.OPENED),
     )
 )
 

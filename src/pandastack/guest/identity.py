@@ -19,7 +19,8 @@ class Identity:
 
     ``entropy`` is 32 to 512 bytes that no other machine ever gets, ``generation`` a number of at most 64 bits that none
     gets either; ``env`` replaces the environment that every command in the guest starts with. With ``frozen`` programs
-    stay frozen until the next RESUME or the next command: for a machine that is only inspected.
+    stay frozen until the next RESUME or the next command: for a machine that is only inspected. ``continues`` says that
+    the machine continues exactly where it stopped, and is no copy: its tunnels stay.
     """
 
     hostname: str
@@ -29,6 +30,7 @@ class Identity:
     boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     entropy: bytes = field(default_factory=lambda: os.urandom(64), repr=False)
     frozen: bool = False
+    continues: bool = False
 
 
 def environment(env: Mapping[str, str]) -> list[bytes]:
@@ -51,7 +53,8 @@ def resume_payload(nonce: bytes, identity: Identity) -> bytes:
             (ResumeKey.MACHINE_ID, identity.machine_id.encode()),
             (ResumeKey.BOOT_ID, identity.boot_id.encode()),
             *((ResumeKey.ENV, item) for item in environment(identity.env)),
-            *([(ResumeKey.STILL, b"")] if identity.frozen else []),
+            *([(ResumeKey.FROZEN, b"")] if identity.frozen else []),
+            *([(ResumeKey.CONTINUES, b"")] if identity.continues else []),
         ]
     )
     if len(payload) % 256 == 0:  # the first byte behind a run of zeros must not be one itself

@@ -1,4 +1,4 @@
-"""Every number and operation of the channel's protocol by name (docs/design/0001-guest-channel.md, 0012-processes.md).
+"""Every number and operation of the channel's protocol by name (docs/design/0001, 0012 and 0018).
 
 The agent has the same names in ``guest-agent/src/proto.h``; ``tests/guest/test_keys.py`` compares the two.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag, StrEnum
 
-VERSION = 1
-"""Of the protocol, as a guest's HELLO states it."""
+VERSION = 2
+"""Of the protocol that today's agent speaks."""
+SUPPORTED = frozenset((VERSION - 1, VERSION))
+"""A server speaks the previous version too: a machine that was hibernated under it is woken by this one."""
 
 
 class FrameType(IntEnum):
-    """What a frame is; the direction (host to guest or back) is fixed for each but DATA and CREDIT."""
+    """What a frame is; the direction (host to guest or back) is fixed for each but DATA, EOF and CREDIT."""
 
     PAD = 0
     HELLO = 1
@@ -32,6 +34,7 @@ class FrameType(IntEnum):
     RESULT = 22
     AT = 23
     RESIZE = 24
+    OPENED = 25
 
 
 class Operation(StrEnum):
@@ -51,7 +54,10 @@ class Operation(StrEnum):
     MKDIR = "mkdir"
     SYNC = "sync"
     CHANGES = "changes"
+    TUNNEL = "tunnel"
+    LISTEN = "listen"
     CONNECT = "connect"
+    """Of agents of version 1 only: a connection without an id that the guest cannot half-close."""
 
 
 class HelloKey(IntEnum):
@@ -71,7 +77,8 @@ class ResumeKey(IntEnum):
     MACHINE_ID = 6
     ENV = 7
     BOOT_ID = 8
-    STILL = 9
+    FROZEN = 9
+    CONTINUES = 10
     PADDING = 255
 
 
@@ -80,6 +87,13 @@ class ResumedKey(IntEnum):
 
     NONCE = 1
     ERROR = 2
+    VERSION = 3
+
+
+class OpenedKey(IntEnum):
+    """An operation that has begun."""
+
+    CONSUMED = 1
 
 
 class OpenKey(IntEnum):
@@ -106,6 +120,7 @@ class OpenKey(IntEnum):
     ERR_OFFSET = 36
     SIGNAL = 37
     KEEP = 38
+    RECEIVED = 39
 
 
 class OpenFlag(IntFlag):
@@ -120,7 +135,7 @@ class OpenFlag(IntFlag):
 
 
 class ResultKey(IntEnum):
-    """The outcome of an operation; ENTRY and RECORD come as data as well."""
+    """The outcome of an operation; ENTRY, RECORD and TUNNEL come as data."""
 
     ERRNO = 1
     MESSAGE = 2
@@ -138,6 +153,7 @@ class ResultKey(IntEnum):
     MAX_BYTES = 34
     MAX_AGE_S = 35
     FORGOTTEN = 36
+    TUNNEL = 37
 
 
 class RecordKey(IntEnum):

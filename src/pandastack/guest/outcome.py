@@ -20,7 +20,7 @@ from pandastack.guest.keys import ResultKey
 _CLASSES: dict[int, type[PandastackError]] = {
     errno.ENOENT: NotFoundError,
     errno.ESRCH: NotFoundError,
-    **dict.fromkeys((errno.EEXIST, errno.EPIPE, errno.ECHILD), ConflictError),
+    **dict.fromkeys((errno.EEXIST, errno.EPIPE, errno.ECHILD, errno.ERANGE, errno.EADDRINUSE), ConflictError),
     errno.ENOSPC: StorageFullError,
     errno.EDQUOT: StorageFullError,
     errno.EAGAIN: CapacityError,

@@ -17,11 +17,19 @@ _CREDIT_BATCH = 64 * 1024
 
 
 class Stream:
-    """The host's end of a stream. The channel's reader calls ``on_…``, which never wait; one task uses the rest."""
+    """The host's end of a stream. The channel's reader calls ``on_…``, which never wait.
 
-    def __init__(self, number: int, post: Callable[[bytes], None]) -> None:
+    Of the rest one task uses what sends and one what takes. Only a ``duplex`` stream is opened and ended by the guest.
+    """
+
+    def __init__(self, number: int, post: Callable[[bytes], None], *, duplex: bool = False) -> None:
         self.number = number
+        self.opened: Fields | None = None
         self.result: Fields | None = None
+        self.acknowledged = 0
+        """Bytes of input that the guest has consumed."""
+        self._duplex = duplex
+        self._ended = False
         self._post = post
         self._error: PandastackError | None = None
         self._backlog = Backlog()
@@ -34,10 +42,27 @@ class Stream:
     def on_data(self, kind: FrameType, payload: bytes) -> None:
         """Keep a chunk; a guest that sends more than it has credit for broke the protocol."""
         self._may_receive -= len(payload)
-        if self._may_receive < 0 or not payload:
+        if self._may_receive < 0 or not payload or self._ended:
             raise GuestError("the guest sent more than its window allows")
         if not self._abandoned:
             self._backlog.add(kind, payload)
+            self._notify()
+
+    def on_opened(self, fields: Fields) -> None:
+        """The operation has begun."""
+        if self.opened is not None or not self._duplex:
+            raise GuestError("the guest opened a stream unasked")
+        self.opened = fields
+        self._notify()
+
+    def on_end(self) -> None:
+        """The guest sends no more. The end is acknowledged like data, as one byte."""
+        self._may_receive -= 1
+        if self._may_receive < 0 or self._ended or not self._duplex:
+            raise GuestError("the guest ended a stream unasked")
+        self._ended = True
+        if not self._abandoned:
+            self._backlog.add(FrameType.EOF, b"")
             self._notify()
 
     def on_credit(self, count: int) -> None:
@@ -45,6 +70,7 @@ class Stream:
         if not count:
             raise GuestError("the guest gave credit for no bytes")
         self._may_send += count
+        self.acknowledged += count
         if self._may_send > WINDOW:
             raise GuestError("the guest gave credit for bytes that it was never sent")
         self._notify()
@@ -70,6 +96,13 @@ class Stream:
             self._post(encode(FrameType.SIGNAL, self.number, bytes([signal])))
 
     async def next(self, timeout_s: float | None) -> tuple[FrameType, bytes] | None:
+        """:meth:`take`, and let the guest send as much again."""
+        item = await self.take(timeout_s)
+        if item is not None:
+            self.acknowledge(len(item[1]))
+        return item
+
+    async def take(self, timeout_s: float | None) -> tuple[FrameType, bytes] | None:
         """What has come, as one chunk of a kind, or None when the stream ended; waits at most ``timeout_s`` seconds.
 
         Raises ``TimeoutError``, or :class:`GuestError` when the channel broke.
@@ -78,15 +111,28 @@ class Stream:
             with anyio.fail_after(timeout_s):
                 while not self._backlog and self.result is None:
                     await self._change()
-        if not self._backlog:
-            return None
-        kind, payload = self._backlog.take()
-        self._owed += len(payload)
-        if self._owed >= _CREDIT_BATCH and self.result is None:
+        return self._backlog.take() if self._backlog else None
+
+    def acknowledge(self, count: int, *, at_once: bool = False) -> None:
+        """Tell the guest, in batches, that ``count`` bytes more were taken."""
+        self._owed += count
+        if self._owed >= (1 if at_once else _CREDIT_BATCH) and self.result is None and self._error is None:
             self._may_receive += self._owed
             self._post(encode(FrameType.CREDIT, self.number, u32(self._owed)))
             self._owed = 0
-        return kind, payload
+
+    async def wait_opened(self, timeout_s: float) -> Fields | None:
+        """What the guest says when the operation has begun, or None when it ended before."""
+        with anyio.fail_after(timeout_s):
+            while self.opened is None and self.result is None:
+                await self._change()
+        return self.opened
+
+    async def wait_acknowledged(self, beyond: int) -> int:
+        """How much input the guest has consumed, once that is more than ``beyond`` or the stream ended."""
+        while self.acknowledged <= beyond and self.result is None:
+            await self._change()
+        return self.acknowledged
 
     async def send(self, data: bytes, timeout_s: float | None = None) -> bool:
         """Send input; waits for credit, at most ``timeout_s`` seconds for each piece. False when the stream ended."""
@@ -100,6 +146,15 @@ class Stream:
             self._may_send -= len(piece)
             self._post(encode(FrameType.DATA, self.number, bytes(piece)))
             view = view[len(piece) :]
+        return self.result is None
+
+    async def send_end(self) -> bool:
+        """End a duplex stream's input, which takes a byte of the window. False when the stream ended."""
+        while not self._may_send and self.result is None:
+            await self._change()
+        if self.result is None and self._error is None:
+            self._may_send -= 1
+        self.end_input()
         return self.result is None
 
     def end_input(self) -> None:

@@ -3,8 +3,10 @@ comes back is the response, as it comes."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -12,7 +14,7 @@ from starlette.routing import Route
 from pandastack.engine.http.streaming import Write, WrittenResponse
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.errors import BadRequestError
-from pandastack.guest import Pipe
+from pandastack.guest import Tunnel
 from pandastack.host.tasks import beside
 
 
@@ -28,8 +30,8 @@ async def connect(request: Request) -> Response:
     body = await request.body()
 
     async def pass_on(write: Write) -> None:
-        async with sandbox.channel.connect(path=path, port=port) as pipe, beside(partial(_feed, pipe, body)):
-            async for chunk in pipe.received():
+        async with sandbox.channel.tunnel(path=path, port=port) as tunnel, beside(partial(_feed, tunnel, body)):
+            async for chunk in tunnel:
                 await write(chunk)
 
     return WrittenResponse(pass_on, "application/octet-stream")
@@ -46,6 +48,7 @@ def _address(request: Request) -> tuple[str | None, int | None]:
     return None, int(port)
 
 
-async def _feed(pipe: Pipe, body: bytes) -> None:
-    await pipe.send(body)
-    await pipe.end_input()
+async def _feed(tunnel: Tunnel, body: bytes) -> None:
+    with suppress(anyio.BrokenResourceError):  # it answered before it read all
+        await tunnel.send(body)
+        await tunnel.send_eof()

@@ -36,7 +36,8 @@ async def occupy_blank(live: LiveMachine, spec: SandboxSpec, origin: Origin, clo
     _record_claim(live, spec, origin)
     live = await _load_guest(live, origin)
     clock.lap("fill")
-    await _introduce(live, spec, at_frame_boundary=origin.snapshot.manifest.at_frame_boundary)
+    boundary = origin.snapshot.manifest.at_frame_boundary
+    await _introduce(live, spec, at_frame_boundary=boundary, continues=origin.continues)
     live.journal.advance(MachineState.RUNNING)
     clock.lap("identity")
     return live
@@ -55,7 +56,7 @@ async def occupy_rehearsed(live: LiveMachine, spec: SandboxSpec, origin: Origin,
 
 async def occupy_adopted(live: LiveMachine, spec: SandboxSpec, _: Origin, clock: Stopwatch) -> LiveMachine:
     """For a machine that a former engine left: its guest runs, and may be in the middle of a frame."""
-    await _introduce(live, spec, at_frame_boundary=False)
+    await _introduce(live, spec, at_frame_boundary=False, continues=True)
     if live.journal.entry.state is not MachineState.RUNNING:  # what the former engine began is given up
         live.journal.advance(MachineState.RUNNING)
     clock.lap("identity")
@@ -104,9 +105,10 @@ def _copy_state(live: LiveMachine, origin: Origin) -> Origin:
     return own
 
 
-async def _introduce(live: LiveMachine, spec: SandboxSpec, *, at_frame_boundary: bool) -> None:
+async def _introduce(live: LiveMachine, spec: SandboxSpec, *, at_frame_boundary: bool, continues: bool = False) -> None:
     """Tell the guest who it is. ``at_frame_boundary``: so stands its end of the channel."""
-    await live.channel.resume(identity_of(spec), at_frame_boundary=at_frame_boundary, timeout_s=HANDSHAKE_DEADLINE)
+    identity = replace(identity_of(spec), continues=continues)
+    await live.channel.resume(identity, at_frame_boundary=at_frame_boundary, timeout_s=HANDSHAKE_DEADLINE)
 
 
 def identity_of(spec: SandboxSpec) -> Identity:

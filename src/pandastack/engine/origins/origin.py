@@ -29,6 +29,9 @@ class Origin:
     template: Template
     snapshot: Snapshot
     image: Path
+    continues: bool = False
+    """Whether the sandbox that is restored from it continues where it stopped: no copy, and no time that is repeated.
+    Only then does the host have the other ends of its tunnels (docs/design/0018-tunnels.md)."""
 
     @property
     def name(self) -> str:

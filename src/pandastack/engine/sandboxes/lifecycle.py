@@ -7,6 +7,8 @@ Together with copies and rewinds these are two operations on different data:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anyio
 
 from pandastack.contract.sandboxes import Captured
@@ -92,7 +94,7 @@ class Lifecycle:
         current = self._registry.get(found.id)
         if isinstance(current, Sandbox):  # another request has woken it
             return current
-        sandbox = await self._sandboxes.begin(found.origin, found.spec)
+        sandbox = await self._sandboxes.begin(replace(found.origin, continues=True), found.spec)
         crash_at("awake")
         self._asleep.remove(found.id)
         return sandbox

@@ -1,0 +1,258 @@
+"""Connections to what listens inside the guest, and from there to the host (docs/design/0018-tunnels.md)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import ByteStream
+
+from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError, PandastackError
+from pandastack.guest import frames
+from pandastack.guest.connection import Connection
+from pandastack.guest.frames import Fields
+from pandastack.guest.keys import FrameType, OpenedKey, OpenKey, Operation, ResultKey, Signal
+from pandastack.guest.outcome import checked, encoded
+from pandastack.guest.replies import values
+from pandastack.guest.streams import Stream
+
+OPEN_TIMEOUT_S = 30.0
+"""Seconds that the guest may take to make a connection, which never leaves it."""
+_SINCE = 2
+"""The version of the protocol from which on tunnels have ids and both sides can end their way."""
+_NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
+_IDS_MAX = 1 << 62
+
+
+class Tunnel(ByteStream):
+    """One connection in the guest: bytes both ways, each way with an end of its own.
+
+    One task may send while another receives. Offsets count bytes from the connection's first, and an end as one more.
+    Without an id what :meth:`receive` returns is acknowledged at once; with one, :meth:`acknowledge` tells the guest
+    what it need not keep for a later attachment.
+    """
+
+    def __init__(self, stream: Stream, subject: str, received: int, *, keeps: bool) -> None:
+        self.received = received
+        """Offset of the next byte from the guest."""
+        self._stream = stream
+        self._subject = subject
+        self._keeps = keeps
+        self._began = received
+        self._acknowledged = received
+        self._consumed = 0
+        self._rest = b""
+        self._ended = False
+
+    async def wait_opened(self) -> None:
+        """Wait until the connection is there; raises why it is not."""
+        self._consumed = frames.integer(await _opened(self._stream, self._subject), OpenedKey.CONSUMED)
+
+    @property
+    def consumed(self) -> int:
+        """Offset up to which the guest's program has taken what was sent: it goes on from here after an attachment."""
+        return self._consumed + self._stream.acknowledged
+
+    async def wait_consumed(self, beyond: int) -> int:
+        """:attr:`consumed`, once it is more than ``beyond`` or the connection ended."""
+        return self._consumed + await self._stream.wait_acknowledged(beyond - self._consumed)
+
+    async def send(self, item: bytes) -> None:
+        """Send; waits while the program in the guest does not read."""
+        if not await self._stream.send(item):
+            self._check()
+            raise anyio.BrokenResourceError
+
+    async def send_eof(self) -> None:
+        """The program reads the end, and may keep sending."""
+        if not await self._stream.send_end():
+            self._check()
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """What the program sent; ``EndOfStream`` after its end.
+
+        Raises :class:`GuestError` when the connection or the channel broke.
+        """
+        if not self._rest and not self._ended:
+            await self._take()
+        if not self._rest:
+            raise anyio.EndOfStream
+        data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+        self.received += len(data)
+        if not self._keeps:
+            self.acknowledge(self.received)
+        return data
+
+    async def _take(self) -> None:
+        item = await self._stream.take(None)
+        if item is not None and item[0] is FrameType.DATA:
+            self._rest = item[1]
+            return
+        self._ended = True
+        if item is None:
+            self._check()
+        elif item[0] is not FrameType.EOF:
+            raise GuestError("the guest sent something else than the data of a connection")
+        else:
+            self.received += 1
+            if not self._keeps:
+                self.acknowledge(self.received, at_once=True)
+
+    def acknowledge(self, offset: int, *, at_once: bool = False) -> None:
+        """Nobody will ask again for bytes before ``offset``, which is at most :attr:`received`."""
+        if not self._acknowledged <= offset <= self.received:
+            raise BadRequestError(f"received: {offset} was not sent, or acknowledged before", field="received")
+        self._stream.acknowledge(offset - self._acknowledged, at_once=at_once)
+        self._acknowledged = offset
+
+    async def wait_closed(self) -> None:
+        """Wait until both ways have ended and all of it is acknowledged; raises what broke the connection."""
+        while (item := await self._stream.take(None)) is not None:
+            if item[1]:
+                raise GuestError("the guest sent data behind their end")
+        self._check()
+
+    def leave(self) -> None:
+        """Detach: the connection stays for a while, to be attached to again."""
+        self._stream.abandon(Signal.LEAVE)
+
+    async def aclose(self) -> None:
+        """Close the connection, at once."""
+        self._stream.abandon()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """None."""
+        return {}
+
+    def _check(self) -> None:
+        _check(self._stream, self._subject)
+
+
+class Listener:
+    """Connections that programs in the guest make to the host, as ids of tunnels to attach to."""
+
+    def __init__(self, stream: Stream, subject: str) -> None:
+        self._stream = stream
+        self._subject = subject
+
+    async def accepted(self) -> AsyncIterator[str]:
+        """The ids, as the connections come; after a re-attachment those that nobody attached to come again."""
+        async for some in values(self._stream, ResultKey.TUNNEL, _IDS_MAX, None):
+            for value in some:
+                yield value.decode("ascii", "replace")[:36]
+        _check(self._stream, self._subject)
+
+    def leave(self) -> None:
+        """Detach: the guest's programs wait for a while, until somebody attaches again."""
+        self._stream.abandon(Signal.LEAVE)
+
+
+@asynccontextmanager
+async def connect(
+    connection: Connection, *, path: str | None = None, port: int | None = None, id: str | None = None
+) -> AsyncIterator[Tunnel]:
+    """A connection to a Unix socket or a TCP port of the loopback, as a block; leaving it closes the connection.
+
+    With an ``id`` (lower-case letters, digits and dashes, at most 36) it can be left and attached to again. Raises
+    :class:`NotFoundError` when nothing listens there, :class:`ConflictError` when the id is taken.
+    """
+    where, subject = _address(path, port)
+    if connection.version < _SINCE:
+        if id is not None:
+            raise too_old()
+        with connection.open(frames.encode_request(Operation.CONNECT, where)) as stream:
+            yield Tunnel(stream, subject, 0, keeps=False)
+        return
+    named = [] if id is None else [(OpenKey.ID, encoded(id, "id"))]
+    with connection.open(frames.encode_request(Operation.TUNNEL, where, *named), duplex=True) as stream:
+        tunnel = Tunnel(stream, subject, 0, keeps=id is not None)
+        await tunnel.wait_opened()
+        yield tunnel
+
+
+@asynccontextmanager
+async def attach(connection: Connection, id: str, received: int) -> AsyncIterator[Tunnel]:
+    """The connection with this id, from offset ``received`` on of what the guest sent; see :attr:`Tunnel.consumed`.
+
+    Whoever was attached before is not any more. Raises :class:`NotFoundError` when there is none (any more), and
+    :class:`ConflictError` when the guest no longer has the bytes from that offset on, or never sent as many.
+    """
+    if connection.version < _SINCE:
+        raise too_old()
+    items = [(OpenKey.ID, encoded(id, "id")), (OpenKey.RECEIVED, frames.u64(received))]
+    with connection.open(frames.encode_request(Operation.TUNNEL, *items), duplex=True) as stream:
+        tunnel = Tunnel(stream, f"tunnel {id}", received, keeps=True)
+        await tunnel.wait_opened()
+        yield tunnel
+
+
+@asynccontextmanager
+async def listen(
+    connection: Connection,
+    *,
+    path: str | None = None,
+    port: int | None = None,
+    mode: int | None = None,
+    id: str | None = None,
+) -> AsyncIterator[Listener]:
+    """Listen in the guest, at a TCP port of its loopback or a Unix socket with ``mode`` (0666 unless given).
+
+    Leaving the block ends that. With an ``id`` it can be left; listening with the same id and address attaches to it.
+    Raises :class:`ConflictError` when the address is taken.
+    """
+    if connection.version < _SINCE:
+        raise too_old()
+    where, subject = _address(path, port)
+    items = [where]
+    items += [] if id is None else [(OpenKey.ID, encoded(id, "id"))]
+    items += [] if mode is None else [(OpenKey.MODE, frames.u32(mode))]
+    with connection.open(frames.encode_request(Operation.LISTEN, *items), duplex=True) as stream:
+        await _opened(stream, subject)
+        yield Listener(stream, subject)
+
+
+async def _opened(stream: Stream, subject: str) -> Fields:
+    """What the guest says when it begins; raises why it does not."""
+    try:
+        opened = await stream.wait_opened(OPEN_TIMEOUT_S)
+    except TimeoutError as error:
+        raise GuestError(f"{subject}: not there within {OPEN_TIMEOUT_S:g} seconds") from error
+    if opened is None:
+        _check(stream, subject)
+        raise GuestError(f"{subject}: the guest ended it before it began")
+    return opened
+
+
+def _check(stream: Stream, subject: str) -> None:
+    """Raise the error that the stream ended with, if it did."""
+    try:
+        checked(stream.result or {}, subject)
+    except PandastackError as error:
+        number = error.detail.get("errno") if error.detail else None
+        if number in _NOBODY:
+            raise NotFoundError(f"nothing in the guest listens at {subject}") from error
+        if number == errno.ESRCH:
+            raise NotFoundError(f"{subject} is not open (any more)") from error
+        raise
+
+
+def _address(path: str | None, port: int | None) -> tuple[tuple[OpenKey, bytes], str]:
+    if port is not None:
+        if not 1 <= port <= 65535:
+            raise BadRequestError(f"port: {port} is not between 1 and 65535", field="port")
+        return (OpenKey.PORT, frames.u32(port)), f"port {port}"
+    if path is None or not path.startswith("/"):
+        raise BadRequestError("path must be absolute", field="path")
+    return (OpenKey.PATH, encoded(path, "path")), path
+
+
+def too_old() -> ConflictError:
+    """The guest's agent has no tunnels."""
+    return ConflictError(
+        "the sandbox was made by a release of pandastack whose guest agent has no tunnels",
+        hint="create a new one, of a template that was built since",
+    )
