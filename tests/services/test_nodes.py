@@ -16,7 +16,7 @@ from pandastack.services import ControlPlane, open_control_plane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.services.sandboxes.placement import place
 from tests.cluster.scripted_engine import ScriptedEngine, sandbox_info
-from tests.support.plane import BASE, QUICK, WORKSPACE, put, stored, used
+from tests.support.plane import BASE, CALLER, QUICK, put, stored, used
 
 pytestmark = pytest.mark.anyio
 
@@ -57,16 +57,16 @@ async def plane(near: ScriptedEngine, far: ScriptedEngine, elsewhere: str, url: 
 async def test_operations_go_to_the_node_of_the_sandbox(
     plane: ControlPlane, near: ScriptedEngine, far: ScriptedEngine, elsewhere: str
 ) -> None:
-    await plane.lifecycle.hibernate(WORKSPACE, elsewhere)
+    await plane.lifecycle.hibernate(CALLER, elsewhere)
     await used(plane, elsewhere)
-    assert (await plane.commands.run(WORKSPACE, elsewhere, plane.commands.plan("true", None))).exit_code == 0
-    (child,) = (await plane.forks.fork(WORKSPACE, elsewhere, {})).children
+    assert (await plane.commands.run(CALLER, elsewhere, plane.commands.plan("true", None))).exit_code == 0
+    (child,) = (await plane.forks.fork(CALLER, elsewhere, {})).children
     assert child.node == FAR
-    taken = [await plane.timeline.checkpoint(WORKSPACE, elsewhere) for _ in range(2)]
+    taken = [await plane.timeline.checkpoint(CALLER, elsewhere) for _ in range(2)]
     assert {each.node for each in taken} == {FAR}
     assert list(far.snapshots) == [taken[1].id]
-    await plane.timeline.rewind(WORKSPACE, elsewhere, taken[1].id)
-    await plane.sandboxes.delete(WORKSPACE, elsewhere)
+    await plane.timeline.rewind(CALLER, elsewhere, taken[1].id)
+    await plane.sandboxes.delete(CALLER, elsewhere)
     assert far.snapshots == {}
     assert list(far.machines) == [child.id]
     assert (near.machines, near.snapshots, near.calls) == ({}, {}, [])
@@ -75,14 +75,14 @@ async def test_operations_go_to_the_node_of_the_sandbox(
 async def test_a_sandbox_is_made_where_its_snapshot_is(
     plane: ControlPlane, near: ScriptedEngine, far: ScriptedEngine, elsewhere: str
 ) -> None:
-    snapshot = await plane.timeline.snapshot(WORKSPACE, elsewhere)
-    copy = await plane.sandboxes.create(WORKSPACE, NewSandbox(snapshot=snapshot.id))
-    other = await plane.sandboxes.create(WORKSPACE, BASE)
+    snapshot = await plane.timeline.snapshot(CALLER, elsewhere)
+    copy = await plane.sandboxes.create(CALLER, NewSandbox(snapshot=snapshot.id))
+    other = await plane.sandboxes.create(CALLER, BASE)
     assert (copy.node, other.node) == (FAR, LOCAL_NODE)
     assert (copy.id in far.machines, list(near.machines)) == (True, [other.id])
     assert place([LOCAL_NODE, FAR], None) == LOCAL_NODE
     with pytest.raises(BadRequestError, match="another node"):
-        await plane.diffs.diff(WORKSPACE, other.id, "now", copy.id, False)
+        await plane.diffs.diff(CALLER, other.id, "now", copy.id, False)
 
 
 async def test_each_node_is_held_against_its_own_records(
@@ -98,7 +98,7 @@ async def test_each_node_is_held_against_its_own_records(
 async def test_only_the_node_of_a_sandbox_can_report_its_death(
     plane: ControlPlane, near: ScriptedEngine, far: ScriptedEngine, elsewhere: str
 ) -> None:
-    mine = await plane.sandboxes.create(WORKSPACE, BASE)
+    mine = await plane.sandboxes.create(CALLER, BASE)
     await near.announce(MachineDied(elsewhere, 1, "a lie"))
     await near.announce(MachineDied(mine.id, 1, "killed"))
     async for event in plane.events.follow(mine.id, None, lambda: True):
@@ -116,12 +116,12 @@ async def test_only_the_node_of_a_sandbox_can_report_its_death(
 async def test_storage_is_freed_on_the_node_that_needs_it(
     plane: ControlPlane, near: ScriptedEngine, far: ScriptedEngine, elsewhere: str
 ) -> None:
-    other = await plane.sandboxes.create(WORKSPACE, BASE)
+    other = await plane.sandboxes.create(CALLER, BASE)
     for record in (plane.registry.get(elsewhere), other):
         await plane.timeline.take(record, None, automatic=True)
     far.refusals["hibernate"] = StorageFullError("full")
     with pytest.raises(StorageFullError):
-        await plane.lifecycle.hibernate(WORKSPACE, elsewhere)
+        await plane.lifecycle.hibernate(CALLER, elsewhere)
     assert (len(near.snapshots), len(far.snapshots)) == (1, 0)
 
 
@@ -140,5 +140,5 @@ async def test_an_engine_that_is_away_takes_no_other_with_it(
 async def test_a_sandbox_on_a_node_that_has_left_is_unavailable(near: ScriptedEngine, elsewhere: str, url: str) -> None:
     async with open_control_plane(Engines.local(client(near)), url, QUICK) as plane:
         with pytest.raises(UnavailableError, match="node far"):
-            await plane.commands.run(WORKSPACE, elsewhere, plane.commands.plan("true", None))
+            await plane.commands.run(CALLER, elsewhere, plane.commands.plan("true", None))
     assert [record.id for record in await stored(url)] == [elsewhere]

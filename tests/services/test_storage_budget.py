@@ -13,7 +13,7 @@ from pandastack.services.records.spec import NewSandbox
 from pandastack.services.settings import Budget
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
 from tests.cluster.scripted_engine import ScriptedEngine
-from tests.support.plane import BASE, QUICK, WORKSPACE, running, until_removed
+from tests.support.plane import BASE, CALLER, QUICK, WORKSPACE, running, until_removed
 
 anyio = pytest.mark.anyio
 
@@ -95,7 +95,7 @@ def test_a_budget_that_makes_no_sense_is_refused(text: str) -> None:
 
 async def automatic(plane: ControlPlane, sandbox_id: str) -> str:
     """Take an automatic checkpoint now."""
-    await plane.timeline.take(plane.sandboxes.get(WORKSPACE, sandbox_id), None, automatic=True)
+    await plane.timeline.take(plane.sandboxes.get(CALLER, sandbox_id), None, automatic=True)
     return (await plane.snapshots.checkpoints(sandbox_id))[-1].id
 
 
@@ -106,13 +106,13 @@ async def ids(plane: ControlPlane) -> list[str]:
 @anyio
 async def test_the_budget_is_kept_over_all_sandboxes(engine: ScriptedEngine, url: str) -> None:
     async with running(engine, url, replace(QUICK, snapshot_budget=Budget(fixed=2 * 8192))) as plane:
-        one, other = [await plane.sandboxes.create(WORKSPACE, BASE) for _ in range(2)]
-        asked = await plane.timeline.checkpoint(WORKSPACE, one.id)
+        one, other = [await plane.sandboxes.create(CALLER, BASE) for _ in range(2)]
+        asked = await plane.timeline.checkpoint(CALLER, one.id)
         taken = [await automatic(plane, each.id) for each in (one, other, one)]
         assert await ids(plane) == [asked.id, *taken[1:]]
         events = [event for event in await plane.events.latest(one.id, None) if event.type == "checkpoint.evicted"]
         assert [event.payload["id"] for event in events] == [taken[0]]
-        await plane.timeline.rewind(WORKSPACE, other.id, taken[1])
+        await plane.timeline.rewind(CALLER, other.id, taken[1])
         last = await automatic(plane, other.id)
         assert await ids(plane) == [asked.id, taken[1], last]
 
@@ -120,7 +120,7 @@ async def test_the_budget_is_kept_over_all_sandboxes(engine: ScriptedEngine, url
 @anyio
 async def test_within_the_budget_the_engine_is_not_asked_again(engine: ScriptedEngine, url: str) -> None:
     async with running(engine, url) as plane:
-        record = await plane.sandboxes.create(WORKSPACE, BASE)
+        record = await plane.sandboxes.create(CALLER, BASE)
         for _ in range(4):
             await automatic(plane, record.id)
         assert engine.calls.count("measure") == 1
@@ -129,7 +129,7 @@ async def test_within_the_budget_the_engine_is_not_asked_again(engine: ScriptedE
 @anyio
 async def test_what_is_shared_costs_nothing(engine: ScriptedEngine, url: str) -> None:
     async with running(engine, url, replace(QUICK, snapshot_budget=Budget(fixed=10_000))) as plane:
-        record = await plane.sandboxes.create(WORKSPACE, BASE)
+        record = await plane.sandboxes.create(CALLER, BASE)
         first = await automatic(plane, record.id)
         engine.snapshots[first].frees = 1000
         second = await automatic(plane, record.id)
@@ -143,20 +143,20 @@ async def test_automatic_checkpoints_make_room_for_what_is_asked_for(
 ) -> None:
     engine.storage = replace(engine.storage, free_bytes=GIB - 1)
     async with running(engine, url) as plane:
-        record = await plane.sandboxes.create(WORKSPACE, BASE)
+        record = await plane.sandboxes.create(CALLER, BASE)
         taken = [await automatic(plane, record.id) for _ in range(2)]
         if action == "wake":
-            await plane.lifecycle.hibernate(WORKSPACE, record.id)
+            await plane.lifecycle.hibernate(CALLER, record.id)
         full_until_something_goes(engine, action)
         match action:
             case "snapshot":
-                await plane.timeline.snapshot(WORKSPACE, record.id)
+                await plane.timeline.snapshot(CALLER, record.id)
             case "hibernate":
-                await plane.lifecycle.hibernate(WORKSPACE, record.id)
+                await plane.lifecycle.hibernate(CALLER, record.id)
             case "wake":
-                await plane.lifecycle.wake(WORKSPACE, record.id)
+                await plane.lifecycle.wake(CALLER, record.id)
             case "create":
-                await plane.sandboxes.create(WORKSPACE, BASE)
+                await plane.sandboxes.create(CALLER, BASE)
         kept = [each.id for each in await plane.snapshots.checkpoints(record.id)]
         assert kept == taken[1:]
 
@@ -165,20 +165,20 @@ async def test_automatic_checkpoints_make_room_for_what_is_asked_for(
 async def test_nothing_goes_for_a_snapshot_that_there_is_no_room_for(engine: ScriptedEngine, url: str) -> None:
     engine.storage = replace(engine.storage, free_bytes=0)
     async with running(engine, url) as plane:
-        record = await plane.sandboxes.create(WORKSPACE, BASE)
+        record = await plane.sandboxes.create(CALLER, BASE)
         taken = [await automatic(plane, record.id) for _ in range(2)]
         engine.refusals["snapshot"] = StorageFullError("full")
         with pytest.raises(StorageFullError):
-            await plane.timeline.snapshot(WORKSPACE, record.id)
+            await plane.timeline.snapshot(CALLER, record.id)
         assert await ids(plane) == taken
 
 
 @anyio
 async def test_a_deleted_sandbox_takes_its_checkpoints_out_of_the_plan(engine: ScriptedEngine, url: str) -> None:
     async with running(engine, url, replace(QUICK, snapshot_budget=Budget(fixed=8192))) as plane:
-        one, other = [await plane.sandboxes.create(WORKSPACE, BASE) for _ in range(2)]
+        one, other = [await plane.sandboxes.create(CALLER, BASE) for _ in range(2)]
         await automatic(plane, one.id)
-        await plane.sandboxes.delete(WORKSPACE, one.id)
+        await plane.sandboxes.delete(CALLER, one.id)
         await until_removed(plane, one.id)
         kept = await automatic(plane, other.id)
         assert await ids(plane) == [kept]
@@ -198,6 +198,6 @@ def full_until_something_goes(engine: ScriptedEngine, action: str) -> None:
 async def test_a_checkpoint_is_taken_also_when_nothing_can_be_measured(engine: ScriptedEngine, url: str) -> None:
     engine.refusals["measure"] = ServerError("broken")
     async with running(engine, url) as plane:
-        record = await plane.sandboxes.create(WORKSPACE, BASE)
-        asked = await plane.timeline.checkpoint(WORKSPACE, record.id)
+        record = await plane.sandboxes.create(CALLER, BASE)
+        asked = await plane.timeline.checkpoint(CALLER, record.id)
         assert await ids(plane) == [asked.id]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import anyio
 
 from pandastack.cluster import EngineClient, Engines
+from pandastack.model.caller import Caller
 from pandastack.services import ControlPlane, Settings, open_control_plane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store import open_store, sandboxes
@@ -16,6 +17,8 @@ from pandastack.store.sandboxes import SandboxRecord
 from tests.cluster.scripted_engine import ScriptedEngine
 
 WORKSPACE = "default"
+CALLER = Caller(WORKSPACE, "me")
+OUTSIDER = Caller("other", "you")
 BASE = NewSandbox("base")
 QUICK = Settings(reaper_interval_seconds=0.05)
 
@@ -47,7 +50,7 @@ async def event_types(plane: ControlPlane, sandbox_id: str) -> list[str]:
 
 async def used(plane: ControlPlane, sandbox_id: str) -> None:
     """Use a sandbox for a moment."""
-    async with plane.sandboxes.use(WORKSPACE, sandbox_id):
+    async with plane.sandboxes.use(CALLER, sandbox_id):
         pass
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from fastapi import Request, Response
 from starlette.types import Message, Receive
 
-from pandastack.api.requests import identity_of, limited, plane_of
+from pandastack.api.requests import caller_of, limited, plane_of
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError
 from pandastack.services.access.idempotency import Attempt, Keyed
 
@@ -82,12 +82,12 @@ async def make_once(
 def _described(request: Request, key: str, body: bytes, resumable: bool) -> Keyed:
     if not _KEY.fullmatch(key):
         raise BadRequestError(f"{HEADER}: must be 1 to 255 visible ASCII characters", field=HEADER)
-    scope, identity = request.scope, identity_of(request)
+    scope, caller = request.scope, caller_of(request)
     parts = (request.method.encode(), scope["path"].encode(errors="replace"), scope["query_string"], body)
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
-    return Keyed(identity.workspace, identity.token_prefix, key, digest.hexdigest(), resumable)
+    return Keyed(caller.workspace, caller.token, key, digest.hexdigest(), resumable)
 
 
 async def _body(request: Request) -> bytes:

@@ -87,7 +87,7 @@ class _Exchange:
 class Authentication:
     """Nothing under ``/v1``, nor ``/mcp``, without a valid token.
 
-    The identity goes into ``scope["identity"]``, the token into ``scope["token"]`` for requests made on its behalf.
+    The caller goes into ``scope["caller"]``, the token into ``scope["token"]`` for requests made on its behalf.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -101,7 +101,7 @@ class Authentication:
         plane: ControlPlane = scope["app"].state.plane
         try:
             scope["token"] = _token(scope)
-            scope["identity"] = await plane.access.identify(scope["token"])
+            scope["caller"] = await plane.access.identify(scope["token"])
         except PandastackError as error:
             response = error_response(error)
             if isinstance(error, AuthError):

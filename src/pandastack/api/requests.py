@@ -14,8 +14,8 @@ from starlette.responses import Response
 from pandastack.api import errors
 from pandastack.api.models.base import Answer
 from pandastack.errors import TooLargeError
+from pandastack.model.caller import Caller
 from pandastack.services import ControlPlane
-from pandastack.services.access.tokens import Identity
 
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
@@ -27,15 +27,10 @@ def plane_of(request: HTTPConnection) -> ControlPlane:
     return plane
 
 
-def identity_of(request: HTTPConnection) -> Identity:
+def caller_of(request: HTTPConnection) -> Caller:
     """Who makes ``request``; the authentication middleware found out."""
-    identity: Identity = request.scope["identity"]
-    return identity
-
-
-def workspace_of(request: HTTPConnection) -> str:
-    """The workspace on whose behalf ``request`` is made."""
-    return identity_of(request).workspace
+    caller: Caller = request.scope["caller"]
+    return caller
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from pandastack.api.models.base import Answer, Body, WholeNumber, omitted_if_none, timestamp
-from pandastack.services.access.tokens import Identity
+from pandastack.model.caller import Caller
 from pandastack.store.tokens import TokenRecord
 
 
@@ -25,17 +25,17 @@ class Me(Answer):
     token_prefix: str
 
     @classmethod
-    def of(cls, identity: Identity) -> Self:
+    def of(cls, caller: Caller) -> Self:
         return cls(
-            id=identity.workspace,
-            user_id=identity.workspace,
-            name=identity.workspace,
+            id=caller.workspace,
+            user_id=caller.workspace,
+            name=caller.workspace,
             email="",
-            workspace=identity.workspace,
+            workspace=caller.workspace,
             current_org=None,
             orgs=[],
             auth_method="token",
-            token_prefix=identity.token_prefix,
+            token_prefix=caller.token,
         )
 
 

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from pandastack.api.buffered import buffered_response
 from pandastack.api.models.files import Chmod, FileEntry, Found, Mkdir, Move, Unpacked
 from pandastack.api.models.schema import takes
-from pandastack.api.requests import check_length, flag, json_response, limited, plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, check_length, flag, json_response, limited, plane_of, read_json
 from pandastack.api.sockets import NORMAL, receive, refuse, send_json
 from pandastack.api.streams import EVENTS, EventStream, FileStream, StreamEvent
 from pandastack.errors import BadRequestError, PandastackError
@@ -33,7 +33,7 @@ _TAR = "application/x-tar"
 )
 async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
     """A directory as a tar archive. One that breaks off had a member that no archive of ours may have."""
-    source = partial(plane_of(request).archives.pack, workspace_of(request), sandbox_id, path, _skips(links))
+    source = partial(plane_of(request).archives.pack, caller_of(request), sandbox_id, path, _skips(links))
     return FileStream(source, media_type=_TAR)
 
 
@@ -49,7 +49,7 @@ async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: st
     limit = plane.settings.max_tar_bytes
     check_length(request, limit)
     content = limited(request, limit)
-    done = await plane.archives.unpack(workspace_of(request), sandbox_id, path, _skips(links), content)
+    done = await plane.archives.unpack(caller_of(request), sandbox_id, path, _skips(links), content)
     return json_response(Unpacked.of(done))
 
 
@@ -62,7 +62,7 @@ async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: st
 async def make_directory(request: Request, sandbox_id: str) -> Response:
     """Make a directory and its parents; one that is there is fine."""
     body = await read_json(request, Mkdir)
-    entry = await plane_of(request).file_operations.mkdir(workspace_of(request), sandbox_id, body.path, body.mode)
+    entry = await plane_of(request).file_operations.mkdir(caller_of(request), sandbox_id, body.path, body.mode)
     return json_response(FileEntry.model_validate(entry))
 
 
@@ -75,8 +75,8 @@ async def make_directory(request: Request, sandbox_id: str) -> Response:
 async def move(request: Request, sandbox_id: str) -> Response:
     """Give a file or directory another name; 409 when there is something already."""
     body = await read_json(request, Move)
-    workspace, overwrite = workspace_of(request), bool(body.overwrite)
-    entry = await plane_of(request).file_operations.move(workspace, sandbox_id, body.source, body.to, overwrite)
+    caller, overwrite = caller_of(request), bool(body.overwrite)
+    entry = await plane_of(request).file_operations.move(caller, sandbox_id, body.source, body.to, overwrite)
     return json_response(FileEntry.model_validate(entry))
 
 
@@ -89,8 +89,8 @@ async def move(request: Request, sandbox_id: str) -> Response:
 async def change_mode(request: Request, sandbox_id: str) -> Response:
     """Change the mode of a file, or of all below a directory."""
     body = await read_json(request, Chmod)
-    workspace, recursive = workspace_of(request), bool(body.recursive)
-    entry = await plane_of(request).file_operations.chmod(workspace, sandbox_id, body.path, body.mode, recursive)
+    caller, recursive = caller_of(request), bool(body.recursive)
+    entry = await plane_of(request).file_operations.chmod(caller, sandbox_id, body.path, body.mode, recursive)
     return json_response(FileEntry.model_validate(entry))
 
 
@@ -106,18 +106,18 @@ async def search(
     """Files below a directory by their names, or their lines by what they contain."""
     if "\0" in name + (text or "") or "\n" in (text or ""):
         raise BadRequestError("text: must be one line, without NUL characters", field="text")
-    found = await plane_of(request).search.search(workspace_of(request), sandbox_id, path, name, text, limit)
+    found = await plane_of(request).search.search(caller_of(request), sandbox_id, path, name, text, limit)
     return await buffered_response(lambda: Found.model_validate(found, from_attributes=True), found.lease)
 
 
 @router.get("/watch", response_class=Response, responses={200: {"content": EVENTS}})
 async def watch(request: Request, sandbox_id: str, path: str = _PATH, recursive: str = "") -> Response:
     """Events `change`, the first of type `ready`; they end when the path itself is deleted."""
-    plane, workspace = plane_of(request), workspace_of(request)
+    plane, caller = plane_of(request), caller_of(request)
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        async with plane.watches.watch(workspace, sandbox_id, path, flag(recursive)) as changes:
+        async with plane.watches.watch(caller, sandbox_id, path, flag(recursive)) as changes:
             yield (("change", each) async for each in changes)
 
     return EventStream(source, plane.settings.keep_alive_seconds)
@@ -126,9 +126,9 @@ async def watch(request: Request, sandbox_id: str, path: str = _PATH, recursive:
 @router.websocket("/watch")
 async def watch_by_socket(websocket: WebSocket, sandbox_id: str, path: str = "", recursive: str = "") -> None:
     """The same changes as text frames; the connection closes when the path itself is deleted."""
-    plane, workspace = plane_of(websocket), workspace_of(websocket)
+    plane, caller = plane_of(websocket), caller_of(websocket)
     try:
-        async with plane.watches.watch(workspace, sandbox_id, path, flag(recursive)) as changes:
+        async with plane.watches.watch(caller, sandbox_id, path, flag(recursive)) as changes:
             await websocket.accept()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_gone, websocket, tasks.cancel_scope)

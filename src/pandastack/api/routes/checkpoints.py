@@ -11,7 +11,7 @@ from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.models.sandboxes import CreateSandbox, Sandbox
 from pandastack.api.models.schema import takes
 from pandastack.api.models.snapshots import Capture, Checkpoint, Checkpoints
-from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, json_response, plane_of, read_json
 from pandastack.store.sandboxes import SandboxRecord
 from pandastack.store.snapshots import SnapshotRecord
 
@@ -29,26 +29,26 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/checkpoints", tags=["check
 async def take_checkpoint(request: Request, sandbox_id: str) -> Response:
     """Take a checkpoint now; without a label it is named after the last command."""
     body = await read_json(request, Capture)
-    timeline, workspace = plane_of(request).timeline, workspace_of(request)
+    timeline, caller = plane_of(request).timeline, caller_of(request)
 
     async def make(checkpoint_id: str | None) -> SnapshotRecord:
-        return await timeline.checkpoint(workspace, sandbox_id, body.label, checkpoint_id=checkpoint_id)
+        return await timeline.checkpoint(caller, sandbox_id, body.label, checkpoint_id=checkpoint_id)
 
-    record = await make_once(request, partial(timeline.get, workspace, sandbox_id), make)
+    record = await make_once(request, partial(timeline.get, caller, sandbox_id), make)
     return json_response(Checkpoint.of(record), 201)
 
 
 @router.get("", response_class=Response, responses={200: {"model": Checkpoints}})
 async def list_checkpoints(request: Request, sandbox_id: str) -> Response:
     """The sandbox's checkpoints, oldest first."""
-    records = await plane_of(request).timeline.checkpoints(workspace_of(request), sandbox_id)
+    records = await plane_of(request).timeline.checkpoints(caller_of(request), sandbox_id)
     return json_response(Checkpoints(checkpoints=[Checkpoint.of(record) for record in records]))
 
 
 @router.delete("/{checkpoint_id}", status_code=204, response_class=Response)
 async def delete_checkpoint(request: Request, sandbox_id: str, checkpoint_id: str) -> Response:
     """Delete one checkpoint."""
-    await plane_of(request).timeline.delete(workspace_of(request), sandbox_id, checkpoint_id)
+    await plane_of(request).timeline.delete(caller_of(request), sandbox_id, checkpoint_id)
     return Response(status_code=204)
 
 
@@ -56,7 +56,7 @@ async def delete_checkpoint(request: Request, sandbox_id: str, checkpoint_id: st
 async def rewind(request: Request, sandbox_id: str, checkpoint_id: str) -> Response:
     """Set the sandbox back to a checkpoint; it keeps its id, and loses what it did since."""
     plane = plane_of(request)
-    record = await plane.timeline.rewind(workspace_of(request), sandbox_id, checkpoint_id)
+    record = await plane.timeline.rewind(caller_of(request), sandbox_id, checkpoint_id)
     return json_response(Sandbox.of(record, plane))
 
 
@@ -70,15 +70,15 @@ async def rewind(request: Request, sandbox_id: str, checkpoint_id: str) -> Respo
 @idempotent(resumable=True)
 async def fork_checkpoint(request: Request, sandbox_id: str, checkpoint_id: str) -> Response:
     """A new sandbox that continues from a checkpoint."""
-    plane, workspace = plane_of(request), workspace_of(request)
+    plane, caller = plane_of(request), caller_of(request)
     body = (await read_json(request, CreateSandbox)).model_copy(update={"from_snapshot": checkpoint_id})
     wanted = body.wanted()
 
     async def find(child_id: str) -> SandboxRecord:
-        return plane.sandboxes.get(workspace, child_id)
+        return plane.sandboxes.get(caller, child_id)
 
     async def make(child_id: str | None) -> SandboxRecord:
-        return await plane.timeline.fork(workspace, sandbox_id, checkpoint_id, replace(wanted, id=child_id))
+        return await plane.timeline.fork(caller, sandbox_id, checkpoint_id, replace(wanted, id=child_id))
 
     record = await make_once(request, find, make)
     return json_response(Sandbox.of(record, plane), 201)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from pandastack.api.models.diffs import Diff
-from pandastack.api.requests import flag, json_response, plane_of, workspace_of
+from pandastack.api.requests import caller_of, flag, json_response, plane_of
 from pandastack.services.timeline.diffs import NOW, TEMPLATE
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["checkpoints"])
@@ -25,5 +25,5 @@ async def diff_files(
 ) -> Response:
     """Files that were added, removed or changed between two states of the same template, by path."""
     since, until = since or TEMPLATE, until or NOW
-    found = await plane_of(request).diffs.diff(workspace_of(request), sandbox_id, since, until, flag(patch))
+    found = await plane_of(request).diffs.diff(caller_of(request), sandbox_id, since, until, flag(patch))
     return json_response(Diff.of(since, until, found))

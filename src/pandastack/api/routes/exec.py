@@ -12,7 +12,7 @@ from pandastack.api.buffered import outcome_response
 from pandastack.api.models.errors import Error
 from pandastack.api.models.exec import CommandResult, ExecCommand, StreamedCommand
 from pandastack.api.models.schema import takes
-from pandastack.api.requests import plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, plane_of, read_json
 from pandastack.api.streams import EVENTS, EventStream, StreamEvent
 from pandastack.contract.records import STDERR, STDOUT, Ended, ExecResult, Output, Record
 from pandastack.errors import BadRequestError
@@ -39,7 +39,7 @@ async def execute(request: Request, sandbox_id: str) -> Response:
     plane = plane_of(request)
     body = await read_json(request, ExecCommand)
     command = plane.commands.plan(body.cmd, body.timeout_seconds, body.id)
-    outcome = await plane.commands.run(workspace_of(request), sandbox_id, command)
+    outcome = await plane.commands.run(caller_of(request), sandbox_id, command)
     return outcome_response(CommandResult.of(outcome, command), outcome)
 
 
@@ -64,7 +64,7 @@ async def execute_streaming(request: Request, sandbox_id: str) -> Response:
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        async with plane.commands.stream(workspace_of(request), sandbox_id, command) as records:
+        async with plane.commands.stream(caller_of(request), sandbox_id, command) as records:
             yield _events(records, command)
 
     return EventStream(source, plane.settings.keep_alive_seconds, {PROCESS_HEADER: command.id})

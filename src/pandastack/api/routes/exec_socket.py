@@ -9,10 +9,11 @@ from anyio.abc import TaskGroup
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from pandastack.api.requests import plane_of, workspace_of
+from pandastack.api.requests import caller_of, plane_of
 from pandastack.api.sockets import parsed, receive, refuse, send_json
 from pandastack.contract.records import STDERR, STDOUT, Ended, ExecResult, Output
 from pandastack.errors import BadRequestError, PandastackError
+from pandastack.model.caller import Caller
 from pandastack.services import ControlPlane
 from pandastack.services.processes.commands import failure_of
 from pandastack.services.processes.output import OutputText
@@ -26,16 +27,16 @@ _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 @router.websocket("/exec/ws")
 async def execute_many(websocket: WebSocket, sandbox_id: str) -> None:
     """`{"id", "cmd", "timeout_seconds"?}` starts, `{"id", "cancel": true}` ends a command; closing ends them all."""
-    plane, workspace = plane_of(websocket), workspace_of(websocket)
+    plane, caller = plane_of(websocket), caller_of(websocket)
     try:
-        await plane.processes.check(workspace, sandbox_id)
+        await plane.processes.check(caller, sandbox_id)
     except PandastackError as error:
         await refuse(websocket, error)
         return
     await websocket.accept()
     try:
         async with anyio.create_task_group() as tasks:
-            session = _Session(websocket, plane, workspace, sandbox_id, tasks)
+            session = _Session(websocket, plane, caller, sandbox_id, tasks)
             try:
                 while True:
                     await session.take(await receive(websocket))
@@ -49,11 +50,11 @@ class _Session:
     """The commands of one connection."""
 
     def __init__(
-        self, websocket: WebSocket, plane: ControlPlane, workspace: str, sandbox_id: str, tasks: TaskGroup
+        self, websocket: WebSocket, plane: ControlPlane, caller: Caller, sandbox_id: str, tasks: TaskGroup
     ) -> None:
         self._websocket = websocket
         self._plane = plane
-        self._workspace = workspace
+        self._caller = caller
         self._sandbox_id = sandbox_id
         self._tasks = tasks
         self._running: dict[str, anyio.CancelScope] = {}
@@ -97,7 +98,7 @@ class _Session:
     async def _follow(self, name: str, command: Command) -> dict[str, Any]:
         text = OutputText()
         try:
-            async with self._plane.commands.stream(self._workspace, self._sandbox_id, command) as records:
+            async with self._plane.commands.stream(self._caller, self._sandbox_id, command) as records:
                 async for record in records:
                     if isinstance(record, Output) and (chunk := text.feed(record)):
                         await self._send(name, stream=_NAMES[record.kind], data=chunk)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pandastack.api.idempotency import PARAMETER, idempotent
 from pandastack.api.models.forks import Fork, Forked, ForkTree, Promote, Promoted
 from pandastack.api.models.schema import takes
-from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, json_response, plane_of, read_json
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["forks"])
 
@@ -27,7 +27,7 @@ async def fork(request: Request, sandbox_id: str) -> Response:
     plane = plane_of(request)
     body = await read_json(request, Fork)
     count = 1 if body.count is None else body.count
-    done = await plane.forks.fork(workspace_of(request), sandbox_id, body.metadata or {}, count)
+    done = await plane.forks.fork(caller_of(request), sandbox_id, body.metadata or {}, count)
     return json_response(Forked.of(done, plane), 201)
 
 
@@ -44,7 +44,7 @@ async def fork_tree(request: Request, sandbox_id: str) -> Response:
     plane = plane_of(request)
     body = await read_json(request, Fork)
     count = _TREE_COUNT if body.count is None else body.count
-    done = await plane.forks.fork_tree(workspace_of(request), sandbox_id, body.metadata or {}, count)
+    done = await plane.forks.fork_tree(caller_of(request), sandbox_id, body.metadata or {}, count)
     return json_response(ForkTree.of(done, plane), 201)
 
 
@@ -58,6 +58,6 @@ async def promote(request: Request, sandbox_id: str) -> Response:
     """Make a child of a tree independent of it; `cleanup_siblings` deletes the others."""
     body = await read_json(request, Promote)
     done = await plane_of(request).forks.promote(
-        workspace_of(request), sandbox_id, bool(body.cleanup_siblings), body.tree_id
+        caller_of(request), sandbox_id, bool(body.cleanup_siblings), body.tree_id
     )
     return json_response(Promoted.of(done))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from pandastack.api.models.sandboxes import Lifecycle, PatchLifecycle, SandboxStatus
 from pandastack.api.models.schema import takes
-from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, json_response, plane_of, read_json
 from pandastack.store.sandboxes import Status
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["lifecycle"])
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["lifecycle"])
 async def get_lifecycle(request: Request, sandbox_id: str) -> Response:
     """Idle limit, whether it applies, and for how long the sandbox has been idle."""
     plane = plane_of(request)
-    return json_response(Lifecycle.of(plane.sandboxes.get(workspace_of(request), sandbox_id), plane))
+    return json_response(Lifecycle.of(plane.sandboxes.get(caller_of(request), sandbox_id), plane))
 
 
 @router.patch(
@@ -29,21 +29,21 @@ async def patch_lifecycle(request: Request, sandbox_id: str) -> Response:
     """Change the idle limit, whether it applies and what it does, and when checkpoints are taken."""
     plane = plane_of(request)
     wanted = (await read_json(request, PatchLifecycle)).wanted()
-    record = await plane.sandboxes.set_lifecycle(workspace_of(request), sandbox_id, wanted)
+    record = await plane.sandboxes.set_lifecycle(caller_of(request), sandbox_id, wanted)
     return json_response(Lifecycle.of(record, plane))
 
 
 @router.post("/pause", status_code=204, response_class=Response)
 async def pause(request: Request, sandbox_id: str) -> Response:
     """Stop the CPUs; memory stays."""
-    await plane_of(request).lifecycle.pause(workspace_of(request), sandbox_id)
+    await plane_of(request).lifecycle.pause(caller_of(request), sandbox_id)
     return Response(status_code=204)
 
 
 @router.post("/resume", status_code=204, response_class=Response)
 async def resume(request: Request, sandbox_id: str) -> Response:
     """Let a paused sandbox go on; one that runs is fine."""
-    await plane_of(request).lifecycle.resume(workspace_of(request), sandbox_id)
+    await plane_of(request).lifecycle.resume(caller_of(request), sandbox_id)
     return Response(status_code=204)
 
 
@@ -51,7 +51,7 @@ async def resume(request: Request, sandbox_id: str) -> Response:
 @router.post("/stop", response_class=Response, responses={200: {"model": SandboxStatus}})
 async def hibernate(request: Request, sandbox_id: str) -> Response:
     """Put memory and disk aside until the sandbox is used or woken; one that is hibernated is fine."""
-    await plane_of(request).lifecycle.hibernate(workspace_of(request), sandbox_id)
+    await plane_of(request).lifecycle.hibernate(caller_of(request), sandbox_id)
     return json_response(SandboxStatus(status=Status.HIBERNATED))
 
 
@@ -59,5 +59,5 @@ async def hibernate(request: Request, sandbox_id: str) -> Response:
 @router.post("/start", response_class=Response, responses={200: {"model": SandboxStatus}})
 async def wake(request: Request, sandbox_id: str) -> Response:
     """Continue where the sandbox was hibernated or paused; one that runs is fine."""
-    await plane_of(request).lifecycle.wake(workspace_of(request), sandbox_id)
+    await plane_of(request).lifecycle.wake(caller_of(request), sandbox_id)
     return json_response(SandboxStatus(status=Status.RUNNING))

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pandastack.api.models.code import LspLanguages
-from pandastack.api.requests import json_response, plane_of, workspace_of
+from pandastack.api.requests import caller_of, json_response, plane_of
 from pandastack.api.sockets import NORMAL, REFUSED, receive, refuse, send_json
 from pandastack.contract.records import STDOUT, Ended, ExecFailed, Output
 from pandastack.errors import PandastackError
@@ -34,17 +34,17 @@ async def languages() -> Response:
 async def language_server(websocket: WebSocket, sandbox_id: str, lang: str) -> None:
     """Frames are bytes of the protocol with its headers; text frames to the client are JSON about its server."""
     plane = plane_of(websocket)
-    workspace = workspace_of(websocket)
+    caller = caller_of(websocket)
     try:
         server_for(lang)
-        await plane.processes.check(workspace, sandbox_id)
+        await plane.processes.check(caller, sandbox_id)
     except PandastackError as error:
         await refuse(websocket, error)
         return
     offered = PROTOCOL in websocket.scope.get("subprotocols", ())
     await websocket.accept(subprotocol=PROTOCOL if offered else None)
     try:
-        async with plane.language_servers.session(workspace, sandbox_id, lang) as session:
+        async with plane.language_servers.session(caller, sandbox_id, lang) as session:
             client = _Client(websocket, plane.language_servers, session, plane.settings.lsp_idle_seconds)
             await client.run()
     except PandastackError as error:

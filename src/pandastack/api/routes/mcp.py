@@ -18,7 +18,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from pandastack.api.allowance import Allowance
-from pandastack.api.requests import limited, plane_of, workspace_of
+from pandastack.api.requests import caller_of, limited, plane_of
 from pandastack.api.streams import while_connected
 from pandastack.api.version import SEMVER
 from pandastack.cluster import StreamingASGITransport
@@ -58,7 +58,7 @@ async def workspace_tools(request: Request) -> Response:
 )
 async def sandbox_tools(request: Request, sandbox_id: str) -> Response:
     """The same about one sandbox."""
-    sandbox = plane_of(request).sandboxes.get(workspace_of(request), sandbox_id)
+    sandbox = plane_of(request).sandboxes.get(caller_of(request), sandbox_id)
     body = b"".join([chunk async for chunk in limited(request, _MOST_BYTES)])
     return _Answer(request, body, sandbox.id)
 
@@ -112,10 +112,10 @@ class _Here:
 def _admission(request: Request) -> Callable[[], None]:
     """Raises the protocol's error when the workspace has called too often."""
     allowance: Allowance = request.app.state.tool_calls
-    workspace = workspace_of(request)
+    caller = caller_of(request)
 
     def admit() -> None:
-        if seconds := allowance.take(workspace):
+        if seconds := allowance.take(caller.workspace):
             from mcp.shared.exceptions import MCPError
 
             message = f"too many tool calls: try again in {seconds:.1f} s"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pandastack.api.idempotency import PARAMETER, idempotent
 from pandastack.api.models.schema import takes
 from pandastack.api.models.tokens import CreateToken, Me, Token
-from pandastack.api.requests import identity_of, json_response, plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, json_response, plane_of, read_json
 
 router = APIRouter(prefix="/v1/me", tags=["me"])
 
@@ -15,13 +15,13 @@ router = APIRouter(prefix="/v1/me", tags=["me"])
 @router.get("", response_class=Response, responses={200: {"model": Me}})
 async def me(request: Request) -> Response:
     """Who the token stands for."""
-    return json_response(Me.of(identity_of(request)))
+    return json_response(Me.of(caller_of(request)))
 
 
 @router.get("/tokens", response_class=Response, responses={200: {"model": list[Token]}})
 async def list_tokens(request: Request) -> Response:
     """The workspace's tokens, without their texts."""
-    records = await plane_of(request).access.list(workspace_of(request))
+    records = await plane_of(request).access.list(caller_of(request))
     return json_response([Token.of(record) for record in records])
 
 
@@ -37,12 +37,12 @@ async def create_token(request: Request) -> Response:
     """A new token; its text is in the answer and nowhere else."""
     wanted = await read_json(request, CreateToken)
     label = wanted.label or wanted.name or ""
-    text, record = await plane_of(request).access.create(workspace_of(request), label, wanted.expires_in_days)
+    text, record = await plane_of(request).access.create(caller_of(request), label, wanted.expires_in_days)
     return json_response(Token.of(record, text), 201)
 
 
 @router.delete("/tokens/{prefix}", status_code=204, response_class=Response)
 async def revoke_token(request: Request, prefix: str) -> Response:
     """End a token, named by its first characters as the list shows them."""
-    await plane_of(request).access.revoke(workspace_of(request), prefix)
+    await plane_of(request).access.revoke(caller_of(request), prefix)
     return Response(status_code=204)

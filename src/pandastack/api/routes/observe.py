@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from pandastack.api.models.events import Event, Events
 from pandastack.api.models.system import Usage
-from pandastack.api.requests import flag, json_response, plane_of, workspace_of
+from pandastack.api.requests import caller_of, flag, json_response, plane_of
 from pandastack.api.streams import EVENTS, EventStream, StreamEvent
 from pandastack.errors import NotFoundError
 
@@ -23,13 +23,13 @@ async def logs(
     request: Request, sandbox_id: str, stream: str = "both", follow: str = "", tail: int | None = None
 ) -> Response:
     """The console; it is one stream, whatever `stream` asks for. Following: events `line`."""
-    plane, workspace = plane_of(request), workspace_of(request)
+    plane, caller = plane_of(request), caller_of(request)
     if not flag(follow):
-        return Response(await plane.consoles.read(workspace, sandbox_id, tail), media_type=_TEXT)
+        return Response(await plane.consoles.read(caller, sandbox_id, tail), media_type=_TEXT)
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        async with plane.consoles.follow(workspace, sandbox_id, tail) as lines:
+        async with plane.consoles.follow(caller, sandbox_id, tail) as lines:
             yield (("line", {"line": line}) async for line in lines)
 
     return EventStream(source, plane.settings.keep_alive_seconds)
@@ -38,8 +38,8 @@ async def logs(
 @router.get("/events", response_class=Response, responses={200: {"model": Events, "content": EVENTS}})
 async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str = "") -> Response:
     """What happened to the sandbox, oldest first; `tail` ≤ 0 is all. Following: events `event`."""
-    plane, workspace = plane_of(request), workspace_of(request)
-    sandbox = plane.sandboxes.get(workspace, sandbox_id)
+    plane, caller = plane_of(request), caller_of(request)
+    sandbox = plane.sandboxes.get(caller, sandbox_id)
     limit = min(tail, 1_000_000) if tail > 0 else None
     if not flag(follow):
         records = await plane.events.latest(sandbox.id, limit)
@@ -56,8 +56,8 @@ async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str 
 @router.get("/metrics", response_class=Response, responses={200: {"model": Usage}})
 async def usage(request: Request, sandbox_id: str) -> Response:
     """What the sandbox's machine uses on its host."""
-    plane, workspace = plane_of(request), workspace_of(request)
-    used = await plane.sandboxes.usage(workspace, sandbox_id)
+    plane, caller = plane_of(request), caller_of(request)
+    used = await plane.sandboxes.usage(caller, sandbox_id)
     if used is None:
         raise NotFoundError(f"no usage is known for sandbox {sandbox_id[:64]}")
     return json_response(Usage.model_validate(used))

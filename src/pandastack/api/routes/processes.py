@@ -22,7 +22,7 @@ from pandastack.api.models.processes import (
     WaitProcess,
 )
 from pandastack.api.models.schema import takes
-from pandastack.api.requests import flag, json_response, limited, plane_of, read_json, unless_left, workspace_of
+from pandastack.api.requests import caller_of, flag, json_response, limited, plane_of, read_json, unless_left
 from pandastack.api.streams import EVENTS, ByteStream, EventStream, StreamEvent
 from pandastack.contract.processes import ProcessRecord
 from pandastack.contract.records import STDERR, STDOUT, End, ExecFailed, Output, OutputOffset, Record, StillRunning
@@ -47,15 +47,15 @@ _DEFAULT_WAIT_SECONDS = 25.0  # clients wait 30 s for an answer
 @idempotent(resumable=True)
 async def start(request: Request, sandbox_id: str) -> Response:
     """Start a process. It goes on whoever looks at it, also while the server is away."""
-    processes, workspace = plane_of(request).processes, workspace_of(request)
+    processes, caller = plane_of(request).processes, caller_of(request)
     body = await read_json(request, StartProcess)
 
     async def find(process_id: str) -> ProcessRecord:
-        return await processes.get(workspace, sandbox_id, body.id or process_id)
+        return await processes.get(caller, sandbox_id, body.id or process_id)
 
     async def make(process_id: str | None) -> ProcessRecord:
         named = body.model_copy(update={"id": process_id}) if body.id is None else body
-        return await processes.start(workspace, sandbox_id, processes.plan(named.model_dump()))
+        return await processes.start(caller, sandbox_id, processes.plan(named.model_dump()))
 
     return json_response(Process.of(await make_once(request, find, make)), 201)
 
@@ -70,7 +70,7 @@ async def list_processes(
     plane = plane_of(request)
     if status not in (None, "running", "exited"):
         raise BadRequestError(f"status: unknown status {status[:32]!r}", field="status", hint="running or exited")
-    found = await plane.processes.list(workspace_of(request), sandbox_id)
+    found = await plane.processes.list(caller_of(request), sandbox_id)
     if status is not None:
         chosen = tuple(each for each in found.processes if each.running == (status == "running"))
         found = replace(found, processes=chosen)
@@ -80,7 +80,7 @@ async def list_processes(
 @router.get("/{process}", response_class=Response, responses={200: {"model": Process}})
 async def get_process(request: Request, sandbox_id: str, process: str) -> Response:
     """One process, by id or pid."""
-    record = await plane_of(request).processes.get(workspace_of(request), sandbox_id, process)
+    record = await plane_of(request).processes.get(caller_of(request), sandbox_id, process)
     return json_response(Process.of(record))
 
 
@@ -105,7 +105,7 @@ async def output(
     `format=sse` choose). What is no longer kept is skipped, and said: bytes have the header `X-Pandastack-Offset`,
     events a `gap`.
     """
-    plane, workspace = plane_of(request), workspace_of(request)
+    plane, caller = plane_of(request), caller_of(request)
     as_events = {"sse": True, "bytes": False, "": flag(follow)}.get(format)
     stream = stream or ("both" if as_events else "stdout")
     if as_events is None:
@@ -116,12 +116,12 @@ async def output(
 
     @asynccontextmanager
     async def events() -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        async with plane.processes.view(workspace, sandbox_id, process, follow=flag(follow), **wanted) as records:
+        async with plane.processes.view(caller, sandbox_id, process, follow=flag(follow), **wanted) as records:
             yield _events(records, wanted)
 
     @asynccontextmanager
     async def content() -> AsyncIterator[tuple[Mapping[str, str], AsyncIterator[bytes]]]:
-        async with plane.processes.view(workspace, sandbox_id, process, follow=flag(follow), **wanted) as records:
+        async with plane.processes.view(caller, sandbox_id, process, follow=flag(follow), **wanted) as records:
             first = await _first_offset(records)
             yield {"x-pandastack-offset": str(first)}, _bytes(records, first)
 
@@ -193,9 +193,9 @@ async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes
 async def send_input(request: Request, sandbox_id: str, process: str, close: str = "") -> Response:
     """Write the body to the standard input; `close=1` ends it. Answers when the process's pipe has taken all; who
     leaves before that takes the rest back."""
-    plane, workspace = plane_of(request), workspace_of(request)
+    plane, caller = plane_of(request), caller_of(request)
     data = b"".join([chunk async for chunk in limited(request, plane.settings.max_json_bytes)])
-    send = partial(plane.processes.send_input, workspace, sandbox_id, process, data, close=flag(close))
+    send = partial(plane.processes.send_input, caller, sandbox_id, process, data, close=flag(close))
     return json_response(Taken(bytes=await unless_left(request, send)))
 
 
@@ -208,7 +208,7 @@ async def send_input(request: Request, sandbox_id: str, process: str, close: str
 async def signal(request: Request, sandbox_id: str, process: str) -> Response:
     """Send a signal to the process's group: `TERM` unless the body names another."""
     body = await read_json(request, SignalProcess)
-    await plane_of(request).processes.signal(workspace_of(request), sandbox_id, process, body.signal)
+    await plane_of(request).processes.signal(caller_of(request), sandbox_id, process, body.signal)
     return Response(status_code=204)
 
 
@@ -221,7 +221,7 @@ async def signal(request: Request, sandbox_id: str, process: str) -> Response:
 async def resize(request: Request, sandbox_id: str, process: str) -> Response:
     """Give the process's terminal another size."""
     body = await read_json(request, ResizeTerminal)
-    await plane_of(request).processes.resize(workspace_of(request), sandbox_id, process, body.rows, body.cols)
+    await plane_of(request).processes.resize(caller_of(request), sandbox_id, process, body.rows, body.cols)
     return Response(status_code=204)
 
 
@@ -239,5 +239,5 @@ async def wait(request: Request, sandbox_id: str, process: str) -> Response:
         raise BadRequestError(
             f"timeout_seconds: must be between 0 and {LONGEST_WAIT_SECONDS:.0f}", field="timeout_seconds"
         )
-    wait_for = partial(plane_of(request).processes.wait, workspace_of(request), sandbox_id, process, seconds)
+    wait_for = partial(plane_of(request).processes.wait, caller_of(request), sandbox_id, process, seconds)
     return json_response(Process.of(await unless_left(request, wait_for)))

@@ -17,7 +17,7 @@ from pandastack.api.models.code import (
     Variables,
 )
 from pandastack.api.models.schema import takes
-from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, json_response, plane_of, read_json
 from pandastack.services.code.sessions import ONE_SHOT
 
 router = APIRouter(prefix="/v1", tags=["repl"])
@@ -42,7 +42,7 @@ async def list_languages(request: Request) -> Response:
 async def run_code(request: Request, sandbox_id: str) -> Response:
     """Run a piece of code by a fresh interpreter; nothing of it is kept."""
     body = await read_json(request, ReplCode)
-    outcome = await plane_of(request).repl.run_once(workspace_of(request), sandbox_id, body.language, body.code)
+    outcome = await plane_of(request).repl.run_once(caller_of(request), sandbox_id, body.language, body.code)
     return outcome_response(ReplOutcome.of(body.language, outcome), outcome)
 
 
@@ -57,14 +57,14 @@ async def run_code(request: Request, sandbox_id: str) -> Response:
 async def open_session(request: Request, sandbox_id: str) -> Response:
     """An interpreter that keeps its state from cell to cell. At most 8 in a sandbox (429)."""
     body = await read_json(request, CreateReplSession)
-    session = await plane_of(request).repl.open(workspace_of(request), sandbox_id, body.language)
+    session = await plane_of(request).repl.open(caller_of(request), sandbox_id, body.language)
     return json_response(ReplSession.of(session, sandbox_id), 201)
 
 
 @router.get(_SESSIONS, response_class=Response, responses={200: {"model": list[ReplSession]}})
 async def list_sessions(request: Request, sandbox_id: str) -> Response:
     """The sessions of a sandbox. A hibernated one is woken."""
-    found = await plane_of(request).repl.sessions(workspace_of(request), sandbox_id)
+    found = await plane_of(request).repl.sessions(caller_of(request), sandbox_id)
     return json_response([ReplSession.of(each, sandbox_id) for each in found])
 
 
@@ -77,27 +77,27 @@ async def list_sessions(request: Request, sandbox_id: str) -> Response:
 async def run_cell(request: Request, sandbox_id: str, session_id: str) -> Response:
     """Run a cell; those of one session run one after the other. A timeout is an error (500) with `timeout` in it."""
     body = await read_json(request, RunCell)
-    repl, workspace = plane_of(request).repl, workspace_of(request)
-    ran = await repl.run(workspace, sandbox_id, session_id, body.code, body.timeout_ms, keep=body.checkpoint)
+    repl, caller = plane_of(request).repl, caller_of(request)
+    ran = await repl.run(caller, sandbox_id, session_id, body.code, body.timeout_ms, keep=body.checkpoint)
     return await buffered_response(lambda: Execution.of(ran), ran.lease)
 
 
 @router.post(f"{_SESSION}/interrupt", response_class=Response, responses={200: {"model": Interrupted}})
 async def interrupt(request: Request, sandbox_id: str, session_id: str) -> Response:
     """Interrupt the cell that is running, as Ctrl-C does; its `run` answers with the error that this raises."""
-    done = await plane_of(request).repl.interrupt(workspace_of(request), sandbox_id, session_id)
+    done = await plane_of(request).repl.interrupt(caller_of(request), sandbox_id, session_id)
     return json_response(Interrupted(interrupted=done))
 
 
 @router.get(f"{_SESSION}/variables", response_class=Response, responses={200: {"model": Variables}})
 async def list_variables(request: Request, sandbox_id: str, session_id: str) -> Response:
     """What is named in a Python session, without modules and names that begin with `_`."""
-    found = await plane_of(request).repl.variables(workspace_of(request), sandbox_id, session_id)
+    found = await plane_of(request).repl.variables(caller_of(request), sandbox_id, session_id)
     return json_response(Variables.model_validate({"variables": found}))
 
 
 @router.delete(_SESSION, status_code=204, response_class=Response)
 async def close_session(request: Request, sandbox_id: str, session_id: str) -> Response:
     """End a session with all that runs in it."""
-    await plane_of(request).repl.close(workspace_of(request), sandbox_id, session_id)
+    await plane_of(request).repl.close(caller_of(request), sandbox_id, session_id)
     return Response(status_code=204)

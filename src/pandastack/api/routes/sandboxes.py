@@ -10,7 +10,7 @@ from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.listing import METADATA_PARAMETER, Cursor, Limit, Statuses, page_response, sandbox_filter
 from pandastack.api.models.sandboxes import CreateSandbox, Sandbox
 from pandastack.api.models.schema import takes
-from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, json_response, plane_of, read_json
 from pandastack.services.records.listing import Page
 from pandastack.store.sandboxes import SandboxRecord
 
@@ -28,13 +28,13 @@ router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 async def create_sandbox(request: Request) -> Response:
     """Answers when the sandbox executes commands."""
     wanted = (await read_json(request, CreateSandbox)).wanted()
-    plane, workspace = plane_of(request), workspace_of(request)
+    plane, caller = plane_of(request), caller_of(request)
 
     async def find(sandbox_id: str) -> SandboxRecord:
-        return plane.sandboxes.get(workspace, sandbox_id)
+        return plane.sandboxes.get(caller, sandbox_id)
 
     async def make(sandbox_id: str | None) -> SandboxRecord:
-        return await plane.sandboxes.create(workspace, replace(wanted, id=sandbox_id))
+        return await plane.sandboxes.create(caller, replace(wanted, id=sandbox_id))
 
     record = await make_once(request, find, make)
     return json_response(Sandbox.of(record, plane), 201)
@@ -51,7 +51,7 @@ async def list_sandboxes(
 ) -> Response:
     """The workspace's sandboxes, newest first; all of them unless the request wants less."""
     plane, page = plane_of(request), Page.of(limit, cursor)
-    records, after = plane.sandboxes.page(workspace_of(request), sandbox_filter(request, status), page)
+    records, after = plane.sandboxes.page(caller_of(request), sandbox_filter(request, status), page)
     return page_response([Sandbox.of(record, plane) for record in records], after)
 
 
@@ -59,11 +59,11 @@ async def list_sandboxes(
 async def get_sandbox(request: Request, sandbox_id: str) -> Response:
     """One sandbox."""
     plane = plane_of(request)
-    return json_response(Sandbox.of(plane.sandboxes.get(workspace_of(request), sandbox_id), plane))
+    return json_response(Sandbox.of(plane.sandboxes.get(caller_of(request), sandbox_id), plane))
 
 
 @router.delete("/{sandbox_id}", status_code=204, response_class=Response)
 async def delete_sandbox(request: Request, sandbox_id: str) -> Response:
     """End a sandbox and all it has."""
-    await plane_of(request).sandboxes.delete(workspace_of(request), sandbox_id)
+    await plane_of(request).sandboxes.delete(caller_of(request), sandbox_id)
     return Response(status_code=204)

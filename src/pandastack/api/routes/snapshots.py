@@ -10,7 +10,7 @@ from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.listing import Cursor, Limit, page_response
 from pandastack.api.models.schema import takes
 from pandastack.api.models.snapshots import Capture, Snapshot, Snapshots
-from pandastack.api.requests import json_response, plane_of, read_json, workspace_of
+from pandastack.api.requests import caller_of, json_response, plane_of, read_json
 from pandastack.services.records.listing import Page
 from pandastack.store.snapshots import SnapshotRecord
 
@@ -28,12 +28,12 @@ router = APIRouter(prefix="/v1", tags=["snapshots"])
 async def take_snapshot(request: Request, sandbox_id: str) -> Response:
     """Answers when the snapshot can be used; the sandbox runs on."""
     body = await read_json(request, Capture)
-    plane, workspace = plane_of(request), workspace_of(request)
+    plane, caller = plane_of(request), caller_of(request)
 
     async def make(snapshot_id: str | None) -> SnapshotRecord:
-        return await plane.timeline.snapshot(workspace, sandbox_id, body.label, snapshot_id=snapshot_id)
+        return await plane.timeline.snapshot(caller, sandbox_id, body.label, snapshot_id=snapshot_id)
 
-    record = await make_once(request, partial(plane.snapshots.get, workspace), make)
+    record = await make_once(request, partial(plane.snapshots.get, caller), make)
     return json_response(Snapshot.of(record), 201)
 
 
@@ -43,19 +43,19 @@ async def list_snapshots(
 ) -> Response:
     """The workspace's snapshots, newest first."""
     snapshots, page = plane_of(request).snapshots, Page.of(limit, cursor)
-    records, after = await snapshots.page(workspace_of(request), sandbox_id or None, page)
+    records, after = await snapshots.page(caller_of(request), sandbox_id or None, page)
     return page_response(Snapshots(snapshots=[Snapshot.of(record) for record in records]), after)
 
 
 @router.get("/snapshots/{snapshot_id}", response_class=Response, responses={200: {"model": Snapshot}})
 async def get_snapshot(request: Request, snapshot_id: str) -> Response:
     """One snapshot."""
-    return json_response(Snapshot.of(await plane_of(request).snapshots.get(workspace_of(request), snapshot_id)))
+    return json_response(Snapshot.of(await plane_of(request).snapshots.get(caller_of(request), snapshot_id)))
 
 
 @router.delete("/snapshots/{snapshot_id}", status_code=204, response_class=Response)
 async def delete_snapshot(request: Request, snapshot_id: str) -> Response:
     """Delete a snapshot; sandboxes made from it stay."""
     snapshots = plane_of(request).snapshots
-    await snapshots.delete(await snapshots.get(workspace_of(request), snapshot_id))
+    await snapshots.delete(await snapshots.get(caller_of(request), snapshot_id))
     return Response(status_code=204)

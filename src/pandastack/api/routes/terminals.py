@@ -10,7 +10,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from pandastack.api.requests import plane_of, workspace_of
+from pandastack.api.requests import caller_of, plane_of
 from pandastack.api.routes.exec import PROCESS_HEADER
 from pandastack.api.sockets import NORMAL, REFUSED, parsed, receive, refuse, send_json
 from pandastack.contract.records import Ended, ExecFailed, Output
@@ -48,7 +48,7 @@ async def terminal(
     plane = plane_of(websocket)
     try:
         place = await plane.terminals.open(
-            workspace_of(websocket),
+            caller_of(websocket),
             sandbox_id,
             wanted=id or None,
             size=(_number(rows or "24", "rows"), _number(cols or "80", "cols")) if rows or cols or not id else None,

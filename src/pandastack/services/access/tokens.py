@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pandastack.errors import AuthError, NotFoundError
+from pandastack.model.caller import Caller
 from pandastack.store import Store, tokens
 from pandastack.store.schema import DEFAULT_WORKSPACE
 from pandastack.store.tokens import TokenRecord
@@ -20,16 +21,8 @@ _DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """Who makes a request."""
-
-    workspace: str
-    token_prefix: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Known:
-    identity: Identity
+    caller: Caller
     until: float
 
 
@@ -40,12 +33,12 @@ class Access:
         self._store = store
         self._known: dict[str, _Known] = {}
 
-    async def identify(self, token: str) -> Identity:
+    async def identify(self, token: str) -> Caller:
         """Whose ``token`` this is; raises :class:`AuthError`. Costs no query for a token seen a moment ago."""
         digest = _digest(token)
         known = self._known.get(digest)
         if known is not None and time.time() < known.until:
-            return known.identity
+            return known.caller
         return await self._look_up(digest)
 
     async def first_token(self, deliver: Callable[[str], None]) -> None:
@@ -56,26 +49,26 @@ class Access:
                 await tokens.add(connection, record)
                 deliver(text)
 
-    async def create(self, workspace: str, label: str, expires_in_days: int | None) -> tuple[str, TokenRecord]:
+    async def create(self, caller: Caller, label: str, expires_in_days: int | None) -> tuple[str, TokenRecord]:
         """A new token: its text, which is shown this once, and its record."""
-        text, record = _new(workspace, label, expires_in_days)
+        text, record = _new(caller.workspace, label, expires_in_days)
         async with self._store.write() as connection:
             await tokens.add(connection, record)
         return text, record
 
-    async def list(self, workspace: str) -> list[TokenRecord]:
+    async def list(self, caller: Caller) -> list[TokenRecord]:
         """The workspace's tokens, oldest first."""
         async with self._store.read() as connection:
-            return await tokens.of_workspace(connection, workspace)
+            return await tokens.of_workspace(connection, caller.workspace)
 
-    async def revoke(self, workspace: str, prefix: str) -> None:
+    async def revoke(self, caller: Caller, prefix: str) -> None:
         """End a token by the start of its text, at once. Raises :class:`NotFoundError`."""
         async with self._store.write() as connection:
-            if not await tokens.remove(connection, workspace, prefix):
+            if not await tokens.remove(connection, caller.workspace, prefix):
                 raise NotFoundError("token not found", hint="the list of tokens shows the prefixes that exist")
-        self._known = {key: known for key, known in self._known.items() if known.identity.token_prefix != prefix}
+        self._known = {key: known for key, known in self._known.items() if known.caller.token != prefix}
 
-    async def _look_up(self, digest: str) -> Identity:
+    async def _look_up(self, digest: str) -> Caller:
         self._known.pop(digest, None)
         async with self._store.read() as connection:
             record = await tokens.by_hash(connection, digest)
@@ -84,9 +77,9 @@ class Access:
             raise AuthError("invalid api token")
         if record.expires_at is not None and record.expires_at <= now:
             raise AuthError("expired api token")
-        identity = Identity(record.workspace, record.prefix)
-        self._known[digest] = _Known(identity, min(now + _TRUSTED_SECONDS, record.expires_at or float("inf")))
-        return identity
+        caller = Caller(record.workspace, record.workspace, token=record.prefix)
+        self._known[digest] = _Known(caller, min(now + _TRUSTED_SECONDS, record.expires_at or float("inf")))
+        return caller
 
 
 def _new(workspace: str, label: str, expires_in_days: int | None) -> tuple[str, TokenRecord]:

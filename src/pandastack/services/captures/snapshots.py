@@ -13,6 +13,7 @@ import structlog
 
 from pandastack.cluster import EngineClient, Engines
 from pandastack.errors import NotFoundError, PandastackError
+from pandastack.model.caller import Caller
 from pandastack.services.records.command_log import NOTHING, Ran
 from pandastack.services.records.events import EventLog, NewEvent
 from pandastack.services.records.listing import Page
@@ -85,12 +86,12 @@ class Snapshots:
         return record
 
     async def page(
-        self, workspace: str, sandbox_id: str | None = None, page: Page = _WHOLE
+        self, caller: Caller, sandbox_id: str | None = None, page: Page = _WHOLE
     ) -> tuple[list[SnapshotRecord], str | None]:
-        """The workspace's snapshots (of one sandbox), newest first, and the cursor of the next page."""
+        """The caller's snapshots (of one sandbox), newest first, and the cursor of the next page."""
         more = None if page.limit is None else page.limit + 1
         async with self._store.read() as connection:
-            found = await table.of_workspace(connection, workspace, SNAPSHOT, sandbox_id, page.after, more)
+            found = await table.of_workspace(connection, caller.workspace, SNAPSHOT, sandbox_id, page.after, more)
         return page.cut(found)
 
     async def checkpoints(self, sandbox_id: str) -> list[SnapshotRecord]:
@@ -112,11 +113,11 @@ class Snapshots:
         async with self._store.read() as connection:
             return await table.last_checkpoint(connection, sandbox_id)
 
-    async def get(self, workspace: str, snapshot_id: str, *kinds: str) -> SnapshotRecord:
+    async def get(self, caller: Caller, snapshot_id: str, *kinds: str) -> SnapshotRecord:
         """One of them, of any of ``kinds``; raises :class:`NotFoundError`."""
         async with self._store.read() as connection:
             record = await table.get(connection, snapshot_id)
-        if record is None or record.workspace != workspace or record.kind not in (kinds or (SNAPSHOT,)):
+        if record is None or record.workspace != caller.workspace or record.kind not in (kinds or (SNAPSHOT,)):
             raise unknown_snapshot(snapshot_id)
         return record
 

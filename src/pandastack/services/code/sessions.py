@@ -19,6 +19,7 @@ from pandastack.cluster import Engines
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import ExecResult
 from pandastack.errors import BadRequestError, CommandTimeoutError, GuestError, NotFoundError
+from pandastack.model.caller import Caller
 from pandastack.services.code import guest_answers
 from pandastack.services.code.guest_answers import Execution, Session
 from pandastack.services.output_budget import Lease, OutputBudget
@@ -83,7 +84,7 @@ class Repl:
         self._timeline = timeline
         self._budget = budget
 
-    async def run_once(self, workspace: str, sandbox_id: str, language: str, code: str) -> Outcome:
+    async def run_once(self, caller: Caller, sandbox_id: str, language: str, code: str) -> Outcome:
         """Run ``code`` by a fresh interpreter; the caller closes the outcome.
 
         Raises :class:`BadRequestError` when the template has none.
@@ -93,17 +94,17 @@ class Repl:
             raise BadRequestError(f"language: {language[:40]!r} is not one of {', '.join(ONE_SHOT)}", field="language")
         program = interpreter.split()[0]
         command = Command(interpreter, stdin=code.encode("utf-8", "replace"))
-        outcome = await self._commands.run(workspace, sandbox_id, command)
-        if outcome.exit_code == 127 and not await self._has(workspace, sandbox_id, program):
+        outcome = await self._commands.run(caller, sandbox_id, command)
+        if outcome.exit_code == 127 and not await self._has(caller, sandbox_id, program):
             outcome.close()
             raise _no_interpreter(language, program)
         return outcome
 
-    async def _has(self, workspace: str, sandbox_id: str, program: str) -> bool:
-        with await self._commands.run(workspace, sandbox_id, Command(f"command -v {program}")) as found:
+    async def _has(self, caller: Caller, sandbox_id: str, program: str) -> bool:
+        with await self._commands.run(caller, sandbox_id, Command(f"command -v {program}")) as found:
             return found.exit_code == 0
 
-    async def open(self, workspace: str, sandbox_id: str, language: str) -> Session:
+    async def open(self, caller: Caller, sandbox_id: str, language: str) -> Session:
         """A new session. Raises :class:`QuotaError` when the sandbox has as many as it may."""
         known = guest_answers.LANGUAGES.get(language)
         if known is None:
@@ -112,7 +113,7 @@ class Repl:
                 f"language: no sessions are available for {language[:40]!r}", hint=hint, field="language"
             )
         request = {"op": "open", "id": str(uuid.uuid4()), "language": known}
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             try:
                 answer = await self._ask(sandbox, request, START_SECONDS)
             except NotFoundError:
@@ -120,16 +121,16 @@ class Repl:
                 answer = await self._ask(sandbox, request, START_SECONDS)
         return guest_answers.session(answer)
 
-    async def sessions(self, workspace: str, sandbox_id: str) -> list[Session]:
+    async def sessions(self, caller: Caller, sandbox_id: str) -> list[Session]:
         """The sessions that the sandbox has."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             try:
                 return guest_answers.sessions(await self._ask(sandbox, {"op": "list"}))
             except NotFoundError:  # no server, so no sessions
                 return []
 
     async def run(
-        self, workspace: str, sandbox_id: str, session_id: str, code: str, timeout_ms: int | None, *, keep: bool
+        self, caller: Caller, sandbox_id: str, session_id: str, code: str, timeout_ms: int | None, *, keep: bool
     ) -> Ran:
         """Run a cell; with ``keep`` a checkpoint of the sandbox is taken after it. The caller closes the lease.
 
@@ -137,24 +138,24 @@ class Repl:
         :class:`QuotaError`, before the cell is run, when no output can be kept.
         """
         limit = _limit(code, timeout_ms)
-        self._sandboxes.get(workspace, sandbox_id)
+        self._sandboxes.get(caller, sandbox_id)
         with ExitStack() as undo:
             lease = undo.enter_context(closing(self._budget.lease(sandbox_id)))
-            execution = await self._run(workspace, sandbox_id, session_id, code, limit, lease)
+            execution = await self._run(caller, sandbox_id, session_id, code, limit, lease)
             if execution.timed_out:
                 raise _timeout(limit, execution)
             checkpoint_id = None
             if keep:
                 label = f"cell {execution.cells}: {code.strip()[:160]}"
-                checkpoint_id = (await self._timeline.checkpoint(workspace, sandbox_id, label)).id
+                checkpoint_id = (await self._timeline.checkpoint(caller, sandbox_id, label)).id
             undo.pop_all()
         return Ran(execution, lease, checkpoint_id)
 
     async def _run(
-        self, workspace: str, sandbox_id: str, session_id: str, code: str, limit: int, lease: Lease
+        self, caller: Caller, sandbox_id: str, session_id: str, code: str, limit: int, lease: Lease
     ) -> Execution:
         request = {"op": "run", "id": session_id, "code": code, "timeout_ms": limit}
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             self._activity.ran(sandbox.id, code.strip().partition("\n")[0])
             async with self._answers(sandbox, request, lease) as answers:
                 with _deadline(MAX_TIMEOUT_MS / 1000):  # the cell before may take that long
@@ -162,21 +163,21 @@ class Repl:
                 with _deadline(limit / 1000 + END_SECONDS):
                     return await _next(answers, guest_answers.parsed_execution)
 
-    async def interrupt(self, workspace: str, sandbox_id: str, session_id: str) -> bool:
+    async def interrupt(self, caller: Caller, sandbox_id: str, session_id: str) -> bool:
         """Interrupt the cell that runs; False when none does."""
-        answer = await self._about(workspace, sandbox_id, {"op": "interrupt", "id": session_id})
+        answer = await self._about(caller, sandbox_id, {"op": "interrupt", "id": session_id})
         return answer.get("interrupted") is True
 
-    async def variables(self, workspace: str, sandbox_id: str, session_id: str) -> list[dict[str, Any]]:
+    async def variables(self, caller: Caller, sandbox_id: str, session_id: str) -> list[dict[str, Any]]:
         """What is named in the session, once its cell is done."""
-        return guest_answers.variables(await self._about(workspace, sandbox_id, {"op": "variables", "id": session_id}))
+        return guest_answers.variables(await self._about(caller, sandbox_id, {"op": "variables", "id": session_id}))
 
-    async def close(self, workspace: str, sandbox_id: str, session_id: str) -> None:
+    async def close(self, caller: Caller, sandbox_id: str, session_id: str) -> None:
         """End a session with all that runs in it."""
-        await self._about(workspace, sandbox_id, {"op": "close", "id": session_id})
+        await self._about(caller, sandbox_id, {"op": "close", "id": session_id})
 
-    async def _about(self, workspace: str, sandbox_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+    async def _about(self, caller: Caller, sandbox_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             return await self._ask(sandbox, request)
 
     async def _start(self, sandbox: SandboxRecord) -> None:

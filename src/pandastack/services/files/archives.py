@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pandastack.cluster import Engines
+from pandastack.model.caller import Caller
 from pandastack.services.files.files import checked_path
 from pandastack.services.files.scripts import MISSING, Scripts, plan_command, temporary_path
 from pandastack.services.files.tar_filter import TarFilter
@@ -39,24 +40,24 @@ class Archives:
 
     @asynccontextmanager
     async def pack(
-        self, workspace: str, sandbox_id: str, path: str, skip_links: bool
+        self, caller: Caller, sandbox_id: str, path: str, skip_links: bool
     ) -> AsyncIterator[tuple[None, AsyncIterator[bytes]]]:
         """A directory as a tar archive that is safe to unpack; it ends with an error at a member that is not."""
         command = plan_command(_PACK, checked_path(path))
-        async with self._scripts.output(workspace, sandbox_id, command, path, fine=(0, 1)) as output:
+        async with self._scripts.output(caller, sandbox_id, command, path, fine=(0, 1)) as output:
             chunks = _filtered(output, TarFilter(skip_links))
             first = await _beginning(chunks)
             yield None, _chained(first, chunks)
 
     async def unpack(
-        self, workspace: str, sandbox_id: str, path: str, skip_links: bool, content: AsyncIterator[bytes]
+        self, caller: Caller, sandbox_id: str, path: str, skip_links: bool, content: AsyncIterator[bytes]
     ) -> Unpacked:
         """Unpack a tar archive into a directory, which is made. Nothing of a refused archive is unpacked."""
         where, one = checked_path(path), TarFilter(skip_links)
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             archive = temporary_path()
             written = await self._engines.of(sandbox).write_file(sandbox.id, archive, _filtered(content, one))
-            await self._scripts.run(workspace, sandbox.id, plan_command(_UNPACK, where, archive), path)
+            await self._scripts.run(caller, sandbox.id, plan_command(_UNPACK, where, archive), path)
         return Unpacked(path, one.members - one.skipped, one.skipped, written.bytes)
 
 

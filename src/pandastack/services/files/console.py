@@ -9,6 +9,7 @@ import anyio
 
 from pandastack.cluster import Engines
 from pandastack.errors import ConflictError, NotFoundError
+from pandastack.model.caller import Caller
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord, Status
@@ -25,22 +26,22 @@ class Consoles:
         self._engines = engines
         self._poll_seconds = settings.log_poll_seconds
 
-    async def read(self, workspace: str, sandbox_id: str, tail: int | None) -> str:
+    async def read(self, caller: Caller, sandbox_id: str, tail: int | None) -> str:
         """The console's text, or its last ``tail`` lines."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             text = (await self._engines.of(sandbox).console(sandbox.id)).replace("\r\n", "\n")
         if tail is None or tail <= 0:
             return text
         return "".join(text.splitlines(keepends=True)[-tail:])
 
     @asynccontextmanager
-    async def follow(self, workspace: str, sandbox_id: str, tail: int | None) -> AsyncIterator[AsyncIterator[str]]:
+    async def follow(self, caller: Caller, sandbox_id: str, tail: int | None) -> AsyncIterator[AsyncIterator[str]]:
         """Whole lines: first those of the last 4 KiB (or ``tail``), then new ones until the sandbox ends."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             text = await self._engines.of(sandbox).console(sandbox.id)
-            yield self._lines(workspace, sandbox, text, tail)
+            yield self._lines(caller, sandbox, text, tail)
 
-    async def _lines(self, workspace: str, sandbox: SandboxRecord, text: str, tail: int | None) -> AsyncIterator[str]:
+    async def _lines(self, caller: Caller, sandbox: SandboxRecord, text: str, tail: int | None) -> AsyncIterator[str]:
         start = (
             text[-_REPLAY:] if tail is None else "".join(text.splitlines(keepends=True)[-tail:] if tail > 0 else text)
         )
@@ -52,9 +53,9 @@ class Consoles:
             # The engine announces nothing here: the console is a file that the machine writes.
             await anyio.sleep(self._poll_seconds)
             try:
-                if self._sandboxes.get(workspace, sandbox.id).status != Status.RUNNING:
+                if self._sandboxes.get(caller, sandbox.id).status != Status.RUNNING:
                     break  # following must not wake it
-                async with self._sandboxes.use(workspace, sandbox.id):
+                async with self._sandboxes.use(caller, sandbox.id):
                     newer = await self._engines.of(sandbox).console(sandbox.id)
             except (NotFoundError, ConflictError):
                 break

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pandastack.cluster import Engines
 from pandastack.contract.files import Directory, FileEntry, Written
 from pandastack.errors import BadRequestError
+from pandastack.model.caller import Caller
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 
 MAX_PATH = 4096  # bytes; Linux PATH_MAX
@@ -22,33 +23,33 @@ class Files:
 
     @asynccontextmanager
     async def read(
-        self, workspace: str, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
+        self, caller: Caller, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
         """Length in bytes, if known, and content of a file, from ``offset`` and for ``length`` bytes at most."""
         async with (
-            self._sandboxes.use(workspace, sandbox_id) as sandbox,
+            self._sandboxes.use(caller, sandbox_id) as sandbox,
             self._engines.of(sandbox).read_file(sandbox.id, checked_path(path), offset, length) as opened,
         ):
             yield opened
 
-    async def write(self, workspace: str, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> Written:
+    async def write(self, caller: Caller, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> Written:
         """Make or replace a file, and its parent directories."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).write_file(sandbox.id, checked_path(path), content)
 
-    async def delete(self, workspace: str, sandbox_id: str, path: str) -> None:
+    async def delete(self, caller: Caller, sandbox_id: str, path: str) -> None:
         """Delete with all that is inside; a missing path is fine."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             await self._engines.of(sandbox).delete_file(sandbox.id, checked_path(path))
 
-    async def directory(self, workspace: str, sandbox_id: str, path: str) -> Directory:
+    async def directory(self, caller: Caller, sandbox_id: str, path: str) -> Directory:
         """The entries of a directory."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).directory(sandbox.id, checked_path(path))
 
-    async def stat(self, workspace: str, sandbox_id: str, path: str) -> FileEntry:
+    async def stat(self, caller: Caller, sandbox_id: str, path: str) -> FileEntry:
         """One entry."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).stat(sandbox.id, checked_path(path))
 
 

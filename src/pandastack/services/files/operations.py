@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pandastack.cluster import Engines
 from pandastack.contract.files import FileEntry, Written
 from pandastack.errors import BadRequestError
+from pandastack.model.caller import Caller
 from pandastack.services.files.files import checked_path
 from pandastack.services.files.scripts import ELSEWHERE, EXISTS, MISSING, Scripts, plan_command, temporary_path
 from pandastack.services.sandboxes.sandboxes import Sandboxes
@@ -34,45 +35,45 @@ class FileOperations:
         self._engines = engines
         self._scripts = scripts
 
-    async def mkdir(self, workspace: str, sandbox_id: str, path: str, mode: str | None) -> FileEntry:
+    async def mkdir(self, caller: Caller, sandbox_id: str, path: str, mode: str | None) -> FileEntry:
         """Make a directory and its parents; one that exists is fine. Returns its entry."""
-        self._sandboxes.get(workspace, sandbox_id)
+        self._sandboxes.get(caller, sandbox_id)
         arguments = (checked_path(path), checked_mode(mode) if mode else "")
-        return await self._change(workspace, sandbox_id, path, _MKDIR, *arguments)
+        return await self._change(caller, sandbox_id, path, _MKDIR, *arguments)
 
-    async def chmod(self, workspace: str, sandbox_id: str, path: str, mode: str, recursive: bool) -> FileEntry:
+    async def chmod(self, caller: Caller, sandbox_id: str, path: str, mode: str, recursive: bool) -> FileEntry:
         """Change a file's mode (octal digits). Returns its entry."""
-        self._sandboxes.get(workspace, sandbox_id)
+        self._sandboxes.get(caller, sandbox_id)
         arguments = (checked_path(path), checked_mode(mode), "-R" if recursive else "")
-        return await self._change(workspace, sandbox_id, path, _CHMOD, *arguments)
+        return await self._change(caller, sandbox_id, path, _CHMOD, *arguments)
 
-    async def move(self, workspace: str, sandbox_id: str, source: str, target: str, overwrite: bool) -> FileEntry:
+    async def move(self, caller: Caller, sandbox_id: str, source: str, target: str, overwrite: bool) -> FileEntry:
         """Give a file or directory another name, and make the parents of that. Returns the entry of ``target``.
 
         Raises :class:`ConflictError` when something exists there and ``overwrite`` is false.
         """
-        self._sandboxes.get(workspace, sandbox_id)
+        self._sandboxes.get(caller, sandbox_id)
         arguments = (checked_path(source, "from"), checked_path(target, "to"), "1" if overwrite else "")
-        return await self._change(workspace, sandbox_id, target, _MOVE, *arguments)
+        return await self._change(caller, sandbox_id, target, _MOVE, *arguments)
 
     async def append(
-        self, workspace: str, sandbox_id: str, path: str, offset: int, content: AsyncIterator[bytes]
+        self, caller: Caller, sandbox_id: str, path: str, offset: int, content: AsyncIterator[bytes]
     ) -> Written:
         """Add a piece to a file of ``offset`` bytes; at 0 the file is made anew. Returns the piece's path and bytes.
 
         Raises :class:`ConflictError` when the file has another length, so no piece is lost or added twice.
         """
         where = checked_path(path)
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             piece = temporary_path()
             written = await self._engines.of(sandbox).write_file(sandbox.id, piece, content)
             command = plan_command(_APPEND, piece, where, str(offset))
-            await self._scripts.run(workspace, sandbox.id, command, path)
+            await self._scripts.run(caller, sandbox.id, command, path)
         return Written(path, written.bytes)
 
-    async def _change(self, workspace: str, sandbox_id: str, path: str, script: str, *arguments: str) -> FileEntry:
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
-            await self._scripts.run(workspace, sandbox.id, plan_command(script, *arguments), arguments[0])
+    async def _change(self, caller: Caller, sandbox_id: str, path: str, script: str, *arguments: str) -> FileEntry:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
+            await self._scripts.run(caller, sandbox.id, plan_command(script, *arguments), arguments[0])
             return await self._engines.of(sandbox).stat(sandbox.id, path)
 
 

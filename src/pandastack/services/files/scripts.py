@@ -14,6 +14,7 @@ from pandastack.cluster import Engines
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDOUT, ExecFailed, ExecResult, Output, Record
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError, ServerError, StorageFullError
+from pandastack.model.caller import Caller
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
 
@@ -38,7 +39,7 @@ class Scripts:
 
     @asynccontextmanager
     async def output(
-        self, workspace: str, sandbox_id: str, command: str, path: str, fine: tuple[int, ...] = (0,)
+        self, caller: Caller, sandbox_id: str, command: str, path: str, fine: tuple[int, ...] = (0,)
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Yields what the command prints; leaving the block ends the command.
 
@@ -46,14 +47,14 @@ class Scripts:
         """
         spec = ExecSpec(cmd=command, timeout_seconds=self._settings.max_tree_seconds)
         async with (
-            self._sandboxes.use(workspace, sandbox_id) as sandbox,
+            self._sandboxes.use(caller, sandbox_id) as sandbox,
             self._engines.of(sandbox).exec(sandbox.id, spec) as records,
         ):
             yield output_of(records, path, fine)
 
-    async def run(self, workspace: str, sandbox_id: str, command: str, path: str) -> None:
+    async def run(self, caller: Caller, sandbox_id: str, command: str, path: str) -> None:
         """Run the command to its end and ignore what it prints."""
-        async with self.output(workspace, sandbox_id, command, path) as output:
+        async with self.output(caller, sandbox_id, command, path) as output:
             async for _ in output:
                 pass
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pandastack.errors import GuestError
+from pandastack.model.caller import Caller
 from pandastack.services.files.files import MAX_PATH, checked_path
 from pandastack.services.files.scripts import MISSING, Scripts, plan_command
 from pandastack.services.output_budget import Lease, OutputBudget
@@ -54,7 +55,7 @@ class Search:
         self._budget = budget
 
     async def search(
-        self, workspace: str, sandbox_id: str, path: str, name: str, text: str | None, limit: int
+        self, caller: Caller, sandbox_id: str, path: str, name: str, text: str | None, limit: int
     ) -> Matches:
         """Files below ``path`` whose names match the pattern ``name``, or their lines that contain ``text``.
 
@@ -62,12 +63,12 @@ class Search:
         """
         script = _FIND if text is None else _GREP
         command = plan_command(script, checked_path(path), name, *([] if text is None else [text]))
-        self._sandboxes.get(workspace, sandbox_id)
+        self._sandboxes.get(caller, sandbox_id)
         with ExitStack() as undo:
             lease = undo.enter_context(closing(self._budget.lease(sandbox_id)))
             matches: list[dict[str, Any]] = []
             parser = MatchParser(with_lines=text is not None)
-            async with self._scripts.output(workspace, sandbox_id, command, path) as output:
+            async with self._scripts.output(caller, sandbox_id, command, path) as output:
                 truncated = await _collect(output, parser, matches, limit, lease)
             undo.pop_all()
         return Matches(path, matches, truncated, lease)

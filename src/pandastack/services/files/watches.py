@@ -12,6 +12,7 @@ from pandastack.cluster import Engines
 from pandastack.contract.processes import ExecSpec
 from pandastack.errors import GuestError
 from pandastack.in_guest import watch_program
+from pandastack.model.caller import Caller
 from pandastack.services.files.files import checked_path
 from pandastack.services.files.scripts import MISSING, output_of
 from pandastack.services.sandboxes.sandboxes import Sandboxes
@@ -38,7 +39,7 @@ class Watches:
 
     @asynccontextmanager
     async def watch(
-        self, workspace: str, sandbox_id: str, path: str, recursive: bool
+        self, caller: Caller, sandbox_id: str, path: str, recursive: bool
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """Changes of ``path`` and what is in it, with ``recursive`` of everything below. The first is ``ready``.
 
@@ -47,7 +48,7 @@ class Watches:
         where = shlex.join([checked_path(path), "1" if recursive else ""])
         command = f"export LC_ALL=C.UTF-8; set -- {where}\n{self._script}"
         async with (
-            self._sandboxes.use(workspace, sandbox_id) as sandbox,
+            self._sandboxes.use(caller, sandbox_id) as sandbox,
             self._engines.of(sandbox).exec(sandbox.id, ExecSpec(cmd=command)) as records,
         ):
             changes = _changes(output_of(records, path, (0,)))

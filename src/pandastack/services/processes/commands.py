@@ -11,6 +11,7 @@ from pandastack.cluster import Engines
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDERR, STDOUT, Ended, ExecFailed, ExecResult, Output, Record
 from pandastack.errors import CommandTimeoutError, PandastackError, ServerError
+from pandastack.model.caller import Caller
 from pandastack.services.output_budget import Lease, OutputBudget
 from pandastack.services.processes.output import JsonText, OutputHead
 from pandastack.services.processes.quota import StreamQuota
@@ -75,27 +76,27 @@ class Commands:
         """Check what a caller sent. Raises :class:`BadRequestError`; see :func:`planned_command`."""
         return planned_command(cmd, timeout_seconds, process_id, self._settings)
 
-    async def run(self, workspace: str, sandbox_id: str, command: Command) -> Outcome:
+    async def run(self, caller: Caller, sandbox_id: str, command: Command) -> Outcome:
         """Run to the end; the caller closes the outcome. Output beyond the limit or the budget is dropped, and the
         outcome says so in its text and in ``truncated``.
 
         Raises :class:`QuotaError`, before the command is started, when no output can be kept.
         """
-        self._sandboxes.get(workspace, sandbox_id)
+        self._sandboxes.get(caller, sandbox_id)
         with ExitStack() as undo:
             lease = undo.enter_context(closing(self._budget.lease(sandbox_id)))
             heads = {kind: OutputHead(self._settings.max_output_bytes, lease) for kind in (STDOUT, STDERR)}
-            end = await self._collect(workspace, sandbox_id, command, heads)
+            end = await self._collect(caller, sandbox_id, command, heads)
             undo.pop_all()
         stdout, stderr = heads[STDOUT].finish(), heads[STDERR].finish()
         code, duration_us = (end.exit_code, end.duration_us) if isinstance(end, ExecResult) else (-1, 0)
         return Outcome(stdout, stderr, code, duration_us, failure_of(end, command), lease)
 
     async def _collect(
-        self, workspace: str, sandbox_id: str, command: Command, heads: Mapping[int, OutputHead]
+        self, caller: Caller, sandbox_id: str, command: Command, heads: Mapping[int, OutputHead]
     ) -> Ended:
         end: Ended | None = None
-        async with self.stream(workspace, sandbox_id, replace(command, leave=True), spool=True) as records:
+        async with self.stream(caller, sandbox_id, replace(command, leave=True), spool=True) as records:
             async for record in records:
                 if isinstance(record, Ended):
                     end = record
@@ -107,13 +108,13 @@ class Commands:
 
     @asynccontextmanager
     async def stream(
-        self, workspace: str, sandbox_id: str, command: Command, *, spool: bool = False
+        self, caller: Caller, sandbox_id: str, command: Command, *, spool: bool = False
     ) -> AsyncIterator[AsyncIterator[Record]]:
         """The command's records as they come. Leaving the block early kills the command, unless it says otherwise.
 
         With ``spool`` the guest retains the output from the start, and not only what no client has taken.
         """
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             self._activity.ran(sandbox.id, command.cmd)
             spec = ExecSpec(
                 cmd=command.cmd,

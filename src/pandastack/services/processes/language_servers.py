@@ -17,6 +17,7 @@ import structlog
 from pandastack.contract.processes import ProcessSpec
 from pandastack.contract.records import Record
 from pandastack.errors import BadRequestError, PandastackError
+from pandastack.model.caller import Caller
 from pandastack.services.processes.processes import Processes
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ class Session:
     """A running server and its client."""
 
     server: LanguageServer
-    workspace: str
+    caller: Caller
     sandbox_id: str
     process: str
 
@@ -70,12 +71,12 @@ class LanguageServers:
         self._processes = processes
 
     @asynccontextmanager
-    async def session(self, workspace: str, sandbox_id: str, language: str) -> AsyncIterator[Session]:
+    async def session(self, caller: Caller, sandbox_id: str, language: str) -> AsyncIterator[Session]:
         """A server of its own while the block runs."""
         server = server_for(language)
         process = ProcessSpec(cmd=f"exec {server.command}", id=str(uuid.uuid4()), stdin_open=True, background=True)
-        await self._processes.start(workspace, sandbox_id, process)
-        session = Session(server, workspace, sandbox_id, process.id)
+        await self._processes.start(caller, sandbox_id, process)
+        session = Session(server, caller, sandbox_id, process.id)
         try:
             yield session
         finally:
@@ -84,18 +85,18 @@ class LanguageServers:
     @asynccontextmanager
     async def output(self, session: Session) -> AsyncIterator[AsyncIterator[Record]]:
         """All that the server writes, and its end."""
-        place = session.workspace, session.sandbox_id, session.process
+        place = session.caller, session.sandbox_id, session.process
         async with self._processes.view(*place, stdout=0, stderr=0) as records:
             yield records
 
     async def send(self, session: Session, data: bytes) -> None:
         """Bytes from the client; waits while the server does not take them."""
-        await self._processes.send_input(session.workspace, session.sandbox_id, session.process, data, close=False)
+        await self._processes.send_input(session.caller, session.sandbox_id, session.process, data, close=False)
 
     async def _end(self, session: Session) -> None:
         with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
             try:
-                await self._processes.check(session.workspace, session.sandbox_id, running=True)
-                await self._processes.signal(session.workspace, session.sandbox_id, session.process, _TERMINATE)
+                await self._processes.check(session.caller, session.sandbox_id, running=True)
+                await self._processes.signal(session.caller, session.sandbox_id, session.process, _TERMINATE)
             except PandastackError as error:
                 log.debug("a language server is gone already", sandbox_id=session.sandbox_id, cause=repr(error))

@@ -13,6 +13,7 @@ from pandastack.cluster import Engines
 from pandastack.contract.processes import Extent, ProcessList, ProcessRecord, ProcessSpec
 from pandastack.contract.records import Record
 from pandastack.errors import QuotaError
+from pandastack.model.caller import Caller
 from pandastack.services.processes.idle_watch import IdleWatch
 from pandastack.services.processes.quota import StreamQuota
 from pandastack.services.processes.spec import checked_signal, checked_size, planned_process
@@ -50,9 +51,9 @@ class Processes:
         """Check what a caller sent. Raises :class:`BadRequestError` with the field's name."""
         return planned_process(body, self._settings)
 
-    async def start(self, workspace: str, sandbox_id: str, spec: ProcessSpec) -> ProcessRecord:
+    async def start(self, caller: Caller, sandbox_id: str, spec: ProcessSpec) -> ProcessRecord:
         """Start it and return its record; raises :class:`QuotaError` when the sandbox has too many."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             await self._admit(sandbox)
             self._activity.ran(sandbox.id, spec.cmd)
             retained = replace(spec, spool=True, keep_bytes=self._settings.kept_output_bytes)
@@ -73,26 +74,26 @@ class Processes:
                 hint="end some, or ask the operator to raise PANDASTACK_MAX_PROCESSES",
             )
 
-    async def check(self, workspace: str, sandbox_id: str, *, running: bool = False) -> None:
+    async def check(self, caller: Caller, sandbox_id: str, *, running: bool = False) -> None:
         """Raise when the sandbox does not exist, or with ``running`` when it would have to be woken."""
-        record = self._sandboxes.get(workspace, sandbox_id)
+        record = self._sandboxes.get(caller, sandbox_id)
         if record.status not in ((Status.RUNNING,) if running else (Status.RUNNING, Status.HIBERNATED)):
             raise await self._registry.refusal(record)
 
-    async def list(self, workspace: str, sandbox_id: str) -> ProcessList:
+    async def list(self, caller: Caller, sandbox_id: str) -> ProcessList:
         """All records, oldest first, and how many the guest retains."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).processes(sandbox.id)
 
-    async def get(self, workspace: str, sandbox_id: str, process: str) -> ProcessRecord:
+    async def get(self, caller: Caller, sandbox_id: str, process: str) -> ProcessRecord:
         """One record, by id or pid."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).process(sandbox.id, process)
 
     @asynccontextmanager
     async def view(
         self,
-        workspace: str,
+        caller: Caller,
         sandbox_id: str,
         process: str,
         *,
@@ -101,7 +102,7 @@ class Processes:
         follow: bool = True,
     ) -> AsyncIterator[AsyncIterator[Record]]:
         """Output from these offsets on; a negative one counts from the end. Leaving leaves the process as it is."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             if (stdout or 0) < 0 or (stderr or 0) < 0:
                 record = await self._engines.of(sandbox).process(sandbox.id, process)
                 stdout, stderr = _from_end(record.stdout, stdout), _from_end(record.stderr, stderr)
@@ -111,33 +112,33 @@ class Processes:
                 async with view as records:
                     yield records
 
-    async def wait(self, workspace: str, sandbox_id: str, process: str, seconds: float) -> ProcessRecord:
+    async def wait(self, caller: Caller, sandbox_id: str, process: str, seconds: float) -> ProcessRecord:
         """The record when the process has ended, or as it is after ``seconds``."""
         with anyio.move_on_after(seconds):
-            async with self.view(workspace, sandbox_id, process) as records:
+            async with self.view(caller, sandbox_id, process) as records:
                 async for _ in records:
                     pass
-        return await self.get(workspace, sandbox_id, process)
+        return await self.get(caller, sandbox_id, process)
 
     async def send_input(
-        self, workspace: str, sandbox_id: str, process: str, data: bytes | AsyncIterator[bytes], *, close: bool
+        self, caller: Caller, sandbox_id: str, process: str, data: bytes | AsyncIterator[bytes], *, close: bool
     ) -> int:
         """Write to the standard input; returns the bytes that it took."""
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             with self._streams.hold(sandbox.id):
                 return await self._engines.of(sandbox).send_input(sandbox.id, process, data, close)
 
-    async def signal(self, workspace: str, sandbox_id: str, process: str, signal: int | str) -> None:
+    async def signal(self, caller: Caller, sandbox_id: str, process: str, signal: int | str) -> None:
         """Send a signal, by number or name, to the process's group."""
         number = checked_signal(signal)
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             await self._engines.of(sandbox).signal(sandbox.id, process, number)
 
-    async def resize(self, workspace: str, sandbox_id: str, process: str, rows: int, cols: int) -> None:
+    async def resize(self, caller: Caller, sandbox_id: str, process: str, rows: int, cols: int) -> None:
         """Give the process's terminal another size."""
-        await self.check(workspace, sandbox_id)
+        await self.check(caller, sandbox_id)
         size = checked_size(rows, cols)
-        async with self._sandboxes.use(workspace, sandbox_id) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             await self._engines.of(sandbox).resize(sandbox.id, process, size)
 
 

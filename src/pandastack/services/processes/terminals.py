@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from pandastack.contract.processes import ProcessRecord, ProcessSpec, TerminalSize
 from pandastack.contract.records import Record
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError
+from pandastack.model.caller import Caller
 from pandastack.services.processes.idle_watch import ProcessFound
 from pandastack.services.processes.processes import Processes
 from pandastack.services.processes.spec import checked_id, checked_size
@@ -35,7 +36,7 @@ log = structlog.get_logger(__name__)
 class TerminalView:
     """Where a viewer looks: terminal ``id`` of a sandbox, its output from ``offset`` on."""
 
-    workspace: str
+    caller: Caller
     sandbox_id: str
     id: str
     offset: int
@@ -59,7 +60,7 @@ class Terminals:
 
     async def open(
         self,
-        workspace: str,
+        caller: Caller,
         sandbox_id: str,
         *,
         wanted: str | None,
@@ -80,34 +81,34 @@ class Terminals:
         name = wanted if wanted is not None and number else checked_id(wanted) if wanted else str(uuid.uuid4())
         if wanted is not None:
             try:
-                return await self._existing(workspace, sandbox_id, name, wanted_size, scrollback, offset)
+                return await self._existing(caller, sandbox_id, name, wanted_size, scrollback, offset)
             except NotFoundError:
-                await self._processes.check(workspace, sandbox_id)
+                await self._processes.check(caller, sandbox_id)
                 if number:
                     raise
         env = {"TERM": "xterm-256color"}
         terminal = wanted_size or TerminalSize(24, 80)
         spec = ProcessSpec(cmd=cmd or _LOGIN_SHELL, id=name, env=env, background=True, terminal=terminal)
-        await self._processes.start(workspace, sandbox_id, spec)
-        return TerminalView(workspace, sandbox_id, name, 0)
+        await self._processes.start(caller, sandbox_id, spec)
+        return TerminalView(caller, sandbox_id, name, 0)
 
     async def _existing(
         self,
-        workspace: str,
+        caller: Caller,
         sandbox_id: str,
         name: str,
         size: TerminalSize | None,
         scrollback: int | None,
         offset: int | None,
     ) -> TerminalView:
-        record = await self._processes.get(workspace, sandbox_id, name)
+        record = await self._processes.get(caller, sandbox_id, name)
         if not record.pty:
             raise BadRequestError(f"process {name} has no terminal", field="id")
         base, end = record.stdout.base, record.stdout.end
         start = end - (_DEFAULT_SCROLLBACK if scrollback is None else scrollback) if offset is None else offset
         if size is not None and record.running:
-            await self._processes.resize(workspace, sandbox_id, record.id, size.rows, size.columns)
-        return TerminalView(workspace, sandbox_id, record.id, min(max(base, start), end))
+            await self._processes.resize(caller, sandbox_id, record.id, size.rows, size.columns)
+        return TerminalView(caller, sandbox_id, record.id, min(max(base, start), end))
 
     @asynccontextmanager
     async def viewer(self, place: TerminalView) -> AsyncIterator[AsyncIterator[Record]]:
@@ -115,7 +116,7 @@ class Terminals:
         terminal = self._watched.setdefault((place.sandbox_id, place.id), _Terminal())
         self._count(terminal, 1)
         try:
-            view = self._processes.view(place.workspace, place.sandbox_id, place.id, stdout=place.offset)
+            view = self._processes.view(place.caller, place.sandbox_id, place.id, stdout=place.offset)
             async with view as records:
                 yield records
         finally:
@@ -125,11 +126,11 @@ class Terminals:
 
     async def type(self, place: TerminalView, data: bytes) -> None:
         """What a viewer typed; waits while the terminal does not take it."""
-        await self._processes.send_input(place.workspace, place.sandbox_id, place.id, data, close=False)
+        await self._processes.send_input(place.caller, place.sandbox_id, place.id, data, close=False)
 
     async def resize(self, place: TerminalView, rows: int, cols: int) -> None:
         """Another size, for all viewers."""
-        await self._processes.resize(place.workspace, place.sandbox_id, place.id, rows, cols)
+        await self._processes.resize(place.caller, place.sandbox_id, place.id, rows, cols)
 
     async def leave(self, place: TerminalView) -> None:
         """A viewer is done with the terminal: when it is the only one, the terminal is hung up."""
@@ -146,7 +147,7 @@ class Terminals:
 
     def _adopt(self, sandbox: SandboxRecord, process: ProcessRecord) -> None:
         if process.pty and process.cmd == _LOGIN_SHELL:
-            place = TerminalView(sandbox.workspace, sandbox.id, process.id, 0)
+            place = TerminalView(Caller.server(sandbox.workspace), sandbox.id, process.id, 0)
             terminal = self._watched.setdefault((place.sandbox_id, place.id), _Terminal())
             self._tasks.start_soon(self._linger, place, terminal)
 
@@ -160,8 +161,8 @@ class Terminals:
 
     async def _hang_up(self, place: TerminalView) -> None:
         try:
-            await self._processes.check(place.workspace, place.sandbox_id, running=True)
-            where = place.workspace, place.sandbox_id, place.id
+            await self._processes.check(place.caller, place.sandbox_id, running=True)
+            where = place.caller, place.sandbox_id, place.id
             for _ in range(_HANGUPS):
                 await self._processes.signal(*where, _HANGUP)
                 if not (await self._processes.wait(*where, _HANGUP_SECONDS)).running:

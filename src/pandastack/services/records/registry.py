@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pandastack.errors import ConflictError, NotFoundError
+from pandastack.model.caller import Caller
 from pandastack.services.records.bus import Bus, SandboxChanged
 from pandastack.services.records.events import EventLog, NewEvent
 from pandastack.services.records.refusals import unusable
@@ -63,10 +64,10 @@ class Registry:
             raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
         return record
 
-    def get_owned(self, workspace: str, sandbox_id: str) -> SandboxRecord:
-        """The workspace's record; raises :class:`NotFoundError`."""
+    def get_owned(self, caller: Caller, sandbox_id: str) -> SandboxRecord:
+        """The record, if it is of the caller's workspace; else raises :class:`NotFoundError`, as if there were none."""
         record = self.get(sandbox_id)
-        if record.workspace != workspace:
+        if record.workspace != caller.workspace:
             raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
         return record
 

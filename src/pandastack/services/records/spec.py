@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pandastack.errors import BadRequestError
+from pandastack.model.caller import Caller
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import SnapshotRecord
@@ -67,7 +68,7 @@ def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
 
 
 def planned(
-    workspace: str, wanted: NewSandbox, node: str, settings: Settings, snapshot: SnapshotRecord | None = None
+    caller: Caller, wanted: NewSandbox, node: str, settings: Settings, snapshot: SnapshotRecord | None = None
 ) -> SandboxRecord:
     """The record of a new sandbox on ``node``. Raises :class:`BadRequestError`."""
     template = wanted.template if snapshot is None else snapshot.template
@@ -77,12 +78,12 @@ def planned(
     ttl = settings.default_ttl_seconds if wanted.ttl_seconds is None else checked_ttl(wanted.ttl_seconds, settings)
     return SandboxRecord(
         id=wanted.id or str(uuid.uuid4()),
-        workspace=workspace,
+        workspace=caller.workspace,
         template=template,
         status=Status.CREATING,
         ttl_seconds=ttl,
         persistent=wanted.persistent,
-        metadata=_checked_metadata({**wanted.metadata, "workspace": workspace}),
+        metadata=_checked_metadata({**wanted.metadata, "workspace": caller.workspace}),
         created_at=now,
         last_active_at=now,
         from_snapshot=None if snapshot is None else snapshot.id,

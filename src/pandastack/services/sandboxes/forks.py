@@ -13,6 +13,7 @@ import anyio
 from pandastack.cluster import Engines
 from pandastack.contract.sandboxes import Captured, ForkAnswer, NotStarted, SandboxSpec, Started
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError, ServerError
+from pandastack.model.caller import Caller
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.events import NewEvent
 from pandastack.services.records.registry import Change, Registry
@@ -66,24 +67,24 @@ class Forks:
         self._endings = endings
         self._settings = settings
 
-    async def fork(self, workspace: str, parent_id: str, metadata: Mapping[str, str], count: int = 1) -> Forked:
+    async def fork(self, caller: Caller, parent_id: str, metadata: Mapping[str, str], count: int = 1) -> Forked:
         """``count`` copies, at least one of which was made. A refusal for capacity is a promise that there is none."""
         fork_id = str(uuid.uuid4())
         wanted = [metadata] * _checked(count)
-        return await self._fork(workspace, parent_id, wanted, fork_id, NewEvent("fork.completed", {"fork_id": fork_id}))
+        return await self._fork(caller, parent_id, wanted, fork_id, NewEvent("fork.completed", {"fork_id": fork_id}))
 
-    async def fork_tree(self, workspace: str, parent_id: str, metadata: Mapping[str, str], count: int) -> Forked:
+    async def fork_tree(self, caller: Caller, parent_id: str, metadata: Mapping[str, str], count: int) -> Forked:
         """The same, and the children know of each other: ``fork_tree_id``, ``fork_index`` in their metadata."""
         tree_id = str(uuid.uuid4())
         tree = {"fork_tree_id": tree_id, "fork_tree_role": _CHILD}
         wanted = [{**metadata, **tree, "fork_index": str(index)} for index in range(_checked(count))]
         return await self._fork(
-            workspace, parent_id, wanted, tree_id, NewEvent("fork_tree.completed", {"tree_id": tree_id})
+            caller, parent_id, wanted, tree_id, NewEvent("fork_tree.completed", {"tree_id": tree_id})
         )
 
-    async def promote(self, workspace: str, sandbox_id: str, cleanup: bool, tree_id: str | None) -> Promoted:
+    async def promote(self, caller: Caller, sandbox_id: str, cleanup: bool, tree_id: str | None) -> Promoted:
         """Make a child independent of its tree; with ``cleanup`` delete the tree's other children."""
-        record = self._sandboxes.get(workspace, sandbox_id)
+        record = self._sandboxes.get(caller, sandbox_id)
         mine = record.metadata.get("fork_tree_id")
         if mine is None or tree_id not in (None, "", mine):
             if cleanup:
@@ -91,15 +92,15 @@ class Forks:
             return Promoted(record.id, tree_id or "", [], {})
         with self._activity.hold(record.id):
             await self._registry.change(record.id, **self._independent(record))
-            deleted, failures = await self._delete_siblings(record, mine) if cleanup else ([], {})
+            deleted, failures = await self._delete_siblings(caller, record, mine) if cleanup else ([], {})
             payload = {"tree_id": mine, "winner": record.id, "deleted": deleted, "failed": sorted(failures)}
             await self._registry.note(record.id, NewEvent("fork_tree.promoted", payload))
         return Promoted(record.id, mine, deleted, failures)
 
     async def _fork(
-        self, workspace: str, parent_id: str, wanted: Sequence[Mapping[str, str]], fork_id: str, completed: NewEvent
+        self, caller: Caller, parent_id: str, wanted: Sequence[Mapping[str, str]], fork_id: str, completed: NewEvent
     ) -> Forked:
-        async with self._sandboxes.use(workspace, parent_id, exclusive=True) as parent:
+        async with self._sandboxes.use(caller, parent_id, exclusive=True) as parent:
             children = [planned_child(parent, metadata, self._settings) for metadata in wanted]
             await self._registry.add_all(children)
             at = time.time()
@@ -149,11 +150,13 @@ class Forks:
             return {"metadata": metadata}
         return {"metadata": metadata, "ttl_seconds": self._settings.default_ttl_seconds}
 
-    async def _delete_siblings(self, winner: SandboxRecord, tree_id: str) -> tuple[list[str], dict[str, str]]:
+    async def _delete_siblings(
+        self, caller: Caller, winner: SandboxRecord, tree_id: str
+    ) -> tuple[list[str], dict[str, str]]:
         keep = {winner.id, winner.metadata.get("fork_parent_id")}
         siblings = [
             record.id
-            for record in self._sandboxes.list(winner.workspace)
+            for record in self._sandboxes.list(caller)
             if record.metadata.get("fork_tree_id") == tree_id
             and record.metadata.get("fork_tree_role") != _PROMOTED
             and record.id not in keep
@@ -162,7 +165,7 @@ class Forks:
 
         async def delete(sibling: str) -> None:
             try:
-                await self._sandboxes.delete(winner.workspace, sibling)
+                await self._sandboxes.delete(caller, sibling)
             except NotFoundError:
                 pass  # another caller has deleted it
             except PandastackError as error:

@@ -14,6 +14,7 @@ import structlog
 from pandastack.cluster import Engines
 from pandastack.contract.sandboxes import Started
 from pandastack.errors import ConflictError, NotFoundError, PandastackError, UnavailableError
+from pandastack.model.caller import Caller
 from pandastack.services.captures.rewind import Rewinding
 from pandastack.services.captures.storage_budget import StorageBudget
 from pandastack.services.records.activity import Activity
@@ -49,9 +50,9 @@ class Lifecycle:
         self._locks: dict[str, anyio.Lock] = {}
         self._in_transition: set[str] = set()
 
-    async def pause(self, workspace: str, sandbox_id: str) -> None:
+    async def pause(self, caller: Caller, sandbox_id: str) -> None:
         """Stop its CPUs, keep its memory. Nothing to do when it is paused."""
-        async with self._asked(workspace, sandbox_id) as record:
+        async with self._asked(caller, sandbox_id) as record:
             if record.status == Status.PAUSED:
                 return
             if record.status != Status.RUNNING:
@@ -59,18 +60,18 @@ class Lifecycle:
             await self._engines.of(record).pause(record.id)
             await self._registry.move(record, Status.PAUSED, NewEvent("sandbox.paused"))
 
-    async def resume(self, workspace: str, sandbox_id: str) -> None:
+    async def resume(self, caller: Caller, sandbox_id: str) -> None:
         """Start the CPUs of a paused sandbox again. Nothing to do when it is running."""
-        async with self._asked(workspace, sandbox_id) as record:
+        async with self._asked(caller, sandbox_id) as record:
             if record.status == Status.RUNNING:
                 return
             if record.status != Status.PAUSED:
                 raise await self._registry.refusal(record)
             await self._resume(record)
 
-    async def hibernate(self, workspace: str, sandbox_id: str) -> None:
+    async def hibernate(self, caller: Caller, sandbox_id: str) -> None:
         """Put memory and disk aside and free the host. Nothing to do when it is hibernated."""
-        async with self._asked(workspace, sandbox_id) as record:
+        async with self._asked(caller, sandbox_id) as record:
             if record.status == Status.HIBERNATED:
                 return
             if record.status == Status.FAILED:
@@ -84,12 +85,12 @@ class Lifecycle:
             if record.status in (Status.RUNNING, Status.PAUSED) and at is not None and at <= time.time():
                 await self._hibernate(record, "idle")
 
-    async def wake(self, workspace: str, sandbox_id: str) -> None:
+    async def wake(self, caller: Caller, sandbox_id: str) -> None:
         """Bring it to ``running``: from hibernated or paused, or from failed by its last checkpoint.
 
         Nothing to do when it is running. Raises :class:`ConflictError` when it has failed and has no checkpoint.
         """
-        async with self._asked(workspace, sandbox_id) as record:
+        async with self._asked(caller, sandbox_id) as record:
             if record.status == Status.HIBERNATED:
                 await self._wake(record)
             elif record.status == Status.PAUSED:
@@ -149,8 +150,8 @@ class Lifecycle:
         self._locks.pop(sandbox_id, None)
 
     @asynccontextmanager
-    async def _asked(self, workspace: str, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
-        self._registry.get_owned(workspace, sandbox_id)
+    async def _asked(self, caller: Caller, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
+        self._registry.get_owned(caller, sandbox_id)
         with self._activity.hold(sandbox_id):
             async with self._transition(sandbox_id) as record:
                 if record.status in (Status.CREATING, Status.STOPPING):

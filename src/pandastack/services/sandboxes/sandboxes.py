@@ -14,6 +14,7 @@ from pandastack.errors import (
     PandastackError,
     ServerError,
 )
+from pandastack.model.caller import Caller
 from pandastack.services.captures.snapshots import Snapshots, unknown_snapshot
 from pandastack.services.captures.storage_budget import StorageBudget
 from pandastack.services.records.activity import Activity
@@ -64,12 +65,12 @@ class Sandboxes:
         self._storage_budget = storage_budget
         self._settings = settings
 
-    async def create(self, workspace: str, wanted: NewSandbox) -> SandboxRecord:
+    async def create(self, caller: Caller, wanted: NewSandbox) -> SandboxRecord:
         """Returns when the sandbox executes commands. The record is written before the engine acts.
 
         A failure leaves neither record nor machine; a :class:`CapacityError` is a promise of that.
         """
-        record = await self._plan(workspace, wanted)
+        record = await self._plan(caller, wanted)
         await self._registry.add(record)
         try:
             machine = await self._storage_budget.retry_after_evicting(
@@ -86,29 +87,29 @@ class Sandboxes:
         self._activity.start(record.id)
         return self._registry.get(record.id)
 
-    def list(self, workspace: str) -> list[SandboxRecord]:
-        """The workspace's sandboxes, newest first."""
-        return self.page(workspace)[0]
+    def list(self, caller: Caller) -> list[SandboxRecord]:
+        """The caller's sandboxes, newest first."""
+        return self.page(caller)[0]
 
     def page(
-        self, workspace: str, wanted: SandboxFilter = _ALL, page: Page = _WHOLE
+        self, caller: Caller, wanted: SandboxFilter = _ALL, page: Page = _WHOLE
     ) -> tuple[builtins.list[SandboxRecord], str | None]:
-        """Those of the workspace's sandboxes that are wanted, and the cursor of the next page if there is one."""
-        mine = (record for record in self._registry.all() if record.workspace == workspace)
+        """Those of the caller's sandboxes that are wanted, and the cursor of the next page if there is one."""
+        mine = (record for record in self._registry.all() if record.workspace == caller.workspace)
         return page.of_records(filter(wanted.matches, mine))
 
-    def get(self, workspace: str, sandbox_id: str) -> SandboxRecord:
+    def get(self, caller: Caller, sandbox_id: str) -> SandboxRecord:
         """One sandbox; raises :class:`NotFoundError`."""
-        return self._registry.get_owned(workspace, sandbox_id)
+        return self._registry.get_owned(caller, sandbox_id)
 
     @asynccontextmanager
-    async def use(self, workspace: str, sandbox_id: str, *, exclusive: bool = False) -> AsyncIterator[SandboxRecord]:
+    async def use(self, caller: Caller, sandbox_id: str, *, exclusive: bool = False) -> AsyncIterator[SandboxRecord]:
         """For the time of an operation inside the sandbox; wakes it first when it is hibernated.
 
         With ``exclusive`` it is neither paused nor hibernated before the block ends. Raises :class:`ConflictError` when
         it cannot be used now, :class:`UnavailableError` when it cannot be woken.
         """
-        record = self.get(workspace, sandbox_id)
+        record = self.get(caller, sandbox_id)
         if record.status not in LIVE and not self._lifecycle.is_in_transition(record.id):
             raise await self._registry.refusal(record)
         with self._activity.hold(record.id):
@@ -119,16 +120,16 @@ class Sandboxes:
             async with self._lifecycle.exclusive(record.id) as running:
                 yield running
 
-    async def usage(self, workspace: str, sandbox_id: str) -> Usage | None:
+    async def usage(self, caller: Caller, sandbox_id: str) -> Usage | None:
         """What the sandbox's machine uses on its host, if it still has one."""
-        record = self.get(workspace, sandbox_id)
+        record = self.get(caller, sandbox_id)
         if record.status not in (Status.RUNNING, Status.PAUSED):
             raise await self._registry.refusal(record)
         return (await self._engines.of(record).sandbox(record.id)).usage
 
-    async def set_lifecycle(self, workspace: str, sandbox_id: str, patch: LifecyclePatch) -> SandboxRecord:
+    async def set_lifecycle(self, caller: Caller, sandbox_id: str, patch: LifecyclePatch) -> SandboxRecord:
         """Change the idle limit, whether it applies and what it does, and when checkpoints are taken."""
-        record = self.get(workspace, sandbox_id)
+        record = self.get(caller, sandbox_id)
         values = planned_values(patch, self._settings)
         return await self._registry.change(record.id, **values) if values else record
 
@@ -140,19 +141,19 @@ class Sandboxes:
         """When the idle limit is over unless the sandbox is used before (epoch seconds); None: it does not apply."""
         return self._deadlines.expires_at(record)
 
-    async def delete(self, workspace: str, sandbox_id: str) -> None:
+    async def delete(self, caller: Caller, sandbox_id: str) -> None:
         """End the sandbox and all it has; afterwards it is not found."""
-        record = self.get(workspace, sandbox_id)
+        record = self.get(caller, sandbox_id)
         if record.status == Status.CREATING:
             raise await self._registry.refusal(record)
         await self._endings.delete(record.id)
 
-    async def _plan(self, workspace: str, wanted: NewSandbox) -> SandboxRecord:
+    async def _plan(self, caller: Caller, wanted: NewSandbox) -> SandboxRecord:
         snapshot = None
         if wanted.snapshot is not None:
-            snapshot = await self._snapshots.get(workspace, wanted.snapshot, SNAPSHOT, CHECKPOINT)
+            snapshot = await self._snapshots.get(caller, wanted.snapshot, SNAPSHOT, CHECKPOINT)
             self._snapshots.used(snapshot.id)
-        return planned(workspace, wanted, place(self._engines.all(), snapshot), self._settings, snapshot)
+        return planned(caller, wanted, place(self._engines.all(), snapshot), self._settings, snapshot)
 
 
 def running_change(record: SandboxRecord | None, machine: Started) -> Change:

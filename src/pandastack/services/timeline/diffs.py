@@ -10,6 +10,7 @@ from pandastack.cluster import Engines
 from pandastack.contract.compare import Diff
 from pandastack.contract.references import Point, SandboxRef, SnapshotRef, TemplateRef
 from pandastack.errors import BadRequestError, NotFoundError
+from pandastack.model.caller import Caller
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
@@ -34,33 +35,33 @@ class Diffs:
         self._snapshots = snapshots
         self._sandboxes = sandboxes
 
-    async def diff(self, workspace: str, sandbox_id: str, since: str, until: str, patch: bool) -> Diff:
+    async def diff(self, caller: Caller, sandbox_id: str, since: str, until: str, patch: bool) -> Diff:
         """The engine's answer. Sandboxes that are looked at in their present state are woken, and count as used.
 
         Raises :class:`BadRequestError` and :class:`NotFoundError` before anything is done.
         """
-        sandbox = self._sandboxes.get(workspace, sandbox_id)
-        before = await self._find(sandbox, since, "from")
-        after = await self._find(sandbox, until, "to")
+        sandbox = self._sandboxes.get(caller, sandbox_id)
+        before = await self._find(caller, sandbox, since, "from")
+        after = await self._find(caller, sandbox, until, "to")
         if before == after:
             raise BadRequestError("from and to are the same state", field="to")
         if before.node != after.node:
             raise BadRequestError("to: it is on another node than from", field="to")
         async with AsyncExitStack() as stack:
             for each in _sandboxes(before.point, after.point):
-                await stack.enter_async_context(self._sandboxes.use(workspace, each))
+                await stack.enter_async_context(self._sandboxes.use(caller, each))
             return await self._engines.of(before).diff(before.point, after.point, patch)
 
-    async def _find(self, sandbox: SandboxRecord, name: str, field: str) -> _Located:
+    async def _find(self, caller: Caller, sandbox: SandboxRecord, name: str, field: str) -> _Located:
         if name == NOW:
             return _Located(SandboxRef(sandbox.id), sandbox.node)
         if name == TEMPLATE:
             return _Located(TemplateRef(sandbox.template), sandbox.node)
         other = self._registry.find(name)
-        if other is not None and other.workspace == sandbox.workspace:
+        if other is not None and other.workspace == caller.workspace:
             return _Located(SandboxRef(other.id), other.node)
         try:
-            found = await self._snapshots.get(sandbox.workspace, name, SNAPSHOT, CHECKPOINT)
+            found = await self._snapshots.get(caller, name, SNAPSHOT, CHECKPOINT)
             return _Located(SnapshotRef(found.id), found.node)
         except NotFoundError as error:
             raise NotFoundError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pandastack.errors import NotFoundError
+from pandastack.model.caller import Caller
 from pandastack.services.captures.rewind import Rewinding, unknown_checkpoint
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.captures.storage_budget import StorageBudget
@@ -40,48 +41,48 @@ class Timeline:
         self._rewinding = rewinding
 
     async def snapshot(
-        self, workspace: str, sandbox_id: str, label: str | None = None, *, snapshot_id: str | None = None
+        self, caller: Caller, sandbox_id: str, label: str | None = None, *, snapshot_id: str | None = None
     ) -> SnapshotRecord:
         """Capture a sandbox for as long as its owner wants; it runs on. ``snapshot_id`` None: a new one."""
-        async with self._sandboxes.use(workspace, sandbox_id, exclusive=True) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id, exclusive=True) as sandbox:
             name = one_line(label or "")
             return await self._storage_budget.retry_after_evicting(
                 sandbox.node, lambda: self._snapshots.take(sandbox, SNAPSHOT, name, snapshot_id=snapshot_id)
             )
 
     async def checkpoint(
-        self, workspace: str, sandbox_id: str, label: str | None = None, *, checkpoint_id: str | None = None
+        self, caller: Caller, sandbox_id: str, label: str | None = None, *, checkpoint_id: str | None = None
     ) -> SnapshotRecord:
         """Take a checkpoint now; without a label it is named after the last command. ``checkpoint_id`` as above."""
-        async with self._sandboxes.use(workspace, sandbox_id, exclusive=True) as sandbox:
+        async with self._sandboxes.use(caller, sandbox_id, exclusive=True) as sandbox:
             return await self.take(sandbox, label, checkpoint_id=checkpoint_id)
 
-    async def checkpoints(self, workspace: str, sandbox_id: str) -> list[SnapshotRecord]:
+    async def checkpoints(self, caller: Caller, sandbox_id: str) -> list[SnapshotRecord]:
         """A sandbox's checkpoints, oldest first."""
-        return await self._snapshots.checkpoints(self._sandboxes.get(workspace, sandbox_id).id)
+        return await self._snapshots.checkpoints(self._sandboxes.get(caller, sandbox_id).id)
 
-    async def delete(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> None:
+    async def delete(self, caller: Caller, sandbox_id: str, checkpoint_id: str) -> None:
         """Delete one checkpoint."""
-        await self._snapshots.delete(await self.get(workspace, sandbox_id, checkpoint_id))
+        await self._snapshots.delete(await self.get(caller, sandbox_id, checkpoint_id))
 
-    async def fork(self, workspace: str, sandbox_id: str, checkpoint_id: str, wanted: NewSandbox) -> SandboxRecord:
+    async def fork(self, caller: Caller, sandbox_id: str, checkpoint_id: str, wanted: NewSandbox) -> SandboxRecord:
         """A new sandbox that continues from a checkpoint; the old one is left as it is."""
-        checkpoint = await self.get(workspace, sandbox_id, checkpoint_id)
+        checkpoint = await self.get(caller, sandbox_id, checkpoint_id)
         metadata = {**wanted.metadata, "fork_parent_id": sandbox_id}
-        return await self._sandboxes.create(workspace, replace(wanted, snapshot=checkpoint.id, metadata=metadata))
+        return await self._sandboxes.create(caller, replace(wanted, snapshot=checkpoint.id, metadata=metadata))
 
-    async def rewind(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SandboxRecord:
+    async def rewind(self, caller: Caller, sandbox_id: str, checkpoint_id: str) -> SandboxRecord:
         """The same sandbox as it was, a failed one too; what it did since is lost, its later checkpoints stay."""
-        checkpoint = await self.get(workspace, sandbox_id, checkpoint_id)
+        checkpoint = await self.get(caller, sandbox_id, checkpoint_id)
         with self._activity.hold(sandbox_id):
             async with self._lifecycle.lock(sandbox_id), self._lifecycle.in_transition(sandbox_id):
                 return await self._rewinding.rewind(self._registry.get(sandbox_id), checkpoint)
 
-    async def get(self, workspace: str, sandbox_id: str, checkpoint_id: str) -> SnapshotRecord:
+    async def get(self, caller: Caller, sandbox_id: str, checkpoint_id: str) -> SnapshotRecord:
         """One checkpoint; raises :class:`NotFoundError`."""
-        self._sandboxes.get(workspace, sandbox_id)
+        self._sandboxes.get(caller, sandbox_id)
         try:
-            checkpoint = await self._snapshots.get(workspace, checkpoint_id, CHECKPOINT)
+            checkpoint = await self._snapshots.get(caller, checkpoint_id, CHECKPOINT)
         except NotFoundError as error:
             raise unknown_checkpoint(checkpoint_id) from error
         if checkpoint.sandbox_id != sandbox_id:
