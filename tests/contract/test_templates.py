@@ -50,7 +50,7 @@ def templates(tmp_path: Path) -> Templates:
 
 @pytest.mark.anyio
 async def test_a_template_is_told_as_it_is_on_the_disk(templates: Templates) -> None:
-    engine = cast(Engine, SimpleNamespace(templates=templates))
+    engine = cast(Engine, SimpleNamespace(templates=templates, builds=None))
     async with EngineClient.in_process(create_engine_app(engine)) as client:
         (listed,) = await client.templates()
         assert await client.template("ubuntu-24.04") == listed

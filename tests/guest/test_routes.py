@@ -35,6 +35,8 @@ ID = "00000000-0000-4000-8000-000000000000"
 class OneGuest:
     """All that the routes into guests need of an engine: it has one sandbox."""
 
+    builds = None
+
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.registry = self
