@@ -199,7 +199,7 @@ class ScriptedEngine:
 
     async def _health(self, _request: Request) -> Response:
         running = sum(each.state is SandboxState.RUNNING for each in self.machines.values())
-        return answer(Health("ok", {"pool": "ok"}, "tcg", "A process.", "scripted", running))
+        return answer(Health("ok", {"pool": "ok"}, "tcg", "A process.", "scripted", running, {"kvm": False}))
 
     async def _templates(self, _request: Request) -> Response:
         return answer((TEMPLATE,))

@@ -34,7 +34,7 @@ from tests.cluster.scripted_engine import TEMPLATE, USAGE, ScriptedEngine, resul
 
 pytestmark = pytest.mark.anyio
 ID = "00000000-0000-4000-8000-000000000000"
-HEALTH = Health("ok", {}, "tcg", "A process.", "qemu", 0)
+HEALTH = Health("ok", {}, "tcg", "A process.", "qemu", 0, {"kvm": False})
 SPEC, BASE, COMMAND = SandboxSpec(ID), TemplateRef("base"), ExecSpec(cmd="x")
 
 

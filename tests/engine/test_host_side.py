@@ -19,6 +19,7 @@ from pandastack.engine.machines.console import KEEP_BYTES, Console
 from pandastack.engine.machines.names import machine_name
 from pandastack.engine.recovery.sweep import sweep
 from pandastack.host import facts
+from pandastack.vmm.qemu import preload
 from tests.support.installation import eventually
 
 
@@ -131,3 +132,16 @@ def test_a_directory_that_cannot_be_written(layout: Layout, monkeypatch: pytest.
 def test_without_root_it_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "is_root", lambda: False)
     assert found(layout)["privileges"].verdict is Verdict.WARN
+
+
+def test_where_namespaces_cannot_be_made_it_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Verdict.OK if facts.is_root() else Verdict.WARN
+    assert found(layout)["network namespaces"].verdict is expected
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert found(layout)["network namespaces"].verdict is Verdict.WARN
+
+
+def test_where_shared_memory_is_writable_it_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(layout)["shared memory"].verdict is Verdict.OK
+    monkeypatch.setattr(preload, "is_possible", lambda: False)
+    assert found(layout)["shared memory"].verdict is Verdict.WARN

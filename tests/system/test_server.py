@@ -61,6 +61,29 @@ def test_isolation_is_said_honestly(server: Server, http: httpx.Client) -> None:
     assert ("not hardware isolation" in version["isolation"]) == (version["accelerator"] == "tcg")
 
 
+def test_what_really_confines_machines_is_said(server: Server) -> None:
+    said = httpx.get(f"{server.url}/version").json()["confinement"]
+    assert said == server.installation.json("status")["health"]["checks"]["engine"]["confinement"]
+    separated = facts.is_root()
+    assert said == {
+        "kvm": httpx.get(f"{server.url}/version").json()["accelerator"] == "kvm",
+        "user": separated,
+        "netns": separated,
+        "seccomp": True,
+        "priority": True,
+        "memory": True,
+    }
+    assert "seccomp, priority, memory" in server.installation.cli("status").stdout
+
+
+def test_a_server_does_not_start_below_what_is_required_of_it(server: Server, install: Install) -> None:
+    if httpx.get(f"{server.url}/version").json()["accelerator"] == "kvm":
+        pytest.skip("this host has everything that can be required")
+    refused = install(PANDASTACK_REQUIRE="seccomp,kvm").cli("up", "--detach", "--port", "0")
+    assert refused.returncode == 1
+    assert "PANDASTACK_REQUIRE asks for kvm" in refused.stderr
+
+
 def test_status_without_a_server(install: Install) -> None:
     nobody = install()
     said = nobody.cli("status", "--json")

@@ -19,3 +19,5 @@ class Health:
     isolation: str
     vmm: str
     sandboxes: int
+    confinement: Mapping[str, bool]
+    """Every measure by name, and whether machines here are under it: :class:`pandastack.model.confinement.Measure`."""

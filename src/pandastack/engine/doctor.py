@@ -13,6 +13,8 @@ from pathlib import Path
 from pandastack.disks.pool import IMAGE_MINIMUM
 from pandastack.engine.layout import Layout, runtime_directory
 from pandastack.host import facts, files, mount
+from pandastack.network.namespace import namespaces_work
+from pandastack.vmm.qemu import preload
 
 
 class Verdict(StrEnum):
@@ -62,6 +64,8 @@ def examine(layout: Layout) -> Iterator[Check]:
     yield _architecture()
     yield from (_tool(tool) for tool in TOOLS)
     yield _privileges()
+    yield _namespaces()
+    yield _shared_memory()
     yield _kvm_device()
     yield _memory()
     yield _directory("data directory", layout.data)
@@ -105,10 +109,26 @@ def _privileges() -> Check:
         return Check(
             "privileges",
             Verdict.OK,
-            "root: every machine gets a user and an empty network namespace of its own",
+            "root: every machine gets a user of its own",
         )
     detail = f"uid {os.geteuid()}: machines run as this user, and the storage pool cannot be mounted"
     return Check("privileges", Verdict.WARN, detail, "run as root to separate machines from one another")
+
+
+def _namespaces() -> Check:
+    name = "network namespaces"
+    if namespaces_work():
+        return Check(name, Verdict.OK, "machines run in an empty one")
+    detail = "cannot be made: machines run in the host's, though without a network device"
+    return Check(name, Verdict.WARN, detail, "run as root, in a container with CAP_SYS_ADMIN")
+
+
+def _shared_memory() -> Check:
+    name = "shared memory"
+    if preload.is_possible():
+        return Check(name, Verdict.OK, "machines open the image that they share for reading only")
+    detail = "machines could write to the memory image of their template once they have taken over their VMM"
+    return Check(name, Verdict.WARN, detail, preload.REMEDY)
 
 
 def _kvm_device() -> Check:

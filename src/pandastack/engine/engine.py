@@ -14,6 +14,7 @@ from pandastack.engine.build.install import shipped_recipes
 from pandastack.engine.compare.diff import Diffs
 from pandastack.engine.layout import SLOTS, Layout
 from pandastack.engine.machines.allocation import MachineHost
+from pandastack.engine.machines.probe import probe, require
 from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.slots import Slots
 from pandastack.engine.machines.warm_pool import WarmPool
@@ -33,6 +34,7 @@ from pandastack.host import facts
 from pandastack.host.files import remove_when_empty
 from pandastack.host.lock import FileLock
 from pandastack.host.tasks import beside
+from pandastack.model.confinement import Measure
 from pandastack.network.namespace import empty_namespace
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 
@@ -43,6 +45,8 @@ class Engine:
 
     vmm: str
     """The exact build of the VMM."""
+    confinement: frozenset[Measure]
+    """What confines the machines here, but for their accelerator."""
     pool: Pool
     templates: Templates
     saved: CaptureStore
@@ -106,12 +110,15 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
         ended=registry.machine_ended,
         stalled=registry.machine_stalled,
     )
+    confinement = await probe(host)
+    require(settings.require, confinement, templates.list())
     warm_pool = WarmPool(host, lives, settings.ready_machines)
-    restorer = Restorer(vmm, warm_pool)
+    restorer = Restorer(vmm, warm_pool, settings.require)
     sandboxes = Sandboxes(registry, admission, restorer, warm_pool, templates, saved, asleep)
     lifecycle = Lifecycle(registry, sandboxes, asleep)
     return Engine(
         vmm=vmm,
+        confinement=confinement,
         pool=pool,
         templates=templates,
         saved=saved,

@@ -5,10 +5,15 @@ It is made once per host and shared: there is nothing in it that two machines co
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+
+import structlog
 
 from pandastack.host import facts
 from pandastack.host.processes.run import CommandError, run
+
+log = structlog.get_logger(__name__)
 
 NAME = "pandastack-none"
 
@@ -21,7 +26,16 @@ async def empty_namespace() -> Path | None:
     if not path.exists():
         try:
             await run(["ip", "netns", "add", NAME], timeout=10)
-        except CommandError:
+        except CommandError as error:
             if not path.exists():  # another engine may have been quicker
+                log.warning("machines share the host's network namespace", reason=str(error))
                 return None
     return path
+
+
+def namespaces_work() -> bool:
+    """Whether this process may make a network namespace: asked by making one that ends at once."""
+    try:
+        return subprocess.run(["unshare", "--net", "true"], capture_output=True, timeout=10).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False

@@ -24,6 +24,7 @@ class Version(Answer):
     accelerator: str | None = omitted_if_none("What runs guests' code: `kvm` or `tcg`")
     isolation: str | None = omitted_if_none("What stands between a guest and the host, in a sentence")
     vmm: str | None = omitted_if_none("The program that runs the machines")
+    confinement: dict[str, bool] | None = omitted_if_none("What confines that program, each measure by name")
 
 
 class Usage(Answer):

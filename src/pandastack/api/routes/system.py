@@ -9,6 +9,9 @@ from pandastack.api.models.system import Health, Version
 from pandastack.api.requests import json_response, plane_of
 from pandastack.model.node import LOCAL_NODE
 
+_TOLD = ("accelerator", "isolation", "vmm", "confinement")
+"""What a version says of the host."""
+
 router = APIRouter(tags=["system"])
 
 
@@ -24,7 +27,7 @@ async def healthz(request: Request) -> Response:
 async def get_version(request: Request) -> Response:
     """The version, and how sandboxes are isolated on this host."""
     host = plane_of(request).hosts.get(LOCAL_NODE)
-    facts = {} if host is None else {name: getattr(host, name) for name in ("accelerator", "isolation", "vmm")}
+    facts = {} if host is None else {name: getattr(host, name) for name in _TOLD}
     return json_response(Version.model_validate(version.describe() | facts))
 
 

@@ -98,9 +98,16 @@ def _status_text(facts: dict[str, object]) -> str:
             f"pandastack answers at {facts['url']} (pid {facts['pid']}): {health.get('status')}",
             f"  machines   {engine.get('vmm')}, {engine.get('accelerator')}, {engine.get('sandboxes')} running",
             f"  isolation  {engine.get('isolation')}",
+            f"  confined   {_confined(engine.get('confinement') or {})}",
             f"  data       {facts['data_dir']}",
         ]
     )
+
+
+def _confined(measures: dict[str, bool]) -> str:
+    """What confines the machines, and what does not."""
+    applied, missing = ([name for name, holds in measures.items() if holds is wanted] for wanted in (True, False))
+    return ", ".join(applied or ["by nothing"]) + (f"; not: {', '.join(missing)}" if missing else "")
 
 
 async def _serve(data: Path, host: str, port: int) -> None:

@@ -27,6 +27,8 @@ from pandastack.engine.http.templates import template_routes
 from pandastack.engine.http.tunnel import connect_routes
 from pandastack.engine.http.version import VersionMiddleware
 from pandastack.errors import CapacityError, PandastackError, to_body
+from pandastack.model.accelerator import Accelerator
+from pandastack.model.confinement import Measure
 
 EVENT_KEEP_ALIVE = 15.0
 
@@ -74,6 +76,7 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 async def health(request: Request) -> Response:
     engine = _engine(request)
     accelerator = engine.templates.weakest_accelerator()
+    measures = engine.confinement | ({Measure.KVM} if accelerator is Accelerator.KVM else set())
     return answer(
         Health(
             status="ok",
@@ -82,6 +85,7 @@ async def health(request: Request) -> Response:
             isolation=accelerator.isolation,
             vmm=engine.vmm,
             sandboxes=sum(each.state == "running" for each in engine.registry.list()),
+            confinement={each.value: each in measures for each in Measure},
         )
     )
 

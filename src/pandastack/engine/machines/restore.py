@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -13,16 +13,19 @@ from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.machines.warm_pool import WarmPool
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
+from pandastack.errors import ConflictError
 from pandastack.host.tasks import together
 from pandastack.model.accelerator import Accelerator
+from pandastack.model.confinement import Measure
 from pandastack.snapshots.compatibility import cpu_identity
 
 
 class Restorer:
-    """Restores origins on this host, whose VMM is the build ``vmm``."""
+    """Restores origins on this host, whose VMM is the build ``vmm``. With KVM among what is ``required``, no other."""
 
-    def __init__(self, vmm: str, warm_pool: WarmPool) -> None:
+    def __init__(self, vmm: str, warm_pool: WarmPool, required: Collection[Measure] = ()) -> None:
         self._vmm = vmm
+        self._required = required
         self._warm_pool = warm_pool
 
     async def restore(self, origin: Origin, spec: SandboxSpec) -> Sandbox:
@@ -31,6 +34,9 @@ class Restorer:
         Raises :class:`ConflictError` before anything is done when ``origin`` does not fit this host.
         """
         accelerator = Accelerator(origin.snapshot.manifest.accelerator)
+        if Measure.KVM in self._required and accelerator is not Accelerator.KVM:
+            message = f"template {origin.name} was built for software emulation, and this server requires kvm"
+            raise ConflictError(message, hint="build the template again on this host: `pandastack template build`")
         origin.snapshot.check(vmm=self._vmm, cpu_flags=cpu_identity(accelerator))
         # Shielded: a caller that leaves now must not leave a machine behind that nobody knows.
         with anyio.CancelScope(shield=True):

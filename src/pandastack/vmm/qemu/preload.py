@@ -21,6 +21,9 @@ VARIABLE = "PANDASTACK_READONLY"
 """Names the file to the library."""
 
 
+REMEDY = "pip install ziglang, and keep the package in a path without spaces and colons"
+
+
 def target(arch: str) -> Path:
     """Where the library for ``arch`` is, or is to be: named by what it is made of."""
     digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(arguments(arch)).encode()).hexdigest()
@@ -45,10 +48,17 @@ def build(arch: str) -> Path:
 
 @cache
 def library() -> Path | None:
-    """The library for this host; ``None`` where it was not shipped and cannot be compiled, or lies in a directory whose
-    name the dynamic linker would take for two (ld.so(8)). In a source checkout it takes seconds the first time."""
+    """The library for this host; ``None`` where it was not shipped and cannot be compiled, or cannot be loaded. In a
+    source checkout it takes seconds the first time."""
+    if not is_possible():
+        return None
     try:
-        path = build(facts.architecture())
+        return build(facts.architecture())
     except (OSError, subprocess.CalledProcessError):
         return None
-    return None if set(" :") & set(str(path)) else path
+
+
+def is_possible() -> bool:
+    """Whether there is a library, or a compiler for it, at a path that the dynamic linker takes for one (ld.so(8))."""
+    path = target(facts.architecture())
+    return not set(" :") & set(str(path)) and (path.exists() or zig.is_installed())
