@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pandastack.vmm.plan import Disk, MachinePlan, Sockets
 from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 from pandastack.vmm.qemu.control import ControlError, connect
-from pandastack.vmm.qemu.machine import NICE, OOM_SCORE, Machine, launch
+from pandastack.vmm.qemu.machine import MOST_FILES, NICE, OOM_SCORE, Machine, launch
 
 pytestmark = [
     pytest.mark.anyio,
@@ -41,6 +42,12 @@ async def test_it_learns_nothing_of_the_servers_environment(
             b"LD_PRELOAD",
             b"PANDASTACK_READONLY",
         }
+
+
+async def test_it_opens_no_more_files_than_it_may(plan: MachinePlan, tmp_path: Path) -> None:
+    """The server raises its own limit, which would be inherited."""
+    async with launch(qemu_binary(), plan, tmp_path / "log") as machine:
+        assert max(resource.prlimit(machine.pid, resource.RLIMIT_NOFILE)) <= MOST_FILES
 
 
 async def test_it_cannot_write_to_the_file_that_others_map_too(plan: MachinePlan, tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ class Settings:
     """How long a terminal keeps running after its last viewer's connection broke."""
     lsp_idle_seconds: float = 600.0
     """After this a client of a language server that says nothing is disconnected."""
+    max_connections: int = 4096
+    """Connections that the server has at once; fewer when the process may not open so many files."""
     max_json_bytes: int = 8 * MIB
     max_file_bytes: int = 32 * MIB
     max_tar_bytes: int = 1024 * MIB

@@ -112,15 +112,19 @@ def _confined(measures: dict[str, bool]) -> str:
 
 async def _serve(data: Path, host: str, port: int) -> None:
     from pandastack.api.app import create_app
+    from pandastack.api.connections import most_connections
     from pandastack.cluster import EngineClient, Engines, StreamingASGITransport
     from pandastack.engine.engine import open_engine
     from pandastack.engine.http.app import create_engine_app
     from pandastack.engine.layout import Layout
     from pandastack.engine.settings import Settings as EngineSettings
+    from pandastack.host.processes.limits import raise_descriptor_limit
     from pandastack.host.processes.priority import set_oom_score
     from pandastack.services.settings import Settings
 
     logs.configure("info")
+    settings = Settings.from_env()
+    most = most_connections(settings.max_connections, raise_descriptor_limit())
     with _listen(host, port) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
         daemon.own(data)
@@ -130,10 +134,10 @@ async def _serve(data: Path, host: str, port: int) -> None:
             app = create_app(
                 Engines.local(client),
                 f"sqlite+aiosqlite:///{data / 'pandastack.db'}",
-                Settings.from_env(),
+                settings,
                 on_first_token=lambda token: credentials.keep(data, url, token),
             )
-            await _answer(app, listener, lambda: _ready(data, url))
+            await _answer(app, listener, most, lambda: _ready(data, url))
         daemon.forget(data)
 
 
@@ -154,12 +158,16 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _answer(app: ASGIApp, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``on_ready`` is called once requests are answered."""
+async def _answer(app: ASGIApp, listener: socket.socket, most: int, on_ready: Callable[[], None]) -> None:
+    """Serve at most ``most`` connections until SIGTERM or SIGINT; ``on_ready`` is called once requests are answered."""
     import anyio
     import uvicorn
 
+    from pandastack.api.connections import BoundedProtocol
     from pandastack.host.tasks import beside
+
+    class Protocol(BoundedProtocol):
+        most_connections = most
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -173,6 +181,7 @@ async def _answer(app: ASGIApp, listener: socket.socket, on_ready: Callable[[], 
 
     configuration = uvicorn.Config(
         app,
+        http=Protocol,
         log_level="warning",
         access_log=False,
         # Longer than clients keep an idle connection, so that it is they who close it: no request meets a closed one.

@@ -1,4 +1,4 @@
-"""Idempotency keys: a request that is sent again is not done again (docs/design/0018)."""
+"""Idempotency keys: a request that is sent again is not done again (docs/design/0021)."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import anyio
 from pandastack.errors import ServerError
 from pandastack.host.processes.adopted import adopted
 from pandastack.host.processes.identity import ProcessIdentity
+from pandastack.host.processes.limits import limit_descriptors
 from pandastack.host.processes.priority import give_way, set_oom_score
 from pandastack.host.processes.run import CommandError, describe_status, spawn
 from pandastack.vmm.plan import MachinePlan, Sockets
@@ -29,6 +30,9 @@ OOM_SCORE = 900
 
 NICE = 5
 """CPU priority of a VMM below the server's: of a core that both want, the server gets three quarters."""
+
+MOST_FILES = 2048
+"""How many files a VMM may have open at once; it needs some twenty."""
 
 EXIT_DEADLINE = 1.0
 """Seconds from the end of a VMM's control session to that of its process, if the VMM is ending at all."""
@@ -134,6 +138,7 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
                 send.close()
                 async with _controlled(plan, argv, process, printed) as machine:
                     set_oom_score(OOM_SCORE, process.pid)
+                    limit_descriptors(process.pid, MOST_FILES)
                     give_way(process.pid, NICE)  # by now it has all the threads that do not inherit it
                     yield machine
 
