@@ -17,6 +17,8 @@ from tests.support.api import SETTINGS, Api, Serve, refusal
 
 pytestmark = pytest.mark.anyio
 
+BUILD = "/v1/templates/build"
+NOT_CREATING = ("/mcp", "/cancel")
 BODY = {"template": "base", "metadata": {"name": "one"}}
 
 
@@ -73,10 +75,10 @@ async def test_every_creating_route_takes_a_key(api: Api) -> None:
     takes = {
         path: [each["name"] for each in operations["post"].get("parameters", ()) if each["in"] == "header"]
         for path, operations in paths.items()
-        if "201" in operations.get("post", {}).get("responses", {})
+        if {"201", "202"} & set(operations.get("post", {}).get("responses", {})) and not path.endswith(NOT_CREATING)
     }
     assert {path for path, names in takes.items() if names != ["Idempotency-Key"]} == set()
-    assert set(takes) == {*await creating(api), "/v1/sandboxes/{sandbox_id}/processes"}
+    assert set(takes) == {*await creating(api), "/v1/sandboxes/{sandbox_id}/processes", BUILD}
 
 
 async def test_the_same_request_is_done_once(api: Api) -> None:
@@ -91,6 +93,23 @@ async def test_the_same_request_is_done_once(api: Api) -> None:
         assert second.headers["idempotency-replayed"] == "true"
         assert second.headers["content-type"] == "application/json"
         assert api.engine.calls == calls
+
+
+async def test_a_build_is_begun_once(api: Api) -> None:
+    """Whose body is not read for it: a form is told from another by its length."""
+
+    def form(dockerfile: str, boundary: str) -> dict[str, Any]:
+        parts = {"name": "mine", "dockerfile": dockerfile}
+        lines = [f'--{boundary}\r\ncontent-disposition: form-data; name="{k}"\r\n\r\n{v}' for k, v in parts.items()]
+        kind = {"content-type": f"multipart/form-data; boundary={boundary}", "idempotency-key": "b"}
+        return {"content": "\r\n".join([*lines, f"--{boundary}--\r\n"]).encode(), "headers": kind}
+
+    first = await api.http.post(BUILD, **form("FROM a", "one"))
+    assert first.status_code == 202, first.text
+    second = await api.http.post(BUILD, **form("FROM a", "two"))
+    assert (second.status_code, second.content, second.headers["idempotency-replayed"]) == (202, first.content, "true")
+    assert refusal(await api.http.post(BUILD, **form("FROM other", "one")), 409)["code"] == "idempotency_key_reused"
+    assert len((await api.http.get("/v1/templates/builds")).json()) == 1
 
 
 async def test_the_text_of_a_token_is_not_kept(api: Api) -> None:

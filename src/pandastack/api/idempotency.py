@@ -31,10 +31,11 @@ Made = TypeVar("Made")
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
 
 
-def idempotent(*, resumable: bool = False, secret: bool = False) -> Callable[[Handler], Handler]:
+def idempotent(*, resumable: bool = False, secret: bool = False, large: bool = False) -> Callable[[Handler], Handler]:
     """Decorate a route so that it honours the header.
 
-    ``resumable``: it creates by :func:`make_once`. ``secret``: its answer is shown once, and is not kept.
+    ``resumable``: it creates by :func:`make_once`. ``secret``: its answer is shown once, and is not kept. ``large``:
+    its body may be too large to be held, and only its length and type tell requests apart.
     """
 
     def decorate(handler: Handler) -> Handler:
@@ -42,13 +43,14 @@ def idempotent(*, resumable: bool = False, secret: bool = False) -> Callable[[Ha
         async def keyed(request: Request, **arguments: Any) -> Response:
             if (key := request.headers.get(HEADER)) is None:
                 return await handler(request, **arguments)
-            body = await _body(request)
+            body = None if large else await _body(request)
             plane, described = plane_of(request), _described(request, key, body, resumable)
             async with plane.idempotency_keys.attempt(described) as attempt:
                 if attempt.replayed is not None:
                     status, answer = attempt.replayed
                     return Response(answer, status, {REPLAYED: "true"}, "application/json")
-                again = Request({**request.scope, "attempt": attempt}, _replay(body, request.receive))
+                receive = request.receive if body is None else _replay(body, request.receive)
+                again = Request({**request.scope, "attempt": attempt}, receive)
                 try:
                     response = await handler(again, **arguments)
                 except PandastackError as error:
@@ -79,15 +81,26 @@ async def make_once(
     return await make(attempt.object_id)
 
 
-def _described(request: Request, key: str, body: bytes, resumable: bool) -> Keyed:
+def _described(request: Request, key: str, body: bytes | None, resumable: bool) -> Keyed:
     if not _KEY.fullmatch(key):
         raise BadRequestError(f"{HEADER}: must be 1 to 255 visible ASCII characters", field=HEADER)
     scope, caller = request.scope, caller_of(request)
-    parts = (request.method.encode(), scope["path"].encode(errors="replace"), scope["query_string"], body)
+    parts = (
+        request.method.encode(),
+        scope["raw_path"],
+        scope["query_string"],
+        _outline(request) if body is None else body,
+    )
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
     return Keyed(caller.workspace, caller.token, key, digest.hexdigest(), resumable)
+
+
+def _outline(request: Request) -> bytes:
+    """Type and length of a body that is not read. A form's boundary is another each time it is sent."""
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    return f"{kind} {request.headers.get('content-length', '')}".encode("latin-1")
 
 
 async def _body(request: Request) -> bytes:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from pandastack.api import errors
+from pandastack.api.idempotency import PARAMETER, idempotent
 from pandastack.api.models.builds import Build, NewBuild
 from pandastack.api.requests import check_length, flag, json_response, limited, plane_of
 from pandastack.api.streams import EVENTS, EventStream, StreamEvent
@@ -25,7 +26,14 @@ _FORM_OVERHEAD = 8 * 1024 * 1024
 _TAR = "application/x-tar"
 
 
-@router.post("/build", status_code=202, response_class=Response, responses={202: {"model": Build}})
+@router.post(
+    "/build",
+    status_code=202,
+    response_class=Response,
+    responses={202: {"model": Build}},
+    openapi_extra={"parameters": [PARAMETER]},
+)
+@idempotent(large=True)
 async def start_build(
     request: Request, shipped: str | None = Query(None, description="Build this recipe of the server's")
 ) -> Response:
