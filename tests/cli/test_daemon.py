@@ -132,3 +132,12 @@ def test_a_damaged_configuration_stops_no_server(home: Path, capsys: pytest.Capt
 def test_a_token_that_went_to_somebody_else(home: Path) -> None:
     credentials.publish(home, "http://here")
     assert config.read_config() == {}
+
+
+def test_a_data_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(0o777)
+    with pytest.raises(ServerError, match="can be written to by other users") as refused:
+        daemon.own(data)
+    assert "chmod 700" in (refused.value.hint or "")

@@ -6,18 +6,20 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
 from pandastack.engine import doctor
+from pandastack.engine import layout as engine_layout
 from pandastack.engine.doctor import TOOLS, Verdict, examine
 from pandastack.engine.layout import Layout
 from pandastack.engine.machines.console import KEEP_BYTES, Console
 from pandastack.engine.machines.names import machine_name
 from pandastack.engine.recovery.sweep import sweep
+from pandastack.errors import ServerError
 from pandastack.host import facts
 from pandastack.vmm.qemu import preload
 from tests.support.installation import eventually
@@ -145,3 +147,36 @@ def test_where_shared_memory_is_writable_it_is_said(layout: Layout, monkeypatch:
     assert found(layout)["shared memory"].verdict is Verdict.OK
     monkeypatch.setattr(preload, "is_possible", lambda: False)
     assert found(layout)["shared memory"].verdict is Verdict.WARN
+
+
+def put_open(place: Path) -> None:
+    place.mkdir()
+    place.chmod(0o777)
+
+
+def put_link(place: Path) -> None:
+    place.with_name("elsewhere").mkdir(0o700)
+    place.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("put", [put_open, put_link])
+def test_a_runtime_directory_that_somebody_has_put_there_is_refused(
+    put: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "is_root", lambda: False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(engine_layout, "runtime_directory", lambda: tmp_path / "pandastack-1000" / "pandastack")
+    put(tmp_path / "pandastack-1000")
+    with pytest.raises(ServerError) as refused:
+        engine_layout.open_runtime_directory()
+    assert "XDG_RUNTIME_DIR" in (refused.value.hint or "")
+    assert not (tmp_path / "pandastack-1000" / "pandastack").exists()
+
+
+def test_a_runtime_directory_is_only_for_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "is_root", lambda: False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(engine_layout, "runtime_directory", lambda: tmp_path / "pandastack-1000" / "pandastack")
+    engine_layout.open_runtime_directory()
+    for path in (tmp_path / "pandastack-1000", tmp_path / "pandastack-1000" / "pandastack"):
+        assert path.stat().st_mode & 0o777 == 0o700

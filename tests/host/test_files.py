@@ -11,6 +11,7 @@ import pytest
 
 from pandastack.errors import ServerError, StorageFullError
 from pandastack.host import files
+from pandastack.host.files import own_directory
 
 MIB = 1024**2
 
@@ -116,3 +117,40 @@ def test_what_cannot_be_made_durable_is_an_error_of_ours(tmp_path: Path) -> None
     files.make_durable(tmp_path, contents=False)
     with pytest.raises(ServerError, match="gone"):
         files.make_durable(tmp_path)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_directory_of_our_own(tmp_path: Path) -> None:
+    own_directory(tmp_path / "a" / "b")
+    assert mode(tmp_path / "a" / "b") == 0o700
+    (tmp_path / "a" / "b").chmod(0o755)  # others could look, not write
+    own_directory(tmp_path / "a" / "b")
+    assert mode(tmp_path / "a" / "b") == 0o700
+    (tmp_path / "link").symlink_to("a/b")
+    own_directory(tmp_path / "link", links=True)
+
+
+def test_a_directory_where_somebody_may_have_been_first_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "ours").mkdir(0o700)
+    (tmp_path / "link").symlink_to("ours")
+    (tmp_path / "file").touch()
+    for name, said in {"open": "written to by other", "link": "not a directory", "file": "exists"}.items():
+        with pytest.raises(ServerError, match=said):
+            own_directory(tmp_path / name, hint="look")
+    assert mode(tmp_path / "open") == 0o777
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives directories away")
+    (tmp_path / "theirs").mkdir(0o700)
+    os.chown(tmp_path / "theirs", 65534, 65534)
+    for links in (False, True):
+        with pytest.raises(ServerError, match="belongs to user 65534, not to 0") as refused:
+            own_directory(tmp_path / "theirs", links=links, hint="chown it")
+        assert refused.value.hint == "chown it"

@@ -1,4 +1,5 @@
 import multiprocessing
+import stat
 from pathlib import Path
 
 import anyio
@@ -78,6 +79,16 @@ async def test_a_cancelled_waiter_does_not_keep_the_lock(tmp_path: Path) -> None
     with anyio.fail_after(10):
         await make(cache, made, 2)
     assert made == [2]
+
+
+async def test_only_its_owner_can_look_or_lock(tmp_path: Path) -> None:
+    """A stranger who could open a lock could hold it, and stop every build."""
+    old = tmp_path / "kind" / f".{KEY}.lock"
+    old.parent.mkdir()
+    old.touch(0o644)
+    await make(Cache(tmp_path), list[int](), 1)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in old.parent.iterdir()}
+    assert modes == {old.name: 0o600, KEY: 0o700}
 
 
 async def test_forget(tmp_path: Path) -> None:

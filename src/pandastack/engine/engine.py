@@ -12,7 +12,7 @@ from pandastack.disks.pool import Pool, open_pool
 from pandastack.engine.build.builds import Builds
 from pandastack.engine.build.install import shipped_recipes
 from pandastack.engine.compare.diff import Diffs
-from pandastack.engine.layout import SLOTS, Layout
+from pandastack.engine.layout import SLOTS, Layout, open_runtime_directory
 from pandastack.engine.machines.allocation import MachineHost
 from pandastack.engine.machines.probe import probe, require
 from pandastack.engine.machines.restore import Restorer
@@ -72,6 +72,7 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
 
     Raises :class:`ServerError` when another engine has the directory.
     """
+    open_runtime_directory()
     with _alone_in(layout):
         async with open_pool(layout.engine) as pool:
             asleep = CaptureStore(pool.directory / "asleep")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pandastack.host import facts
+from pandastack.host.files import own_directory
 
 FIRST_UID = 0x6000_0000
 """Users of machines start here: far above any the host's administrator hands out."""
@@ -56,3 +57,15 @@ def runtime_directory() -> Path:
     if facts.is_root():
         return Path("/run/pandastack")
     return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pandastack-{os.geteuid()}") / "pandastack"
+
+
+def open_runtime_directory() -> None:
+    """Make the runtime directory, for us alone.
+
+    Without root and without XDG_RUNTIME_DIR it lies in a directory that all users share, where somebody may have been
+    first. Raises :class:`ServerError` then.
+    """
+    runtime = runtime_directory()
+    shared = not facts.is_root() and not os.environ.get("XDG_RUNTIME_DIR")
+    for path in (runtime.parent, runtime) if shared else (runtime,):
+        own_directory(path, hint=f"remove {path} after a look at it, or set XDG_RUNTIME_DIR to a directory of your own")

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +48,34 @@ def directory_for_now(path: Path, *, existing: bool = False) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def own_directory(path: Path, *, links: bool = False, hint: str | None = None) -> None:
+    """Make ``path`` a directory that only this user can enter, or see to it that it is one.
+
+    Raises :class:`ServerError`, with ``hint``, when others may have put something there: when it belongs to somebody
+    else or others may write to it, or when it is a symbolic link, unless ``links`` may lead to it.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat() if links else path.lstat()
+        reason = _not_ours(found)
+        if reason is None:
+            path.chmod(0o700)
+    except OSError as error:
+        raise map_error(error, path) from error
+    if reason is not None:
+        raise ServerError(f"{path} {reason}", hint=hint)
+
+
+def _not_ours(found: os.stat_result) -> str | None:
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a directory"
+    if found.st_uid != os.geteuid():
+        return f"belongs to user {found.st_uid}, not to {os.geteuid()}"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "can be written to by other users"
+    return None
 
 
 def make_durable(directory: Path, contents: bool = True) -> None:

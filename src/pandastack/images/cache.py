@@ -88,7 +88,7 @@ class Cache:
                 yield Entry(path, work, ready=True)
                 return
             shutil.rmtree(work, ignore_errors=True)  # what a killed process left
-            work.mkdir(mode=0o755)
+            work.mkdir(mode=0o700)
             yield Entry(path, work, ready=False)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -133,7 +133,8 @@ async def _lock(path: Path) -> int:
 
     def acquire() -> int:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.fchmod(fd, 0o600)  # who can open it can lock it
         except OSError as error:
             raise map_error(error, path) from error
         fcntl.flock(fd, fcntl.LOCK_EX)

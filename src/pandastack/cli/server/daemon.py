@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pandastack.errors import PandastackError, ServerError
-from pandastack.host.files import write_atomically
+from pandastack.host.files import own_directory, write_atomically
 from pandastack.host.processes.identity import ProcessIdentity, alive, identify, kill
 
 STATE_FILE = "server.json"
@@ -35,8 +35,8 @@ class Server:
 
 def own(data: Path) -> None:
     """Make the data directory, and make it nobody else's: it holds the store and every machine's memory."""
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    data.chmod(0o700)
+    hint = f"look at what is in it, then chown and chmod 700 {data}, or choose another data directory"
+    own_directory(data, links=True, hint=hint)
 
 
 def record(data: Path, url: str) -> None:

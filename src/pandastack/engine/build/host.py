@@ -9,11 +9,12 @@ from pathlib import Path
 from pandastack.engine.build.accelerator import Choice, Trial, choose
 from pandastack.engine.build.machine import BuildMachine
 from pandastack.engine.build.progress import Progress, Steps
-from pandastack.engine.layout import Layout
+from pandastack.engine.layout import Layout, open_runtime_directory
 from pandastack.engine.machines.plan import BootSpec
 from pandastack.engine.work import sweep_orphans, work_name
 from pandastack.guest.agent import binary as agent_binary
 from pandastack.host import facts
+from pandastack.host.files import own_directory
 from pandastack.host.tsc import tsc_khz
 from pandastack.images import bootstrap
 from pandastack.images.cache import Cache
@@ -122,6 +123,9 @@ async def open_build_host(
     layout: Layout, recipes: Mapping[str, Path], progress: Progress, on_failed_run: OnFailedRun | None = None
 ) -> BuildHost:
     """The host of this host: fetches the guest's kernel and tries the accelerator where that was not done yet."""
+    open_runtime_directory()
+    hint = f"chown and chmod 700 {layout.cache}, or choose another cache directory"
+    own_directory(layout.cache, links=True, hint=hint)
     sweep_orphans(layout.cache / "work")
     cache, qemu, vmm = Cache(layout.cache), qemu_binary(), await qemu_version()
     with Steps(progress) as steps:
