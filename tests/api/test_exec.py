@@ -297,7 +297,7 @@ async def test_a_followed_console_shows_whole_lines_as_they_come(api: Api, follo
             async for line in lines:
                 seen += line
                 if "old" in line:
-                    api.engine.console += "ial\nnew\n"
+                    api.engine.show("ial\nnew\n")
                 if "new" in line:
                     break
     assert '{"line": "old\\n"}' in seen

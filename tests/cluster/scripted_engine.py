@@ -123,6 +123,7 @@ class ScriptedEngine:
         self.snapshots: dict[str, Taken] = {}
         self.files: dict[str, bytes] = {"/etc/hostname": b"guest\n"}
         self.console = "booting\n"
+        self._change = anyio.Event()
         self.storage = STORAGE
         self.refusals: dict[str, PandastackError] = {}
         self.child_failures: dict[int, PandastackError] = {}
@@ -257,11 +258,33 @@ class ScriptedEngine:
         await self._enter("delete", sandbox_id)
         self._find(sandbox_id)
         del self.machines[sandbox_id]
+        self._changed()
         return Response(status_code=204)
 
+    def show(self, text: str) -> None:
+        """Add to what all consoles show."""
+        self.console += text
+        self._changed()
+
     async def _console(self, request: Request) -> Response:
-        self._reach(request.path_params["id"])
-        return PlainTextResponse(self.console)
+        sandbox_id = request.path_params["id"]
+        self._reach(sandbox_id)
+        if request.query_params.get("follow") != "1":
+            return PlainTextResponse(self.console)
+
+        async def records() -> AsyncIterator[bytes]:
+            shown = 0
+            while sandbox_id in self.machines:
+                change = self._change
+                yield encode_record(Output(STDOUT, self.console[shown:].encode()))
+                shown = len(self.console)
+                await change.wait()
+
+        return StreamingResponse(records(), media_type="application/octet-stream")
+
+    def _changed(self) -> None:
+        self._change.set()
+        self._change = anyio.Event()
 
     async def _pause(self, request: Request) -> Response:
         return await self._stop_or_go("pause", request, SandboxState.PAUSED)

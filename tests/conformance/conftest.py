@@ -22,7 +22,7 @@ def server(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Ite
     Whatever the clients ask for, each answer is compared with the server's OpenAPI document (``watched.py``).
     """
     answers = tmp_path_factory.mktemp("server") / "answers"
-    quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1", "PANDASTACK_LOG_POLL_SECONDS": "0.1"}
+    quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1"}
     prefix = ("env", f"ANSWERS={answers}", f"PYTHONPATH={Path(__file__).parents[2]}")
     command = (sys.executable, "-m", "tests.conformance.watched")
     with replace(built, settings={**built.settings, **quick}).serving(prefix=prefix, command=command) as server:

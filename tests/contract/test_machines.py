@@ -86,7 +86,10 @@ async def test_a_sandbox_is_made_used_and_deleted(client: EngineClient) -> None:
     assert isinstance(await client.console(sandbox_id), str)
     assert (await client.processes(sandbox_id)).retention.records > 0
 
-    await client.delete(sandbox_id)
+    async with client.follow_console(sandbox_id) as pieces:
+        assert isinstance(await anext(pieces), bytes)
+        await client.delete(sandbox_id)
+        assert all([isinstance(piece, bytes) async for piece in pieces]), "the console ends with its machine"
     assert await client.sandboxes() == ()
     with pytest.raises(NotFoundError):
         await client.delete(sandbox_id)

@@ -112,6 +112,7 @@ OPERATIONS: dict[str, Callable[[EngineClient], Awaitable[object]]] = {
     "rewind": lambda client: client.rewind(HERE, THERE),
     "diff": lambda client: client.diff(SandboxRef(HERE), SandboxRef(THERE), patch=False),
     "console": lambda client: client.console(HERE),
+    "follow console": lambda client: client.follow_console(HERE).__aenter__(),
     "exec": lambda client: client.exec(HERE, ExecSpec(cmd="true")).__aenter__(),
     "start": lambda client: client.start_process(HERE, ProcessSpec(cmd="true", id=THERE)),
     "processes": lambda client: client.processes(HERE),

@@ -84,6 +84,29 @@ async def test_the_console_keeps_the_end_and_stays_bounded(tmp_path: Path) -> No
 
 
 @pytest.mark.anyio
+async def test_followers_of_a_console_see_what_comes_and_its_end(tmp_path: Path) -> None:
+    (tmp_path / "console.log").write_bytes(b"before\n")
+    console = Console(tmp_path / "console.log")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+    slow = console.pieces()
+    with anyio.fail_after(20), listener:
+        async with console.following(tmp_path / "socket"):
+            (peer, _) = await anyio.to_thread.run_sync(listener.accept)
+            assert await anext(slow) == b"before\n"
+            quick = console.pieces()
+            assert await anext(quick) == b"before\n"
+            for text in (b"one\n", b"two\n"):
+                await anyio.to_thread.run_sync(peer.sendall, text)
+                assert await anext(quick) == text
+            peer.close()
+        assert [piece async for piece in quick] == []
+    assert [piece async for piece in slow] == [b"one\ntwo\n"], "what it has missed comes in one piece"
+    assert [piece async for piece in console.pieces()] == [b"before\none\ntwo\n"]
+
+
+@pytest.mark.anyio
 async def test_a_console_that_nobody_offers_is_no_error(tmp_path: Path) -> None:
     console = Console(tmp_path / "console.log")
     async with console.following(tmp_path / "nothing"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pandastack.contract.failures import Failure
 from pandastack.contract.records import STDERR, STDOUT, ExecFailed, ExecResult, Output
 from pandastack.errors import BadRequestError, CommandTimeoutError, QuotaError, ServerError
-from pandastack.services.files.console import appended
+from pandastack.services.files.console import whole_lines
 from pandastack.services.output_budget import OutputBudget
 from pandastack.services.processes.commands import failure_of
 from pandastack.services.processes.output import JsonText, OutputHead, OutputText, json_content
@@ -134,17 +135,30 @@ def test_a_command_that_could_not_start_is_an_error_and_an_exit_code_is_none() -
     assert failure_of(ExecResult(1), Command("x")) is None
 
 
-@given(st.text(max_size=2000), st.text(max_size=200), st.integers(600, 4000))
-def test_a_followed_console_shows_what_was_appended(before: str, new: str, window: int) -> None:
-    whole = before + new
-    if len(whole) <= window:
-        assert appended(before[-window:], whole[-window:]) == new
+async def followed(pieces: list[bytes], tail: int | None = None) -> list[str]:
+    async def source() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return [line async for line in whole_lines(source(), tail)]
 
 
-def test_a_followed_console_goes_on_when_its_window_moved() -> None:
-    text = "".join(f"line {n}\n" for n in range(1000))
-    assert appended(text[1000:4000], text[1500:4500]) == text[4000:4500]
-    assert appended("something else entirely", "restarted") == "restarted"
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("tail", "first"),
+    [(None, ["one\n", "two\n"]), (1, []), (2, ["two\n"]), (0, ["one\n", "two\n"]), (-1, ["one\n", "two\n"])],
+)
+async def test_a_followed_console_shows_whole_lines(tail: int | None, first: list[str]) -> None:
+    pieces = [b"one\r\ntwo\r\nthr", b"ee\r", b"\n\xc3", b"\xbc", b"", b"\n\nlast"]
+    assert await followed(pieces, tail) == [*first, "three\n", "ü\n", "\n", "last\n"]
+    assert await followed([], tail) == []
+
+
+@pytest.mark.anyio
+async def test_a_followed_console_begins_with_little_and_holds_no_endless_line() -> None:
+    lines = await followed([b"x" * 100_000, *[b"y" * 30_000] * 10, b"z\n"])
+    assert len(lines[0]) < 100_000 and max(map(len, lines)) < 100_000
+    assert "".join(lines).replace("\n", "") == "x" * 4096 + "y" * 300_000 + "z"
 
 
 def test_settings_come_from_the_environment() -> None:

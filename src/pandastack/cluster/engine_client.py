@@ -27,7 +27,7 @@ from pandastack.contract.processes import (
     SendSignal,
     TerminalSize,
 )
-from pandastack.contract.records import End, Record, RecordParser
+from pandastack.contract.records import End, Output, Record, RecordParser
 from pandastack.contract.references import Point, StartFrom
 from pandastack.contract.sandboxes import (
     Captured,
@@ -254,6 +254,13 @@ class EngineClient:
         """The end of what the machine wrote to its console."""
         return (await self._connection.call("GET", f"/sandboxes/{sandbox_id}/console")).decode(errors="replace")
 
+    @asynccontextmanager
+    async def follow_console(self, sandbox_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What the machine writes to its console, until it ends. The first piece is all that is kept, be it nothing."""
+        url = f"/sandboxes/{sandbox_id}/console"
+        async with self._connection.stream("GET", url, params={"follow": "1"}) as response:
+            yield _outputs(response)
+
     async def events(self) -> AsyncGenerator[Event | None, None]:
         """What happens on the engine, endlessly; None as a sign of life.
 
@@ -267,6 +274,14 @@ class EngineClient:
 
 def _process(sandbox_id: str, process: str, rest: str = "") -> str:
     return f"/sandboxes/{sandbox_id}/processes/{quote(process, safe='')}{rest}"
+
+
+async def _outputs(response: httpx.Response) -> AsyncIterator[bytes]:
+    parser = RecordParser()
+    async for data in response.aiter_raw():
+        for record in parser.feed(data):
+            if isinstance(record, Output):
+                yield record.data
 
 
 async def _records(response: httpx.Response) -> AsyncIterator[Record]:

@@ -181,7 +181,7 @@ async def open_control_plane(
             archives=Archives(sandboxes, engines, scripts),
             search=Search(sandboxes, scripts, budget),
             watches=Watches(sandboxes, engines),
-            consoles=Consoles(sandboxes, engines, settings),
+            consoles=Consoles(sandboxes, engines),
             templates=Templates(engines),
             builds=Builds(engines),
             events=events,

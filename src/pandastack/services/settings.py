@@ -74,8 +74,6 @@ class Settings:
     """What automatic checkpoints of all sandboxes may take: bytes, or with ``%`` a share of the engine's storage."""
     mcp_calls_per_minute: int = 60
     """How many tool calls of agents a workspace may make over HTTP."""
-    log_poll_seconds: float = 1.0
-    """How often a followed console is read again."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:

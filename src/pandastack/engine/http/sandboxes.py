@@ -12,6 +12,7 @@ from starlette.routing import Route
 from pandastack.contract.codec import check_request
 from pandastack.contract.failures import Failure
 from pandastack.contract.fields import Uuid
+from pandastack.contract.records import STDOUT, Output, encode_record
 from pandastack.contract.references import SnapshotRef, TemplateRef
 from pandastack.contract.sandboxes import (
     NOTHING_CAPTURED,
@@ -29,7 +30,9 @@ from pandastack.contract.sandboxes import (
 from pandastack.contract.sandboxes import SandboxSpec as WantedSandbox
 from pandastack.contract.snapshots import MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.engine.engine import Engine
+from pandastack.engine.http.exec import SIGN_OF_LIFE
 from pandastack.engine.http.messages import answer, received
+from pandastack.engine.http.streaming import Write, WrittenResponse
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.origins.disk_usage import measure
 from pandastack.engine.sandboxes.copies import Child
@@ -129,8 +132,16 @@ async def delete_sandbox(request: Request) -> Response:
 
 
 async def console(request: Request) -> Response:
-    text = _engine(request).registry.reach(request.path_params["id"]).console.tail().decode("utf-8", "replace")
-    return PlainTextResponse(text)
+    """The end of the console as text; with ``follow=1`` as records of output, the first of which is that end."""
+    console = _engine(request).registry.reach(request.path_params["id"]).console
+    if request.query_params.get("follow") != "1":
+        return PlainTextResponse(console.tail().decode("utf-8", "replace"))
+
+    async def body(write: Write) -> None:
+        async for piece in console.pieces():
+            await write(encode_record(Output(STDOUT, piece)))
+
+    return WrittenResponse(body, "application/octet-stream", SIGN_OF_LIFE)
 
 
 async def pause(request: Request) -> Response:

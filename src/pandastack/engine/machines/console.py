@@ -21,20 +21,44 @@ class Console:
 
     def __init__(self, path: Path) -> None:
         self._file = BoundedFile(path, KEEP_BYTES)
+        self._end = len(self._file.tail())
+        self._closed = False
+        self._changed = anyio.Event()
 
     @asynccontextmanager
     async def following(self, socket: Path) -> AsyncIterator[None]:
         """Read what the VMM that listens at ``socket`` sends, while the block runs."""
-        async with beside(partial(self._follow, socket)):
-            yield
+        try:
+            async with beside(partial(self._read, socket)):
+                yield
+        finally:
+            self._closed = True
+            self._changed.set()
 
-    async def _follow(self, socket: Path) -> None:
+    async def _read(self, socket: Path) -> None:
         # A VMM that is gone or a host disk that is full ends the console only: it is not worth a machine.
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             async with await anyio.connect_unix(socket) as stream:
                 async for chunk in stream:
                     self._file.append(chunk)
+                    self._end += len(chunk)
+                    self._changed.set()
+                    self._changed = anyio.Event()
 
     def tail(self, limit: int = KEEP_BYTES) -> bytes:
         """The last ``limit`` bytes; empty before the guest printed anything."""
         return self._file.tail(limit)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """First all that is kept, be it nothing, then what the guest prints until its machine ends.
+
+        A slow reader costs nothing, and misses what is no longer kept.
+        """
+        end = self._end
+        yield self.tail()
+        while self._end > end or not self._closed:
+            if self._end == end:
+                await self._changed.wait()
+                continue
+            new, end = self._end - end, self._end
+            yield self.tail(min(new, KEEP_BYTES))

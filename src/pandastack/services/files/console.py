@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import anyio
-
 from pandastack.cluster import Engines
-from pandastack.errors import ConflictError, NotFoundError
 from pandastack.model.caller import Caller
 from pandastack.services.sandboxes.sandboxes import Sandboxes
-from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import SandboxRecord, Status
 
 _REPLAY = 4096  # characters of the console that a follower is shown first
-_OVERLAP = 512
+_MOST_LINE = 64 * 1024  # characters; a longer line is shown in pieces
 
 
 class Consoles:
     """What machines write to their consoles. A console is a terminal, whose lines end with CR and LF; shown are LF."""
 
-    def __init__(self, sandboxes: Sandboxes, engines: Engines, settings: Settings) -> None:
+    def __init__(self, sandboxes: Sandboxes, engines: Engines) -> None:
         self._sandboxes = sandboxes
         self._engines = engines
-        self._poll_seconds = settings.log_poll_seconds
 
     async def read(self, caller: Caller, sandbox_id: str, tail: int | None) -> str:
         """The console's text, or its last ``tail`` lines."""
@@ -36,39 +31,34 @@ class Consoles:
 
     @asynccontextmanager
     async def follow(self, caller: Caller, sandbox_id: str, tail: int | None) -> AsyncIterator[AsyncIterator[str]]:
-        """Whole lines: first those of the last 4 KiB (or ``tail``), then new ones until the sandbox ends."""
-        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
-            text = await self._engines.of(sandbox).console(sandbox.id)
-            yield self._lines(caller, sandbox, text, tail)
+        """Whole lines: first those of the last 4 KiB (or ``tail``), then new ones until the sandbox's machine ends."""
+        async with (
+            self._sandboxes.use(caller, sandbox_id) as sandbox,
+            self._engines.of(sandbox).follow_console(sandbox.id) as pieces,
+        ):
+            yield whole_lines(pieces, tail)
 
-    async def _lines(self, caller: Caller, sandbox: SandboxRecord, text: str, tail: int | None) -> AsyncIterator[str]:
-        start = (
-            text[-_REPLAY:] if tail is None else "".join(text.splitlines(keepends=True)[-tail:] if tail > 0 else text)
-        )
-        pending = start
-        while True:
-            *whole, pending = pending.split("\n")
-            for line in whole:
-                yield line.removesuffix("\r") + "\n"
-            # The engine announces nothing here: the console is a file that the machine writes.
-            await anyio.sleep(self._poll_seconds)
-            try:
-                if self._sandboxes.get(caller, sandbox.id).status != Status.RUNNING:
-                    break  # following must not wake it
-                async with self._sandboxes.use(caller, sandbox.id):
-                    newer = await self._engines.of(sandbox).console(sandbox.id)
-            except (NotFoundError, ConflictError):
-                break
-            pending += appended(text, newer)
-            text = newer
-        if pending:
+
+async def whole_lines(pieces: AsyncIterator[bytes], tail: int | None) -> AsyncIterator[str]:
+    """Lines of the end of the first piece, and of all that follow; the last may be unfinished."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    pending = _end_of(decoder.decode(await anext(pieces, b"")), tail)
+    while True:
+        *lines, pending = pending.split("\n")
+        for line in lines:
+            yield line.removesuffix("\r") + "\n"
+        if len(pending) > _MOST_LINE:
             yield pending + "\n"
+            pending = ""
+        piece = await anext(pieces, None)
+        if piece is None:
+            break
+        pending += decoder.decode(piece)
+    if pending:
+        yield pending + "\n"
 
 
-def appended(before: str, after: str) -> str:
-    """What a window on the end of a growing text shows newly, when it showed ``before`` and now shows ``after``."""
-    if after.startswith(before):
-        return after[len(before) :]
-    mark = before[-_OVERLAP:]
-    found = after.rfind(mark)
-    return after[found + len(mark) :] if found >= 0 else after
+def _end_of(text: str, tail: int | None) -> str:
+    if tail is None:
+        return text[-_REPLAY:]
+    return "".join(text.splitlines(keepends=True)[-tail:]) if tail > 0 else text
