@@ -7,6 +7,7 @@ python scripts/generate_sync.py --check    exit with status 1 when it is not up 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,39 +17,9 @@ import unasync
 
 SDK = Path(__file__).resolve().parent.parent / "src" / "pandastack" / "sdk"
 HEADER = "# Generated from ../_async/{name} by scripts/generate_sync.py: change that file, not this one.\n"
-_CLASSES = (
-    "Branches",
-    "CancelEvent",
-    "Client",
-    "CodeContext",
-    "CommandStream",
-    "Experiment",
-    "Lifecycle",
-    "Process",
-    "Processes",
-    "Sandbox",
-    "SandboxAPI",
-    "SandboxCommands",
-    "SandboxFilesystem",
-    "SnapshotsAPI",
-    "TemplatesAPI",
-    "Transport",
-)
-_FUNCTIONS = (
-    "check_cancel",
-    "explore",
-    "pack_tree",
-    "pause",
-    "read_piece",
-    "run_all",
-    "scope",
-    "settled",
-    "unpack_tree",
-    "write_file",
-)
-REPLACEMENTS = {
-    **{f"Async{name}": name for name in _CLASSES},
-    **{f"async_{name}": name for name in _FUNCTIONS},
+PREFIXES = (re.compile("Async(?=[A-Z])"), re.compile("async_(?=[a-z])"))
+"""``AsyncClient`` becomes ``Client``, ``async_pause`` becomes ``pause``."""
+NAMES = {
     "get_default_async_client": "get_default_client",
     "set_default_async_client": "set_default_client",
     "aclose": "close",
@@ -58,14 +29,37 @@ REPLACEMENTS = {
     "aread": "read",
     "_async": "_sync",
 }
-RULE = unasync.Rule("/_async/", "/_sync/", additional_replacements=REPLACEMENTS)
+"""Other names. The library that takes ``async`` and ``await`` out knows the special methods."""
 
 
-def generated(source: Path) -> str:
+class Blocking(unasync.Rule):  # type: ignore[misc]
+    """Turns waiting code into blocking code, and notes which of our rules it needed."""
+
+    def __init__(self) -> None:
+        super().__init__("/_async/", "/_sync/", additional_replacements=NAMES)
+        self.used: set[str] = set()
+
+    def unused(self) -> list[str]:
+        """Rules that nothing needed yet."""
+        return sorted({*NAMES, *(prefix.pattern for prefix in PREFIXES)} - self.used)
+
+    def body(self, text: str) -> str:
+        """The blocking counterpart of a module's text."""
+        return str(tokenize_rt.tokens_to_src(self._unasync_tokens(tokenize_rt.src_to_tokens(text))))
+
+    def _unasync_name(self, name: str) -> str:
+        if name in NAMES:
+            self.used.add(name)
+        for prefix in PREFIXES:
+            if prefix.match(name):
+                self.used.add(prefix.pattern)
+                return prefix.sub("", name)
+        return str(super()._unasync_name(name))
+
+
+def generated(source: Path, rule: Blocking) -> str:
     """The blocking counterpart of one file."""
-    tokens = tokenize_rt.src_to_tokens(source.read_text(encoding="utf-8"))
-    body = tokenize_rt.tokens_to_src(RULE._unasync_tokens(tokens))
-    return HEADER.format(name=source.name) + sorted_imports(body)
+    return HEADER.format(name=source.name) + sorted_imports(rule.body(source.read_text(encoding="utf-8")))
 
 
 def sorted_imports(text: str) -> str:
@@ -85,8 +79,12 @@ def sorted_imports(text: str) -> str:
 
 
 def all_generated() -> dict[Path, str]:
-    """Every file of the blocking flavour with the content that it must have."""
-    return {SDK / "_sync" / source.name: generated(source) for source in sorted((SDK / "_async").glob("*.py"))}
+    """Every file of the blocking flavour with the content that it must have. Raises SystemExit for a rule too many."""
+    rule = Blocking()
+    files = {SDK / "_sync" / source.name: generated(source, rule) for source in sorted((SDK / "_async").glob("*.py"))}
+    if unused := rule.unused():
+        raise SystemExit(f"nothing in _async needs the rules for {', '.join(unused)}: remove them")
+    return files
 
 
 def outdated(files: dict[Path, str]) -> list[Path]:

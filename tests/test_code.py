@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 from contextlib import suppress
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,26 @@ def _wrong_imports(module: str, names: list[ast.alias]) -> list[str]:
             continue
         wrong.append(name)
     return wrong
+
+
+def imports() -> dict[str, set[str]]:
+    """The modules that each module imports, for types only or inside functions too."""
+    paths = [*SOURCES, *(ROOT / "src/pandastack/sdk/_sync").glob("*.py")]
+    names = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path for path in paths}
+    modules = {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in names.items()}
+    found: dict[str, set[str]] = {}
+    for name, tree in modules.items():
+        statements = [each for each in ast.walk(tree) if isinstance(each, ast.ImportFrom) and each.module]
+        wanted = {(each.module or "", alias.name) for each in statements for alias in each.names}
+        named = {f"{module}.{what}" if f"{module}.{what}" in modules else module for module, what in wanted}
+        found[name] = {each for each in named if each in modules} - {name}
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    found = imports()
+    assert "pandastack.sdk._async.interfaces" in found["pandastack.sdk._async.filesystem"]
+    list(TopologicalSorter(found).static_order())  # raises CycleError, which names the circle
 
 
 def test_no_machine_of_a_developer_is_named() -> None:

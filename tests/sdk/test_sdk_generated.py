@@ -66,6 +66,15 @@ def test_the_blocking_client_is_up_to_date() -> None:
     assert module.outdated(files) == [], "run `python scripts/generate_sync.py`"
 
 
+def test_a_rule_that_nothing_needs_is_found() -> None:
+    rule = generator().Blocking()
+    unused = set(rule.unused())
+    assert rule.body("async def f(x: AsyncClient): return await async_pause(x.aread())") == (
+        "def f(x: Client): return pause(x.read())"
+    )
+    assert unused - set(rule.unused()) == {"Async(?=[A-Z])", "async_(?=[a-z])", "aread"}
+
+
 def test_the_blocking_client_waits_for_nothing() -> None:
     for path in (ROOT / "src" / "pandastack" / "sdk" / "_sync").glob("*.py"):
         code = path.read_text("utf-8").split("\n", 1)[1]

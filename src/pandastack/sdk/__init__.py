@@ -20,17 +20,15 @@ from pandastack.errors import (
     ServerError,
     TemplateBuildError,
 )
-from pandastack.sdk._async.client import AsyncClient
+from pandastack.sdk._async.client import AsyncClient, get_default_async_client, set_default_async_client
 from pandastack.sdk._async.code import AsyncCodeContext
-from pandastack.sdk._async.defaults import get_default_async_client, set_default_async_client
 from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.sandbox import AsyncSandbox
 from pandastack.sdk._code import Execution, Result
 from pandastack.sdk._diff import Diff, FileChange, FileState
 from pandastack.sdk._experiment import BranchOutcome, Candidate, ExploreError, ExploreResult
-from pandastack.sdk._sync.client import Client
+from pandastack.sdk._sync.client import Client, get_default_client, set_default_client
 from pandastack.sdk._sync.code import CodeContext
-from pandastack.sdk._sync.defaults import get_default_client, set_default_client
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.sandbox import Sandbox
 from pandastack.sdk._types import (

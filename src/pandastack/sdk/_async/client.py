@@ -5,9 +5,10 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pandastack.config import resolve_client
+from pandastack.sdk._async.defaults import choose, default_connection, make_with
 from pandastack.sdk._async.sandbox import AsyncSandbox
 from pandastack.sdk._async.snapshots import AsyncSnapshotsAPI
 from pandastack.sdk._async.templates import AsyncTemplatesAPI
@@ -177,3 +178,20 @@ class AsyncSandboxAPI:
     async def delete(self, sandbox_id: str) -> None:
         """End a sandbox and delete its disk. Raises NotFoundError."""
         await self._client.transport.run(Call("DELETE", f"/sandboxes/{segment(sandbox_id)}"))
+
+
+def get_default_async_client() -> AsyncClient:
+    """The client set by the program, else one from the environment and the configuration file.
+
+    Connections cannot move to another event loop, so a loop that did not make the default client gets a new
+    one.
+    """
+    return cast(AsyncClient, default_connection())
+
+
+def set_default_async_client(client: AsyncClient | None) -> None:
+    """Use ``client`` from now on; None forgets the present one, so that the configuration is read again."""
+    choose(client)
+
+
+make_with(AsyncClient)

@@ -6,19 +6,16 @@ import json
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from pandastack.errors import CommandFailed, ConnectionError, ExecInterrupted, SandboxTimeout, ServerError
+from pandastack.sdk._async.interfaces import AsyncConnection, AsyncSandboxHandle
 from pandastack.sdk._sse import Event, EventDecoder
 from pandastack.sdk._types import ExecResult
 from pandastack.sdk.wire.call import exec_command
 from pandastack.sdk.wire.coding import json_object, mapped_command_timeout, mapped_transport_errors
-
-if TYPE_CHECKING:
-    from pandastack.sdk._async.client import AsyncClient
-    from pandastack.sdk._async.sandbox import AsyncSandbox
 
 _PARTIAL_OUTPUT_CHARACTERS = 1 << 20
 
@@ -26,16 +23,16 @@ _PARTIAL_OUTPUT_CHARACTERS = 1 << 20
 class AsyncSandboxCommands:
     """Another way to spell :meth:`exec` of the sandbox."""
 
-    def __init__(self, sandbox: AsyncSandbox) -> None:
+    def __init__(self, sandbox: AsyncSandboxHandle) -> None:
         self._sandbox = sandbox
 
     async def run(self, cmd: str, timeout: int | None = None) -> ExecResult:
         """Run a shell command; ``timeout`` in seconds. Raises SandboxTimeout."""
-        return await self._sandbox.exec(cmd, timeout_seconds=timeout)
+        return await run_command(self._sandbox.client, self._sandbox.id, cmd, timeout, check=False)
 
 
 async def run_command(
-    client: AsyncClient, sandbox_id: str, cmd: str, timeout_seconds: float | None, check: bool
+    client: AsyncConnection, sandbox_id: str, cmd: str, timeout_seconds: float | None, check: bool
 ) -> ExecResult:
     """Run ``cmd`` to its end. Raises SandboxTimeout, and CommandFailed if ``check`` and it failed."""
     call = exec_command(sandbox_id, cmd, timeout_seconds, streamed=False, default=client.timeout)
@@ -76,7 +73,7 @@ class AsyncCommandStream:
         self._tails = {"stdout": _Tail(), "stderr": _Tail()}
         self._process_id: str | None = None
 
-    async def run(self, client: AsyncClient, sandbox_id: str, cmd: str, timeout_seconds: float | None) -> int:
+    async def run(self, client: AsyncConnection, sandbox_id: str, cmd: str, timeout_seconds: float | None) -> int:
         """Run ``cmd`` and return its exit code. Raises SandboxTimeout and ExecInterrupted."""
         call = exec_command(sandbox_id, cmd, timeout_seconds, streamed=True, default=client.timeout)
         with mapped_command_timeout():

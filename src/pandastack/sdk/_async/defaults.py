@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from pandastack.sdk._async.interfaces import AsyncConnection
 from pandastack.sdk._runtime import async_scope
 
-if TYPE_CHECKING:
-    from pandastack.sdk._async.client import AsyncClient
-
-_chosen: AsyncClient | None = None
-_made: tuple[object | None, AsyncClient] | None = None
+_factory: Callable[[], AsyncConnection] | None = None
+_chosen: AsyncConnection | None = None
+_made: tuple[object | None, AsyncConnection] | None = None
 
 
-def get_default_async_client() -> AsyncClient:
+def make_with(factory: Callable[[], AsyncConnection]) -> None:
+    """What makes the default client; said by the module of the client class."""
+    global _factory
+    _factory = factory
+
+
+def default_connection() -> AsyncConnection:
     """The client set by the program, else one from the environment and the configuration file.
 
     Connections cannot move to another event loop, so a loop that did not make the default client gets a new
@@ -23,13 +28,12 @@ def get_default_async_client() -> AsyncClient:
     if _chosen is not None:
         return _chosen
     if _made is None or _made[0] is not async_scope():
-        from pandastack.sdk._async.client import AsyncClient
-
-        _made = (async_scope(), AsyncClient())
+        assert _factory is not None, "the package imports the client class"
+        _made = (async_scope(), _factory())
     return _made[1]
 
 
-def set_default_async_client(client: AsyncClient | None) -> None:
+def choose(client: AsyncConnection | None) -> None:
     """Use ``client`` from now on; None forgets the present one, so that the configuration is read again."""
     global _chosen, _made
     _chosen, _made = client, None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pandastack.errors import NotFoundError, PandastackError
+from pandastack.sdk._async.interfaces import AsyncForkable
 from pandastack.sdk._experiment import (
     PROBE_SECONDS,
     BranchOutcome,
@@ -23,17 +24,16 @@ from pandastack.sdk._experiment import (
 )
 from pandastack.sdk._runtime import async_run_all, async_settled
 
-if TYPE_CHECKING:
-    from pandastack.sdk._async.sandbox import AsyncSandbox
-
 _CONCURRENCY = 4
+
+S = TypeVar("S", bound=AsyncForkable)
 
 
 async def async_explore(
-    sandbox: AsyncSandbox,
+    sandbox: S,
     candidates: Sequence[Candidate | str],
     *,
-    score_fn: Callable[[AsyncSandbox, BranchOutcome], Any] | None = None,
+    score_fn: Callable[[S, BranchOutcome], Any] | None = None,
     select: Literal["max", "min"] | Callable[[list[BranchOutcome]], Any] = "max",
     require_success: bool = True,
     max_concurrency: int | None = None,
@@ -42,7 +42,7 @@ async def async_explore(
     capture_files: bool | str = True,
     ttl_seconds: int = 600,
     on_outcome: Callable[[BranchOutcome], Any] | None = None,
-) -> ExploreResult[AsyncSandbox]:
+) -> ExploreResult[S]:
     """Fork ``sandbox`` once per candidate, run each in its fork, and promote the best.
 
     A candidate is a :class:`Candidate` or a shell command. ``score_fn`` gives a number; without it 1 stands for
@@ -90,10 +90,10 @@ async def async_explore(
 
 
 @dataclass
-class AsyncExperiment:
+class AsyncExperiment(Generic[S]):
     """The forks of one experiment and what became of them."""
 
-    forks: list[AsyncSandbox]
+    forks: list[S]
     reaped: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -103,7 +103,7 @@ class AsyncExperiment:
         """The tree of the forks, empty when the server does not say."""
         return tree_id_of(each.metadata for each in self.forks)
 
-    async def promote(self, winner: AsyncSandbox, cleanup: bool) -> None:
+    async def promote(self, winner: S, cleanup: bool) -> None:
         """Make one fork independent; a failure is noted, since the work in it is done."""
         try:
             answer = await winner.promote(cleanup_siblings=cleanup, tree_id=self.tree_id or None)
@@ -130,15 +130,15 @@ class AsyncExperiment:
 
 
 @dataclass
-class AsyncBranches:
+class AsyncBranches(Generic[S]):
     """Runs candidates in their forks; whatever goes wrong in one stays in its outcome."""
 
-    score_fn: Callable[[AsyncSandbox, BranchOutcome], Any] | None
+    score_fn: Callable[[S, BranchOutcome], Any] | None
     capture_files: bool | str
     on_outcome: Callable[[BranchOutcome], Any] | None
     errors: list[str]
 
-    async def run(self, branch: tuple[AsyncSandbox, Candidate]) -> BranchOutcome:
+    async def run(self, branch: tuple[S, Candidate]) -> BranchOutcome:
         """Run, look for changed files, score and report one branch."""
         fork, candidate = branch
         outcome = BranchOutcome(candidate.label, fork.id, False, 0.0, None, "", "", [], 0, _sandbox=fork)
@@ -157,7 +157,7 @@ class AsyncBranches:
         await self._report(outcome)
         return outcome
 
-    async def _attempt(self, fork: AsyncSandbox, candidate: Candidate, outcome: BranchOutcome) -> None:
+    async def _attempt(self, fork: S, candidate: Candidate, outcome: BranchOutcome) -> None:
         if candidate.fn is not None:
             outcome.value = await async_settled(candidate.fn(fork))
             outcome.ok = True
@@ -167,7 +167,7 @@ class AsyncBranches:
         outcome.stdout_tail, outcome.stderr_tail = tail(result.stdout), tail(result.stderr)
         outcome.ok = result.exit_code == 0
 
-    async def _score(self, fork: AsyncSandbox, candidate: Candidate, outcome: BranchOutcome) -> None:
+    async def _score(self, fork: S, candidate: Candidate, outcome: BranchOutcome) -> None:
         outcome.score = float(outcome.ok)
         if candidate.score is not None:
             outcome.score = float(candidate.score)
@@ -186,7 +186,7 @@ class AsyncBranches:
         except Exception as error:
             self.errors.append(f"on_outcome failed: {error}")
 
-    async def _probe(self, fork: AsyncSandbox, command: str) -> str:
+    async def _probe(self, fork: S, command: str) -> str:
         """The output of a command that a branch can do without."""
         try:
             return (await fork.exec(command, timeout_seconds=PROBE_SECONDS)).stdout

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from pandastack.errors import NotFoundError
+from pandastack.sdk._async.interfaces import AsyncSandboxHandle
 from pandastack.sdk._runtime import async_pack_tree, async_read_piece, async_unpack_tree, async_write_file
 from pandastack.sdk._types import FileInfo, FileMatch
 from pandastack.sdk.wire.call import Call, file_call, file_change, file_search
@@ -17,9 +18,6 @@ from pandastack.sdk.wire.coding import json_object
 if TYPE_CHECKING:
     import httpx
 
-    from pandastack.sdk._async.sandbox import AsyncSandbox
-
-
 _PIECE = 16 * 1024 * 1024
 """Bytes of a long file that are sent at once."""
 
@@ -27,7 +25,7 @@ _PIECE = 16 * 1024 * 1024
 class AsyncSandboxFilesystem:
     """The files of one sandbox; what is read or written is held in memory, but for :meth:`upload`."""
 
-    def __init__(self, sandbox: AsyncSandbox) -> None:
+    def __init__(self, sandbox: AsyncSandboxHandle) -> None:
         self._sandbox = sandbox
 
     async def read(self, path: str) -> bytes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pandastack.errors import ServerError
+from pandastack.sdk._async.interfaces import AsyncConnection
 from pandastack.sdk._diff import Diff
 from pandastack.sdk._types import Checkpoint
 from pandastack.sdk.wire.call import CAPTURE_SILENCE_SECONDS, Call, lifecycle_options, new_key, segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from pandastack.sdk._async.client import AsyncClient
 
 
 class AsyncLifecycle:
@@ -27,7 +26,7 @@ class AsyncLifecycle:
     if TYPE_CHECKING:
 
         @property
-        def client(self) -> AsyncClient: ...
+        def client(self) -> AsyncConnection: ...
 
         def _path(self, below: str = "") -> str: ...
 

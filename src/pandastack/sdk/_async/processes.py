@@ -6,19 +6,17 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import httpx
 
 from pandastack.errors import ConnectionError, ExecInterrupted, PandastackError, UnavailableError
+from pandastack.sdk._async.interfaces import AsyncSandboxHandle
 from pandastack.sdk._runtime import async_pause
 from pandastack.sdk._sse import EventDecoder
 from pandastack.sdk._types import ProcessInfo
 from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call, segment
 from pandastack.sdk.wire.coding import json_object, json_value, mapped_transport_errors
-
-if TYPE_CHECKING:
-    from pandastack.sdk._async.sandbox import AsyncSandbox
 
 _WAIT_SECONDS = 20.0
 """How long one request waits for the end of a process; well below what clients wait for an answer."""
@@ -31,7 +29,7 @@ _RECONNECT_SECONDS = 60.0
 class AsyncProcess:
     """One process, as the server last reported it in ``info``; :meth:`refresh` asks again."""
 
-    def __init__(self, sandbox: AsyncSandbox, info: ProcessInfo) -> None:
+    def __init__(self, sandbox: AsyncSandboxHandle, info: ProcessInfo) -> None:
         self._sandbox = sandbox
         self.info = info
 
@@ -142,7 +140,7 @@ class AsyncProcess:
 class AsyncProcesses:
     """The processes of one sandbox."""
 
-    def __init__(self, sandbox: AsyncSandbox) -> None:
+    def __init__(self, sandbox: AsyncSandboxHandle) -> None:
         self._sandbox = sandbox
 
     async def start(

@@ -6,17 +6,18 @@ import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.sdk._async.code import AsyncCodeContext
 from pandastack.sdk._async.commands import AsyncCommandStream, AsyncSandboxCommands, run_command
-from pandastack.sdk._async.defaults import get_default_async_client
+from pandastack.sdk._async.defaults import default_connection
 from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.filesystem import AsyncSandboxFilesystem
+from pandastack.sdk._async.interfaces import AsyncConnection
 from pandastack.sdk._async.lifecycle import AsyncLifecycle
 from pandastack.sdk._async.processes import AsyncProcesses
-from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
+from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import AsyncCancelEvent
@@ -31,9 +32,6 @@ from pandastack.sdk.wire.call import (
     segment,
 )
 from pandastack.sdk.wire.coding import json_value
-
-if TYPE_CHECKING:
-    from pandastack.sdk._async.client import AsyncClient
 
 
 @dataclass
@@ -55,12 +53,12 @@ class AsyncSandbox(AsyncLifecycle):
     boot_ms: int | None = None
     boot_mode: str | None = None
     persistent: bool = False
-    _client: AsyncClient | None = field(default=None, repr=False, compare=False)
+    _client: AsyncConnection | None = field(default=None, repr=False, compare=False)
 
     default_template: ClassVar[str] = "code-interpreter"
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], client: AsyncClient, persistent: bool = False) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], client: AsyncConnection, persistent: bool = False) -> Self:
         """Build from the server's record; ``persistent`` counts when the record does not say."""
         return cls(
             id=str(data["id"]),
@@ -97,7 +95,7 @@ class AsyncSandbox(AsyncLifecycle):
         idempotency_key: str | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
-        client = get_default_async_client()
+        client = default_connection()
         own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
         call = create_sandbox(
             template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
@@ -109,19 +107,19 @@ class AsyncSandbox(AsyncLifecycle):
         cls, *, status: str | Sequence[str] | None = None, metadata: Mapping[str, str] | None = None
     ) -> builtins.list[Self]:
         """The sandboxes of the workspace, newest first, through the default client; see ``client.sandboxes.list``."""
-        client = get_default_async_client()
+        client = default_connection()
         return [cls.from_dict(each, client) for each in await client.transport.list(list_sandboxes(status, metadata))]
 
     @classmethod
     async def get(cls, sandbox_id: str) -> Self:
         """One sandbox, through the default client. Raises NotFoundError."""
-        client = get_default_async_client()
+        client = default_connection()
         return cls.from_dict(await client.transport.object(Call("GET", f"/sandboxes/{segment(sandbox_id)}")), client)
 
     @property
-    def client(self) -> AsyncClient:
+    def client(self) -> AsyncConnection:
         """The client this sandbox talks through."""
-        return self._client or get_default_async_client()
+        return self._client or default_connection()
 
     @property
     def filesystem(self) -> AsyncSandboxFilesystem:
@@ -225,7 +223,7 @@ class AsyncSandbox(AsyncLifecycle):
 
         Returns ``{"winner", "tree_id", "deleted", "failures"}``.
         """
-        return await self.client.sandboxes.promote(self.id, cleanup_siblings=cleanup_siblings, tree_id=tree_id)
+        return await self.client.transport.object(promote_sandbox(self.id, cleanup_siblings, tree_id))
 
     async def explore(self, candidates: Sequence[Candidate | str], **kwargs: Any) -> ExploreResult[AsyncSandbox]:
         """Try each candidate in a fork of its own and keep the best; the options are those of

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from pandastack.sdk._async.interfaces import AsyncConnection
 from pandastack.sdk._types import Snapshot
 from pandastack.sdk.wire.call import NEXT_CURSOR, Call, list_snapshots, segment
 from pandastack.sdk.wire.coding import json_list
-
-if TYPE_CHECKING:
-    from pandastack.sdk._async.client import AsyncClient
 
 
 class AsyncSnapshotsAPI:
     """The snapshots of the workspace. They outlive the sandboxes that they were made of."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncConnection) -> None:
         self._client = client
 
     async def list(self, *, sandbox_id: str | None = None) -> builtins.list[Snapshot]:

@@ -7,17 +7,15 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pandastack.errors import ConnectionError, TemplateBuildError
+from pandastack.sdk._async.interfaces import AsyncConnection
 from pandastack.sdk._sse import EventDecoder
 from pandastack.sdk._types import BuildEvent, Template, TemplateBuild
 from pandastack.sdk.packing import pack_recipe
 from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call, segment
 from pandastack.sdk.wire.coding import mapped_transport_errors
-
-if TYPE_CHECKING:
-    from pandastack.sdk._async.client import AsyncClient
 
 _UPLOAD_SILENCE_SECONDS = 120.0
 _TAR = "application/x-tar"
@@ -26,7 +24,7 @@ _TAR = "application/x-tar"
 class AsyncTemplatesAPI:
     """The templates that sandboxes can be created from."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncConnection) -> None:
         self._client = client
 
     async def list(self) -> builtins.list[Template]:

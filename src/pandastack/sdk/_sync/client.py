@@ -6,12 +6,13 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pandastack.config import resolve_client
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import CancelEvent
+from pandastack.sdk._sync.defaults import choose, default_connection, make_with
 from pandastack.sdk._sync.sandbox import Sandbox
 from pandastack.sdk._sync.snapshots import SnapshotsAPI
 from pandastack.sdk._sync.templates import TemplatesAPI
@@ -178,3 +179,20 @@ class SandboxAPI:
     def delete(self, sandbox_id: str) -> None:
         """End a sandbox and delete its disk. Raises NotFoundError."""
         self._client.transport.run(Call("DELETE", f"/sandboxes/{segment(sandbox_id)}"))
+
+
+def get_default_client() -> Client:
+    """The client set by the program, else one from the environment and the configuration file.
+
+    Connections cannot move to another event loop, so a loop that did not make the default client gets a new
+    one.
+    """
+    return cast(Client, default_connection())
+
+
+def set_default_client(client: Client | None) -> None:
+    """Use ``client`` from now on; None forgets the present one, so that the configuration is read again."""
+    choose(client)
+
+
+make_with(Client)

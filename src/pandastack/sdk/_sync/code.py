@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pandastack.errors import PandastackError
 from pandastack.sdk._code import Execution, run_cell, sessions_path
+from pandastack.sdk._sync.interfaces import SandboxHandle
 from pandastack.sdk.wire.call import Call
 from pandastack.sdk.wire.coding import json_object, mapped_command_timeout
-
-if TYPE_CHECKING:
-    from pandastack.sdk._sync.sandbox import Sandbox
 
 
 class CodeContext:
@@ -21,7 +19,7 @@ class CodeContext:
     It lives through hibernation, and forks of the sandbox have it under the same id.
     """
 
-    def __init__(self, sandbox: Sandbox, session_id: str, language: str = "python") -> None:
+    def __init__(self, sandbox: SandboxHandle, session_id: str, language: str = "python") -> None:
         self._sandbox = sandbox
         self.id = session_id
         self.language = language

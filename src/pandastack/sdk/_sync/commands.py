@@ -7,19 +7,16 @@ import json
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from pandastack.errors import CommandFailed, ConnectionError, ExecInterrupted, SandboxTimeout, ServerError
 from pandastack.sdk._sse import Event, EventDecoder
+from pandastack.sdk._sync.interfaces import Connection, SandboxHandle
 from pandastack.sdk._types import ExecResult
 from pandastack.sdk.wire.call import exec_command
 from pandastack.sdk.wire.coding import json_object, mapped_command_timeout, mapped_transport_errors
-
-if TYPE_CHECKING:
-    from pandastack.sdk._sync.client import Client
-    from pandastack.sdk._sync.sandbox import Sandbox
 
 _PARTIAL_OUTPUT_CHARACTERS = 1 << 20
 
@@ -27,16 +24,16 @@ _PARTIAL_OUTPUT_CHARACTERS = 1 << 20
 class SandboxCommands:
     """Another way to spell :meth:`exec` of the sandbox."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: SandboxHandle) -> None:
         self._sandbox = sandbox
 
     def run(self, cmd: str, timeout: int | None = None) -> ExecResult:
         """Run a shell command; ``timeout`` in seconds. Raises SandboxTimeout."""
-        return self._sandbox.exec(cmd, timeout_seconds=timeout)
+        return run_command(self._sandbox.client, self._sandbox.id, cmd, timeout, check=False)
 
 
 def run_command(
-    client: Client, sandbox_id: str, cmd: str, timeout_seconds: float | None, check: bool
+    client: Connection, sandbox_id: str, cmd: str, timeout_seconds: float | None, check: bool
 ) -> ExecResult:
     """Run ``cmd`` to its end. Raises SandboxTimeout, and CommandFailed if ``check`` and it failed."""
     call = exec_command(sandbox_id, cmd, timeout_seconds, streamed=False, default=client.timeout)
@@ -77,7 +74,7 @@ class CommandStream:
         self._tails = {"stdout": _Tail(), "stderr": _Tail()}
         self._process_id: str | None = None
 
-    def run(self, client: Client, sandbox_id: str, cmd: str, timeout_seconds: float | None) -> int:
+    def run(self, client: Connection, sandbox_id: str, cmd: str, timeout_seconds: float | None) -> int:
         """Run ``cmd`` and return its exit code. Raises SandboxTimeout and ExecInterrupted."""
         call = exec_command(sandbox_id, cmd, timeout_seconds, streamed=True, default=client.timeout)
         with mapped_command_timeout():

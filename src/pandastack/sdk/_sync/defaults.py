@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from pandastack.sdk._runtime import scope
+from pandastack.sdk._sync.interfaces import Connection
 
-if TYPE_CHECKING:
-    from pandastack.sdk._sync.client import Client
-
-_chosen: Client | None = None
-_made: tuple[object | None, Client] | None = None
+_factory: Callable[[], Connection] | None = None
+_chosen: Connection | None = None
+_made: tuple[object | None, Connection] | None = None
 
 
-def get_default_client() -> Client:
+def make_with(factory: Callable[[], Connection]) -> None:
+    """What makes the default client; said by the module of the client class."""
+    global _factory
+    _factory = factory
+
+
+def default_connection() -> Connection:
     """The client set by the program, else one from the environment and the configuration file.
 
     Connections cannot move to another event loop, so a loop that did not make the default client gets a new
@@ -24,13 +29,12 @@ def get_default_client() -> Client:
     if _chosen is not None:
         return _chosen
     if _made is None or _made[0] is not scope():
-        from pandastack.sdk._sync.client import Client
-
-        _made = (scope(), Client())
+        assert _factory is not None, "the package imports the client class"
+        _made = (scope(), _factory())
     return _made[1]
 
 
-def set_default_client(client: Client | None) -> None:
+def choose(client: Connection | None) -> None:
     """Use ``client`` from now on; None forgets the present one, so that the configuration is read again."""
     global _chosen, _made
     _chosen, _made = client, None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.sdk._experiment import (
@@ -23,18 +23,18 @@ from pandastack.sdk._experiment import (
     tree_id_of,
 )
 from pandastack.sdk._runtime import run_all, settled
-
-if TYPE_CHECKING:
-    from pandastack.sdk._sync.sandbox import Sandbox
+from pandastack.sdk._sync.interfaces import Forkable
 
 _CONCURRENCY = 4
 
+S = TypeVar("S", bound=Forkable)
+
 
 def explore(
-    sandbox: Sandbox,
+    sandbox: S,
     candidates: Sequence[Candidate | str],
     *,
-    score_fn: Callable[[Sandbox, BranchOutcome], Any] | None = None,
+    score_fn: Callable[[S, BranchOutcome], Any] | None = None,
     select: Literal["max", "min"] | Callable[[list[BranchOutcome]], Any] = "max",
     require_success: bool = True,
     max_concurrency: int | None = None,
@@ -43,7 +43,7 @@ def explore(
     capture_files: bool | str = True,
     ttl_seconds: int = 600,
     on_outcome: Callable[[BranchOutcome], Any] | None = None,
-) -> ExploreResult[Sandbox]:
+) -> ExploreResult[S]:
     """Fork ``sandbox`` once per candidate, run each in its fork, and promote the best.
 
     A candidate is a :class:`Candidate` or a shell command. ``score_fn`` gives a number; without it 1 stands for
@@ -91,10 +91,10 @@ def explore(
 
 
 @dataclass
-class Experiment:
+class Experiment(Generic[S]):
     """The forks of one experiment and what became of them."""
 
-    forks: list[Sandbox]
+    forks: list[S]
     reaped: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Experiment:
         """The tree of the forks, empty when the server does not say."""
         return tree_id_of(each.metadata for each in self.forks)
 
-    def promote(self, winner: Sandbox, cleanup: bool) -> None:
+    def promote(self, winner: S, cleanup: bool) -> None:
         """Make one fork independent; a failure is noted, since the work in it is done."""
         try:
             answer = winner.promote(cleanup_siblings=cleanup, tree_id=self.tree_id or None)
@@ -131,15 +131,15 @@ class Experiment:
 
 
 @dataclass
-class Branches:
+class Branches(Generic[S]):
     """Runs candidates in their forks; whatever goes wrong in one stays in its outcome."""
 
-    score_fn: Callable[[Sandbox, BranchOutcome], Any] | None
+    score_fn: Callable[[S, BranchOutcome], Any] | None
     capture_files: bool | str
     on_outcome: Callable[[BranchOutcome], Any] | None
     errors: list[str]
 
-    def run(self, branch: tuple[Sandbox, Candidate]) -> BranchOutcome:
+    def run(self, branch: tuple[S, Candidate]) -> BranchOutcome:
         """Run, look for changed files, score and report one branch."""
         fork, candidate = branch
         outcome = BranchOutcome(candidate.label, fork.id, False, 0.0, None, "", "", [], 0, _sandbox=fork)
@@ -158,7 +158,7 @@ class Branches:
         self._report(outcome)
         return outcome
 
-    def _attempt(self, fork: Sandbox, candidate: Candidate, outcome: BranchOutcome) -> None:
+    def _attempt(self, fork: S, candidate: Candidate, outcome: BranchOutcome) -> None:
         if candidate.fn is not None:
             outcome.value = settled(candidate.fn(fork))
             outcome.ok = True
@@ -168,7 +168,7 @@ class Branches:
         outcome.stdout_tail, outcome.stderr_tail = tail(result.stdout), tail(result.stderr)
         outcome.ok = result.exit_code == 0
 
-    def _score(self, fork: Sandbox, candidate: Candidate, outcome: BranchOutcome) -> None:
+    def _score(self, fork: S, candidate: Candidate, outcome: BranchOutcome) -> None:
         outcome.score = float(outcome.ok)
         if candidate.score is not None:
             outcome.score = float(candidate.score)
@@ -187,7 +187,7 @@ class Branches:
         except Exception as error:
             self.errors.append(f"on_outcome failed: {error}")
 
-    def _probe(self, fork: Sandbox, command: str) -> str:
+    def _probe(self, fork: S, command: str) -> str:
         """The output of a command that a branch can do without."""
         try:
             return (fork.exec(command, timeout_seconds=PROBE_SECONDS)).stdout

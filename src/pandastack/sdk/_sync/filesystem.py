@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from pandastack.errors import NotFoundError
 from pandastack.sdk._runtime import pack_tree, read_piece, unpack_tree, write_file
+from pandastack.sdk._sync.interfaces import SandboxHandle
 from pandastack.sdk._types import FileInfo, FileMatch
 from pandastack.sdk.wire.call import Call, file_call, file_change, file_search
 from pandastack.sdk.wire.coding import json_object
 
 if TYPE_CHECKING:
     import httpx
-
-    from pandastack.sdk._sync.sandbox import Sandbox
-
 
 _PIECE = 16 * 1024 * 1024
 """Bytes of a long file that are sent at once."""
@@ -28,7 +26,7 @@ _PIECE = 16 * 1024 * 1024
 class SandboxFilesystem:
     """The files of one sandbox; what is read or written is held in memory, but for :meth:`upload`."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: SandboxHandle) -> None:
         self._sandbox = sandbox
 
     def read(self, path: str) -> bytes:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pandastack.errors import ServerError
 from pandastack.sdk._diff import Diff
+from pandastack.sdk._sync.interfaces import Connection
 from pandastack.sdk._types import Checkpoint
 from pandastack.sdk.wire.call import CAPTURE_SILENCE_SECONDS, Call, lifecycle_options, new_key, segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from pandastack.sdk._sync.client import Client
 
 
 class Lifecycle:
@@ -28,7 +27,7 @@ class Lifecycle:
     if TYPE_CHECKING:
 
         @property
-        def client(self) -> Client: ...
+        def client(self) -> Connection: ...
 
         def _path(self, below: str = "") -> str: ...
 

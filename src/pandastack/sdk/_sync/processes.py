@@ -7,19 +7,17 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import httpx
 
 from pandastack.errors import ConnectionError, ExecInterrupted, PandastackError, UnavailableError
 from pandastack.sdk._runtime import pause
 from pandastack.sdk._sse import EventDecoder
+from pandastack.sdk._sync.interfaces import SandboxHandle
 from pandastack.sdk._types import ProcessInfo
 from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call, segment
 from pandastack.sdk.wire.coding import json_object, json_value, mapped_transport_errors
-
-if TYPE_CHECKING:
-    from pandastack.sdk._sync.sandbox import Sandbox
 
 _WAIT_SECONDS = 20.0
 """How long one request waits for the end of a process; well below what clients wait for an answer."""
@@ -32,7 +30,7 @@ _RECONNECT_SECONDS = 60.0
 class Process:
     """One process, as the server last reported it in ``info``; :meth:`refresh` asks again."""
 
-    def __init__(self, sandbox: Sandbox, info: ProcessInfo) -> None:
+    def __init__(self, sandbox: SandboxHandle, info: ProcessInfo) -> None:
         self._sandbox = sandbox
         self.info = info
 
@@ -143,7 +141,7 @@ class Process:
 class Processes:
     """The processes of one sandbox."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: SandboxHandle) -> None:
         self._sandbox = sandbox
 
     def start(

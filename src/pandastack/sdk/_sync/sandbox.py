@@ -7,18 +7,19 @@ import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pandastack.errors import NotFoundError, PandastackError
-from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked
+from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._code import language_of, sessions_path
 from pandastack.sdk._experiment import Candidate, ExploreResult
 from pandastack.sdk._runtime import CancelEvent
 from pandastack.sdk._sync.code import CodeContext
 from pandastack.sdk._sync.commands import CommandStream, SandboxCommands, run_command
-from pandastack.sdk._sync.defaults import get_default_client
+from pandastack.sdk._sync.defaults import default_connection
 from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.filesystem import SandboxFilesystem
+from pandastack.sdk._sync.interfaces import Connection
 from pandastack.sdk._sync.lifecycle import Lifecycle
 from pandastack.sdk._sync.processes import Processes
 from pandastack.sdk._types import ExecResult
@@ -32,9 +33,6 @@ from pandastack.sdk.wire.call import (
     segment,
 )
 from pandastack.sdk.wire.coding import json_value
-
-if TYPE_CHECKING:
-    from pandastack.sdk._sync.client import Client
 
 
 @dataclass
@@ -56,12 +54,12 @@ class Sandbox(Lifecycle):
     boot_ms: int | None = None
     boot_mode: str | None = None
     persistent: bool = False
-    _client: Client | None = field(default=None, repr=False, compare=False)
+    _client: Connection | None = field(default=None, repr=False, compare=False)
 
     default_template: ClassVar[str] = "code-interpreter"
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], client: Client, persistent: bool = False) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], client: Connection, persistent: bool = False) -> Self:
         """Build from the server's record; ``persistent`` counts when the record does not say."""
         return cls(
             id=str(data["id"]),
@@ -98,7 +96,7 @@ class Sandbox(Lifecycle):
         idempotency_key: str | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
-        client = get_default_client()
+        client = default_connection()
         own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
         call = create_sandbox(
             template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
@@ -110,19 +108,19 @@ class Sandbox(Lifecycle):
         cls, *, status: str | Sequence[str] | None = None, metadata: Mapping[str, str] | None = None
     ) -> builtins.list[Self]:
         """The sandboxes of the workspace, newest first, through the default client; see ``client.sandboxes.list``."""
-        client = get_default_client()
+        client = default_connection()
         return [cls.from_dict(each, client) for each in client.transport.list(list_sandboxes(status, metadata))]
 
     @classmethod
     def get(cls, sandbox_id: str) -> Self:
         """One sandbox, through the default client. Raises NotFoundError."""
-        client = get_default_client()
+        client = default_connection()
         return cls.from_dict(client.transport.object(Call("GET", f"/sandboxes/{segment(sandbox_id)}")), client)
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Connection:
         """The client this sandbox talks through."""
-        return self._client or get_default_client()
+        return self._client or default_connection()
 
     @property
     def filesystem(self) -> SandboxFilesystem:
@@ -226,7 +224,7 @@ class Sandbox(Lifecycle):
 
         Returns ``{"winner", "tree_id", "deleted", "failures"}``.
         """
-        return self.client.sandboxes.promote(self.id, cleanup_siblings=cleanup_siblings, tree_id=tree_id)
+        return self.client.transport.object(promote_sandbox(self.id, cleanup_siblings, tree_id))
 
     def explore(self, candidates: Sequence[Candidate | str], **kwargs: Any) -> ExploreResult[Sandbox]:
         """Try each candidate in a fork of its own and keep the best; the options are those of

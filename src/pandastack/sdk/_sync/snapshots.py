@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from pandastack.sdk._sync.interfaces import Connection
 from pandastack.sdk._types import Snapshot
 from pandastack.sdk.wire.call import NEXT_CURSOR, Call, list_snapshots, segment
 from pandastack.sdk.wire.coding import json_list
-
-if TYPE_CHECKING:
-    from pandastack.sdk._sync.client import Client
 
 
 class SnapshotsAPI:
     """The snapshots of the workspace. They outlive the sandboxes that they were made of."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Connection) -> None:
         self._client = client
 
     def list(self, *, sandbox_id: str | None = None) -> builtins.list[Snapshot]:

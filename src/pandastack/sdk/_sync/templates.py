@@ -8,17 +8,15 @@ import json
 from collections.abc import Callable, Generator
 from contextlib import closing
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pandastack.errors import ConnectionError, TemplateBuildError
 from pandastack.sdk._sse import EventDecoder
+from pandastack.sdk._sync.interfaces import Connection
 from pandastack.sdk._types import BuildEvent, Template, TemplateBuild
 from pandastack.sdk.packing import pack_recipe
 from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call, segment
 from pandastack.sdk.wire.coding import mapped_transport_errors
-
-if TYPE_CHECKING:
-    from pandastack.sdk._sync.client import Client
 
 _UPLOAD_SILENCE_SECONDS = 120.0
 _TAR = "application/x-tar"
@@ -27,7 +25,7 @@ _TAR = "application/x-tar"
 class TemplatesAPI:
     """The templates that sandboxes can be created from."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Connection) -> None:
         self._client = client
 
     def list(self) -> builtins.list[Template]:
