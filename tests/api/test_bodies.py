@@ -10,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pandastack.api.routes.terminals import _event
+from pandastack.api.sockets import parsed
+from pandastack.errors import BadRequestError
 from tests.support.api import SETTINGS, Api
 
 pytestmark = pytest.mark.anyio
@@ -111,3 +114,63 @@ async def _check_any_body(api: Api, sandbox: str, body: bytes) -> None:
 @given(body=BODIES)
 async def test_any_body_is_answered_in_the_right_shape(api: Api, body: bytes) -> None:
     await _check_any_body(api, await api.sandbox(), body)
+
+
+DEEP = b"[" * 200_000
+HUGE = b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    "value", [DEEP, HUGE, b"-" + HUGE, b"1e999", b"NaN"], ids=["deep", "huge", "low", "inf", "nan"]
+)
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/sandboxes", "ttl_seconds"),
+        ("/v1/sandboxes", "checkpoint_every"),
+        ("/v1/sandboxes", "metadata"),
+        ("{}/exec", "timeout_seconds"),
+        ("{}/processes", "timeout_seconds"),
+        ("{}/processes", "rows"),
+        ("{}/processes/1/signal", "signal"),
+        ("{}/processes/1/resize", "rows"),
+        ("{}/processes/1/wait", "timeout_seconds"),
+        ("{}/fork", "count"),
+        ("{}/repl/sessions/1/run", "timeout_ms"),
+        ("/v1/me/tokens", "expires_in_days"),
+    ],
+)
+async def test_no_number_and_no_depth_is_too_much(api: Api, path: str, field: str, value: bytes) -> None:
+    body = b'{"template": "base", "cmd": "x", "code": "1", "pty": true, "cols": 1, "%s": %s}' % (field.encode(), value)
+    response = await api.http.post(path.format(await api.sandbox()), content=body)
+    assert response.status_code == 400, response.text
+    assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "\N{ARABIC-INDIC DIGIT THREE}"])
+async def test_a_lifetime_in_metadata_that_is_no_number_is_ignored(api: Api, digits: str) -> None:
+    path = await api.sandbox()
+    body = {"count": 1, "metadata": {"explore_ttl": digits}}
+    tree = (await api.http.post(f"{path}/fork-tree", json=body)).json()
+    assert tree["children"][0]["ttl_seconds"] == 300
+
+
+@pytest.mark.parametrize("name", ["range", "content-length"])
+async def test_no_number_in_a_header_is_too_much(api: Api, name: str) -> None:
+    path = await api.sandbox() + "/fs?path=/etc/hostname"
+    value = "9" * 5000
+    if name == "range":
+        assert (await api.http.get(path, headers={name: f"bytes=0-{value}"})).content == b"guest\n"
+    else:
+        assert (await api.http.put(path, headers={name: value}, content=b"x")).status_code == 413
+
+
+@pytest.mark.parametrize("frame", [DEEP.decode(), HUGE.decode(), "[]", "{", '{"a": ' + HUGE.decode() + "}"])
+def test_a_frame_that_makes_no_sense_is_refused(frame: str) -> None:
+    with pytest.raises(BadRequestError, match="bad json"):
+        parsed(frame)
+
+
+@pytest.mark.parametrize("size", [10**400, -1, 0, 65536, 1e999, "NaN", None, True])
+def test_a_size_that_no_terminal_has_is_ignored(size: Any) -> None:
+    assert _event(json.dumps({"resize": {"rows": size, "cols": size}})) in (None, (1, 1))

@@ -11,7 +11,9 @@ import pytest
 from pandastack.contract.processes import Extent
 from pandastack.contract.records import STDERR, STDOUT
 from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError
-from pandastack.guest import Channel, ExecRequest, Identity
+from pandastack.guest import Channel, ExecRequest, Identity, frames
+from pandastack.guest.keys import RecordKey
+from pandastack.guest.processes import _record
 
 MIB = 1024 * 1024
 AGAIN = Identity(hostname="again", machine_id="0" * 32)
@@ -227,3 +229,14 @@ async def test_many_at_once_are_whole_though_memory_is_short(channel: Channel) -
     for name, begun in got.items():
         assert await ended(channel, name) == 0
         assert begun + (await read(channel, name, len(begun)))[STDOUT] == whole
+
+
+@pytest.mark.parametrize("text", ["", "a" * 37, "a\r\nset-cookie: x", "../x", "a b", "a/b", "A", "ü", "a%0d"])
+def test_an_id_that_could_not_be_in_a_header_is_refused(text: str) -> None:
+    """Any record of a hostile guest may have it."""
+    numbers = [(key, frames.u64(0)) for key in RecordKey if key not in (RecordKey.ID, RecordKey.CMD, RecordKey.USER)]
+    texts = [(RecordKey.CMD, b"true"), (RecordKey.USER, b"root")]
+    good = _record(frames.encode_fields([(RecordKey.ID, b"0b5f-1"), *texts, *numbers]))
+    assert good.id == "0b5f-1"
+    with pytest.raises(GuestError, match="process id"):
+        _record(frames.encode_fields([(RecordKey.ID, text.encode()), *texts, *numbers]))

@@ -85,7 +85,7 @@ async def unless_left(request: Request, work: Callable[[], Awaitable[Result]]) -
 def check_length(request: Request, limit: int) -> None:
     """Refuse a body that declares to be over ``limit`` bytes, before anything else is done for it."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
         raise _too_large(limit)
 
 

@@ -37,8 +37,8 @@ def parsed(text: str | bytes) -> dict[str, Any]:
     """A frame's JSON object; raises :class:`BadRequestError`."""
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise BadRequestError(f"bad json: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits is the former
+        raise BadRequestError(f"bad json: {str(error)[:200]}") from error
     if not isinstance(value, dict):
         raise BadRequestError("bad json: must be an object")
     return value

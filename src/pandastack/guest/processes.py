@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -150,6 +151,13 @@ def _input(process: str, close: bool) -> bytes:
     )
 
 
+def _checked_id(text: str) -> str:
+    """It becomes a part of URLs and headers."""
+    if not re.fullmatch("[0-9a-z-]{1,36}", text):
+        raise GuestError("the guest sent an impossible process id")
+    return text
+
+
 def _record(value: bytes) -> ProcessRecord:
     fields = frames.decode_fields(value)
 
@@ -158,7 +166,7 @@ def _record(value: bytes) -> ProcessRecord:
 
     flags, milliseconds = number(RecordKey.FLAGS), number(RecordKey.TIMEOUT_MS)
     return ProcessRecord(
-        id=frames.text(fields, RecordKey.ID)[:36],
+        id=_checked_id(frames.text(fields, RecordKey.ID)),
         pid=number(RecordKey.PID),
         cmd=frames.text(fields, RecordKey.CMD)[:4096],
         user=frames.text(fields, RecordKey.USER)[:64],

@@ -167,5 +167,5 @@ def _event(text: str) -> _Event | None:
 
 def _extent(value: Any) -> int:
     """A number of rows or columns; 0 for what is none."""
-    whole = isinstance(value, int | float) and math.isfinite(value) and 1 <= value <= 65535
+    whole = isinstance(value, int | float) and 1 <= value <= 65535
     return int(value) if whole else 0

@@ -132,7 +132,7 @@ class TarFilter:
         kind = _KINDS.get(info.type)
         if kind is None:
             raise refusal(name, "neither a file, a directory nor a link")
-        if not size.isdecimal() or int(size) > _MOST_SIZE:
+        if not re.fullmatch("[0-9]{1,18}", size) or int(size) > _MOST_SIZE:
             raise refusal(name, "of an invalid size")
         self.members += 1
         if self.members > MOST_MEMBERS:

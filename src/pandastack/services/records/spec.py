@@ -152,4 +152,4 @@ def _checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 def _explore_ttl(metadata: Mapping[str, str], settings: Settings) -> int | None:
     text = metadata.get("explore_ttl", "")
-    return min(int(text), settings.max_ttl_seconds) if text.isascii() and text.isdecimal() else None
+    return min(int(text), settings.max_ttl_seconds) if re.fullmatch("[0-9]{1,18}", text) else None
