@@ -13,6 +13,7 @@ from pathlib import Path
 from pandastack.disks.pool import IMAGE_MINIMUM
 from pandastack.engine.layout import Layout, runtime_directory
 from pandastack.host import facts, files, mount
+from pandastack.host.side_channels import side_channels
 from pandastack.network.namespace import namespaces_work
 from pandastack.vmm.qemu import preload
 
@@ -66,6 +67,7 @@ def examine(layout: Layout) -> Iterator[Check]:
     yield _privileges()
     yield _namespaces()
     yield _shared_memory()
+    yield from (Check(f"side channel {name}", Verdict.WARN, detail, fix) for name, detail, fix in side_channels())
     yield _kvm_device()
     yield _memory()
     yield _directory("data directory", layout.data)
