@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from pandastack import (
     set_default_async_client,
     set_default_client,
 )
-from pandastack.errors import BadRequestError
+from pandastack.errors import BadRequestError, ConnectionError, TooLargeError
 from pandastack.sdk._sse import Event, EventDecoder
 from tests.sdk.wire_server import RECORD, Reply, WireServer, sse
 
@@ -252,6 +253,37 @@ def test_trees_go_in_and_out(sandbox: Sandbox, wire: WireServer, tmp_path: Path)
     sandbox.filesystem.download_tree("/w", tmp_path / "out")
     assert (tmp_path / "out" / "deep" / "ü").read_text() == "1"
     assert wire.lines == [f"PUT {HERE}/fs/tar?path=%2Fw", f"GET {HERE}/fs/tar?path=%2Fw"]
+
+
+def test_a_sandbox_that_never_stops_sending_is_stopped(sandbox: Sandbox, wire: WireServer, tmp_path: Path) -> None:
+    files, megabyte = sandbox.filesystem, b"x" * 2**20
+    wire.will(*[Reply(200, megabyte, endless=True)] * 4)
+    tracemalloc.start()
+    for fetch in (
+        lambda: files.read("/a", max_bytes=10 * 2**20),
+        lambda: files.download("/a", tmp_path / "file", max_bytes=100 * 2**20),
+        lambda: files.download_tree("/a", tmp_path / "tree", max_bytes=100 * 2**20),
+    ):
+        with pytest.raises(TooLargeError, match=r"/a: more than \d+ bytes"):
+            fetch()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40 * 2**20, "what is downloaded waits in a file"
+    assert list(tmp_path.iterdir()) == []
+    stream = files._pieces("/a", "", None)
+    assert sum(len(piece) for _, piece in zip(range(50), stream, strict=False)) > 0
+    stream.close()
+
+
+def test_files_of_just_the_size_that_is_allowed(sandbox: Sandbox, wire: WireServer, tmp_path: Path) -> None:
+    wire.will(Reply(200, b"12345"), Reply(200, b"12345"), Reply(200, b"1234", cut=True))
+    assert sandbox.filesystem.read("/a", max_bytes=5) == b"12345"
+    (tmp_path / "file").write_bytes(b"before")
+    with pytest.raises(TooLargeError):
+        sandbox.filesystem.download("/a", tmp_path / "file", max_bytes=4)
+    with pytest.raises(ConnectionError):
+        sandbox.filesystem.download("/a", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"before"
 
 
 def test_changes_and_searches_of_files(sandbox: Sandbox, wire: WireServer) -> None:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -36,12 +36,16 @@ DIFF = {
 
 @dataclass(frozen=True)
 class Reply:
-    """``body`` is sent as JSON unless it is bytes; ``cut`` breaks the connection off within the body."""
+    """``body`` is sent as JSON unless it is bytes; ``cut`` breaks the connection off within the body.
+
+    With ``endless`` it is sent again and again until the client leaves.
+    """
 
     status: int = 200
     body: Any = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    endless: bool = False
 
     def content(self) -> bytes:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
@@ -94,11 +98,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
+        if reply.endless:
+            self._repeat(content)
+            return
         if reply.status != 204:
             self.send_header("Content-Length", str(len(content) + reply.cut))
         self.end_headers()
         self.wfile.write(content)
         self.close_connection = reply.cut
+
+    def _repeat(self, content: bytes) -> None:
+        self.close_connection = True
+        self.end_headers()  # without a length the body ends with the connection
+        with suppress(ConnectionError):
+            while True:
+                self.wfile.write(content)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 

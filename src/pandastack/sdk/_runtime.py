@@ -11,15 +11,19 @@ import asyncio
 import inspect
 import io
 import os
+import shutil
 import tarfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_IN_MEMORY = 4 * 1024 * 1024  # bytes of a spooled file
 
 
 class CancelEvent(Protocol):
@@ -92,13 +96,30 @@ async def async_read_piece(path: str | os.PathLike[str], offset: int, size: int)
     return await asyncio.to_thread(read_piece, path, offset, size)
 
 
-def write_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Create or replace a local file. Raises OSError."""
-    Path(path).write_bytes(content)
+def spool() -> IO[bytes]:
+    """A temporary file, in memory while it is small; closing it deletes it."""
+    return SpooledTemporaryFile(_IN_MEMORY)
 
 
-async def async_write_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Create or replace a local file outside the event loop. Raises OSError."""
+def append(file: IO[bytes], piece: bytes) -> None:
+    """Write to a temporary file. Raises OSError."""
+    file.write(piece)
+
+
+async def async_append(file: IO[bytes], piece: bytes) -> None:
+    """The same outside the event loop."""
+    await asyncio.to_thread(append, file, piece)
+
+
+def write_file(path: str | os.PathLike[str], content: IO[bytes]) -> None:
+    """Create or replace a local file with all of ``content``. Raises OSError."""
+    content.seek(0)
+    with Path(path).open("wb") as file:
+        shutil.copyfileobj(content, file)
+
+
+async def async_write_file(path: str | os.PathLike[str], content: IO[bytes]) -> None:
+    """The same outside the event loop."""
     await asyncio.to_thread(write_file, path, content)
 
 
@@ -115,16 +136,17 @@ async def async_pack_tree(directory: str | os.PathLike[str]) -> bytes:
     return await asyncio.to_thread(pack_tree, directory)
 
 
-def unpack_tree(packed: bytes, directory: str | os.PathLike[str]) -> None:
+def unpack_tree(packed: IO[bytes], directory: str | os.PathLike[str]) -> None:
     """Unpack a tar archive into a local directory, which is made. Raises OSError and tarfile.TarError."""
     Path(directory).mkdir(parents=True, exist_ok=True)
+    packed.seek(0)
     # The server has made it harmless; this is for servers that do not, where Python can (3.11.4).
     rules: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+    with tarfile.open(fileobj=packed) as archive:
         archive.extractall(directory, **rules)
 
 
-async def async_unpack_tree(packed: bytes, directory: str | os.PathLike[str]) -> None:
+async def async_unpack_tree(packed: IO[bytes], directory: str | os.PathLike[str]) -> None:
     """The same outside the event loop."""
     await asyncio.to_thread(unpack_tree, packed, directory)
 

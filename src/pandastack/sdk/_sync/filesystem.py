@@ -6,15 +6,24 @@ from __future__ import annotations
 import os
 import posixpath
 import secrets
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Any
 
-from pandastack.errors import NotFoundError
-from pandastack.sdk._runtime import pack_tree, read_piece, unpack_tree, write_file
+from pandastack.errors import NotFoundError, TooLargeError
+from pandastack.sdk._runtime import (
+    append,
+    pack_tree,
+    read_piece,
+    spool,
+    unpack_tree,
+    write_file,
+)
 from pandastack.sdk._sync.interfaces import SandboxHandle
 from pandastack.sdk._types import FileInfo, FileMatch
 from pandastack.sdk.wire.call import Call, file_call, file_change, file_search
-from pandastack.sdk.wire.coding import json_object
+from pandastack.sdk.wire.coding import json_object, mapped_transport_errors
 
 if TYPE_CHECKING:
     import httpx
@@ -22,16 +31,30 @@ if TYPE_CHECKING:
 _PIECE = 16 * 1024 * 1024
 """Bytes of a long file that are sent at once."""
 
+MOST_OF_A_TREE = 1024 * 1024 * 1024
+"""Bytes of a directory's archive that are downloaded unless told otherwise."""
+
 
 class SandboxFilesystem:
-    """The files of one sandbox; what is read or written is held in memory, but for :meth:`upload`."""
+    """The files of one sandbox.
+
+    What is read or written is held in memory, except by ``upload`` and the downloads. The sandbox decides how much it
+    sends: give ``max_bytes`` when you do not trust what runs in it.
+    """
 
     def __init__(self, sandbox: SandboxHandle) -> None:
         self._sandbox = sandbox
 
-    def read(self, path: str) -> bytes:
-        """The content of a file. Raises NotFoundError, and BadRequestError for a directory."""
-        return (self._run(file_call("GET", self._sandbox.id, path))).content
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """The content of a file, of any size without ``max_bytes``.
+
+        Raises NotFoundError, BadRequestError for a directory, and TooLargeError for more than ``max_bytes``.
+        """
+        content = bytearray()
+        with closing(self._pieces(path, "", max_bytes)) as pieces:
+            for piece in pieces:
+                content += piece
+        return bytes(content)
 
     def write(self, path: str, content: bytes | str) -> dict[str, Any]:
         """Create or replace a file, with its parent directories; text is written as UTF-8.
@@ -62,9 +85,16 @@ class SandboxFilesystem:
             raise
         return {"path": remote_path, "bytes": done}
 
-    def download(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
-        """Copy a file out of the sandbox. Raises OSError for the local side, else as :meth:`read`."""
-        write_file(local_path, self.read(remote_path))
+    def download(
+        self, remote_path: str, local_path: str | os.PathLike[str], *, max_bytes: int | None = None
+    ) -> None:
+        """Copy a file out of the sandbox; the local file changes when all of it has arrived.
+
+        Raises OSError for the local side, else as :meth:`read`.
+        """
+        with spool() as content:
+            self._fetch(content, remote_path, "", max_bytes)
+            write_file(local_path, content)
 
     def upload_tree(self, local_path: str | os.PathLike[str], remote_path: str) -> int:
         """Copy a local directory into the sandbox and return how many files and directories that were.
@@ -75,13 +105,17 @@ class SandboxFilesystem:
         answer = json_object(self._run(file_call("PUT", self._sandbox.id, remote_path, "/tar", packed)))
         return int(answer.get("members") or 0)
 
-    def download_tree(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
+    def download_tree(
+        self, remote_path: str, local_path: str | os.PathLike[str], *, max_bytes: int | None = MOST_OF_A_TREE
+    ) -> None:
         """Copy a directory out of the sandbox; owners and set-uid bits are lost, links that lead out refused.
 
-        Raises OSError for the local side, NotFoundError, BadRequestError.
+        Raises OSError for the local side, NotFoundError, BadRequestError, and TooLargeError, before anything is
+        unpacked, when its archive has more than ``max_bytes`` (1 GiB unless told otherwise, None for any number).
         """
-        packed = self._run(file_call("GET", self._sandbox.id, remote_path, "/tar"))
-        unpack_tree(packed.content, local_path)
+        with spool() as packed:
+            self._fetch(packed, remote_path, "/tar", max_bytes)
+            unpack_tree(packed, local_path)
 
     def mkdir(self, path: str, mode: int | None = None) -> FileInfo:
         """Make a directory and its parents; one that is there is fine."""
@@ -130,6 +164,28 @@ class SandboxFilesystem:
 
     def _change(self, what: str, **body: Any) -> FileInfo:
         return FileInfo.from_dict(json_object(self._run(file_change(self._sandbox.id, what, **body))))
+
+    def _fetch(self, into: IO[bytes], path: str, what: str, max_bytes: int | None) -> None:
+        with closing(self._pieces(path, what, max_bytes)) as pieces:
+            for piece in pieces:
+                append(into, piece)
+
+    def _pieces(self, path: str, what: str, max_bytes: int | None) -> Generator[bytes, None]:
+        """What the sandbox sends, until it is too much."""
+        call = replace(file_call("GET", self._sandbox.id, path, what), streamed=True)
+        left = max_bytes
+        with closing(self._run(call)) as response:
+            pieces = response.iter_bytes()
+            while True:
+                with mapped_transport_errors(self._sandbox.client.api_url):
+                    piece = next(pieces, None)
+                if piece is None:
+                    return
+                if left is not None:
+                    left -= len(piece)
+                    if left < 0:
+                        raise TooLargeError(f"{path}: more than {max_bytes} bytes", hint="raise max_bytes")
+                yield piece
 
     def _run(self, call: Call) -> httpx.Response:
         return self._sandbox.client.transport.run(call)
