@@ -87,11 +87,16 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
 
 @contextmanager
 def _alone_in(layout: Layout) -> Iterator[None]:
-    with FileLock(layout.engine / "engine.lock") as lock:
+    with FileLock(layout.engine / "engine.lock") as lock, FileLock(layout.users_lock) as users:
         if not lock.try_exclusive():
             raise ServerError(
                 f"another engine already uses {layout.data}",
                 hint="`pandastack down` stops it; `--data-dir` gives this one a directory of its own",
+            )
+        if facts.is_root() and not users.try_exclusive():
+            raise ServerError(
+                f"another engine on this host gives its machines the same host users as {layout.data} would",
+                hint="choose a data directory at another path",
             )
         yield
 

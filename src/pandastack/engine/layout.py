@@ -17,6 +17,10 @@ SLOTS = 16384
 """One more than the machines an engine can have at once; each has a number of its own, and with it a user."""
 
 
+USER_RANGES = 16384
+"""Ranges of host users, of :data:`SLOTS` each: an engine's tag chooses one. All lie below 0x7000_0000."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The directories of one engine: what must survive (``data``), what can be made again (``cache``)."""
@@ -47,9 +51,18 @@ class Layout:
         """The host user of this engine's build machines."""
         return self.uid(SLOTS - 1)
 
+    @property
+    def users_lock(self) -> Path:
+        """Locked by the engine that has this range of host users: there are fewer ranges than data directories."""
+        return runtime_directory() / f"users-{self._user_range}.lock"
+
+    @property
+    def _user_range(self) -> int:
+        return int(self.tag, 16) % USER_RANGES
+
     def uid(self, slot: int) -> int:
         """The host user of the machine in ``slot``. Engines that share a host get ranges of their own, by their tag."""
-        return FIRST_UID + (int(self.tag[:3], 16) * SLOTS) + slot
+        return FIRST_UID + self._user_range * SLOTS + slot
 
 
 def runtime_directory() -> Path:
