@@ -157,6 +157,7 @@ async def flood(theirs: socket.socket, data: bytes, times: int | None) -> None:
     theirs.setblocking(False)
     stream = await UNIXSocketStream.from_socket(theirs.dup())
     with contextlib.suppress(anyio.BrokenResourceError):
-        while times is None or times > 0:
-            times = None if times is None else times - 1
-            await stream.send(data)
+        async with stream:
+            while times is None or times > 0:
+                times = None if times is None else times - 1
+                await stream.send(data)

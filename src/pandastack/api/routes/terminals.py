@@ -82,8 +82,13 @@ class _Session:
 
     async def run(self) -> None:
         try:
-            async with self._terminals.viewer(self._place) as records, anyio.create_task_group() as tasks:
-                send, typed = anyio.create_memory_object_stream[_Event](math.inf)
+            send, typed = anyio.create_memory_object_stream[_Event](math.inf)
+            async with (
+                send,
+                typed,
+                self._terminals.viewer(self._place) as records,
+                anyio.create_task_group() as tasks,
+            ):
                 tasks.start_soon(self._read, send, tasks.cancel_scope)
                 tasks.start_soon(self._type, typed)
                 async for record in records:

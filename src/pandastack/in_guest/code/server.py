@@ -8,10 +8,9 @@ Protocol: a connection carries one request, a JSON object on a line, and gets on
 a ``code``. Sessions belong to the machine's memory: they live through hibernation, and a copy of the machine has them.
 """
 # mypy: ignore-errors
-# ruff: noqa: PTH103, PTH108 - pathlib takes longer to import than all of this
+# ruff: noqa: PTH103, PTH104 - pathlib takes longer to import than all of this
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -96,9 +95,9 @@ class Server:
 
     async def start(self):
         await self._kernels.start()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET)
-        return await asyncio.start_unix_server(self._serve, SOCKET, limit=REQUEST_MAX)
+        server = await asyncio.start_unix_server(self._serve, f"{SOCKET}.new", limit=REQUEST_MAX)
+        os.rename(f"{SOCKET}.new", SOCKET)  # a socket is bound before it listens: nobody finds it in between
+        return server
 
     async def _serve(self, reader, writer):
         def say(message):
