@@ -117,11 +117,12 @@ async def test_any_body_is_answered_in_the_right_shape(api: Api, body: bytes) ->
 
 
 DEEP = b"[" * 200_000
+DEEP_BODY = DEEP[:50_000]
 HUGE = b"9" * 5000
 
 
 @pytest.mark.parametrize(
-    "value", [DEEP, HUGE, b"-" + HUGE, b"1e999", b"NaN"], ids=["deep", "huge", "low", "inf", "nan"]
+    "value", [DEEP_BODY, HUGE, b"-" + HUGE, b"1e999", b"NaN"], ids=["deep", "huge", "low", "inf", "nan"]
 )
 @pytest.mark.parametrize(
     ("path", "field"),
