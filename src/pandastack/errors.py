@@ -88,6 +88,22 @@ class QuotaError(BadRequestError):
     code, status = "quota_exceeded", 429
 
 
+class RateLimitError(BadRequestError):
+    """Too many requests in a short time. Nothing was done: the caller may try again after ``retry_after`` seconds."""
+
+    code, status = "rate_limited", 429
+
+    def __init__(self, message: str = "", *, retry_after: int = 1, **extra: Any) -> None:
+        super().__init__(message, **extra)
+        self.retry_after = retry_after
+
+
+class ForbiddenError(BadRequestError):
+    """The request comes from where it may not come from."""
+
+    code, status = "forbidden", 403
+
+
 class ServerError(PandastackError):
     """The server failed to do what a correct request asked for."""
 

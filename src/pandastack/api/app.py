@@ -82,6 +82,9 @@ def create_app(
         async with open_control_plane(engines, database_url, chosen, on_first_token) as plane:
             app.state.plane = plane
             app.state.tool_calls = Allowance(chosen.mcp_calls_per_minute)
+            app.state.sandbox_tool_calls = Allowance(chosen.mcp_sandbox_calls_per_minute)
+            app.state.requests = Allowance(chosen.requests_per_minute)
+            app.state.failed_logins = Allowance(chosen.failed_logins_per_minute)
             metrics.watch(plane)
             yield
 

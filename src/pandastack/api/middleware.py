@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import uuid
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import structlog
@@ -14,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pandastack.api.errors import error_response
 from pandastack.api.metrics import Metrics
-from pandastack.errors import AuthError, PandastackError, ServerError
-from pandastack.services import ControlPlane
+from pandastack.api.origin import check_origin
+from pandastack.errors import AuthError, PandastackError, RateLimitError, ServerError
+from pandastack.model.caller import Caller
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -98,10 +101,13 @@ class Authentication:
         if scope["type"] == "lifespan" or not is_guarded(path):
             await self._app(scope, receive, send)
             return
-        plane: ControlPlane = scope["app"].state.plane
+        state = scope["app"].state
         try:
+            check_origin(scope, state.plane.settings.allowed_origins)
             scope["token"] = _token(scope)
-            scope["caller"] = await plane.access.identify(scope["token"])
+            scope["caller"] = await _identified(scope, state)
+            if seconds := state.requests.take(scope["caller"].token):
+                raise RateLimitError("too many requests with this token", retry_after=math.ceil(seconds))
         except PandastackError as error:
             response = error_response(error)
             if isinstance(error, AuthError):
@@ -109,6 +115,20 @@ class Authentication:
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+async def _identified(scope: Scope, state: Any) -> Caller:
+    """The caller of a request. A peer that has sent too many wrong tokens is refused before the next is looked up."""
+    access, failures, token = state.plane.access, state.failed_logins, scope["token"]
+    peer = (scope.get("client") or ("",))[0]
+    if not access.has_seen(token) and (seconds := failures.wait(peer)):
+        raise RateLimitError("too many requests without a valid token", retry_after=math.ceil(seconds))
+    try:
+        caller: Caller = await access.identify(token)
+    except AuthError:
+        failures.take(peer)
+        raise
+    return caller
 
 
 def is_guarded(path: str) -> bool:

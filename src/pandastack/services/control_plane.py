@@ -75,6 +75,7 @@ class ControlPlane:
     commands: Commands
     output_budget: OutputBudget
     processes: Processes
+    streams: StreamQuota
     terminals: Terminals
     language_servers: LanguageServers
     repl: Repl
@@ -171,6 +172,7 @@ async def open_control_plane(
             diffs=Diffs(registry, engines, snapshots, sandboxes),
             forks=Forks(registry, engines, activity, sandboxes, endings, settings),
             processes=processes,
+            streams=streams,
             terminals=terminals,
             language_servers=LanguageServers(processes),
             commands=commands,

@@ -74,6 +74,14 @@ class Settings:
     """What automatic checkpoints of all sandboxes may take: bytes, or with ``%`` a share of the engine's storage."""
     mcp_calls_per_minute: int = 60
     """How many tool calls of agents a workspace may make over HTTP."""
+    mcp_sandbox_calls_per_minute: int = 600
+    """How many of them about one sandbox, through that sandbox's own tools."""
+    requests_per_minute: int = 12_000
+    """How many requests a token may make; so many at once, too."""
+    failed_logins_per_minute: int = 60
+    """How many requests without a valid token a peer may make."""
+    allowed_origins: str = ""
+    """Web pages that may use a server on loopback: origins, separated by commas."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -86,7 +94,9 @@ class Settings:
 _MAY_BE_ZERO = ("PANDASTACK_IDLE_AFTER", "PANDASTACK_SNAPSHOT_BUDGET")
 
 
-def _value(key: str, text: str, kind: type[int] | type[float] | type[Budget]) -> Any:
+def _value(key: str, text: str, kind: type[int] | type[float] | type[Budget] | type[str]) -> Any:
+    if issubclass(kind, str):
+        return text
     if not issubclass(kind, Budget):
         return _number(key, text, kind)
     if text.endswith("%"):

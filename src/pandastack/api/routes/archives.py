@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated
 
@@ -117,8 +117,9 @@ async def watch(request: Request, sandbox_id: str, path: str = _PATH, recursive:
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        async with plane.watches.watch(caller, sandbox_id, path, flag(recursive)) as changes:
-            yield (("change", each) async for each in changes)
+        with plane.streams.hold(plane.sandboxes.get(caller, sandbox_id).id):
+            async with plane.watches.watch(caller, sandbox_id, path, flag(recursive)) as changes:
+                yield (("change", each) async for each in changes)
 
     return EventStream(source, plane.settings.keep_alive_seconds)
 
@@ -128,7 +129,9 @@ async def watch_by_socket(websocket: WebSocket, sandbox_id: str, path: str = "",
     """The same changes as text frames; the connection closes when the path itself is deleted."""
     plane, caller = plane_of(websocket), caller_of(websocket)
     try:
-        async with plane.watches.watch(caller, sandbox_id, path, flag(recursive)) as changes:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(plane.streams.hold(plane.sandboxes.get(caller, sandbox_id).id))
+            changes = await stack.enter_async_context(plane.watches.watch(caller, sandbox_id, path, flag(recursive)))
             await websocket.accept()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_gone, websocket, tasks.cancel_scope)

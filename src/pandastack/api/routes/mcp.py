@@ -72,7 +72,7 @@ class _Answer(Response):
         self._token: str = request.scope["token"]
         self._body = body
         self._sandbox_id = sandbox_id
-        self._admit = _admission(request) if sandbox_id is None else _nothing
+        self._admit = _admission(request, sandbox_id)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await while_connected(receive, partial(self._serve, scope, send))
@@ -109,23 +109,20 @@ class _Here:
         return response
 
 
-def _admission(request: Request) -> Callable[[], None]:
-    """Raises the protocol's error when the workspace has called too often."""
-    allowance: Allowance = request.app.state.tool_calls
-    caller = caller_of(request)
+def _admission(request: Request, sandbox_id: str | None) -> Callable[[], None]:
+    """Raises the protocol's error when the workspace, or somebody in one sandbox, has called too often."""
+    state = request.app.state
+    allowance: Allowance = state.tool_calls if sandbox_id is None else state.sandbox_tool_calls
+    key = caller_of(request).workspace if sandbox_id is None else sandbox_id
 
     def admit() -> None:
-        if seconds := allowance.take(caller.workspace):
+        if seconds := allowance.take(key):
             from mcp.shared.exceptions import MCPError
 
             message = f"too many tool calls: try again in {seconds:.1f} s"
             raise MCPError(_TOO_MANY, message, {"retry_after_seconds": round(seconds, 1)})
 
     return admit
-
-
-def _nothing() -> None:
-    """The tools of one sandbox have no limit."""
 
 
 async def _library(name: str) -> ModuleType:

@@ -29,8 +29,10 @@ async def logs(
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        async with plane.consoles.follow(caller, sandbox_id, tail) as lines:
-            yield (("line", {"line": line}) async for line in lines)
+        sandbox = plane.sandboxes.get(caller, sandbox_id)
+        with plane.streams.hold(sandbox.id):
+            async with plane.consoles.follow(caller, sandbox.id, tail) as lines:
+                yield (("line", {"line": line}) async for line in lines)
 
     return EventStream(source, plane.settings.keep_alive_seconds)
 
@@ -47,8 +49,9 @@ async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str 
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        found = plane.events.follow(sandbox.id, limit, lambda: plane.registry.find(sandbox.id) is not None)
-        yield (("event", Event.of(record).model_dump()) async for record in found)
+        with plane.streams.hold(sandbox.id):
+            found = plane.events.follow(sandbox.id, limit, lambda: plane.registry.find(sandbox.id) is not None)
+            yield (("event", Event.of(record).model_dump()) async for record in found)
 
     return EventStream(source, plane.settings.keep_alive_seconds)
 

@@ -41,6 +41,10 @@ class Access:
             return known.caller
         return await self._look_up(digest)
 
+    def has_seen(self, token: str) -> bool:
+        """Whether ``token`` was valid when it was last looked up."""
+        return _digest(token) in self._known
+
     async def first_token(self, deliver: Callable[[str], None]) -> None:
         """When there is no token at all, make one and hand its text to ``deliver``; if that fails, it is not made."""
         async with self._store.write() as connection:
