@@ -98,7 +98,7 @@ class AsyncSandboxFilesystem:
     async def upload_tree(self, local_path: str | os.PathLike[str], remote_path: str) -> int:
         """Copy a local directory into the sandbox and return how many files and directories that were.
 
-        Raises OSError for the local side, BadRequestError for a link that leads out of the directory.
+        Raises OSError for the local side, BadRequestError for a link that points outside the directory.
         """
         packed = await async_pack_tree(local_path)
         answer = json_object(await self._run(file_call("PUT", self._sandbox.id, remote_path, "/tar", packed)))
@@ -107,7 +107,7 @@ class AsyncSandboxFilesystem:
     async def download_tree(
         self, remote_path: str, local_path: str | os.PathLike[str], *, max_bytes: int | None = MOST_OF_A_TREE
     ) -> None:
-        """Copy a directory out of the sandbox; owners and set-uid bits are lost, links that lead out refused.
+        """Copy a directory out of the sandbox; owners and set-uid bits are lost, links that point outside refused.
 
         Raises OSError for the local side, NotFoundError, BadRequestError, and TooLargeError, before anything is
         unpacked, when its archive has more than ``max_bytes`` (1 GiB unless told otherwise, None for any number).

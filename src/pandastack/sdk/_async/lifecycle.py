@@ -39,7 +39,7 @@ class AsyncLifecycle:
         await self._become("paused", "/pause")
 
     async def resume(self) -> None:
-        """Let the CPUs of a paused sandbox go on; one that is running is left alone."""
+        """Resume the CPUs of a paused sandbox; a running one is left alone."""
         await self._become("running", "/resume")
 
     async def hibernate(self) -> None:

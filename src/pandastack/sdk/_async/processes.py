@@ -1,4 +1,4 @@
-"""Processes of a sandbox: commands that go on whoever looks at them, and whose output can be read again."""
+"""Processes of a sandbox: commands that run whether or not a client is attached, and keep their output."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class AsyncProcess:
                 if lost_at is None or view.moved:
                     lost_at = time.monotonic()
                 if time.monotonic() - lost_at > _RECONNECT_SECONDS:
-                    raise ExecInterrupted(f"{cause.message}; process {self.id} may go on") from cause
+                    raise ExecInterrupted(f"{cause.message}; process {self.id} may still be running") from cause
                 view.moved = False
             await async_pause(0.5, None)
 

@@ -128,7 +128,7 @@ class AsyncSandbox(AsyncLifecycle):
 
     @property
     def processes(self) -> AsyncProcesses:
-        """Commands that go on whoever looks at them."""
+        """Commands that run whether or not a client is attached."""
         return AsyncProcesses(self)
 
     @property

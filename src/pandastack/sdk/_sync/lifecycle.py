@@ -40,7 +40,7 @@ class Lifecycle:
         self._become("paused", "/pause")
 
     def resume(self) -> None:
-        """Let the CPUs of a paused sandbox go on; one that is running is left alone."""
+        """Resume the CPUs of a paused sandbox; a running one is left alone."""
         self._become("running", "/resume")
 
     def hibernate(self) -> None:

@@ -1,5 +1,5 @@
 # Generated from ../_async/processes.py by scripts/generate_sync.py: change that file, not this one.
-"""Processes of a sandbox: commands that go on whoever looks at them, and whose output can be read again."""
+"""Processes of a sandbox: commands that run whether or not a client is attached, and keep their output."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Process:
                 if lost_at is None or view.moved:
                     lost_at = time.monotonic()
                 if time.monotonic() - lost_at > _RECONNECT_SECONDS:
-                    raise ExecInterrupted(f"{cause.message}; process {self.id} may go on") from cause
+                    raise ExecInterrupted(f"{cause.message}; process {self.id} may still be running") from cause
                 view.moved = False
             pause(0.5, None)
 

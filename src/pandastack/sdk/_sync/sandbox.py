@@ -129,7 +129,7 @@ class Sandbox(Lifecycle):
 
     @property
     def processes(self) -> Processes:
-        """Commands that go on whoever looks at them."""
+        """Commands that run whether or not a client is attached."""
         return Processes(self)
 
     @property

@@ -197,7 +197,7 @@ def variables(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def clean(value: Any) -> str:
-    """Text of a guest, without what no UTF-8 can carry. Raises :class:`GuestError` for what is no text."""
+    """Text of a guest, without lone surrogates. Raises :class:`GuestError` for any other value."""
     if not isinstance(value, str):
         raise _malformed("text")
     return value if value.isascii() else value.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Tar archives that cannot harm whoever unpacks them, made from archives of anybody, as they pass by.
+"""Makes any tar archive safe to unpack, while it passes through.
 
 Every header is read strictly and written anew: names are relative and stay below the directory that the archive is
 unpacked in, links lead nowhere else, nothing is a device, no file is set-uid, all belong to root. What cannot be made
@@ -163,7 +163,7 @@ class TarFilter:
         return "/".join(parts)
 
     def _link(self, made: tarfile.TarInfo, target: str) -> bool:
-        """Give ``made`` its target. False when it leads out and is to be left out."""
+        """Give ``made`` its target. False when it points outside and is skipped."""
         if made.type == tarfile.LNKTYPE:
             inside = _parts(target)
             found = None if inside is None else "/".join(inside)

@@ -59,7 +59,7 @@ class Watches:
 
 
 def change(line: bytes) -> dict[str, Any]:
-    """One line of the guest's program. Raises :class:`GuestError` for what is none."""
+    """One line of the guest's program. Raises :class:`GuestError` when it is malformed."""
     try:
         told = json.loads(line)
     except (ValueError, RecursionError):
