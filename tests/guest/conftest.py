@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from anyio.abc import UNIXSocketStream
 
-from pandastack.guest import Channel, Identity
+from pandastack.guest import Channel
 from pandastack.guest.agent import binary
-
-IDENTITY = Identity(hostname="box", machine_id="0" * 32, env={"SANDBOX": "yes"})
+from tests.support.guests import IDENTITY
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from anyio.abc import ByteStream, Listener, SocketAttribute
 from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError
 from pandastack.guest import Channel, Tunnel
 from pandastack.guest.frames import WINDOW
-from tests.guest.conftest import IDENTITY
+from tests.support.guests import IDENTITY
 
 LARGE = os.urandom(3_000_000)
 Handle = Callable[[ByteStream], Awaitable[None]]
