@@ -344,7 +344,7 @@ async def test_what_nobody_expected_is_a_flat_500_that_tells_nothing(api: Api, m
     def broken(*_args: object) -> None:
         raise KeyError("the password is hunter2")
 
-    monkeypatch.setattr("pandastack.services.sandboxes.sandboxes.Sandboxes.list", broken)
+    monkeypatch.setattr("pandastack.services.sandboxes.sandboxes.Sandboxes.page", broken)
     with capture_logs(processors=[merge_contextvars]) as logs:
         response = await api.http.get("/v1/sandboxes", headers={"x-request-id": "find-me"})
     answer = refusal(response, 500)

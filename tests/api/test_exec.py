@@ -22,6 +22,7 @@ from pandastack.services.files.search import MOST_FOUND
 from pandastack.services.processes.spec import Command
 from tests.cluster.scripted_engine import Records, result
 from tests.support.api import SETTINGS, Api, refusal
+from tests.support.plane import OUTSIDER
 
 pytestmark = pytest.mark.anyio
 
@@ -126,7 +127,7 @@ async def test_output_that_nobody_fetches_is_bounded_and_then_commands_are_refus
         assert other.status_code == 200
     assert (await api.http.post(path + "/exec", json={"cmd": "x"})).json()["stdout"] == "hello\n"
     with pytest.raises(NotFoundError):
-        await plane.commands.run("another", sandbox_id, Command("x"))
+        await plane.commands.run(OUTSIDER, sandbox_id, Command("x"))
 
 
 async def test_whatever_becomes_of_an_answer_its_output_counts_no_longer(api: Api) -> None:

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pandastack.api.routes.terminals import WAITING_BYTES, _Session
 from pandastack.contract.records import STDOUT, Output, Record
 from pandastack.services.processes.terminals import Terminals, TerminalView
+from tests.support.plane import CALLER
 
 
 class Stuck:
@@ -56,7 +57,7 @@ def terminal() -> Stuck:
 def client(terminal: Stuck) -> TestClient:
     async def route(websocket: WebSocket) -> None:
         await websocket.accept()
-        place = TerminalView("default", "sandbox", "terminal", 0)
+        place = TerminalView(CALLER, "sandbox", "terminal", 0)
         await _Session(websocket, cast(Terminals, terminal), place).run()
 
     return TestClient(Starlette(routes=[WebSocketRoute("/", route)]))
