@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -47,6 +49,41 @@ def test_modules_are_small_and_say_what_they_are(path: Path) -> None:
     assert len(text.splitlines()) <= 400
     assert not text or text.startswith(('"""', "from __future__"))
     assert path.stem not in ("utils", "util", "common", "helpers", "misc")
+
+
+LONGEST = 65
+LONGER = {"open_control_plane": 80}
+"""Functions that may be longer than the longest: one that only puts parts together, in order."""
+
+
+def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path, node
+
+
+def lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (function.end_lineno or 0) - function.lineno + 1
+
+
+def test_functions_are_short() -> None:
+    long = [each.name for _, each in functions() if lines(each) > LONGER.get(each.name, LONGEST)]
+    assert long == []
+    nine_of_ten = statistics.quantiles((lines(each) for _, each in functions()), n=10)[-1]
+    assert nine_of_ten <= 17
+
+
+def test_functions_take_few_parameters() -> None:
+    """But for those whose parameters are the options of a call: the client's and the command line's."""
+    options = {ROOT / "src/pandastack/sdk", ROOT / "src/pandastack/cli"}
+    many = []
+    for path, function in functions():
+        given = function.args
+        count = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
+        if count > 10 and not options & set(path.parents):
+            many.append(f"{path.relative_to(ROOT)}: {function.name} takes {count}")
+    assert many == []
 
 
 def test_tests_import_helpers_that_exist_and_never_another_test() -> None:

@@ -167,9 +167,22 @@ def test_make_targets_and_extras_exist(page: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+PACKAGES = sorted(path.name for path in (ROOT / "src/pandastack").iterdir() if path.is_dir())
+
+
 @PAGES
 def test_files_that_are_named_exist(page: Path) -> None:
-    """Files and folders of the source tree, by their paths from its root."""
+    """Files and folders of the source tree, by their paths from its root or from the package's own."""
+    at_root = re.compile(r"(?:src|tests|scripts|examples|templates|guest-agent|docs)/[\w./-]+")
+    below_package = re.compile(rf"(?:{'|'.join(PACKAGES)})/[\w./-]*\.\w+")
     for name in _SPAN.findall(page.read_text()):
-        if re.fullmatch(r"(?:src|tests|scripts|examples|templates|guest-agent)/[\w./-]+", name):
+        if at_root.fullmatch(name):
             assert (ROOT / name).exists(), name
+        elif below_package.fullmatch(name):
+            assert (ROOT / "src/pandastack" / name).exists(), name
+
+
+def test_the_lives_name_many_files() -> None:
+    """So that the test above has something to look at."""
+    names = _SPAN.findall((ROOT / "ARCHITECTURE.md").read_text())
+    assert len([name for name in names if name.endswith(".py")]) > 30

@@ -16,7 +16,11 @@ import pytest
 from tests.soak.soak import SETTINGS, Soak
 from tests.support.installation import Install, Installation, shelves
 
-OPERATIONS = [25, pytest.param(int(os.environ.get("SOAK_OPERATIONS") or 300), marks=pytest.mark.slow, id="long")]
+LONG = int(os.environ.get("SOAK_OPERATIONS") or 300)
+OPERATIONS = [
+    pytest.param(25, marks=pytest.mark.timeout(1800, func_only=True), id="short"),
+    pytest.param(LONG, marks=pytest.mark.slow, id="long"),
+]
 SEED = int(os.environ.get("SOAK_SEED") or secrets.randbits(32))
 SLACK = 1024**2
 """Bytes of the file system's own that may come and go: inodes, maps, its log."""
