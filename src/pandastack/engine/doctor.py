@@ -53,6 +53,7 @@ TOOLS = (
     Tool("zstd", "zstd", "packs the initramfs", needed=False),
     Tool("mkfs.xfs", "xfsprogs", "makes a storage pool whose files can share blocks", needed=False),
     Tool("ip", "iproute2", "makes network namespaces", needed=False),
+    Tool("prlimit", "util-linux", "limits the files of machines"),
     Tool("nsenter", "util-linux", "starts machines in network namespaces", needed=False),
 )
 

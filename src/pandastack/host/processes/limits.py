@@ -1,9 +1,8 @@
-"""How many files a process may have open at once: getrlimit(2), prlimit(2)."""
+"""How many files a process may have open at once: getrlimit(2), prlimit(1)."""
 
 from __future__ import annotations
 
 import resource
-from contextlib import suppress
 
 
 def raise_descriptor_limit() -> int:
@@ -14,8 +13,11 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def limit_descriptors(pid: int, most: int) -> None:
-    """Let a process open ``most`` files at once, for good. A process that is gone is no error."""
-    _, hard = resource.prlimit(0, resource.RLIMIT_NOFILE)
-    with suppress(ProcessLookupError):
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(most, hard), min(most, hard)))
+def limiting_descriptors(most: int) -> list[str]:
+    """What to put before a command so that it has at most ``most`` files open at once, for good (prlimit(1)).
+
+    Before it starts, because another user's process can be limited only with a capability that containers often lack.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    return ["prlimit", f"--nofile={allowed}:{allowed}", "--"]

@@ -14,7 +14,7 @@ import anyio
 from pandastack.errors import ServerError
 from pandastack.host.processes.adopted import adopted
 from pandastack.host.processes.identity import ProcessIdentity
-from pandastack.host.processes.limits import limit_descriptors
+from pandastack.host.processes.limits import limiting_descriptors
 from pandastack.host.processes.priority import give_way, set_oom_score
 from pandastack.host.processes.run import CommandError, describe_status, spawn
 from pandastack.vmm.plan import MachinePlan, Sockets
@@ -125,7 +125,7 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
     environment = vmm_environment(plan, preload.library())
     with _listen(plan.sockets) as sockets:
         inherited = [each.fileno() for each in sockets]
-        argv = qemu_argv(binary, plan, Listeners(*inherited))
+        argv = [*limiting_descriptors(MOST_FILES), *qemu_argv(binary, plan, Listeners(*inherited))]
         receive, send = make_pipe()
         with send:
             async with (
@@ -138,7 +138,6 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
                 send.close()
                 async with _controlled(plan, argv, process, printed) as machine:
                     set_oom_score(OOM_SCORE, process.pid)
-                    limit_descriptors(process.pid, MOST_FILES)
                     give_way(process.pid, NICE)  # by now it has all the threads that do not inherit it
                     yield machine
 
