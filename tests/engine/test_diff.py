@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from pandastack.engine.compare import diff
-from pandastack.engine.compare.diff import Change, Point
+from pandastack.engine.compare.diff import Budget, Change, Point
 from pandastack.engine.engine import Engine, open_engine
 from pandastack.engine.settings import Settings
 from pandastack.errors import BadRequestError, NotFoundError
@@ -118,7 +117,7 @@ async def test_children_of_one_fork_compared(engine: Engine) -> None:
     assert told(found) == {"/root/file": ("changed", "content")}
 
 
-async def test_contents_are_compared_within_a_budget(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_contents_are_compared_within_a_budget(engine: Engine) -> None:
     sandbox = await engine.sandboxes.create(spec(), "base")
     write = "head -c 3000000 /dev/zero > /root/same; head -c 3000000 /dev/zero > /root/other; {}"
     await run(sandbox, write.format("true"))
@@ -126,15 +125,8 @@ async def test_contents_are_compared_within_a_budget(engine: Engine, monkeypatch
     await run(sandbox, write.format("printf x | dd of=/root/other bs=1 seek=2999999 conv=notrunc status=none"))
     now = Point(sandbox=sandbox.id)
     assert told(await engine.diffs.between(taken, now)) == {"/root/other": ("changed", "content")}
-    monkeypatch.setattr(diff, "CONTENT_BYTES", 1_000_000)
-    monkeypatch.setattr("pandastack.engine.compare.diff._Budget.__init__", _small)
-    unread = await engine.diffs.between(taken, now)
+    unread = await engine.diffs.between(taken, now, budget=Budget(content_bytes=1_000_000))
     assert [(each.difference.path, each.unread) for each in unread] == [(b"/root/other", True), (b"/root/same", True)]
-
-
-def _small(budget: diff._Budget) -> None:
-    budget.content_bytes, budget.content_end = 1_000_000, float("inf")
-    budget.patch_bytes, budget.patch_seconds = 0, 0.0
 
 
 async def test_what_runs_in_a_snapshot_does_not_go_on_in_the_machine_that_is_looked_at(engine: Engine) -> None:

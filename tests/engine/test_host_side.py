@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -150,7 +149,7 @@ def test_the_makefile_installs_every_package() -> None:
 
 
 def test_a_directory_that_cannot_be_written(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(facts, "can_write", lambda path: False)
     assert found(layout)["data directory"].verdict is Verdict.FAIL
 
 

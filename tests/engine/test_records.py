@@ -265,7 +265,6 @@ class Recorded:
         self.seen.append(("line", text))
 
     def end(self, title: str, seconds: float, note: str) -> None:
-        assert 0 <= seconds < 5
         self.seen.append(("end", title, note))
 
 
@@ -292,7 +291,8 @@ def test_sizes(size: int, text: str) -> None:
 
 
 def test_laps_add_up() -> None:
-    clock = Stopwatch()
-    clock.lap("one")
-    clock.lap("two")
-    assert list(clock.laps) == ["one", "two"] and all(each >= 0 for each in clock.laps.values())
+    watch = Stopwatch(iter([1.0, 1.5, 1.75, 3.0, 4.0]).__next__)
+    for name in ("one", "two", "one"):
+        watch.lap(name)
+    assert watch.laps == {"one": 1750.0, "two": 250.0}
+    assert watch.elapsed() == 3000.0

@@ -162,7 +162,7 @@ def _memory() -> Check:
 
 def _directory(name: str, path: Path) -> Check:
     existing = next(each for each in (path, *path.parents) if each.exists())
-    if not os.access(existing, os.W_OK):
+    if not facts.can_write(existing):
         return Check(name, Verdict.FAIL, f"{path}: {existing} is not writable", f"chown {existing}, or choose another")
     free = shutil.disk_usage(existing).free
     text = f"{path}, {free / 2**30:.1f} GiB free"
@@ -176,7 +176,7 @@ def _reflink(layout: Layout) -> Check:
     existing = next(each for each in (pool, *pool.parents) if each.exists())
     if mount.is_mounted(pool):
         return Check("reflink", Verdict.OK, f"XFS image mounted at {pool}")
-    if os.access(existing, os.W_OK) and files.can_clone(existing):
+    if facts.can_write(existing) and files.can_clone(existing):
         return Check("reflink", Verdict.OK, "the data directory's file system shares blocks")
     if facts.is_root() and facts.program("mkfs.xfs"):
         return Check("reflink", Verdict.OK, "not on the data directory's file system; an XFS image will be used")

@@ -44,6 +44,11 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
+def can_write(path: Path) -> bool:
+    """Whether this user may write to the file, or make files in the directory."""
+    return os.access(path, os.W_OK)
+
+
 def default_route_mtu(fallback: int = 1500) -> int:
     """The MTU of the interface that packets to the world leave through."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:

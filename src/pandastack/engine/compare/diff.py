@@ -60,7 +60,7 @@ class Change:
 
 
 @dataclass
-class _Budget:
+class Budget:
     """What may still be spent on the contents of one comparison."""
 
     content_bytes: int = CONTENT_BYTES
@@ -82,14 +82,16 @@ class Diffs:
         self._saved = saved
         self._places = anyio.CapacityLimiter(AT_ONCE)
 
-    async def between(self, before: Point, after: Point, *, patches: bool = False) -> list[Change]:
+    async def between(
+        self, before: Point, after: Point, *, patches: bool = False, budget: Budget | None = None
+    ) -> list[Change]:
         """What differs, by path. Raises :class:`BadRequestError` for states of different templates, before anything is
         done, and for guests that have changed too much to list."""
         async with self._places, self._reached(before, after) as (one, other):
             listings = await together(
                 partial(one.channel.changes, LIST_SECONDS), partial(other.channel.changes, LIST_SECONDS)
             )
-            return await _settled(one.channel, other.channel, *listings, patches=patches)
+            return await _settled(one.channel, other.channel, *listings, patches=patches, budget=budget or Budget())
 
     @asynccontextmanager
     async def _reached(self, *points: Point) -> AsyncIterator[list[Sandbox]]:
@@ -124,8 +126,9 @@ def _check_kinship(origins: list[Origin]) -> None:
             )
 
 
-async def _settled(before: Channel, after: Channel, one: Listing, other: Listing, *, patches: bool) -> list[Change]:
-    budget = _Budget()
+async def _settled(
+    before: Channel, after: Channel, one: Listing, other: Listing, *, patches: bool, budget: Budget
+) -> list[Change]:
     changes: list[Change] = []
     for difference in await anyio.to_thread.run_sync(differences, one, other):
         change = Change(difference)
@@ -140,7 +143,7 @@ async def _settled(before: Channel, after: Channel, one: Listing, other: Listing
     return changes
 
 
-async def _decided(before: Channel, after: Channel, difference: Difference, budget: _Budget) -> Change | None:
+async def _decided(before: Channel, after: Channel, difference: Difference, budget: Budget) -> Change | None:
     """The change that two files of the same size are; None when they are the same."""
     assert difference.after is not None
     size, path = difference.after.size, os.fsdecode(difference.path)
@@ -166,7 +169,7 @@ async def _equal(before: Channel, after: Channel, path: str, size: int) -> bool 
         return None
 
 
-async def _patch(before: Channel, after: Channel, difference: Difference, budget: _Budget) -> str | None:
+async def _patch(before: Channel, after: Channel, difference: Difference, budget: Budget) -> str | None:
     nodes = [difference.before, difference.after]
     if budget.patch_bytes <= 0 or budget.patch_seconds <= 0 or not all(map(_may_be_text, nodes)):
         return None
