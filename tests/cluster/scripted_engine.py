@@ -12,6 +12,7 @@ import io
 import json
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import anyio
@@ -20,7 +21,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pandastack.contract.builds import Build, BuildEnded, BuildStatus, StepBegan, StepEnded, StepPrinted
 from pandastack.contract.codec import check_request, encode
@@ -49,6 +51,7 @@ from pandastack.contract.sandboxes import (
 )
 from pandastack.contract.snapshots import Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.contract.templates import Manifest, Template
+from pandastack.contract.tunnels import Closed, Ended, Opened
 from pandastack.engine.http.messages import answer, received
 from pandastack.engine.http.version import VersionMiddleware
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError, PandastackError, to_body
@@ -181,7 +184,8 @@ class ScriptedEngine:
             Route(f"{one}/files", self._delete_file, methods=["DELETE"]),
             Route(f"{one}/directory", self._directory),
             Route(f"{one}/stat", self._stat),
-            Route(f"{one}/connect", self._connect, methods=["POST"]),
+            WebSocketRoute(f"{one}/tunnel", self._tunnel),
+            WebSocketRoute(f"{one}/listen", self._tunnel),
             Route("/recipes", self._recipes),
             Route("/builds", self._list_builds),
             Route("/builds/{id}", self._start_build, methods=["POST"]),
@@ -419,19 +423,28 @@ class ScriptedEngine:
         name = path.rpartition("/")[2]
         return answer(FileEntry(name, path, is_dir=False, size=len(self.files[path]), mode="-rw-r--r--", mtime=1))
 
-    async def _connect(self, request: Request) -> Response:
+    async def _tunnel(self, socket: WebSocket) -> None:
         """A guest's kernels: ``kernels`` says what they answer to a request, in pieces."""
-        self._reach(request.path_params["id"])
-        asked = json.loads(await request.body())
-        self.calls.append(f"{asked['op']} {request.query_params['path']}")
-        if self.kernels is None:
-            raise NotFoundError("nothing in the guest listens there")
-
-        async def pieces() -> AsyncIterator[bytes]:
-            for piece in self.kernels(asked) if self.kernels else []:
-                yield piece
-
-        return StreamingResponse(pieces(), media_type="application/octet-stream")
+        try:
+            self._reach(socket.path_params["id"])
+            if self.kernels is None:
+                raise NotFoundError("nothing in the guest listens there")
+        except PandastackError as error:
+            await socket.send_denial_response(JSONResponse(to_body(error), error.status_code))
+            return
+        await socket.accept()
+        await socket.send_text(encode(Opened()).decode())
+        data = b""
+        while (message := await socket.receive()).get("bytes"):
+            data += message["bytes"]
+        asked = json.loads(data)
+        self.calls.append(f"{asked['op']} {socket.query_params['path']}")
+        with suppress(WebSocketDisconnect):  # a reader that has enough
+            for piece in self.kernels(asked):
+                await socket.send_bytes(piece)
+            for last in (Ended(), Closed()):
+                await socket.send_text(encode(last).decode())
+            await socket.close()
 
     async def _recipes(self, _request: Request) -> Response:
         return answer(("base", "code-interpreter"))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from pandastack.cluster import StreamingASGITransport
-from pandastack.cluster.in_process import Message
+from pandastack.cluster.in_process_socket import Message
 
 pytestmark = pytest.mark.anyio
 
@@ -119,7 +119,7 @@ async def test_closing_the_response_tells_the_application() -> None:
 
 
 async def test_an_application_that_ignores_the_disconnect_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pandastack.cluster.in_process._GRACE_SECONDS", 0.01)
+    monkeypatch.setattr("pandastack.cluster.in_process.GRACE_SECONDS", 0.01)
     cancelled = anyio.Event()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:

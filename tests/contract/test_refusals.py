@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from pandastack.cluster import EngineClient, StreamingASGITransport
-from pandastack.cluster.in_process import ASGIApp
+from pandastack.cluster.in_process_socket import ASGIApp
 from pandastack.contract.processes import ExecSpec, ProcessSpec, TerminalSize
 from pandastack.contract.references import SandboxRef, SnapshotRef, TemplateRef
 from pandastack.contract.sandboxes import SandboxSpec
@@ -126,7 +126,8 @@ OPERATIONS: dict[str, Callable[[EngineClient], Awaitable[object]]] = {
     "delete file": lambda client: client.delete_file(HERE, "/x"),
     "list": lambda client: client.directory(HERE, "/"),
     "stat": lambda client: client.stat(HERE, "/x"),
-    "exchange": lambda client: client.exchange(HERE, "/run/socket", b"{}").__aenter__(),
+    "tunnel": lambda client: client.tunnel(HERE, path="/run/socket").__aenter__(),
+    "listen": lambda client: client.listen(HERE, port=80).__aenter__(),
 }
 
 

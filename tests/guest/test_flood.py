@@ -155,9 +155,8 @@ async def answer_pings(theirs: socket.socket) -> None:
 async def flood(theirs: socket.socket, data: bytes, times: int | None) -> None:
     """Send as often, or until cancelled; reads nothing, for nothing limits what a hostile guest may send."""
     theirs.setblocking(False)
-    stream = await UNIXSocketStream.from_socket(theirs.dup())
     with contextlib.suppress(anyio.BrokenResourceError):
-        async with stream:
+        async with await UNIXSocketStream.from_socket(theirs.dup()) as stream:
             while times is None or times > 0:
                 times = None if times is None else times - 1
                 await stream.send(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,42 +13,16 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import ByteStream, Listener, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute
 
 from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError
 from pandastack.guest import Channel, Tunnel
 from pandastack.guest.frames import WINDOW
+from tests.support.connections import Connections, all_of, echo, exactly, free_port, on_a_port, serving
 from tests.support.guests import IDENTITY
 
 LARGE = os.urandom(3_000_000)
-Handle = Callable[[ByteStream], Awaitable[None]]
 AGAIN = replace(IDENTITY, continues=True)
-
-
-@asynccontextmanager
-async def serving(listener: Listener[Any], handle: Handle) -> AsyncIterator[None]:
-    async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, handle)
-        yield
-        group.cancel_scope.cancel()
-
-
-async def echo(stream: ByteStream) -> None:
-    async with stream:
-        with suppress(anyio.BrokenResourceError):  # a peer that is reset
-            async for chunk in stream:
-                await stream.send(chunk)
-
-
-async def all_of(stream: ByteStream) -> bytes:
-    return b"".join([chunk async for chunk in stream])
-
-
-async def exactly(stream: ByteStream, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        data += await stream.receive(size - len(data))
-    return data
 
 
 def ipv6() -> bool:
@@ -65,29 +39,6 @@ async def path(tmp_path: Path) -> AsyncIterator[str]:
         yield where
 
 
-@asynccontextmanager
-async def on_a_port(host: str, handle: Handle) -> AsyncIterator[int]:
-    listener = await anyio.create_tcp_listener(local_host=host)
-    port: int = listener.listeners[0].extra(SocketAttribute.local_port)
-    async with serving(listener, handle):
-        yield port
-
-
-class Connections:
-    """Something in the guest that hands its connections to the test."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = anyio.create_memory_object_stream[ByteStream](10)
-
-    async def handle(self, stream: ByteStream) -> None:
-        await self._send.send(stream)
-        await anyio.sleep_forever()
-
-    async def next(self) -> ByteStream:
-        with anyio.fail_after(10):
-            return await self._receive.receive()
-
-
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[tuple[str, Connections]]:
     where, connections = str(tmp_path / "server"), Connections()
@@ -97,25 +48,26 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[str, Connections]]:
 
 @pytest.mark.parametrize("data", [b"", b"x", b"line\n" * 100, LARGE], ids=len)
 @pytest.mark.parametrize("id", [None, "named"])
+@pytest.mark.parametrize("acknowledge", [True, False])
 async def test_bytes_go_both_ways_and_each_way_ends_by_itself(
-    channel: Channel, path: str, data: bytes, id: str | None
+    channel: Channel, path: str, data: bytes, id: str | None, acknowledge: bool
 ) -> None:
-    async with channel.tunnel(path=path, id=id) as tunnel, anyio.create_task_group() as group:
+    async with (
+        channel.tunnel(path=path, id=id, acknowledge=acknowledge) as tunnel,
+        anyio.create_task_group() as group,
+    ):
 
         async def send() -> None:
             await tunnel.send(data)
             await tunnel.send_eof()
 
-        async def acknowledge() -> None:
-            while (offset := tunnel.received) <= len(data):
-                if id:
-                    tunnel.acknowledge(offset)
+        async def tell() -> None:
+            while not acknowledge and not tunnel.over:
+                tunnel.acknowledge(tunnel.received)
                 await anyio.sleep(0.005)
-            if id:
-                tunnel.acknowledge(offset, at_once=True)
 
         group.start_soon(send)
-        group.start_soon(acknowledge)
+        group.start_soon(tell)
         assert await all_of(tunnel) == data
         await tunnel.wait_closed()
 
@@ -257,7 +209,6 @@ async def test_a_hundred_tunnels_at_once(channel: Channel) -> None:
             got = b""
             while len(got) < len(data):
                 got += await tunnel.receive()
-                tunnel.acknowledge(tunnel.received)
             assert got == data
 
     async with on_a_port("127.0.0.1", echo) as port, anyio.create_task_group() as group:
@@ -270,14 +221,14 @@ class TestAttachments:
         self, channel: Channel, server: tuple[str, Connections]
     ) -> None:
         where, connections = server
-        async with channel.tunnel(path=where, id="mine") as tunnel:
+        async with channel.tunnel(path=where, id="mine", acknowledge=False) as tunnel:
             program = await connections.next()
             await program.send(b"0123456789")
             assert await exactly(tunnel, 10) == b"0123456789"
             tunnel.acknowledge(3, at_once=True)
             tunnel.leave()
         for received in (3, 7, 9):
-            async with channel.attach_tunnel("mine", received) as tunnel:
+            async with channel.attach_tunnel("mine", received, acknowledge=False) as tunnel:
                 assert await exactly(tunnel, 10 - received) == b"0123456789"[received:]
                 tunnel.leave()
         async with channel.attach_tunnel("mine", 10) as tunnel:
@@ -289,7 +240,7 @@ class TestAttachments:
         self, channel: Channel, server: tuple[str, Connections]
     ) -> None:
         where, connections = server
-        async with channel.tunnel(path=where, id="mine") as tunnel:
+        async with channel.tunnel(path=where, id="mine", acknowledge=False) as tunnel:
             program = await connections.next()
             with anyio.move_on_after(1):
                 await tunnel.send(LARGE)  # as much as fits on the way
@@ -304,13 +255,13 @@ class TestAttachments:
         self, channel: Channel, server: tuple[str, Connections], received: int
     ) -> None:
         where, connections = server
-        async with channel.tunnel(path=where, id="mine") as tunnel:
+        async with channel.tunnel(path=where, id="mine", acknowledge=False) as tunnel:
             await (await connections.next()).send(b"0123456789")
             await exactly(tunnel, 10)
             tunnel.acknowledge(3, at_once=True)
             tunnel.leave()
         with pytest.raises(ConflictError):
-            async with channel.attach_tunnel("mine", received):
+            async with channel.attach_tunnel("mine", received, acknowledge=False):
                 pass
         async with channel.attach_tunnel("mine", 3) as tunnel:
             assert await exactly(tunnel, 7) == b"3456789"
@@ -336,7 +287,7 @@ class TestAttachments:
     async def test_ends_are_kept_like_bytes(self, channel: Channel, server: tuple[str, Connections]) -> None:
         """Both ways have ended, and the host's end lost the end of the guest's: it comes again, as does the outcome."""
         where, connections = server
-        async with channel.tunnel(path=where, id="mine") as tunnel:
+        async with channel.tunnel(path=where, id="mine", acknowledge=False) as tunnel:
             program = await connections.next()
             await program.send(b"bye")
             await program.send_eof()
@@ -356,7 +307,7 @@ class TestAttachments:
     async def test_a_connection_that_broke_meanwhile_gives_its_last_bytes_first(self, channel: Channel) -> None:
         connections = Connections()
         async with on_a_port("127.0.0.1", connections.handle) as port:
-            async with channel.tunnel(port=port, id="mine") as tunnel:
+            async with channel.tunnel(port=port, id="mine", acknowledge=False) as tunnel:
                 program = await connections.next()
                 await program.send(b"last words")
                 await exactly(tunnel, 10)
@@ -382,7 +333,10 @@ class TestAttachments:
 
     async def test_in_a_copy_every_connection_is_reset(self, channel: Channel) -> None:
         connections = Connections()
-        async with on_a_port("127.0.0.1", connections.handle) as port, channel.tunnel(port=port, id="mine"):
+        async with (
+            on_a_port("127.0.0.1", connections.handle) as port,
+            channel.tunnel(port=port, id="mine", acknowledge=False),
+        ):
             program = await connections.next()
             await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=10)
             with pytest.raises(anyio.BrokenResourceError), anyio.fail_after(10):
@@ -395,24 +349,23 @@ class TestAttachments:
         self, channel: Channel, server: tuple[str, Connections]
     ) -> None:
         where, connections = server
-        async with channel.tunnel(path=where, id="mine") as tunnel:
+        async with channel.tunnel(path=where, id="mine", acknowledge=False) as tunnel:
             program = await connections.next()
             tunnel.leave()
         async with anyio.create_task_group() as group:
             group.start_soon(program.send, LARGE)
             await anyio.wait_all_tasks_blocked()
             async with channel.attach_tunnel("mine", 0) as tunnel:
-                got = b""
-                while len(got) < len(LARGE):
-                    got += await tunnel.receive()
-                    tunnel.acknowledge(tunnel.received)
-                assert got == LARGE
+                assert await exactly(tunnel, len(LARGE)) == LARGE
 
     async def test_the_guest_sends_no_more_than_a_window_beyond_what_was_acknowledged(
         self, channel: Channel, server: tuple[str, Connections]
     ) -> None:
         where, connections = server
-        async with channel.tunnel(path=where, id="mine") as tunnel, anyio.create_task_group() as group:
+        async with (
+            channel.tunnel(path=where, id="mine", acknowledge=False) as tunnel,
+            anyio.create_task_group() as group,
+        ):
             group.start_soon((await connections.next()).send, LARGE)
             with anyio.move_on_after(1):
                 await exactly(tunnel, len(LARGE))
@@ -428,13 +381,6 @@ async def dialled(where: dict[str, Any]) -> AsyncIterator[ByteStream]:
     else:
         async with await anyio.connect_tcp(where.get("host", "127.0.0.1"), where["port"]) as stream:
             yield stream
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class TestListening:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,6 +13,7 @@ import httpx
 import structlog
 from pydantic_core import from_json
 
+from pandastack.cluster.sockets import Dialer, Refused, Socket
 from pandastack.contract.codec import decode_answer, encode
 from pandastack.contract.version import HEADER, VERSION, check_version
 from pandastack.errors import CapacityError, PandastackError, ServerError, UnavailableError, from_body
@@ -41,10 +42,11 @@ log = structlog.get_logger(__name__)
 class EngineConnection:
     """Use inside ``async with``. Every method raises what :class:`~pandastack.cluster.EngineClient` promises."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport, dial: Dialer, base_url: str) -> None:
         # The transport is called directly: an httpx client's redirects, cookies and authentication are not needed here,
         # and they are half the price of a call inside the process.
         self._transport = transport
+        self._dial = dial
         self._base_url = httpx.URL(base_url)
 
     async def __aenter__(self) -> Self:
@@ -114,6 +116,22 @@ class EngineConnection:
             finally:
                 await response.aclose()
 
+    @asynccontextmanager
+    async def socket(self, path: str, params: Mapping[str, str]) -> AsyncIterator[Socket]:
+        """A WebSocket. Its own methods raise :class:`~pandastack.cluster.sockets.SocketClosed`."""
+        try:
+            opening = self._dial(f"{path}?{httpx.QueryParams(params)}", _HEADERS)
+            socket = await opening.__aenter__()
+        except Refused as refused:
+            raise _refusal(refused.status, refused.headers, refused.body) from refused
+        except OSError as error:
+            log.warning("engine does not answer", cause=repr(error))
+            raise UnavailableError("the engine does not answer") from error
+        async with AsyncExitStack() as stack:
+            stack.push_async_exit(opening.__aexit__)
+            check_version(engine=socket.headers.get(HEADER), control_plane=VERSION)
+            yield socket
+
 
 async def whole(response: httpx.Response) -> bytes:
     """The body of an answer; raises :class:`ServerError` when it is longer than any message."""
@@ -127,11 +145,9 @@ async def whole(response: httpx.Response) -> bytes:
 
 async def _check(response: httpx.Response) -> None:
     """Raise the error that the response is, or that its version asks for."""
-    version = response.headers.get(HEADER)
-    if version is not None or not response.is_error:  # what stands between may fail without knowing of versions
-        check_version(engine=version, control_plane=VERSION)
     if response.is_error:
-        raise _error(response, await whole(response))
+        raise _refusal(response.status_code, response.headers, await whole(response))
+    check_version(engine=response.headers.get(HEADER), control_plane=VERSION)
 
 
 @contextmanager
@@ -145,15 +161,19 @@ def _transport_errors() -> Iterator[None]:
         raise UnavailableError(f"the engine {'aborted its answer' if broken else 'does not answer'}") from error
 
 
-def _error(response: httpx.Response, text: bytes) -> PandastackError:
+def _refusal(status: int, headers: Mapping[str, str], text: bytes) -> PandastackError:
+    """The error that a response is, or that its version asks for."""
+    version = headers.get(HEADER)
+    if version is not None:  # what stands between may fail without knowing of versions
+        check_version(engine=version, control_plane=VERSION)
     try:
         body = from_json(text)
     except ValueError:
         body = None
     if not isinstance(body, Mapping):
-        return ServerError(f"the engine failed with HTTP {response.status_code}")
-    error = from_body(response.status_code, body)
-    retry_after = response.headers.get("retry-after", "")
+        return ServerError(f"the engine failed with HTTP {status}")
+    error = from_body(status, body)
+    retry_after = headers.get("retry-after", "")
     if isinstance(error, CapacityError) and retry_after.isdecimal():
         error.retry_after = int(retry_after)
     return error

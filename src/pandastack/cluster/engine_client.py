@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -12,7 +12,10 @@ import httpx
 
 from pandastack.cluster.builds import EngineBuilds
 from pandastack.cluster.connection import ANSWER_SECONDS, EngineConnection, whole
-from pandastack.cluster.in_process import ASGIApp, StreamingASGITransport
+from pandastack.cluster.in_process import StreamingASGITransport
+from pandastack.cluster.in_process_socket import ASGIApp
+from pandastack.cluster.sockets import Dialer, Socket, network_dialer
+from pandastack.cluster.tunnel import Tunnel, listening
 from pandastack.contract.codec import decode_answer, encode
 from pandastack.contract.compare import CompareFiles, Diff
 from pandastack.contract.events import Event
@@ -54,22 +57,23 @@ class EngineClient:
     it is unknown whether it acted), or :class:`ServerError` when it speaks another version of the contract.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str = "http://engine") -> None:
-        self._connection = EngineConnection(transport, base_url)
+    def __init__(self, transport: httpx.AsyncBaseTransport, dial: Dialer, base_url: str = "http://engine") -> None:
+        self._connection = EngineConnection(transport, dial, base_url)
         self.builds = EngineBuilds(self._connection)
 
     @classmethod
     def in_process(cls, app: ASGIApp) -> EngineClient:
         """A client that calls the ASGI application ``app`` directly."""
-        return cls(StreamingASGITransport(app))
+        transport = StreamingASGITransport(app)
+        return cls(transport, transport.dial)
 
     @classmethod
     def connect(cls, url: str) -> EngineClient:
         """A client for ``http://host:port`` or ``unix:/path/to/socket``."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
         if url.startswith("unix:"):
-            return cls(httpx.AsyncHTTPTransport(uds=url.removeprefix("unix:"), limits=limits))
-        return cls(httpx.AsyncHTTPTransport(limits=limits), base_url=url)
+            return cls(httpx.AsyncHTTPTransport(uds=url.removeprefix("unix:"), limits=limits), network_dialer(url))
+        return cls(httpx.AsyncHTTPTransport(limits=limits), network_dialer(url), url)
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
@@ -209,14 +213,47 @@ class EngineClient:
         await self._connection.call("POST", _process(sandbox_id, process, "/resize"), size)
 
     @asynccontextmanager
-    async def exchange(self, sandbox_id: str, path: str, data: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Send ``data`` to the Unix socket ``path`` in the guest: yields what comes back, to its end.
+    async def tunnel(
+        self, sandbox_id: str, *, port: int | None = None, path: str | None = None, id: str | None = None
+    ) -> AsyncIterator[Tunnel]:
+        """A connection to a TCP port of the guest's loopback, or to a Unix socket; leaving the block closes it.
 
-        Raises :class:`NotFoundError` when nothing listens there.
+        With an ``id`` (lower-case letters, digits and dashes) it survives a hibernation and a restart of either side:
+        see :class:`Tunnel` and :meth:`attach_tunnel`. Raises :class:`NotFoundError` when nothing listens there.
         """
-        url = f"/sandboxes/{sandbox_id}/connect"
-        async with self._connection.stream("POST", url, params={"path": path}, content=data) as response:
-            yield response.aiter_raw()
+        tunnel = Tunnel(id)
+        where = {"port": None if port is None else str(port), "path": path, "id": id}
+        async with self._socket(sandbox_id, "tunnel", where) as socket, tunnel.attached(socket):
+            yield tunnel
+
+    @asynccontextmanager
+    async def attach_tunnel(self, sandbox_id: str, tunnel: Tunnel) -> AsyncIterator[None]:
+        """Continue a tunnel that has an id where it broke off; what was not acknowledged is sent again, both ways.
+
+        Leaving the block closes the connection. Raises :class:`NotFoundError` when the guest has it no longer.
+        """
+        where = {"id": tunnel.id, "received": str(tunnel.detach())}
+        async with self._socket(sandbox_id, "tunnel", where) as socket, tunnel.attached(socket):
+            yield
+
+    @asynccontextmanager
+    async def listen(
+        self, sandbox_id: str, *, port: int | None = None, path: str | None = None, id: str | None = None
+    ) -> AsyncIterator[AsyncIterator[Tunnel]]:
+        """Listen in the guest, at a TCP port of its loopback or a Unix socket; leaving the block ends that.
+
+        Yields connections, each to be attached to by :meth:`attach_tunnel`. With an ``id`` connections wait in the
+        guest after :class:`UnavailableError`, until the same is called again.
+        """
+        where = {"port": None if port is None else str(port), "path": path, "id": id}
+        async with self._socket(sandbox_id, "listen", where) as socket, listening(socket) as tunnels:
+            yield tunnels
+
+    def _socket(
+        self, sandbox_id: str, verb: str, params: Mapping[str, str | None]
+    ) -> AbstractAsyncContextManager[Socket]:
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._connection.socket(f"/sandboxes/{sandbox_id}/{verb}", given)
 
     @asynccontextmanager
     async def read_file(

@@ -8,7 +8,8 @@ sends fail, and cancels it when it has not ended a moment later, as a broken con
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
@@ -18,11 +19,8 @@ import httpx
 import structlog
 from anyio.abc import TaskGroup
 
-Message = MutableMapping[str, Any]
-ASGIApp = Callable[[Any, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
-
-_GRACE_SECONDS = 1.0
-"""How long an application may go on after its caller left, before it is cancelled."""
+from pandastack.cluster.in_process_socket import GRACE_SECONDS, ASGIApp, Message, open_socket
+from pandastack.cluster.sockets import Socket
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +63,14 @@ class StreamingASGITransport(httpx.AsyncBaseTransport):
             exchange.abandon()
             raise
         return httpx.Response(status, headers=headers, stream=_ResponseStream(exchange))
+
+    @asynccontextmanager
+    async def dial(self, target: str, headers: Mapping[str, str]) -> AsyncIterator[Socket]:
+        """A WebSocket to the application: a :class:`~pandastack.cluster.sockets.Dialer`."""
+        if self._tasks is None:
+            raise OSError("the application is not running")
+        async with open_socket(self._tasks, self._app, target, headers) as socket:
+            yield socket
 
 
 class _Exchange:
@@ -118,7 +124,7 @@ class _Exchange:
         self._gone.set()
         self._chunks.close()
         if not self._complete:
-            self._scope.deadline = anyio.current_time() + _GRACE_SECONDS
+            self._scope.deadline = anyio.current_time() + GRACE_SECONDS
 
     async def _receive(self) -> Message:
         if self._body_ended:

@@ -58,14 +58,14 @@ class Channel(Connection):
         await processes.signal(self, process, number)
 
     def tunnel(
-        self, *, path: str | None = None, port: int | None = None, id: str | None = None
+        self, *, path: str | None = None, port: int | None = None, id: str | None = None, acknowledge: bool = True
     ) -> AbstractAsyncContextManager[Tunnel]:
         """A connection to a Unix socket in the guest, or to a TCP port of its loopback."""
-        return tunnel.connect(self, path=path, port=port, id=id)
+        return tunnel.connect(self, path=path, port=port, id=id, acknowledge=acknowledge)
 
-    def attach_tunnel(self, id: str, received: int) -> AbstractAsyncContextManager[Tunnel]:
+    def attach_tunnel(self, id: str, received: int, *, acknowledge: bool = True) -> AbstractAsyncContextManager[Tunnel]:
         """The connection with this id again, from an offset on of what the guest sent."""
-        return tunnel.attach(self, id, received)
+        return tunnel.attach(self, id, received, acknowledge=acknowledge)
 
     def listen(
         self, *, path: str | None = None, port: int | None = None, mode: int | None = None, id: str | None = None

@@ -31,17 +31,16 @@ class Tunnel(ByteStream):
     """One connection in the guest: bytes both ways, each way with an end of its own.
 
     One task may send while another receives. Offsets count bytes from the connection's first, and an end as one more.
-    Without an id what :meth:`receive` returns is acknowledged at once; with one, :meth:`acknowledge` tells the guest
-    what it need not keep for a later attachment.
+    The guest sends a window beyond what was acknowledged, and keeps that for a later attachment: either what
+    :meth:`receive` returns is acknowledged at once, or its caller does so.
     """
 
-    def __init__(self, stream: Stream, subject: str, received: int, *, keeps: bool) -> None:
+    def __init__(self, stream: Stream, subject: str, received: int = 0, *, acknowledge: bool) -> None:
         self.received = received
         """Offset of the next byte from the guest."""
         self._stream = stream
         self._subject = subject
-        self._keeps = keeps
-        self._began = received
+        self._acknowledges = acknowledge
         self._acknowledged = received
         self._consumed = 0
         self._rest = b""
@@ -59,6 +58,11 @@ class Tunnel(ByteStream):
     async def wait_consumed(self, beyond: int) -> int:
         """:attr:`consumed`, once it is more than ``beyond`` or the connection ended."""
         return self._consumed + await self._stream.wait_acknowledged(beyond - self._consumed)
+
+    @property
+    def over(self) -> bool:
+        """Whether the guest has said how the connection ended."""
+        return self._stream.result is not None
 
     async def send(self, item: bytes) -> None:
         """Send; waits while the program in the guest does not read."""
@@ -82,7 +86,7 @@ class Tunnel(ByteStream):
             raise anyio.EndOfStream
         data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
         self.received += len(data)
-        if not self._keeps:
+        if self._acknowledges:
             self.acknowledge(self.received)
         return data
 
@@ -98,14 +102,14 @@ class Tunnel(ByteStream):
             raise GuestError("the guest sent something else than the data of a connection")
         else:
             self.received += 1
-            if not self._keeps:
+            if self._acknowledges:
                 self.acknowledge(self.received, at_once=True)
 
     def acknowledge(self, offset: int, *, at_once: bool = False) -> None:
         """Nobody will ask again for bytes before ``offset``, which is at most :attr:`received`."""
         if not self._acknowledged <= offset <= self.received:
             raise BadRequestError(f"received: {offset} was not sent, or acknowledged before", field="received")
-        self._stream.acknowledge(offset - self._acknowledged, at_once=at_once)
+        self._stream.acknowledge(offset - self._acknowledged, at_once=at_once or self._ended)
         self._acknowledged = offset
 
     async def wait_closed(self) -> None:
@@ -119,9 +123,13 @@ class Tunnel(ByteStream):
         """Detach: the connection stays for a while, to be attached to again."""
         self._stream.abandon(Signal.LEAVE)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the connection, at once."""
         self._stream.abandon()
+
+    async def aclose(self) -> None:
+        """The same."""
+        self.close()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -146,6 +154,15 @@ class Listener:
                 yield value.decode("ascii", "replace")[:36]
         _check(self._stream, self._subject)
 
+    @property
+    def over(self) -> bool:
+        """Whether the guest listens no longer."""
+        return self._stream.result is not None
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._stream.abandon()
+
     def leave(self) -> None:
         """Detach: the guest's programs wait for a while, until somebody attaches again."""
         self._stream.abandon(Signal.LEAVE)
@@ -153,39 +170,45 @@ class Listener:
 
 @asynccontextmanager
 async def connect(
-    connection: Connection, *, path: str | None = None, port: int | None = None, id: str | None = None
+    connection: Connection,
+    *,
+    path: str | None = None,
+    port: int | None = None,
+    id: str | None = None,
+    acknowledge: bool = True,
 ) -> AsyncIterator[Tunnel]:
     """A connection to a Unix socket or a TCP port of the loopback, as a block; leaving it closes the connection.
 
-    With an ``id`` (lower-case letters, digits and dashes, at most 36) it can be left and attached to again. Raises
-    :class:`NotFoundError` when nothing listens there, :class:`ConflictError` when the id is taken.
+    With an ``id`` (lower-case letters, digits and dashes, at most 36) it can be left and attached to again. Without
+    ``acknowledge`` that is the caller's task. Raises :class:`NotFoundError` when nothing listens there, and
+    :class:`ConflictError` when the id is taken.
     """
     where, subject = _address(path, port)
     if connection.version < _SINCE:
         if id is not None:
             raise too_old()
         with connection.open(frames.encode_request(Operation.CONNECT, where)) as stream:
-            yield Tunnel(stream, subject, 0, keeps=False)
+            yield Tunnel(stream, subject, acknowledge=acknowledge)
         return
     named = [] if id is None else [(OpenKey.ID, encoded(id, "id"))]
     with connection.open(frames.encode_request(Operation.TUNNEL, where, *named), duplex=True) as stream:
-        tunnel = Tunnel(stream, subject, 0, keeps=id is not None)
+        tunnel = Tunnel(stream, subject, acknowledge=acknowledge)
         await tunnel.wait_opened()
         yield tunnel
 
 
 @asynccontextmanager
-async def attach(connection: Connection, id: str, received: int) -> AsyncIterator[Tunnel]:
+async def attach(connection: Connection, id: str, received: int, *, acknowledge: bool = True) -> AsyncIterator[Tunnel]:
     """The connection with this id, from offset ``received`` on of what the guest sent; see :attr:`Tunnel.consumed`.
 
-    Whoever was attached before is not any more. Raises :class:`NotFoundError` when there is none (any more), and
+    A stream that was attached before ends. Raises :class:`NotFoundError` when there is none (any more), and
     :class:`ConflictError` when the guest no longer has the bytes from that offset on, or never sent as many.
     """
     if connection.version < _SINCE:
         raise too_old()
     items = [(OpenKey.ID, encoded(id, "id")), (OpenKey.RECEIVED, frames.u64(received))]
     with connection.open(frames.encode_request(Operation.TUNNEL, *items), duplex=True) as stream:
-        tunnel = Tunnel(stream, f"tunnel {id}", received, keeps=True)
+        tunnel = Tunnel(stream, f"tunnel {id}", received, acknowledge=acknowledge)
         await tunnel.wait_opened()
         yield tunnel
 

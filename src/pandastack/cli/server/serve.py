@@ -113,7 +113,7 @@ def _confined(measures: dict[str, bool]) -> str:
 async def _serve(data: Path, host: str, port: int) -> None:
     from pandastack.api.app import create_app
     from pandastack.api.connections import most_connections
-    from pandastack.cluster import EngineClient, Engines, StreamingASGITransport
+    from pandastack.cluster import EngineClient, Engines
     from pandastack.engine.engine import open_engine
     from pandastack.engine.http.app import create_engine_app
     from pandastack.engine.layout import Layout
@@ -130,7 +130,7 @@ async def _serve(data: Path, host: str, port: int) -> None:
         daemon.own(data)
         set_oom_score(OOM_SCORE)
         async with open_engine(Layout(data, config.cache_dir()), EngineSettings.from_env()) as engine:
-            client = EngineClient(StreamingASGITransport(create_engine_app(engine)))
+            client = EngineClient.in_process(create_engine_app(engine))
             app = create_app(
                 Engines.local(client),
                 f"sqlite+aiosqlite:///{data / 'pandastack.db'}",

@@ -24,7 +24,7 @@ from pandastack.engine.http.processes import process_routes
 from pandastack.engine.http.sandboxes import sandbox_routes
 from pandastack.engine.http.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.http.templates import template_routes
-from pandastack.engine.http.tunnel import connect_routes
+from pandastack.engine.http.tunnel import tunnel_routes
 from pandastack.engine.http.version import VersionMiddleware
 from pandastack.errors import CapacityError, PandastackError, to_body
 from pandastack.model.accelerator import Accelerator
@@ -47,7 +47,7 @@ def create_engine_app(engine: Engine) -> Starlette:
             *build_routes(),
             *process_routes(sandbox),
             *file_routes(sandbox),
-            *connect_routes(sandbox),
+            *tunnel_routes(sandbox),
         ],
         middleware=[Middleware(VersionMiddleware)],
         exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},

@@ -1,54 +1,209 @@
-"""Connections to what listens in a guest, over the engine's HTTP interface: the request's body goes in whole, and what
-comes back is the response, as it comes."""
+"""Tunnels over the engine's HTTP interface: a WebSocket each (docs/design/0018-tunnels.md says why)."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from functools import partial, wraps
 
 import anyio
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from pandastack.engine.http.streaming import Write, WrittenResponse
+from pandastack.contract import tunnels as messages
+from pandastack.contract.codec import decode_request, encode
+from pandastack.contract.failures import Failure
+from pandastack.contract.tunnels import FromControlPlane, FromEngine
 from pandastack.engine.machines.sandbox import Sandbox
-from pandastack.errors import BadRequestError
-from pandastack.guest import Tunnel
-from pandastack.host.tasks import beside
+from pandastack.errors import BadRequestError, PandastackError, to_body
+from pandastack.guest import Channel, Listener, Tunnel
+from pandastack.host.tasks import together
+
+_NORMAL, _GOING_AWAY = 1000, 1001
+_OFFSET_DIGITS = 19
+_PIECE = 256 * 1024
+"""Bytes in a message, less than what a client accepts in one."""
+
+Endpoint = Callable[[WebSocket], Awaitable[None]]
 
 
-def connect_routes(prefix: str) -> list[Route]:
-    """The route below a sandbox's own."""
-    return [Route(f"{prefix}/connect", connect, methods=["POST"])]
+def tunnel_routes(prefix: str) -> list[WebSocketRoute]:
+    """The routes below a sandbox's own."""
+    return [WebSocketRoute(f"{prefix}/tunnel", tunnel), WebSocketRoute(f"{prefix}/listen", listen)]
 
 
-async def connect(request: Request) -> Response:
-    """Connect to ``path`` (a Unix socket) or ``port`` (TCP, on the guest's loopback); leaving early ends it."""
-    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
-    path, port = _address(request)
-    body = await request.body()
+class _Left(Exception):
+    """The control plane has left; with ``close`` it wants the connection closed."""
 
-    async def pass_on(write: Write) -> None:
-        async with sandbox.channel.tunnel(path=path, port=port) as tunnel, beside(partial(_feed, tunnel, body)):
-            async for chunk in tunnel:
-                await write(chunk)
-
-    return WrittenResponse(pass_on, "application/octet-stream")
+    def __init__(self, *, close: bool = False) -> None:
+        self.close = close
 
 
-def _address(request: Request) -> tuple[str | None, int | None]:
-    path, port = request.query_params.get("path"), request.query_params.get("port")
+class _Over(Exception):
+    """The guest said how the connection ended."""
+
+
+def _refusing(endpoint: Endpoint) -> Endpoint:
+    """Answer the upgrade with an error that is raised before it is accepted."""
+
+    @wraps(endpoint)
+    async def guarded(socket: WebSocket) -> None:
+        try:
+            await endpoint(socket)
+        except PandastackError as error:
+            if socket.application_state is not WebSocketState.CONNECTING:
+                raise
+            await socket.send_denial_response(JSONResponse(to_body(error), error.status_code))
+
+    return guarded
+
+
+@_refusing
+async def tunnel(socket: WebSocket) -> None:
+    """Connect to ``path`` or ``port`` in the guest, with an ``id`` or not; with ``received`` attach to the id."""
+    async with _opening(socket) as opened:
+        await socket.accept()
+        works = partial(_send_data, socket, opened), partial(_report, socket, opened), partial(_take, socket, opened)
+        await _serve(socket, opened, messages.Opened(opened.consumed), *works)
+
+
+def _opening(socket: WebSocket) -> AbstractAsyncContextManager[Tunnel]:
+    channel, id = _channel(socket), socket.query_params.get("id")
+    received = socket.query_params.get("received")
+    if received is None:
+        path, port = _address(socket)
+        return channel.tunnel(path=path, port=port, id=id, acknowledge=False)
+    if id is None or not received.isdecimal() or len(received) > _OFFSET_DIGITS:
+        raise BadRequestError("received: must be an offset in a tunnel with an id", field="received")
+    return channel.attach_tunnel(id, int(received), acknowledge=False)
+
+
+@_refusing
+async def listen(socket: WebSocket) -> None:
+    """Listen at ``path`` or ``port`` in the guest, with an ``id`` or not."""
+    path, port = _address(socket)
+    async with _channel(socket).listen(path=path, port=port, id=socket.query_params.get("id")) as listener:
+        await socket.accept()
+        works = partial(_announce, socket, listener), partial(_take, socket, None)
+        await _serve(socket, listener, messages.Opened(), *works)
+
+
+async def _serve(
+    socket: WebSocket, opened: Tunnel | Listener, first: FromEngine, *works: Callable[[], Awaitable[None]]
+) -> None:
+    """Do ``works`` until one of them ends it all. What is left without a word stays in the guest, if it has an id."""
+    failure = None
+    try:
+        await _say(socket, first)
+        await together(*works)
+    except _Left as left:
+        if not left.close:
+            opened.leave()
+            return
+        opened.close()
+    except _Over:
+        pass
+    except PandastackError as error:
+        if not opened.over and not isinstance(error, BadRequestError):
+            await _hang_up(socket, _GOING_AWAY)  # the channel broke: the guest may come back
+            return
+        failure = Failure.of(error)
+    except BaseException:
+        opened.leave()
+        raise
+    with suppress(_Left):
+        await _say(socket, messages.Closed(failure))
+    await _hang_up(socket, _NORMAL)
+
+
+async def _send_data(socket: WebSocket, opened: Tunnel) -> None:
+    with suppress(anyio.EndOfStream):
+        while True:
+            await _send(socket, await opened.receive(_PIECE))
+    await _say(socket, messages.Ended())
+    await opened.wait_closed()
+    raise _Over
+
+
+async def _report(socket: WebSocket, opened: Tunnel) -> None:
+    offset = opened.consumed
+    while not opened.over:
+        offset = await opened.wait_consumed(offset)
+        await _say(socket, messages.Consumed(offset))
+
+
+async def _take(socket: WebSocket, opened: Tunnel | None) -> None:
+    """What the control plane sends. It stays within its window, so no data here keeps what is behind them waiting."""
+    while True:
+        message = await _receive(socket)
+        if isinstance(message, bytes) and opened is not None:
+            await _send_to(opened, message)
+            continue
+        match decode_request(FromControlPlane, message if isinstance(message, bytes) else message.encode()):
+            case messages.Close():
+                raise _Left(close=True)
+            case messages.Received(offset) if opened is not None:
+                opened.acknowledge(offset)
+            case messages.Ended() if opened is not None:
+                await opened.send_eof()
+            case _:
+                raise BadRequestError("kind: this is no tunnel, but where some begin", field="kind")
+
+
+async def _send_to(opened: Tunnel, data: bytes) -> None:
+    with suppress(anyio.BrokenResourceError):  # over: the guest has said so, which is being passed on
+        await opened.send(data)
+
+
+async def _announce(socket: WebSocket, listener: Listener) -> None:
+    async for id in listener.accepted():
+        await _say(socket, messages.Accepted(id))
+    raise _Over
+
+
+async def _receive(socket: WebSocket) -> bytes | str:
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise _Left
+    data: bytes | None = message.get("bytes")
+    return message["text"] if data is None else data
+
+
+async def _say(socket: WebSocket, message: FromEngine) -> None:
+    with _leaving():
+        await socket.send_text(encode(message).decode())
+
+
+async def _send(socket: WebSocket, data: bytes) -> None:
+    with _leaving():
+        await socket.send_bytes(data)
+
+
+async def _hang_up(socket: WebSocket, code: int) -> None:
+    with suppress(_Left), _leaving():
+        await socket.close(code)
+
+
+@contextmanager
+def _leaving() -> Iterator[None]:
+    try:
+        yield
+    except (WebSocketDisconnect, OSError, RuntimeError) as error:  # Starlette's RuntimeError: it is closed already
+        raise _Left from error
+
+
+def _channel(socket: WebSocket) -> Channel:
+    sandbox: Sandbox = socket.app.state.engine.registry.reach(socket.path_params["id"])
+    return sandbox.channel
+
+
+def _address(socket: WebSocket) -> tuple[str | None, int | None]:
+    path, port = socket.query_params.get("path"), socket.query_params.get("port")
     if port is None:
         if not path or not path.startswith("/") or "\0" in path:
             raise BadRequestError("path must be absolute", field="path")
         return path, None
-    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+    if not port.isdecimal() or not 1 <= int(port[:6]) <= 65535:
         raise BadRequestError(f"port: must be between 1 and 65535, not {port[:20]!r}", field="port")
     return None, int(port)
-
-
-async def _feed(tunnel: Tunnel, body: bytes) -> None:
-    with suppress(anyio.BrokenResourceError):  # it answered before it read all
-        await tunnel.send(body)
-        await tunnel.send_eof()

@@ -201,8 +201,10 @@ class Repl:
         self, sandbox: SandboxRecord, request: Mapping[str, Any], lease: Lease
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         line = json.dumps(request).encode() + b"\n"
-        async with self._engines.of(sandbox).exchange(sandbox.id, guest_answers.SOCKET, line) as chunks:
-            yield guest_answers.lines(chunks, lease)
+        async with self._engines.of(sandbox).tunnel(sandbox.id, path=guest_answers.SOCKET) as tunnel:
+            await tunnel.send(line)
+            await tunnel.send_eof()
+            yield guest_answers.lines(aiter(tunnel), lease)
 
 
 @contextmanager
