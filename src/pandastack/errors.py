@@ -16,6 +16,8 @@ class PandastackError(Exception):
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
+    public: str | None = None
+    """What callers are told instead of the message, when that names things of the host: paths, command lines, logs."""
 
     def __init__(
         self,
@@ -25,8 +27,11 @@ class PandastackError(Exception):
         field: str | None = None,
         status_code: int | None = None,
         detail: Mapping[str, Any] | None = None,
+        public: str | None = None,
     ) -> None:
         super().__init__(message)
+        if public is not None:
+            self.public = public
         self.message = message
         self.hint = hint
         self.field = field
@@ -219,6 +224,11 @@ def to_body(error: PandastackError) -> dict[str, Any]:
     body: dict[str, Any] = {"error": error.message or error.code, "code": error.code}
     extras = {"hint": error.hint, "field": error.field, "detail": error.detail or None}
     return body | {key: value for key, value in extras.items() if value is not None}
+
+
+def to_public_body(error: PandastackError) -> dict[str, Any]:
+    """:func:`to_body` without what only the operator may know; that is for the log."""
+    return to_body(error) if error.public is None else {"error": error.public, "code": error.code}
 
 
 def from_body(status: int, body: Mapping[str, Any]) -> PandastackError:

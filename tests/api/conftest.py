@@ -38,7 +38,9 @@ def serve(database_url: str, document: Mapping[str, Any]) -> Serve:
         )
         async with app.router.lifespan_context(app):
             headers = {"authorization": f"Bearer {tokens[-1]}"}
-            transport = StreamingASGITransport(Documented(app, document, undocumented.append))
+            transport = StreamingASGITransport(
+                Documented(app, document, undocumented.append, [database_url.removeprefix("sqlite:///")])
+            )
             async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as http:
                 yield Api(app, http, engine, tokens[-1])
         assert undocumented == []

@@ -54,6 +54,7 @@ def as_json(text: str, status: int = 200, media_type: str = "application/json") 
         ("GET", as_json("{}", 202), "no such answer"),
         ("GET", as_json("text", 200, "text/plain"), "text/plain is not in the document"),
         ("GET", as_json('{"error": "no"}', 409), None),
+        ("GET", as_json('{"error": "/var/secret/x is missing"}', 500), "names something of the host"),
         ("GET", as_json('{"error": "no", "errno": 5}', 500), "errno"),
         ("GET", StreamingResponse(iter([b'{"inner": [', b'{"other": 1}]}']), media_type="application/json"), "other"),
         ("DELETE", Response(status_code=204), None),
@@ -64,7 +65,7 @@ async def test_an_answer_that_differs_from_the_document_is_reported(
     method: str, answer: Response, wrong: str | None
 ) -> None:
     app, reports = application(answer), list[str]()
-    transport = StreamingASGITransport(Documented(app, document_of(app), reports.append))
+    transport = StreamingASGITransport(Documented(app, document_of(app), reports.append, ["/var/secret"]))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
         await http.request(method, "/x")
     assert bool(reports) == (wrong is not None)

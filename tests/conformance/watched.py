@@ -20,7 +20,7 @@ _create_app = application.create_app
 def _create_watched(*arguments: Any, **options: Any) -> Documented:
     app = _create_app(*arguments, **options)
     _REPORT.touch()
-    return Documented(app, document_of(app), _report)
+    return Documented(app, document_of(app), _report, (os.environ["PANDASTACK_DATA_DIR"], "qemu-system-"))
 
 
 def _report(wrong: str) -> None:

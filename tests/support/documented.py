@@ -7,7 +7,7 @@ and media type only.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,9 +22,17 @@ _BODY = ("http.response.body", "websocket.http.response.body")
 
 
 class Documented:
-    """``app``, watched. ``report`` is told each answer that differs from ``document``, in a sentence."""
+    """``app``, watched. ``report`` is told each answer that differs from ``document``, in a sentence, and each JSON
+    answer with one of the ``secret`` texts in it."""
 
-    def __init__(self, app: ASGIApp, document: Mapping[str, Any], report: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        document: Mapping[str, Any],
+        report: Callable[[str], object],
+        secret: Sequence[str] = (),
+    ) -> None:
+        self._secret = [text.encode() for text in secret]
         self._app = app
         self._document = document
         self._report = report
@@ -56,6 +64,8 @@ class Documented:
             return [f"{name}: the document says that there is no body"] if answer.body or answer.streamed else []
         if answer.media_type not in content:
             return [f"{name}: {answer.media_type} is not in the document"]
+        if any(text in answer.body for text in self._secret):
+            return [f"{name}: it names something of the host: {answer.body[:500]!r}"]
         schema = content[answer.media_type].get("schema")
         if answer.media_type != JSON or answer.streamed:
             return []

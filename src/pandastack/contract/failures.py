@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pandastack.errors import PandastackError, from_body, to_body
+from pandastack.errors import PandastackError, from_body, to_public_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Failure:
     @classmethod
     def of(cls, error: PandastackError) -> Failure:
         """The message for ``error``."""
-        return cls(error.status_code, **to_body(error))
+        return cls(error.status_code, **to_public_body(error))
 
     def exception(self) -> PandastackError:
         """The error to raise."""

@@ -195,5 +195,6 @@ def map_error(error: OSError, path: Path) -> ServerError:
         return StorageFullError(
             f"insufficient host storage: no space left for {path.name}",
             hint=f"free space on the file system of {path.parent} or delete unused sandboxes and snapshots",
+            public="insufficient host storage: delete unused sandboxes and snapshots",
         )
-    return ServerError(f"{path}: {error.strerror or error}")
+    return ServerError(f"{path}: {error.strerror or error}", public="a file of the host cannot be used")

@@ -41,7 +41,7 @@ def read(path: Path) -> Iterator[tuple[int, bytes]]:
     with suppress(FileNotFoundError), path.open("rb", buffering=CHUNK) as file:
         magic, count = _HEAD.unpack(_exactly(file, _HEAD.size, path))
         if magic != _MAGIC:
-            raise ServerError(f"{path} is not a file of memory pages")
+            raise ServerError(f"{path} is not a file of memory pages", public="a captured memory is damaged")
         for offset, length in _RUN.iter_unpack(_exactly(file, count * _RUN.size, path)):
             for done in range(0, length, CHUNK):
                 yield offset + done, _exactly(file, min(CHUNK, length - done), path)
@@ -50,5 +50,5 @@ def read(path: Path) -> Iterator[tuple[int, bytes]]:
 def _exactly(file: BinaryIO, size: int, path: Path) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise ServerError(f"{path} ends too early")
+        raise ServerError(f"{path} ends too early", public="a captured memory is damaged")
     return data

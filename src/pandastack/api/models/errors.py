@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from pandastack.api.models.base import Answer, omitted_if_none
-from pandastack.errors import AuthError, CommandTimeoutError, PandastackError, to_body
+from pandastack.errors import AuthError, CommandTimeoutError, PandastackError, to_public_body
 
 
 class Error(Answer):
@@ -23,7 +23,7 @@ class Error(Answer):
     @classmethod
     def of(cls, error: PandastackError) -> Self:
         """``error`` in the form that clients of the public API expect."""
-        body = to_body(error)
+        body = to_public_body(error)
         if isinstance(error, AuthError):
             body.update(error="unauthorized", detail=error.message)
         elif isinstance(error, CommandTimeoutError):

@@ -144,7 +144,9 @@ class Builds:
             template = (await install_template(host, self._pool, recipe)).template
             self._move(entry, BuildStatus.DONE, version=template.version, size_bytes=template.size_bytes)
         except PandastackError as error:
-            self._move(entry, BuildStatus.FAILED, error=str(error))
+            if error.public is not None:
+                log.error("build.failed", build_id=entry.build.id, error=str(error))
+            self._move(entry, BuildStatus.FAILED, error=error.public or str(error))
         except Exception as error:  # one build's fault must not end the engine
             log.error("build.crashed", build_id=entry.build.id, exc_info=error)
             self._move(entry, BuildStatus.FAILED, error=f"internal error: {type(error).__name__}")

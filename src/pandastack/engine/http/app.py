@@ -5,6 +5,7 @@ A thin translation between the messages of :mod:`pandastack.contract` and what t
 
 from __future__ import annotations
 
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -26,11 +27,13 @@ from pandastack.engine.http.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.http.templates import template_routes
 from pandastack.engine.http.tunnel import tunnel_routes
 from pandastack.engine.http.version import VersionMiddleware
-from pandastack.errors import CapacityError, PandastackError, to_body
+from pandastack.errors import CapacityError, PandastackError, to_public_body
 from pandastack.model.accelerator import Accelerator
 from pandastack.model.confinement import Measure
 
 EVENT_KEEP_ALIVE = 15.0
+
+log = structlog.get_logger(__name__)
 
 
 def create_engine_app(engine: Engine) -> Starlette:
@@ -65,7 +68,9 @@ def _engine(request: Request) -> Engine:
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, PandastackError)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, CapacityError) else None
-    return JSONResponse(to_body(error), error.status_code, headers)
+    if error.public is not None:
+        log.error("request.failed", path=request.url.path, error=str(error))
+    return JSONResponse(to_public_body(error), error.status_code, headers)
 
 
 async def _refuse_http(request: Request, error: Exception) -> Response:

@@ -92,7 +92,9 @@ async def _run(
         failure = as_ours(error, host.directory)
         if not claimable:
             raise failure from (None if failure is error else error)
-        death.reason = death.reason or str(failure)
+        if failure.public is not None:
+            log.error("machine.failed", machine=origin.name, error=str(failure))
+        death.reason = death.reason or failure.public or str(failure)
     finally:
         reason = death.reason or "the engine is stopping"
         warm.fail(GuestError(f"the machine ended before its guest was ready: {reason}"))

@@ -48,6 +48,7 @@ class CommandError(ServerError):
     """A tool of the host failed, could not be started or ran out of time."""
 
     code = "host_command_failed"
+    public = "a program of the host failed"
 
     def __init__(self, argv: Sequence[str], reason: str, output: bytes = b"", *, hint: str | None = None) -> None:
         tail = output.decode("utf-8", "replace").strip().splitlines()[-TAIL_LINES:]

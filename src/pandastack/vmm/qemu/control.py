@@ -35,6 +35,7 @@ class ControlError(ServerError):
     """QEMU refused a command, broke the protocol or is gone."""
 
     code = "vmm_control_failed"
+    public = "the VMM failed"
 
 
 class Control:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
+import structlog
 
 from pandastack.errors import ServerError
 from pandastack.host.processes.adopted import adopted
@@ -36,6 +37,8 @@ MOST_FILES = 2048
 
 EXIT_DEADLINE = 1.0
 """Seconds from the end of a VMM's control session to that of its process, if the VMM is ending at all."""
+
+log = structlog.get_logger(__name__)
 
 
 class Process(Protocol):
@@ -109,10 +112,12 @@ class Machine:
         await self._control.execute("remove-fd", {"fdset-id": 1, "fd": added})
 
     async def wait(self) -> str:
-        """Wait for the process's end and say how it ended."""
+        """Wait for the process's end and say how it ended. What it printed last is for the operator alone."""
         status = await self._process.wait()
-        tail = self._log.tail()
-        return f"{self._control.breach or _describe(status)}{': ' + tail if tail else ''}"
+        how = self._control.breach or _describe(status)
+        if tail := self._log.tail():
+            log.warning("vmm.ended", machine=self.plan.name, how=how, printed=tail)
+        return how
 
 
 @asynccontextmanager
@@ -213,6 +218,6 @@ def _bind(each: socket.socket, path: Path) -> None:
         each.bind(str(path))
     except OSError as error:
         hint = "use a data directory with a shorter path" if "too long" in str(error) else None
-        raise ServerError(f"cannot listen at {path}: {error}", hint=hint) from error
+        raise ServerError(f"cannot listen at {path}: {error}", hint=hint, public="the VMM cannot be reached") from error
     path.chmod(0o600)
     each.listen(4)
