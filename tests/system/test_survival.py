@@ -42,12 +42,12 @@ def test_ten_running_sandboxes_survive_a_killed_server(place: Installation) -> N
 def test_killed_in_the_middle_of_a_create(place: Installation, point: str) -> None:
     with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
         with suppress(Exception):
-            client.sandboxes.create("base", idempotency_key="one")
+            client.sandboxes.create("base", idempotency_key=point)
         server.process.wait(30)
     with serving(place) as (server, client):
         assert client.sandboxes.list() == []
-        with client.sandboxes.create("base", idempotency_key="one") as sandbox:
-            assert client.sandboxes.create("base", idempotency_key="one").id == sandbox.id
+        with client.sandboxes.create("base", idempotency_key=point) as sandbox:
+            assert client.sandboxes.create("base", idempotency_key=point).id == sandbox.id
             assert [each.id for each in client.sandboxes.list()] == [sandbox.id]
             assert sandbox.exec("echo fine").stdout == "fine\n"
     assert (place.left_behind(), shelves(place)) == ([], [])
@@ -57,11 +57,11 @@ def test_killed_before_the_answer_to_a_start_is_stored(place: Installation) -> N
     """The same key finds the process that was started."""
     with serving(place) as (server, client), server.http() as http:
         sandbox = client.sandboxes.create("base", persistent=True)
-        path, body, key = f"/sandboxes/{sandbox.id}/processes", {"cmd": COUNTER}, {"idempotency-key": "one"}
+        path, body, key = f"/sandboxes/{sandbox.id}/processes", {"cmd": COUNTER}, {"idempotency-key": "start"}
         started = http.post(path, json=body, headers=key).json()
         server.kill()
     with sqlite3.connect(place.data / "pandastack.db") as database:
-        database.execute("UPDATE idempotency_keys SET status = NULL, answer = NULL WHERE key = 'one'")
+        database.execute("UPDATE idempotency_keys SET status = NULL, answer = NULL WHERE key = 'start'")
     with serving(place) as (server, client), server.http() as http:
         again = http.post(path, json=body, headers=key)
         assert (again.status_code, again.json()["pid"], again.json()["id"]) == (201, started["pid"], started["id"])

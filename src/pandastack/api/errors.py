@@ -46,9 +46,7 @@ def error_response(error: PandastackError) -> Response:
     headers = {}
     if isinstance(error, KeyInUseError):
         headers["Retry-After"] = "1"
-    elif isinstance(error, RateLimitError) or (
-        isinstance(error, CapacityError) and not isinstance(error, StorageFullError)
-    ):
+    elif isinstance(error, RateLimitError | CapacityError) and not isinstance(error, StorageFullError):
         headers["Retry-After"] = str(error.retry_after)
     return Response(to_json(Error.of(error)), error.status_code, headers, _JSON)
 
