@@ -38,7 +38,10 @@ def test_a_restored_machine_is_what_its_snapshot_says() -> None:
     assert (plan.cpus, plan.memory_mb, plan.accelerator) == (2, 512, Accelerator.TCG)
     assert plan.boot is None and not plan.memory_shared and plan.nic is None
     assert plan.memory == SNAPSHOT.memory
-    assert plan.disks == (Disk(Path("/pool/images/a.erofs"), readonly=True), Disk(Path("/pool/machines/beef/disk.img")))
+    assert plan.disks == (
+        Disk("image", Path("/pool/images/a.erofs"), readonly=True),
+        Disk("root", Path("/pool/machines/beef/disk.img")),
+    )
     assert plan.confinement == Confinement(LAYOUT.uid(7), LAYOUT.uid(7), NETNS)
 
 
@@ -53,14 +56,18 @@ def test_a_booted_machine() -> None:
         cpus=1,
         memory_mb=128,
         memory=Path("/m"),
-        disks=(Disk(Path("/a"), readonly=True),),
+        disks=(Disk("image", Path("/a"), readonly=True),),
         sockets=Path("/s"),
         accelerator=Accelerator.KVM,
         keep_memory=True,
         nic=UserNic(1400),
     )
     plan = boot_plan(with_disks(spec, readonly=(Path("/b"),), writable=(Path("/c"),)))
-    assert plan.disks == (Disk(Path("/a"), True), Disk(Path("/b"), True), Disk(Path("/c"), False))
+    assert plan.disks == (
+        Disk("image", Path("/a"), True),
+        Disk("extra0", Path("/b"), True),
+        Disk("extra1", Path("/c"), False),
+    )
     assert (plan.boot, plan.memory_shared, plan.nic) == (spec.boot, True, UserNic(1400))
     assert plan.sockets.channel == Path("/s/channel")
 

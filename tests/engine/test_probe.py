@@ -25,6 +25,7 @@ from pandastack.network.namespace import empty_namespace
 from pandastack.snapshots.manifest import Snapshot
 from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.binary import qemu_binary
+from pandastack.vmm.qemu.driver import QemuDriver, cpus_on
 from tests.support.manifests import MANIFEST
 
 pytestmark = [
@@ -63,6 +64,10 @@ def test_memory_that_it_could_write_to() -> None:
     assert measures(VMM, SERVER, writes_memory=True) == HERE - {Measure.MEMORY}
 
 
+def driver(binary: Path) -> QemuDriver:
+    return QemuDriver(binary, "qemu 7", cpus_on("0011"))
+
+
 def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHost:
     layout = Layout(directory / "data", directory / "cache")
     return MachineHost(
@@ -71,7 +76,7 @@ def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHos
         slots=Slots(1),
         netns=netns,
         confinable=confinable,
-        qemu=qemu_binary(),
+        driver=driver(qemu_binary()),
         ended=lambda sandbox: None,
         stalled=lambda sandbox, stalled: None,
     )
@@ -84,7 +89,7 @@ async def test_a_vmm_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (place.layout.sockets / "probe").exists()
     monkeypatch.setattr(preload, "library", lambda: None)
     assert await probe(place) == HERE - weaker - {Measure.MEMORY}
-    assert await probe(replace(place, qemu=Path("/bin/false"))) == frozenset()
+    assert await probe(replace(place, driver=driver(Path("/bin/false")))) == frozenset()
 
 
 async def test_a_host_where_namespaces_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +127,7 @@ def test_kvm_is_required_of_every_template(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_template_that_is_installed_later_is_held_to_it_too() -> None:
-    restorer = Restorer("qemu", None, {Measure.KVM})  # type: ignore[arg-type]
+    restorer = Restorer(driver(Path("/no/qemu")), None, {Measure.KVM})  # type: ignore[arg-type]
     with pytest.raises(ConflictError, match="this server requires kvm"):
         await restorer.restore(origin("tcg"), SandboxSpec("s", "s"))
 

@@ -12,7 +12,7 @@ PLAN = MachinePlan(
     cpus=2,
     memory_mb=256,
     memory=Path("/pool/memory"),
-    disks=(Disk(Path("/pool/root.erofs"), readonly=True), Disk(Path("/pool/disk.img"))),
+    disks=(Disk("image", Path("/pool/root.erofs"), readonly=True), Disk("root", Path("/pool/disk.img"))),
     sockets=Sockets(Path("/run/channel"), Path("/run/control"), Path("/run/console")),
     accelerator=Accelerator.TCG,
 )
@@ -30,7 +30,7 @@ def startable(directory: Path) -> MachinePlan:
         cpus=1,
         memory_mb=64,
         memory=directory / "memory",
-        disks=(Disk(directory / "disk"),),
+        disks=(Disk("root", directory / "disk"),),
         sockets=Sockets(sockets / "channel", sockets / "control", sockets / "console"),
         accelerator=Accelerator.TCG,
     )

@@ -10,6 +10,7 @@ import pytest
 from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, UserNic
 from pandastack.vmm.qemu.argv import KERNEL_CMDLINE, Listeners, qemu_argv
+from pandastack.vmm.qemu.driver import cpus_on
 from tests.support.plans import PLAN
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
@@ -98,7 +99,7 @@ def test_a_confined_machine_has_a_user_and_a_namespace() -> None:
 
 
 def test_a_comma_in_a_path_is_no_option() -> None:
-    plan = replace(PLAN, memory=Path("/a,share=on"), disks=(Disk(Path("/b,readonly=off"), readonly=True),))
+    plan = replace(PLAN, memory=Path("/a,share=on"), disks=(Disk("image", Path("/b,readonly=off"), readonly=True),))
     assert "mem-path=/a,,share=on,share=off" in values("-object", plan)[0]
     assert values("-drive", plan)[0].startswith("if=none,id=d0,file=/b,,readonly=off,format=raw,readonly=on")
 
@@ -106,3 +107,12 @@ def test_a_comma_in_a_path_is_no_option() -> None:
 @pytest.mark.parametrize("accelerator", list(Accelerator))
 def test_the_isolation_is_named_honestly(accelerator: Accelerator) -> None:
     assert ("not hardware isolation" in accelerator.isolation) == (accelerator is Accelerator.TCG)
+
+
+def test_the_cpu_is_that_of_the_command_line() -> None:
+    """A captured state is tied to it, on hosts with the same CPU."""
+    cpus = cpus_on("0011")
+    assert cpus == {Accelerator.TCG: "max:0011", Accelerator.KVM: "host:0011"}
+    for accelerator in Accelerator:
+        (model,) = values("-cpu", replace(PLAN, accelerator=accelerator))
+        assert model.split(",")[0] == cpus[accelerator].split(":")[0]

@@ -114,7 +114,7 @@ async def test_how_it_ended_is_said(plan: MachinePlan, tmp_path: Path) -> None:
 
 
 async def test_a_plan_that_cannot_work_fails_with_the_vmms_words(plan: MachinePlan, tmp_path: Path) -> None:
-    missing = replace(plan, disks=(Disk(tmp_path / "no-such-disk"),))
+    missing = replace(plan, disks=(Disk("root", tmp_path / "no-such-disk"),))
     with pytest.raises(CommandError) as failed:
         async with launch(qemu_binary(), missing, tmp_path / "log"):
             raise AssertionError("it cannot start")

@@ -20,7 +20,7 @@ from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.work import work_directory
 from pandastack.host import facts
 from pandastack.network.namespace import empty_namespace
-from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
+from pandastack.vmm.qemu.driver import open_qemu
 
 NAME = "bench-floor"
 
@@ -35,8 +35,9 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
             netns = await empty_namespace()
             allocation = Allocation(NAME, SLOTS - 2, work, work, netns, facts.is_root())
             plan = restore_plan(layout, allocation, installed.image, installed.snapshot)
-            floor = Floor(qemu_binary(), plan, installed.snapshot.devices, installed.snapshot.disk, work)
-            yield floor, machine_facts(await qemu_version(), plan.accelerator.value)
+            driver = await open_qemu()
+            floor = Floor(driver.binary, plan, installed.snapshot.devices, installed.snapshot.disk, work)
+            yield floor, machine_facts(driver.identity, plan.accelerator.value)
 
 
 async def cold_boots(host: BuildHost, image: Path, memory_mb: int, n: int) -> list[float]:
@@ -47,6 +48,6 @@ async def cold_boots(host: BuildHost, image: Path, memory_mb: int, n: int) -> li
             await make_ext4(work / "disk.img", 1024)
             spec = host.machine("bench", work, image, work / "disk.img", cpus=1, memory_mb=memory_mb, network=False)
             started = time.perf_counter()
-            async with boot(host.qemu, spec, work):
+            async with boot(host.driver, spec, work):
                 samples.append((time.perf_counter() - started) * 1000)
     return samples

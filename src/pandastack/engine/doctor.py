@@ -11,11 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from pandastack.disks.pool import IMAGE_MINIMUM
+from pandastack.engine.driver import find_memory_remedy
 from pandastack.engine.layout import Layout, runtime_directory
 from pandastack.host import facts, files, mount
 from pandastack.host.side_channels import side_channels
 from pandastack.network.namespace import namespaces_work
-from pandastack.vmm.qemu import preload
 
 
 class Verdict(StrEnum):
@@ -128,10 +128,11 @@ def _namespaces() -> Check:
 
 def _shared_memory() -> Check:
     name = "shared memory"
-    if preload.is_possible():
+    remedy = find_memory_remedy()
+    if remedy is None:
         return Check(name, Verdict.OK, "machines open the image that they share for reading only")
     detail = "machines could write to the memory image of their template once they have taken over their VMM"
-    return Check(name, Verdict.WARN, detail, preload.REMEDY)
+    return Check(name, Verdict.WARN, detail, remedy)
 
 
 def _kvm_device() -> Check:

@@ -12,6 +12,7 @@ from pandastack.disks.pool import Pool, open_pool
 from pandastack.engine.build.builds import Builds
 from pandastack.engine.build.install import shipped_recipes
 from pandastack.engine.compare.diff import Diffs
+from pandastack.engine.driver import open_driver
 from pandastack.engine.layout import SLOTS, Layout, open_runtime_directory
 from pandastack.engine.machines.allocation import MachineHost
 from pandastack.engine.machines.probe import probe, require
@@ -36,15 +37,14 @@ from pandastack.host.lock import FileLock
 from pandastack.host.tasks import beside
 from pandastack.model.confinement import Measure
 from pandastack.network.namespace import empty_namespace
-from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
+from pandastack.vmm.driver import Driver
 
 
 @dataclass(frozen=True)
 class Engine:
     """An open engine. Made by :func:`open_engine`, whose block is its life."""
 
-    vmm: str
-    """The exact build of the VMM."""
+    driver: Driver
     confinement: frozenset[Measure]
     """What confines the machines here, but for their accelerator."""
     pool: Pool
@@ -102,7 +102,7 @@ def _alone_in(layout: Layout) -> Iterator[None]:
 
 
 async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: TaskGroup, settings: Settings) -> Engine:
-    vmm, netns = await qemu_version(), await empty_namespace()
+    driver, netns = await open_driver(), await empty_namespace()
     templates, saved = Templates(layout.templates, pool), CaptureStore(pool.directory / "saved")
     events = Events()
     registry, admission = Registry(events), Admission(pool)
@@ -112,18 +112,18 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
         slots=Slots(SLOTS - 1),
         netns=netns,
         confinable=facts.is_root(),
-        qemu=qemu_binary(),
+        driver=driver,
         ended=registry.machine_ended,
         stalled=registry.machine_stalled,
     )
     confinement = await probe(host)
     require(settings.require, confinement, templates.list())
     warm_pool = WarmPool(host, lives, settings.ready_machines)
-    restorer = Restorer(vmm, warm_pool, settings.require)
+    restorer = Restorer(driver, warm_pool, settings.require)
     sandboxes = Sandboxes(registry, admission, restorer, warm_pool, templates, saved, asleep)
     lifecycle = Lifecycle(registry, sandboxes, asleep)
     return Engine(
-        vmm=vmm,
+        driver=driver,
         confinement=confinement,
         pool=pool,
         templates=templates,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from pandastack.model.accelerator import Accelerator
 
@@ -12,6 +13,8 @@ from pandastack.model.accelerator import Accelerator
 class Disk:
     """A raw disk image. The guest finds it by its place in the plan: ``/dev/vda``, ``/dev/vdb``, …"""
 
+    name: str
+    """What host and driver call it: ``image``, ``root``, later the volumes' names."""
     path: Path
     readonly: bool = False
 
@@ -30,6 +33,10 @@ class UserNic:
     """QEMU's user-mode network: build machines only. Addresses are those of its documentation (10.0.2.0/24)."""
 
     mtu: int
+
+
+Nic: TypeAlias = UserNic
+"""A network device. Each kind is a class of its own, which a driver's capabilities name if it can make it."""
 
 
 @dataclass(frozen=True)
@@ -70,5 +77,5 @@ class MachinePlan:
     accelerator: Accelerator
     boot: Boot | None = None
     memory_shared: bool = False
-    nic: UserNic | None = None
+    nic: Nic | None = None
     confinement: Confinement | None = None

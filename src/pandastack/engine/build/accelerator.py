@@ -22,6 +22,7 @@ from pandastack.host.processes.identity import boot_id
 from pandastack.host.processes.run import CommandError
 from pandastack.images.cache import content_key
 from pandastack.model.accelerator import Accelerator
+from pandastack.vmm.driver import Driver
 from pandastack.vmm.plan import Boot, Disk
 
 TRIAL_DEADLINE = 6.0
@@ -40,8 +41,7 @@ class Choice:
 class Trial:
     """What the accelerator is tried with. ``memory`` in MiB."""
 
-    qemu: Path
-    vmm: str
+    driver: Driver
     boot: Boot
     image: Path
     sockets: Path
@@ -50,7 +50,9 @@ class Trial:
 
 async def choose(answers: Path, trial: Trial) -> Choice:
     """The choice for this host, from ``answers`` (a directory) when it was made since the host's start."""
-    key = content_key("accelerator", boot_id(), trial.vmm, str(trial.boot.kernel), str(trial.boot.initramfs))
+    key = content_key(
+        "accelerator", boot_id(), trial.driver.identity, str(trial.boot.kernel), str(trial.boot.initramfs)
+    )
     answer = answers / f"accelerator-{key[:16]}.json"
     try:
         kept = json.loads(answer.read_bytes())
@@ -91,9 +93,9 @@ async def _boot_with_kvm(trial: Trial) -> None:
             cpus=1,
             memory_mb=trial.memory_mb,
             memory=work / "memory",
-            disks=(Disk(trial.image, readonly=True), Disk(work / "disk.img")),
+            disks=(Disk("image", trial.image, readonly=True), Disk("root", work / "disk.img")),
             sockets=trial.sockets / str(os.getpid()),
             accelerator=Accelerator.KVM,
         )
-        async with boot(trial.qemu, spec, work, deadline=TRIAL_DEADLINE):
+        async with boot(trial.driver, spec, work, deadline=TRIAL_DEADLINE):
             return

@@ -51,7 +51,7 @@ def bake_key(host: BuildHost, spec: BakeSpec) -> str:
     """The name of the snapshot: everything that has a part in what comes out."""
     return content_key(
         "baked",
-        [FORMAT, LAYOUT, host.vmm, host.accelerator.value, host.cpu_flags],
+        [FORMAT, LAYOUT, host.driver.identity, host.accelerator.value, host.cpu_flags],
         [host.kernel.sha256, file_sha256(host.initramfs)],
         [spec.image_key, spec.cpus, spec.memory_mb, spec.disk_mb, spec.warm_up, spec.env],
         guest_support_text(),
@@ -75,7 +75,7 @@ async def _bake(host: BuildHost, spec: BakeSpec, key: str, work: Path, steps: St
         file.truncate(spec.memory_mb * 1024 * 1024)
     steps.next(f"boot {spec.name}")
     with TemporaryDirectory() as logs:
-        async with boot(host.qemu, _spec(host, spec, snapshot, key), Path(logs)) as booted:
+        async with boot(host.driver, _spec(host, spec, snapshot, key), Path(logs)) as booted:
             await install_guest_support(booted, steps)
             for command in spec.warm_up:
                 steps.next(f"warm up: {command[:60]}")
@@ -107,7 +107,7 @@ def _spec(host: BuildHost, spec: BakeSpec, snapshot: Snapshot, key: str) -> Boot
         cpus=spec.cpus,
         memory_mb=spec.memory_mb,
         memory=snapshot.memory,
-        disks=(Disk(spec.image, readonly=True), Disk(snapshot.disk)),
+        disks=(Disk("image", spec.image, readonly=True), Disk("root", snapshot.disk)),
         sockets=host.sockets / key[:12],
         accelerator=host.accelerator,
         keep_memory=True,
@@ -120,7 +120,7 @@ def _manifest(host: BuildHost, spec: BakeSpec, key: str) -> Manifest:
         key=key,
         format=FORMAT,
         accelerator=host.accelerator.value,
-        vmm=host.vmm,
+        vmm=host.driver.identity,
         cpu_flags=host.cpu_flags,
         cpus=spec.cpus,
         memory_mb=spec.memory_mb,

@@ -19,7 +19,7 @@ from pandastack.errors import BuildError, GuestError, PandastackError
 from pandastack.guest import Channel, ExecRequest, Identity, Process
 from pandastack.host.files import directory_for_now, remove_when_empty
 from pandastack.host.tasks import beside
-from pandastack.vmm.qemu.machine import Machine, launch
+from pandastack.vmm.driver import Driver, Machine
 
 BOOT_DEADLINE = 60.0
 """Seconds a guest may take from power-on to its agent's first word. Software emulation on a busy host needs ten."""
@@ -34,7 +34,7 @@ class Booted:
 
 
 @asynccontextmanager
-async def boot(qemu: Path, spec: BootSpec, work: Path, *, deadline: float = BOOT_DEADLINE) -> AsyncIterator[Booted]:
+async def boot(driver: Driver, spec: BootSpec, work: Path, *, deadline: float = BOOT_DEADLINE) -> AsyncIterator[Booted]:
     """A machine for as long as the block runs. ``work`` takes its logs.
 
     Raises :class:`GuestError` with the end of the console when the guest does not come up.
@@ -42,7 +42,7 @@ async def boot(qemu: Path, spec: BootSpec, work: Path, *, deadline: float = BOOT
     plan, console = boot_plan(spec), Console(work / "console.log")
     with remove_when_empty(spec.sockets.parent), directory_for_now(spec.sockets):
         async with (
-            launch(qemu, plan, work / "vmm.log") as machine,
+            driver.launch(plan, work / "vmm.log") as machine,
             console.following(plan.sockets.console),
             await anyio.connect_unix(plan.sockets.channel) as stream,
             Channel(stream) as channel,

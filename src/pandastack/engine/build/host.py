@@ -9,6 +9,7 @@ from pathlib import Path
 from pandastack.engine.build.accelerator import Choice, Trial, choose
 from pandastack.engine.build.machine import BuildMachine
 from pandastack.engine.build.progress import Progress, Steps
+from pandastack.engine.driver import open_driver
 from pandastack.engine.layout import Layout, open_runtime_directory
 from pandastack.engine.machines.plan import BootSpec
 from pandastack.engine.work import sweep_orphans, work_name
@@ -23,9 +24,8 @@ from pandastack.images.kernel import Kernel, fetch_kernel
 from pandastack.images.plan import RunAction
 from pandastack.images.template import TemplateRecipe, load_template
 from pandastack.model.accelerator import Accelerator
-from pandastack.snapshots.compatibility import cpu_identity
+from pandastack.vmm.driver import Driver
 from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
-from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 
 OnFailedRun = Callable[[BuildMachine, RunAction], Awaitable[None]]
 """Is given the machine of a failed instruction while it is still there, for a look into it."""
@@ -37,8 +37,7 @@ class BuildHost:
 
     layout: Layout
     cache: Cache
-    qemu: Path
-    vmm: str
+    driver: Driver
     kernel: Kernel
     initramfs: Path
     choice: Choice
@@ -61,7 +60,7 @@ class BuildHost:
 
     @property
     def cpu_flags(self) -> str:
-        return cpu_identity(self.accelerator)
+        return self.driver.cpus[self.accelerator]
 
     def recipe_names(self) -> list[str]:
         return sorted(self.recipes)
@@ -85,7 +84,7 @@ class BuildHost:
             cpus=cpus,
             memory_mb=memory_mb,
             memory=memory,
-            disks=(Disk(image, readonly=True), Disk(disk)),
+            disks=(Disk("image", image, readonly=True), Disk("root", disk)),
             sockets=self.sockets / name.rpartition("-")[2],
             accelerator=self.accelerator,
             nic=UserNic(facts.default_route_mtu()) if network else None,
@@ -115,7 +114,8 @@ def _made(path: Path) -> Path:
 
 def with_disks(spec: BootSpec, *, readonly: tuple[Path, ...] = (), writable: tuple[Path, ...] = ()) -> BootSpec:
     """``spec`` with more disks, from ``/dev/vdc`` on."""
-    more = *(Disk(path, readonly=True) for path in readonly), *(Disk(path) for path in writable)
+    added = [(path, True) for path in readonly] + [(path, False) for path in writable]
+    more = (Disk(f"extra{index}", path, readonly) for index, (path, readonly) in enumerate(added))
     return replace(spec, disks=(*spec.disks, *more))
 
 
@@ -127,7 +127,7 @@ async def open_build_host(
     hint = f"chown and chmod 700 {layout.cache}, or choose another cache directory"
     own_directory(layout.cache, links=True, hint=hint)
     sweep_orphans(layout.cache / "work")
-    cache, qemu, vmm = Cache(layout.cache), qemu_binary(), await qemu_version()
+    cache, driver = Cache(layout.cache), await open_driver()
     with Steps(progress) as steps:
         steps.next("fetch the guest kernel")
         kernel = await fetch_kernel(cache)
@@ -136,7 +136,7 @@ async def open_build_host(
         steps.next("try the accelerator")
         tools = await bootstrap.builder(cache)
         sockets = layout.sockets.with_name(f"{layout.tag}-trial")
-        trial = Trial(qemu, vmm, Boot(kernel.vmlinux, initramfs), tools.path, sockets)
+        trial = Trial(driver, Boot(kernel.vmlinux, initramfs), tools.path, sockets)
         choice = await choose(layout.cache, trial)
         steps.note(f"{choice.accelerator.value}: {choice.reason}")
-    return BuildHost(layout, cache, qemu, vmm, kernel, initramfs, choice, recipes, progress, on_failed_run)
+    return BuildHost(layout, cache, driver, kernel, initramfs, choice, recipes, progress, on_failed_run)

@@ -48,7 +48,7 @@ async def flatten(host: BuildHost, image: Image, disk: Path, result: Path, key: 
     spec = host.machine("pack", work, tools.path, scratch, cpus=1, memory_mb=1024, network=False)
     spec = with_disks(spec, readonly=(image.path, disk), writable=(result,))
     mkfs = shlex.join(mkfs_arguments("/dev/vde", "/run/root", key))
-    async with boot(host.qemu, spec, work) as booted:
+    async with boot(host.driver, spec, work) as booted:
         request = ExecRequest(cmd=_SCRIPT.format(mkfs=mkfs))
         await run_in_guest(booted.channel, request, "packing the root", host.progress)
         await booted.channel.sync()

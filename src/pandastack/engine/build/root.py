@@ -128,5 +128,5 @@ async def _machine(host: BuildHost, image: Image, work: Path, steps: Steps) -> A
     spec = host.machine(
         "build", work, image.path, work / "disk.img", cpus=BUILD_CPUS, memory_mb=BUILD_MEMORY_MB, network=True
     )
-    async with boot(host.qemu, spec, work) as booted:
+    async with boot(host.driver, spec, work) as booted:
         yield await prepare(booted, steps.progress)

@@ -88,7 +88,7 @@ async def health(request: Request) -> Response:
             checks={"pool": "ok", "vmm": "ok", "reflink": "ok" if engine.pool.reflink else "copying"},
             accelerator=accelerator.value,
             isolation=accelerator.isolation,
-            vmm=engine.vmm,
+            vmm=engine.driver.identity,
             sandboxes=sum(each.state == "running" for each in engine.registry.list()),
             confinement={each.value: each in measures for each in Measure},
         )

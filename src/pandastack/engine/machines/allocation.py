@@ -13,6 +13,7 @@ from pandastack.engine.machines.journal import Entry
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.machines.slots import Slots
 from pandastack.host import files
+from pandastack.vmm.driver import Driver
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class MachineHost:
     netns: Path | None
     confinable: bool
     """Whether this engine may change users (it runs as root)."""
-    qemu: Path
+    driver: Driver
     ended: Callable[[Sandbox], None]
     """Called when nothing is left of a sandbox's machine."""
     stalled: Callable[[str, bool], None]

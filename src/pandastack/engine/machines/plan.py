@@ -10,7 +10,7 @@ from pandastack.engine.machines.allocation import Allocation
 from pandastack.engine.machines.names import machine_name
 from pandastack.model.accelerator import Accelerator
 from pandastack.snapshots.manifest import Snapshot
-from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, Sockets, UserNic
+from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, Nic, Sockets
 
 
 def sockets_in(directory: Path) -> Sockets:
@@ -25,7 +25,7 @@ def restore_plan(layout: Layout, allocation: Allocation, image: Path, snapshot: 
         cpus=manifest.cpus,
         memory_mb=manifest.memory_mb,
         memory=snapshot.memory,
-        disks=(Disk(image, readonly=True), Disk(allocation.directory / "disk.img")),
+        disks=(Disk("image", image, readonly=True), Disk("root", allocation.directory / "disk.img")),
         sockets=sockets_in(allocation.sockets),
         accelerator=Accelerator(manifest.accelerator),
         confinement=Confinement(layout.uid(allocation.slot), layout.uid(allocation.slot), allocation.netns)
@@ -47,7 +47,7 @@ class BootSpec:
     sockets: Path
     accelerator: Accelerator
     keep_memory: bool = False
-    nic: UserNic | None = None
+    nic: Nic | None = None
     confinement: Confinement | None = None
 
 

@@ -24,8 +24,6 @@ from pandastack.host.processes.descriptors import writable_files
 from pandastack.model.accelerator import Accelerator
 from pandastack.model.confinement import Measure
 from pandastack.vmm.plan import Confinement, MachinePlan
-from pandastack.vmm.qemu import preload
-from pandastack.vmm.qemu.machine import launch
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +35,7 @@ _REMEDIES = {
     Measure.NETNS: "start the server as root, in a container with CAP_SYS_ADMIN; `ip netns list` must work",
     Measure.SECCOMP: "use a QEMU that is built with seccomp",
     Measure.PRIORITY: "start the server with a nice value below 19",
-    Measure.MEMORY: preload.REMEDY,
+    Measure.MEMORY: "`pandastack doctor` says what is missing",
 }
 
 
@@ -48,7 +46,7 @@ async def probe(host: MachineHost) -> frozenset[Measure]:
             plan = _plan(host, directory)
             with plan.memory.open("wb") as file:
                 file.truncate(_MEMORY_MB * 1024 * 1024)
-            async with launch(host.qemu, plan, directory / "log") as machine:
+            async with host.driver.launch(plan, directory / "log") as machine:
                 writes = plan.memory in writable_files(machine.pid)
                 return measures(confinement_of(machine.pid), confinement_of(os.getpid()), writes_memory=writes)
     except (PandastackError, OSError) as error:

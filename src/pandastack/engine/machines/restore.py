@@ -17,14 +17,14 @@ from pandastack.errors import ConflictError
 from pandastack.host.tasks import together
 from pandastack.model.accelerator import Accelerator
 from pandastack.model.confinement import Measure
-from pandastack.snapshots.compatibility import cpu_identity
+from pandastack.vmm.driver import Driver
 
 
 class Restorer:
-    """Restores origins on this host, whose VMM is the build ``vmm``. With KVM among what is ``required``, no other."""
+    """Restores origins that fit this host, as its driver knows it. With KVM among what is ``required``, no other."""
 
-    def __init__(self, vmm: str, warm_pool: WarmPool, required: Collection[Measure] = ()) -> None:
-        self._vmm = vmm
+    def __init__(self, driver: Driver, warm_pool: WarmPool, required: Collection[Measure] = ()) -> None:
+        self._driver = driver
         self._required = required
         self._warm_pool = warm_pool
 
@@ -37,7 +37,7 @@ class Restorer:
         if Measure.KVM in self._required and accelerator is not Accelerator.KVM:
             message = f"template {origin.name} was built for software emulation, and this server requires kvm"
             raise ConflictError(message, hint="build the template again on this host: `pandastack template build`")
-        origin.snapshot.check(vmm=self._vmm, cpu_flags=cpu_identity(accelerator))
+        origin.snapshot.check(vmm=self._driver.identity, cpu_flags=self._driver.cpus[accelerator])
         # Shielded: a caller that leaves now must not leave a machine behind that nobody knows.
         with anyio.CancelScope(shield=True):
             sandbox = await self._warm_pool.claim(origin, spec, Stopwatch())

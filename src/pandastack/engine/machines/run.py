@@ -34,7 +34,7 @@ from pandastack.guest import Channel
 from pandastack.host import files
 from pandastack.host.processes.identity import identify
 from pandastack.host.tasks import beside
-from pandastack.vmm.qemu.machine import Machine, launch, reattach
+from pandastack.vmm.driver import Machine
 
 log = structlog.get_logger(__name__)
 
@@ -130,7 +130,7 @@ async def _start_blank(host: MachineHost, origin: Origin, death: _Death) -> Asyn
         own = origins.link_base(origin, allocation.directory)
         plan = restore_plan(host.layout, allocation, own.image, own.snapshot)
         async with (
-            launch(host.qemu, plan, allocation.directory / "vmm.log") as machine,
+            host.driver.launch(plan, allocation.directory / "vmm.log") as machine,
             _attach(host, machine, own, journal, death) as live,
         ):
             journal.advance(MachineState.BLANK, process=identify(machine.pid))
@@ -152,7 +152,7 @@ async def _adopt(host: MachineHost, entry: Entry, origin: Origin, death: _Death)
         plan = restore_plan(host.layout, allocation, origin.image, origin.snapshot)
         journal = Journal(allocation.directory, entry)
         async with (
-            reattach(entry.process, plan, allocation.directory / "vmm.log") as machine,
+            host.driver.reattach(entry.process, plan, allocation.directory / "vmm.log") as machine,
             _attach(host, machine, origin, journal, death) as live,
         ):
             await machine.resume()  # a capture, or its owner, may have paused it

@@ -14,7 +14,7 @@ from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import PandastackError, ServerError
 from pandastack.guest import Channel
-from pandastack.vmm.qemu.machine import Machine
+from pandastack.vmm.driver import Machine
 
 
 @dataclass(frozen=True)

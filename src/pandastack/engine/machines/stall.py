@@ -13,7 +13,7 @@ import structlog
 from pandastack.disks.pool import RESERVE
 from pandastack.engine.machines.journal import Journal
 from pandastack.errors import PandastackError
-from pandastack.vmm.qemu.machine import Machine
+from pandastack.vmm.driver import Machine
 
 log = structlog.get_logger(__name__)
 

@@ -45,7 +45,7 @@ def qemu_argv(binary: Path, plan: MachinePlan, listeners: Listeners) -> list[str
         *("-name", plan.name),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-M", _MACHINE),
-        *("-accel", _accelerator(plan.accelerator), "-cpu", _cpu(plan.accelerator), "-smp", str(plan.cpus)),
+        *("-accel", _accelerator(plan.accelerator), "-cpu", cpu_model(plan.accelerator), "-smp", str(plan.cpus)),
         *("-m", f"{plan.memory_mb}M", "-object", _memory(plan)),
         *("-global", "migration.send-configuration=off"),
         *_chardev("control", listeners.control),
@@ -73,7 +73,8 @@ def _accelerator(accelerator: Accelerator) -> str:
     return "kvm" if accelerator is Accelerator.KVM else f"tcg,tb-size={TRANSLATION_CACHE_MB}"
 
 
-def _cpu(accelerator: Accelerator) -> str:
+def cpu_model(accelerator: Accelerator) -> str:
+    """The CPU that a guest sees, with its properties."""
     return "host,migratable=on" if accelerator is Accelerator.KVM else "max"
 
 
@@ -88,6 +89,11 @@ def _chardev(name: str, fd: int) -> Sequence[str]:
     return ("-chardev", f"socket,id={name},fd={fd},server=on,wait=off")
 
 
+def drive_id(index: int) -> str:
+    """What QEMU calls the disk at a place in the plan."""
+    return f"d{index}"
+
+
 def _disks(disks: Sequence[Disk]) -> list[str]:
     words: list[str] = []
     for index, disk in enumerate(disks):
@@ -95,9 +101,9 @@ def _disks(disks: Sequence[Disk]) -> list[str]:
         # The host's crash is the sandbox's end, so nothing the guest syncs has to reach the host's platter.
         words += (
             "-drive",
-            f"if=none,id=d{index},file={_escape(disk.path)},format=raw,readonly={mode},auto-read-only=off,cache=unsafe",
+            f"if=none,id={drive_id(index)},file={_escape(disk.path)},format=raw,readonly={mode},auto-read-only=off,cache=unsafe",
         )
-        words += ("-device", f"virtio-blk-device,drive=d{index}")
+        words += ("-device", f"virtio-blk-device,drive={drive_id(index)}")
     return words
 
 

@@ -20,7 +20,7 @@ from pandastack.host.processes.priority import give_way, set_oom_score
 from pandastack.host.processes.run import CommandError, describe_status, spawn
 from pandastack.vmm.plan import MachinePlan, Sockets
 from pandastack.vmm.qemu import preload
-from pandastack.vmm.qemu.argv import Listeners, qemu_argv
+from pandastack.vmm.qemu.argv import Listeners, drive_id, qemu_argv
 from pandastack.vmm.qemu.control import Control, ControlError, connect
 from pandastack.vmm.qemu.environment import vmm_environment
 from pandastack.vmm.qemu.log import Log, following, make_pipe, reopen_pipe
@@ -110,6 +110,11 @@ class Machine:
         arguments = {"filename": "/dev/fdset/1", "live": True}
         await self._control.execute("xen-save-devices-state", arguments)
         await self._control.execute("remove-fd", {"fdset-id": 1, "fd": added})
+
+    async def resize_disk(self, name: str, size: int) -> None:
+        """Tell the guest that a disk has ``size`` bytes, to which its file has grown."""
+        index = next(index for index, disk in enumerate(self.plan.disks) if disk.name == name)
+        await self._control.execute("block_resize", {"device": drive_id(index), "size": size})
 
     async def wait(self) -> str:
         """Wait for the process's end and say how it ended. What it printed last is for the operator alone."""

@@ -1,0 +1,17 @@
+"""Which VMM runs the machines of this host. The only module of the engine that knows of a particular one."""
+
+from __future__ import annotations
+
+from pandastack.vmm.driver import Driver
+from pandastack.vmm.qemu import preload
+from pandastack.vmm.qemu.driver import open_qemu
+
+
+async def open_driver() -> Driver:
+    """The driver for the VMM that is installed here. Raises :class:`ServerError` when there is none."""
+    return await open_qemu()
+
+
+def find_memory_remedy() -> str | None:
+    """What is to be done before machines open the memory image that they share for reading only, if anything is."""
+    return None if preload.is_possible() else preload.REMEDY

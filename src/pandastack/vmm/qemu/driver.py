@@ -1,0 +1,44 @@
+"""QEMU as a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pandastack.host import facts
+from pandastack.host.processes.identity import ProcessIdentity
+from pandastack.model.accelerator import Accelerator
+from pandastack.vmm.driver import Capabilities, Machine
+from pandastack.vmm.plan import MachinePlan, UserNic
+from pandastack.vmm.qemu.argv import cpu_model
+from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
+from pandastack.vmm.qemu.machine import launch, reattach
+
+
+@dataclass(frozen=True)
+class QemuDriver:
+    """The QEMU at ``binary``."""
+
+    binary: Path
+    identity: str
+    cpus: Mapping[Accelerator, str]
+    capabilities: ClassVar = Capabilities(nics=frozenset({UserNic}), resizes_disks=True)
+
+    def launch(self, plan: MachinePlan, log: Path) -> AbstractAsyncContextManager[Machine]:
+        return launch(self.binary, plan, log)
+
+    def reattach(self, process: ProcessIdentity, plan: MachinePlan, log: Path) -> AbstractAsyncContextManager[Machine]:
+        return reattach(process, plan, log)
+
+
+async def open_qemu() -> QemuDriver:
+    """The driver for the QEMU that is installed here. Raises :class:`ServerError` when there is none."""
+    return QemuDriver(qemu_binary(), await qemu_version(), cpus_on(facts.cpu_fingerprint()))
+
+
+def cpus_on(host: str) -> Mapping[Accelerator, str]:
+    """The model, and what tells hosts apart: either way a guest was told the rate of its host's time-stamp counter."""
+    return {each: f"{cpu_model(each).partition(',')[0]}:{host}" for each in Accelerator}
