@@ -43,7 +43,7 @@ async def test_what_becomes_free_is_what_was_measured(engine: Engine) -> None:
     assert 0 < found.reserve_bytes < found.free_bytes < found.total_bytes
     for name, expected in found.frees.items():
         before = used(engine)
-        engine.saved.remove(name)
+        await engine.saved.remove(name)
         # XFS frees a deleted file's blocks in the background, and some more: what it set aside for more writes to it.
         eventually(lambda: before - used(engine) > expected - SLACK, 20, f"{expected} bytes are free")  # noqa: B023
         assert expected > 4_000_000

@@ -13,7 +13,9 @@ from pandastack.engine.machines.capture import HELD_BYTES
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.settings import Settings
 from pandastack.errors import ConflictError, NotFoundError
+from pandastack.host import files
 from tests.support.installation import Installation, eventually
+from tests.support.loops import slowed
 from tests.support.machines import opened, run, spec
 from tests.support.programs import COUNTER
 
@@ -66,7 +68,7 @@ async def test_a_snapshot_outlives_its_source(engine: Engine) -> None:
     first = await engine.sandboxes.create_from(spec(), name)
     second = await engine.sandboxes.create_from(spec(), name)
     assert [await run(each, "cat /root/file") for each in (first, second)] == ["then", "then"]
-    engine.saved.remove(name)
+    await engine.saved.remove(name)
     assert await run(first, "cat /root/file; ls /usr/bin | wc -l")  # what it was restored from is still its own
     with pytest.raises(NotFoundError):
         await engine.sandboxes.create_from(spec(), name)
@@ -112,7 +114,7 @@ async def test_memory_of_which_much_was_written_gets_an_image_of_its_own(engine:
     assert await run(child, "sha256sum /mnt/much") == digest
     assert await run(copy, "sha256sum /mnt/much") == digest
     for name in (little, much):
-        engine.saved.remove(name)
+        await engine.saved.remove(name)
 
 
 async def test_forks_and_sleepers_move_into_machines_that_wait(place: Installation) -> None:
@@ -144,7 +146,7 @@ async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
     assert rewound.id == sandbox.id
     assert await run(rewound, "cat /root/file /run/in-memory") == "good\ngood"
     await engine.sandboxes.delete(rewound.id)
-    engine.saved.remove(name)
+    await engine.saved.remove(name)
 
 
 async def test_a_lost_sandbox_returns_by_its_own_snapshot_only(engine: Engine) -> None:
@@ -159,7 +161,21 @@ async def test_a_lost_sandbox_returns_by_its_own_snapshot_only(engine: Engine) -
     found = await engine.rewinder.rewind(wanted.sandbox, name)
     assert await run(found, "cat /root/file; hostname; echo $A") == "kept\nmine\n1"
     await engine.sandboxes.delete(found.id)
-    engine.saved.remove(name)
+    await engine.saved.remove(name)
+
+
+async def test_the_event_loop_runs_while_disks_are_cloned(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone first writes back what the host caches of the disk, which takes as long as the disk is slow."""
+    sandbox, name = await engine.sandboxes.create(spec(), "base"), str(uuid.uuid4())
+    async with slowed(files.clone) as slow:
+        monkeypatch.setattr(files, "clone", slow)
+        await engine.copies.snapshot(sandbox.id, name)
+        copy = await engine.sandboxes.create_from(spec(), name)
+        await engine.lifecycle.hibernate(sandbox.id)
+    assert await run(copy, "echo here") == "here"
+    for each in (copy.id, sandbox.id):
+        await engine.sandboxes.delete(each)
+    await engine.saved.remove(name)
 
 
 async def test_a_restored_clock_is_right_however_long_it_slept(engine: Engine) -> None:

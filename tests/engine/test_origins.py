@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pandastack.engine import origins
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import NotFoundError
+from tests.support.loops import slowed
 
 
 def test_a_spec_is_read_back(tmp_path: Path) -> None:
@@ -46,3 +48,14 @@ async def test_what_a_killed_engine_has_left_unfinished_goes_at_the_next_start(t
     assert len(list((tmp_path / "saved").iterdir())) == 2
     assert CaptureStore(tmp_path / "saved").names() == ["kept"]
     assert [each.name for each in (tmp_path / "saved").iterdir()] == ["kept"]
+
+
+@pytest.mark.anyio
+async def test_the_event_loop_runs_while_much_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CaptureStore(tmp_path / "saved")
+    async with slowed(shutil.rmtree) as slow:
+        monkeypatch.setattr(shutil, "rmtree", slow)
+        async with store.adding("one"), store.scratch():
+            pass
+        await store.remove("one")
+    assert list((tmp_path / "saved").iterdir()) == []

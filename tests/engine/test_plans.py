@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from pandastack.errors import BuildError, CapacityError, NotFoundError, ServerEr
 from pandastack.host import facts
 from pandastack.host.lock import FileLock
 from pandastack.model.accelerator import Accelerator
+from pandastack.network.slot import NetworkSlot
 from pandastack.snapshots.manifest import Snapshot
 from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
 from tests.support.manifests import MANIFEST
@@ -29,7 +31,7 @@ NETNS = Path("/run/netns/none")
 
 
 def allocation(*, confinable: bool) -> Allocation:
-    return Allocation("beef", 7, Path("/pool/machines/beef"), Path("/run/x/beef"), NETNS, confinable)
+    return Allocation("beef", 7, Path("/pool/machines/beef"), Path("/run/x/beef"), NetworkSlot(NETNS), confinable)
 
 
 def test_a_restored_machine_is_what_its_snapshot_says() -> None:
@@ -43,6 +45,15 @@ def test_a_restored_machine_is_what_its_snapshot_says() -> None:
         Disk("root", Path("/pool/machines/beef/disk.img")),
     )
     assert plan.confinement == Confinement(LAYOUT.uid(7), LAYOUT.uid(7), NETNS)
+
+
+def test_a_machine_has_the_disks_of_its_snapshot_in_its_own_directory() -> None:
+    snapshot = Snapshot(SNAPSHOT.directory, replace(MANIFEST, disks=("root", "data")))
+    plan = restore_plan(LAYOUT, allocation(confinable=False), Path("/i"), snapshot)
+    assert [(disk.name, str(disk.path)) for disk in plan.disks[1:]] == [
+        ("root", "/pool/machines/beef/disk.img"),
+        ("data", "/pool/machines/beef/disk-data.img"),
+    ]
 
 
 def test_without_root_nothing_is_confined() -> None:

@@ -15,7 +15,7 @@ def test_it_survives_its_json(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(MANIFEST.to_json())
     snapshot = load(tmp_path)
     assert snapshot == Snapshot(tmp_path, MANIFEST)
-    parts = (snapshot.memory, snapshot.devices, snapshot.disk)
+    parts = (snapshot.memory, snapshot.devices, snapshot.root)
     assert [path.relative_to(tmp_path).name for path in parts] == ["memory", "devices", "disk.img"]
 
 
@@ -23,6 +23,25 @@ def test_the_names_on_disk_are_those_of_older_snapshots() -> None:
     written = json.loads(MANIFEST.to_json())
     assert written["quiet"] is True
     assert not Manifest.from_json(json.dumps(written | {"quiet": False}).encode()).at_frame_boundary
+
+
+def test_disks_have_names_and_a_snapshot_of_before_has_one() -> None:
+    written = json.loads(MANIFEST.to_json())
+    assert written.pop("disks") == ["root"]
+    assert Manifest.from_json(json.dumps(written).encode()) == MANIFEST
+    two = Snapshot(Path("/s"), Manifest.from_json(json.dumps(written | {"disks": ["root", "data"]}).encode()))
+    assert [(disk.name, str(disk.path)) for disk in two.disks] == [
+        ("root", "/s/disk.img"),
+        ("data", "/s/disk-data.img"),
+    ]
+    assert two.root == Path("/s/disk.img")
+
+
+@pytest.mark.parametrize("disks", [[], ["data"], ["root", "root"], ["root", "../x"], ["root", ""], "root", [1], None])
+def test_disks_that_no_snapshot_has(disks: object) -> None:
+    written = json.loads(MANIFEST.to_json()) | {"disks": disks}
+    with pytest.raises(ServerError, match="manifest"):
+        Manifest.from_json(json.dumps(written).encode())
 
 
 def test_a_later_versions_field_is_no_error() -> None:
@@ -37,7 +56,7 @@ def test_one_that_cannot_be_read(data: bytes) -> None:
 
 def test_every_field_is_needed() -> None:
     whole = json.loads(MANIFEST.to_json())
-    for name in whole.keys() - {"parent", "memory_stamp"}:
+    for name in whole.keys() - {"parent", "memory_stamp", "disks"}:
         with pytest.raises(ServerError, match=name):
             Manifest.from_json(json.dumps({key: value for key, value in whole.items() if key != name}).encode())
 

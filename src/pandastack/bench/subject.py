@@ -20,6 +20,7 @@ from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.work import work_directory
 from pandastack.host import facts
 from pandastack.network.namespace import empty_namespace
+from pandastack.network.slot import NetworkSlot
 from pandastack.vmm.qemu.driver import open_qemu
 
 NAME = "bench-floor"
@@ -31,19 +32,19 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
     async with open_pool(layout.engine) as pool:
         installed = Templates(layout.templates, pool).get(template)
         # Not in the engine's own directory of machines: it would take this for something to sweep.
-        with work_directory(pool.directory, "floor") as work:
+        async with work_directory(pool.directory, "floor") as work:
             netns = await empty_namespace()
-            allocation = Allocation(NAME, SLOTS - 2, work, work, netns, facts.is_root())
+            allocation = Allocation(NAME, SLOTS - 2, work, work, NetworkSlot(netns), facts.is_root())
             plan = restore_plan(layout, allocation, installed.image, installed.snapshot)
             driver = await open_qemu()
-            floor = Floor(driver.binary, plan, installed.snapshot.devices, installed.snapshot.disk, work)
+            floor = Floor(driver.binary, plan, installed.snapshot.devices, installed.snapshot.root, work)
             yield floor, machine_facts(driver.identity, plan.accelerator.value)
 
 
 async def cold_boots(host: BuildHost, image: Path, memory_mb: int, n: int) -> list[float]:
     """Milliseconds from the VMM's start to an agent that knows who it is, for ``n`` boots of ``image``."""
     samples: list[float] = []
-    with work_directory(host.scratch, "boot") as work:
+    async with work_directory(host.scratch, "boot") as work:
         for _ in range(n):
             await make_ext4(work / "disk.img", 1024)
             spec = host.machine("bench", work, image, work / "disk.img", cpus=1, memory_mb=memory_mb, network=False)

@@ -37,6 +37,7 @@ from pandastack.host.lock import FileLock
 from pandastack.host.tasks import beside
 from pandastack.model.confinement import Measure
 from pandastack.network.namespace import empty_namespace
+from pandastack.network.slot import NoNetwork
 from pandastack.vmm.driver import Driver
 
 
@@ -102,7 +103,7 @@ def _alone_in(layout: Layout) -> Iterator[None]:
 
 
 async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: TaskGroup, settings: Settings) -> Engine:
-    driver, netns = await open_driver(), await empty_namespace()
+    driver = await open_driver()
     templates, saved = Templates(layout.templates, pool), CaptureStore(pool.directory / "saved")
     events = Events()
     registry, admission = Registry(events), Admission(pool)
@@ -110,7 +111,7 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
         layout=layout,
         directory=pool.machines,
         slots=Slots(SLOTS - 1),
-        netns=netns,
+        network=NoNetwork(await empty_namespace()),
         confinable=facts.is_root(),
         driver=driver,
         ended=registry.machine_ended,

@@ -10,8 +10,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -33,10 +33,10 @@ def work_name(purpose: str) -> str:
     return f"{_PREFIX}{owner.pid}.{owner.started}-{purpose}-{secrets.token_hex(4)}"
 
 
-@contextmanager
-def work_directory(parent: Path, purpose: str) -> Iterator[Path]:
+@asynccontextmanager
+async def work_directory(parent: Path, purpose: str) -> AsyncIterator[Path]:
     """A directory of this process's, gone with the block."""
-    with directory_for_now(parent / work_name(purpose)) as directory:
+    async with directory_for_now(parent / work_name(purpose)) as directory:
         yield directory
 
 

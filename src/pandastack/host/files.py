@@ -8,9 +8,12 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+
+import anyio
 
 from pandastack.errors import ServerError, StorageFullError
 
@@ -37,8 +40,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         raise map_error(error, path) from error
 
 
-@contextmanager
-def directory_for_now(path: Path, *, existing: bool = False) -> Iterator[Path]:
+@asynccontextmanager
+async def directory_for_now(path: Path, *, existing: bool = False) -> AsyncIterator[Path]:
     """A new directory that only its owner can enter, gone with the block; ``existing``: it may be there already."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=existing)
@@ -47,7 +50,13 @@ def directory_for_now(path: Path, *, existing: bool = False) -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        await remove_tree(path)
+
+
+async def remove_tree(path: Path) -> None:
+    """Remove a directory with all that is in it, beside the event loop. A cancelled caller waits all the same."""
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, path, ignore_errors=True))
 
 
 def own_directory(path: Path, *, links: bool = False, hint: str | None = None) -> None:

@@ -2,13 +2,15 @@
 
 A snapshot is a directory: ``memory`` (the guest's RAM, one byte for one byte, sparse), if need be ``pages`` (what
 differs from that; :mod:`pandastack.snapshots.pages`), ``devices`` (CPU and device state, without RAM, in QEMU's
-migration format), ``disk.img`` (the writable disk) and ``manifest.json``. It is named by the hash of what it was made
+migration format), ``disk.img`` (the writable root disk), ``disk-NAME.img`` for each further disk, and
+``manifest.json``. It is named by the hash of what it was made
 from, so two builds of the same thing share one.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,12 @@ from pandastack.host.files import map_error
 
 FORMAT = 1
 """Raised whenever a snapshot of the former kind can no longer be restored."""
+
+
+ROOT = "root"
+"""The name of the disk that every guest has its own files on."""
+
+_DISK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,13 @@ class Manifest:
     """The snapshot that the captured machine was restored from; empty for a template's."""
     memory_stamp: str = ""
     """:func:`stamp` of the file ``memory`` as it was made; empty where that was not recorded."""
+    disks: tuple[str, ...] = (ROOT,)
+    """The names of the writable disks in the order of the devices: ``root``, then volumes."""
+
+    def __post_init__(self) -> None:
+        names = self.disks
+        if names[:1] != (ROOT,) or len(set(names)) < len(names) or not all(map(_DISK_NAME.fullmatch, names)):
+            raise ValueError(f"disks: {names!r} are not distinct names that begin with {ROOT!r}")
 
     def to_json(self) -> bytes:
         values = {_key(each): getattr(self, each.name) for each in fields(self)}
@@ -54,9 +69,14 @@ class Manifest:
         try:
             values: dict[str, Any] = json.loads(data)
             known = [each for each in fields(cls) if _key(each) in values or each.default is MISSING]
-            return cls(**{each.name: values[_key(each)] for each in known})
+            return cls(**{each.name: _value(values[_key(each)]) for each in known})
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"a snapshot's manifest cannot be read: {error}") from error
+
+
+def _value(value: Any) -> Any:
+    """What is a list in JSON is a tuple here."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _key(each: Field[Any]) -> str:
@@ -75,6 +95,18 @@ def stamp(memory: Path) -> str:
     except OSError as error:
         raise map_error(error, memory) from error
     return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def _disk_file(name: str) -> str:
+    return "disk.img" if name == ROOT else f"disk-{name}.img"
+
+
+@dataclass(frozen=True)
+class SnapshotDisk:
+    """A writable disk of a snapshot."""
+
+    name: str
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -97,8 +129,13 @@ class Snapshot:
         return self.directory / "devices"
 
     @property
-    def disk(self) -> Path:
-        return self.directory / "disk.img"
+    def disks(self) -> tuple[SnapshotDisk, ...]:
+        """The writable disks, the root disk first."""
+        return tuple(SnapshotDisk(name, self.directory / _disk_file(name)) for name in self.manifest.disks)
+
+    @property
+    def root(self) -> Path:
+        return self.disks[0].path
 
     def check(self, *, vmm: str, cpu_flags: str) -> None:
         """Raise :class:`ConflictError` naming the first difference when this host cannot, or must not, restore it."""

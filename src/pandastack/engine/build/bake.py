@@ -19,7 +19,7 @@ from pandastack.engine.work import work_name
 from pandastack.guest import ExecRequest
 from pandastack.host import files
 from pandastack.images.cache import content_key, file_sha256
-from pandastack.snapshots.manifest import FORMAT, Manifest, Snapshot, load
+from pandastack.snapshots.manifest import FORMAT, ROOT, Manifest, Snapshot, load
 from pandastack.vmm.plan import Disk
 
 WARM_UP_DEADLINE = 600.0
@@ -70,7 +70,7 @@ async def bake(host: BuildHost, spec: BakeSpec, steps: Steps) -> Snapshot:
 
 async def _bake(host: BuildHost, spec: BakeSpec, key: str, work: Path, steps: Steps) -> None:
     snapshot = Snapshot(work, _manifest(host, spec, key))
-    await make_ext4(snapshot.disk, spec.disk_mb)
+    await make_ext4(snapshot.root, spec.disk_mb)
     with snapshot.memory.open("wb") as file:
         file.truncate(spec.memory_mb * 1024 * 1024)
     steps.next(f"boot {spec.name}")
@@ -107,7 +107,7 @@ def _spec(host: BuildHost, spec: BakeSpec, snapshot: Snapshot, key: str) -> Boot
         cpus=spec.cpus,
         memory_mb=spec.memory_mb,
         memory=snapshot.memory,
-        disks=(Disk("image", spec.image, readonly=True), Disk("root", snapshot.disk)),
+        disks=(Disk("image", spec.image, readonly=True), Disk(ROOT, snapshot.root)),
         sockets=host.sockets / key[:12],
         accelerator=host.accelerator,
         keep_memory=True,

@@ -40,8 +40,9 @@ async def boot(driver: Driver, spec: BootSpec, work: Path, *, deadline: float = 
     Raises :class:`GuestError` with the end of the console when the guest does not come up.
     """
     plan, console = boot_plan(spec), Console(work / "console.log")
-    with remove_when_empty(spec.sockets.parent), directory_for_now(spec.sockets):
+    with remove_when_empty(spec.sockets.parent):
         async with (
+            directory_for_now(spec.sockets),
             driver.launch(plan, work / "vmm.log") as machine,
             console.following(plan.sockets.console),
             await anyio.connect_unix(plan.sockets.channel) as stream,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -81,13 +81,13 @@ class Builds:
             hint = f"recipes here: {', '.join(self._recipes)}"
             raise NotFoundError(f"no template recipe {name!r}", hint=hint, field="shipped")
         self._admit(build_id)
-        return self._start(build_id, load_template(self._recipes[name]), ExitStack())
+        return self._start(build_id, load_template(self._recipes[name]), AsyncExitStack())
 
     async def start(self, build_id: str, archive: IO[bytes]) -> Build:
         """Build the recipe in a tar archive. One that cannot be used is refused before anything is started."""
         self._admit(build_id)
-        with ExitStack() as stack:
-            folder = stack.enter_context(work_directory(_made(self._layout.cache / "work"), "recipe"))
+        async with AsyncExitStack() as stack:
+            folder = await stack.enter_async_context(work_directory(_made(self._layout.cache / "work"), "recipe"))
             recipe = load_template(await anyio.to_thread.run_sync(unpack, archive, folder))
             return self._start(build_id, recipe, stack.pop_all())
 
@@ -97,7 +97,7 @@ class Builds:
         if sum(not each.build.status.ended for each in self._entries.values()) >= WAITING_MAX:
             raise QuotaError(f"{WAITING_MAX} builds are waiting already", hint="wait for one, or cancel one")
 
-    def _start(self, build_id: str, recipe: TemplateRecipe, files: ExitStack) -> Build:
+    def _start(self, build_id: str, recipe: TemplateRecipe, files: AsyncExitStack) -> Build:
         entry = _Entry(Build(build_id, recipe.name, BuildStatus.QUEUED, time.time()))
         self._entries[build_id] = entry
         self._write(entry.build)
@@ -123,12 +123,13 @@ class Builds:
             entry.scope.cancel()
         return entry.build
 
-    async def _run(self, entry: _Entry, recipe: TemplateRecipe, files: ExitStack) -> None:
+    async def _run(self, entry: _Entry, recipe: TemplateRecipe, files: AsyncExitStack) -> None:
         try:
-            with files, entry.scope:
-                async with self._turn:
-                    self._move(entry, BuildStatus.RUNNING)
-                    await self._carry_out(entry, recipe)
+            async with files:
+                with entry.scope:
+                    async with self._turn:
+                        self._move(entry, BuildStatus.RUNNING)
+                        await self._carry_out(entry, recipe)
             if entry.scope.cancelled_caught:
                 self._move(entry, BuildStatus.CANCELLED)
         finally:

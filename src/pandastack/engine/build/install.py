@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import anyio
+
 from pandastack.disks.pool import Pool
 from pandastack.engine.build.bake import BakeSpec, bake
 from pandastack.engine.build.host import BuildHost
@@ -26,7 +28,8 @@ async def install_template(host: BuildHost, pool: Pool, recipe: TemplateRecipe) 
         snapshot = await bake(host, _dough(recipe, root), steps)
         steps.next(f"install {recipe.name}")
         template = _template(recipe, root, snapshot)
-        installed = Templates(host.layout.templates, pool).install(template, snapshot.directory, root.image.path)
+        install = Templates(host.layout.templates, pool).install
+        installed = await anyio.to_thread.run_sync(install, template, snapshot.directory, root.image.path)
         steps.note(megabytes(template.size_bytes))
     return installed
 

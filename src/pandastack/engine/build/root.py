@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import anyio
+
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.build.boot import boot
 from pandastack.engine.build.host import BuildHost
@@ -76,7 +78,7 @@ async def _build(host: BuildHost, recipe: TemplateRecipe, parent: Root, steps: S
 async def _make(
     host: BuildHost, recipe: TemplateRecipe, wanted: BuildPlan, parent: Root, into: Path, steps: Steps
 ) -> None:
-    with work_directory(host.scratch, "build") as work:
+    async with work_directory(host.scratch, "build") as work:
         done = await _last_kept(host, wanted.actions, work / "disk.img")
         steps.next(f"boot a build machine for {recipe.name}")
         async with _machine(host, parent.image, work, steps) as machine:
@@ -107,7 +109,7 @@ async def _last_kept(host: BuildHost, actions: Sequence[Action], disk: Path) -> 
     for index in range(len(actions), 0, -1):
         kept = host.cache.find("layers", actions[index - 1].key)
         if kept is not None:
-            files.clone(kept / "disk.img", disk)
+            await anyio.to_thread.run_sync(files.clone, kept / "disk.img", disk)
             return index
     await make_ext4(disk, BUILD_DISK_MB)
     return 0
@@ -118,7 +120,7 @@ async def _keep(host: BuildHost, action: Action, machine: BuildMachine, disk: Pa
         if entry.ready:
             return
         await machine.hold_still()
-        files.clone(disk, entry.work / "disk.img")
+        await anyio.to_thread.run_sync(files.clone, disk, entry.work / "disk.img")
         await machine.go_on()
         entry.commit()
 

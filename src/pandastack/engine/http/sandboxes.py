@@ -207,5 +207,5 @@ async def measure_snapshots(request: Request) -> Response:
 
 async def delete_snapshot(request: Request) -> Response:
     snapshot_id = check_request(Uuid, request.path_params["id"], "id")  # a UUID cannot lead out of the directory
-    _engine(request).saved.remove(snapshot_id)
+    await _engine(request).saved.remove(snapshot_id)
     return Response(status_code=204)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pandastack.engine.machines.journal import Entry
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.machines.slots import Slots
 from pandastack.host import files
+from pandastack.network.slot import NetworkSlot, NoNetwork
 from pandastack.vmm.driver import Driver
 
 
@@ -24,7 +25,7 @@ class MachineHost:
     directory: Path
     """Where each machine has a directory of its own."""
     slots: Slots
-    netns: Path | None
+    network: NoNetwork
     confinable: bool
     """Whether this engine may change users (it runs as root)."""
     driver: Driver
@@ -36,25 +37,26 @@ class MachineHost:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What one machine has of its host: its name, its directories, its user, its network namespace."""
+    """What one machine has of its host: its name, its directories, its user, its place in the network."""
 
     name: str
     slot: int
     directory: Path
     sockets: Path
-    netns: Path | None
+    network: NetworkSlot
     confinable: bool
     """Whether this engine may change users (it runs as root)."""
 
 
-@contextmanager
-def allocate(host: MachineHost, entry: Entry | None = None) -> Iterator[Allocation]:
+@asynccontextmanager
+async def allocate(host: MachineHost, entry: Entry | None = None) -> AsyncIterator[Allocation]:
     """A place for a machine; with ``entry`` the one that it has already."""
     name = entry.machine if entry else secrets.token_hex(6)
     existing = entry is not None
-    with (
-        host.slots.take(entry.slot if entry else None) as slot,
-        files.directory_for_now(host.directory / name, existing=existing) as directory,
-        files.directory_for_now(host.layout.sockets / name, existing=existing) as sockets,
-    ):
-        yield Allocation(name, slot, directory, sockets, host.netns, host.confinable)
+    with host.slots.take(entry.slot if entry else None) as slot:
+        async with (
+            host.network.slot(slot) as network,
+            files.directory_for_now(host.directory / name, existing=existing) as directory,
+            files.directory_for_now(host.layout.sockets / name, existing=existing) as sockets,
+        ):
+            yield Allocation(name, slot, directory, sockets, network, host.confinable)

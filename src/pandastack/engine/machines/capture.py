@@ -1,6 +1,6 @@
 """Capturing a machine: the one way from something that runs to something that can be restored.
 
-The guest is frozen only while its devices, its disk and the pages it has written are taken; they go to the disk
+The guest is frozen only while its devices, its disks and the pages it has written are taken; they go to the disk
 afterwards. What a machine has not written it has in common with all that were restored from the same memory image, so
 that is linked, not copied.
 """
@@ -44,16 +44,16 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
     former = sandbox.origin.snapshot
     former.check_memory()
     taken = Snapshot(directory, former.manifest)
-    files.clone(former.disk, taken.disk)  # writes back what the host still caches, so that the next clone is quick
+    # Writes back what the host still caches, so that the next clone is quick.
+    await anyio.to_thread.run_sync(_clone_disks, former, taken)
     async with _frozen(sandbox, end=end) as frozen:
         await sandbox.machine.save_devices(taken.devices)
-        files.clone(former.disk, taken.disk)
-        pages = await anyio.to_thread.run_sync(_take_pages, sandbox.machine.pid, former, taken)
+        pages = await anyio.to_thread.run_sync(_take, sandbox.machine.pid, former, taken)
         if end:
             await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, frozen.at_frame_boundary)
     if not end:
         await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, frozen.at_frame_boundary)
-    size = pages.bytes + taken.devices.stat().st_size + files.allocated_bytes(taken.disk)
+    size = pages.bytes + taken.devices.stat().st_size + sum(files.allocated_bytes(disk.path) for disk in taken.disks)
     return Captured(size, pages.bytes, frozen.pause_ms)
 
 
@@ -102,7 +102,14 @@ class _Pages:
     bytes: int
 
 
-def _take_pages(pid: int, former: Snapshot, taken: Snapshot) -> _Pages:
+def _clone_disks(former: Snapshot, taken: Snapshot) -> None:
+    for disk, copy in zip(former.disks, taken.disks, strict=True):
+        files.clone(disk.path, copy.path)
+
+
+def _take(pid: int, former: Snapshot, taken: Snapshot) -> _Pages:
+    """Take disks and written pages of the paused machine whose process is ``pid``."""
+    _clone_disks(former, taken)
     extents = pagemap.own_pages(pid, former.memory)
     dirty = sum(each.length for each in extents)
     if dirty <= HELD_BYTES:
@@ -149,8 +156,7 @@ def _write_at(fd: int, path: Path, offset: int, data: bytes) -> None:
 
 
 def _key(taken: Snapshot, parent: str, pages: list[tuple[int, bytes]]) -> str:
-    """The name of what was captured: parent, devices, and where what memory differs. A disk that differs alone cannot
-    be: its blocks went through the guest's memory."""
+    """The content key: parent, devices, dirty pages. Disks are not hashed: each change of them dirties pages."""
     digest = hashlib.sha256(parent.encode() + taken.devices.read_bytes())
     for offset, data in pages:
         digest.update(offset.to_bytes(8, "little") + data)

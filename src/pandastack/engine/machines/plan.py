@@ -18,17 +18,18 @@ def sockets_in(directory: Path) -> Sockets:
 
 
 def restore_plan(layout: Layout, allocation: Allocation, image: Path, snapshot: Snapshot) -> MachinePlan:
-    """A machine that will be given ``snapshot``. Its RAM is a private view of the snapshot's memory."""
-    manifest = snapshot.manifest
+    """A machine that will be given ``snapshot``. Its RAM is a private view of the snapshot's memory, its disks are in
+    its own directory."""
+    manifest, own = snapshot.manifest, Snapshot(allocation.directory, snapshot.manifest)
     return MachinePlan(
         name=machine_name(layout.tag, allocation.name),
         cpus=manifest.cpus,
         memory_mb=manifest.memory_mb,
         memory=snapshot.memory,
-        disks=(Disk("image", image, readonly=True), Disk("root", allocation.directory / "disk.img")),
+        disks=(Disk("image", image, readonly=True), *(Disk(each.name, each.path) for each in own.disks)),
         sockets=sockets_in(allocation.sockets),
         accelerator=Accelerator(manifest.accelerator),
-        confinement=Confinement(layout.uid(allocation.slot), layout.uid(allocation.slot), allocation.netns)
+        confinement=Confinement(layout.uid(allocation.slot), layout.uid(allocation.slot), allocation.network.netns)
         if allocation.confinable
         else None,
     )

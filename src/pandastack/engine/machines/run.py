@@ -124,7 +124,7 @@ class _Death:
 @asynccontextmanager
 async def _start_blank(host: MachineHost, origin: Origin, death: _Death) -> AsyncIterator[LiveMachine]:
     """A new machine that can be loaded with ``origin``, and with whatever fits it."""
-    with allocate(host) as allocation:
+    async with allocate(host) as allocation:
         entry = Entry(allocation.name, allocation.slot, origin.name, origin.key, MachineState.PLANNED)
         journal = Journal(allocation.directory, entry)
         own = origins.link_base(origin, allocation.directory)
@@ -148,7 +148,7 @@ async def _start_rehearsed(host: MachineHost, origin: Origin, death: _Death) -> 
 async def _adopt(host: MachineHost, entry: Entry, origin: Origin, death: _Death) -> AsyncIterator[LiveMachine]:
     """A machine that a former engine has left, with its guest running."""
     assert entry.process is not None
-    with allocate(host, entry) as allocation:
+    async with allocate(host, entry) as allocation:
         plan = restore_plan(host.layout, allocation, origin.image, origin.snapshot)
         journal = Journal(allocation.directory, entry)
         async with (

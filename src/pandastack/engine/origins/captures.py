@@ -45,27 +45,27 @@ class CaptureStore:
 
         What is there survives a power cut: it may be all that is left of a sandbox.
         """
-        with files.directory_for_now(self._directory / f"{_UNFINISHED}{name}") as work:
+        async with files.directory_for_now(self._directory / f"{_UNFINISHED}{name}") as work:
             yield work
             await anyio.to_thread.run_sync(files.make_durable, work)
             work.rename(self.path(name))
             try:
                 await anyio.to_thread.run_sync(files.make_durable, self._directory, False)
             except BaseException:
-                self.remove(name)
+                await self.remove(name)
                 raise
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
         """A directory for an origin that only the block needs."""
-        with files.directory_for_now(self._directory / f"{_UNFINISHED}{secrets.token_hex(6)}") as directory:
+        async with files.directory_for_now(self._directory / f"{_UNFINISHED}{secrets.token_hex(6)}") as directory:
             yield directory
 
-    def remove(self, name: str) -> None:
+    async def remove(self, name: str) -> None:
         """Raises :class:`NotFoundError`."""
         dying = self._directory / f"{_UNFINISHED}dying-{name}"
         try:
             self.path(name).rename(dying)
         except FileNotFoundError as error:
             raise NotFoundError(f"snapshot not found: {name}", field="snapshot") from error
-        shutil.rmtree(dying, ignore_errors=True)
+        await files.remove_tree(dying)

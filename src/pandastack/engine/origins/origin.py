@@ -1,4 +1,4 @@
-"""What a machine is restored from, as a directory: ``memory``, ``pages``, ``devices``, ``disk.img``, ``image.erofs``, a
+"""What a machine is restored from, as a directory: ``memory``, ``pages``, ``devices``, its disks, ``image.erofs``, a
 manifest and the template's description.
 
 A machine's own directory has the same names. The big read-only files in it are hard links: the file system counts who
@@ -43,7 +43,7 @@ class Origin:
 
 
 def link_base(origin: Origin, directory: Path) -> Origin:
-    """Give a machine in ``directory`` the files it opens when it starts. Its disk is empty until :func:`copy_state`.
+    """Give a machine in ``directory`` the files it opens when it starts; disks are empty until :func:`copy_state`.
 
     Raises :class:`ConflictError` when somebody has written to the memory that it would share.
     """
@@ -51,16 +51,24 @@ def link_base(origin: Origin, directory: Path) -> Origin:
     link(origin.snapshot.memory, own.memory)
     own.check_memory()
     link(origin.image, directory / _IMAGE)
-    try:
-        with own.disk.open("wb") as file:
-            file.truncate(origin.snapshot.disk.stat().st_size)
-    except OSError as error:
-        raise files.map_error(error, own.disk) from error
+    for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
+        _make_sparse(disk.path, captured.path.stat().st_size)
     return Origin(origin.template, own, directory / _IMAGE)
 
 
+def _make_sparse(path: Path, size: int) -> None:
+    try:
+        with path.open("wb") as file:
+            file.truncate(size)
+    except OSError as error:
+        raise files.map_error(error, path) from error
+
+
 def fits(machine: Origin, origin: Origin) -> bool:
-    """Whether a blank machine made for ``machine`` can load ``origin``: both use the same files."""
+    """Whether a blank machine made for ``machine`` can load ``origin``: both use the same files, and disks of the same
+    names."""
+    if machine.snapshot.manifest.disks != origin.snapshot.manifest.disks:
+        return False
     pairs = (machine.snapshot.memory, origin.snapshot.memory), (machine.image, origin.image)
     try:
         return all(mine.samefile(other) for mine, other in pairs)
@@ -71,12 +79,13 @@ def fits(machine: Origin, origin: Origin) -> bool:
 def copy_state(origin: Origin, directory: Path) -> Origin:
     """Make what was given its links in ``directory`` this origin's, and return it as the machine has it."""
     own = Snapshot(directory, origin.snapshot.manifest)
-    files.clone(origin.snapshot.disk, own.disk)
+    for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
+        files.clone(captured.path, disk.path)
     return _describe(directory, origin.template, own)
 
 
 def describe(directory: Path, template: Template, snapshot: Snapshot, image: Path) -> Origin:
-    """Complete ``directory`` with everything but memory, devices and disk."""
+    """Complete ``directory`` with everything but memory, devices and disks."""
     link(image, directory / _IMAGE)
     return _describe(directory, template, snapshot)
 

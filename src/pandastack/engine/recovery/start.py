@@ -55,7 +55,7 @@ class Recovery:
         async with anyio.create_task_group() as adoptions:
             for entry in left:
                 adoptions.start_soon(self._adopt, entry)
-        self._load_hibernated()
+        await self._load_hibernated()
 
     async def _adopt(self, entry: Entry) -> None:
         """Take over a machine. One that does not answer is ended."""
@@ -76,9 +76,9 @@ class Recovery:
         for each in (self.host.directory, self.host.layout.sockets):
             shutil.rmtree(each / entry.machine, ignore_errors=True)
 
-    def _load_hibernated(self) -> None:
+    async def _load_hibernated(self) -> None:
         for name in self.asleep.names():
             if self.registry.find(name):  # woken, and the engine was killed before it removed this
-                self.asleep.remove(name)
+                await self.asleep.remove(name)
             else:
                 self.registry.register(Hibernated(origins.read_spec(self.asleep.path(name)), self.asleep.get(name)))

@@ -96,5 +96,5 @@ class Lifecycle:
             return current
         sandbox = await self._sandboxes.begin(replace(found.origin, continues=True), found.spec)
         crash_at("awake")
-        self._asleep.remove(found.id)
+        await self._asleep.remove(found.id)
         return sandbox

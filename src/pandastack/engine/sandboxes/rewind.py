@@ -62,7 +62,7 @@ class Rewinder:
             return await self._replace(sandbox, origin)
         rewound = await self._sandboxes.begin(origin, sandbox.spec)
         if isinstance(sandbox, Hibernated):
-            self._asleep.remove(sandbox.id)
+            await self._asleep.remove(sandbox.id)
         return rewound
 
     @asynccontextmanager

@@ -70,7 +70,7 @@ class Sandboxes:
         if isinstance(sandbox, Hibernated):
             async with sandbox.lock:  # a wake may be under way
                 if self._asleep.has(sandbox_id):
-                    self._asleep.remove(sandbox_id)
+                    await self._asleep.remove(sandbox_id)
             sandbox = self._registry.find(sandbox_id) or sandbox
         if isinstance(sandbox, Sandbox):
             await sandbox.end()
