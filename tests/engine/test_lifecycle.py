@@ -12,8 +12,8 @@ from pandastack.engine.engine import Engine, open_engine
 from pandastack.engine.machines.capture import HELD_BYTES
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.settings import Settings
-from pandastack.errors import ConflictError, NotFoundError
-from pandastack.host import files
+from pandastack.errors import CapacityError, ConflictError, NotFoundError
+from pandastack.host import facts, files
 from tests.support.installation import Installation, eventually
 from tests.support.loops import slowed
 from tests.support.machines import opened, run, spec
@@ -135,6 +135,37 @@ async def test_forks_and_sleepers_move_into_machines_that_wait(place: Installati
             assert await run(each, "cat /root/file") == "kept"
             assert each.journal.entry.machine in waiting
         assert await run(child, "cat /etc/machine-id") != await run(woken, "cat /etc/machine-id")
+
+
+async def test_more_is_not_promised_than_the_host_may_promise(place: Installation) -> None:
+    """Machines made ahead give way to sandboxes, and a rewind takes the place of what it replaces."""
+    size = 512 * 2**20
+    factor = 3.5 * size / facts.memory_bytes()
+    async with open_engine(place.layout, Settings(ready_machines=2, overcommit=factor)) as engine:
+
+        def waiting() -> int:
+            return sum(len(kind) for kind in engine.warm_pool.waiting())
+
+        await anyio.to_thread.run_sync(eventually, lambda: waiting() == 3, 60, "all that fits waits")
+        made = [await engine.sandboxes.create(spec(), "base") for _ in range(3)]
+        assert waiting() == 0
+        for refused in (engine.sandboxes.create(spec(), "base"), engine.copies.fork(made[0].id, [spec()])):
+            with pytest.raises(CapacityError, match="insufficient host memory") as refusal:
+                await refused
+            assert refusal.value.detail == {"asked_mb": 512, "promised_mb": 1536, "limit_mb": 1792}
+        assert engine.registry.list() == made
+        name = str(uuid.uuid4())
+        await engine.copies.snapshot(made[0].id, name)
+        await engine.rewinder.rewind(made[0].id, name)
+        await engine.lifecycle.hibernate(made[1].id)
+        await engine.sandboxes.create_from(spec(), name)
+        with pytest.raises(CapacityError):
+            await engine.lifecycle.wake(made[1].id)
+        await engine.sandboxes.delete(made[2].id)
+        await engine.lifecycle.wake(made[1].id)
+        for each in engine.registry.list():
+            await engine.sandboxes.delete(each.id)
+        await engine.saved.remove(name)
 
 
 async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:

@@ -22,6 +22,7 @@ from pandastack.model.confinement import Measure
 from pandastack.model.template import Template
 from pandastack.network import namespace
 from pandastack.network.namespace import empty_namespace
+from pandastack.network.slot import NoNetwork
 from pandastack.snapshots.manifest import Snapshot
 from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.binary import qemu_binary
@@ -74,7 +75,7 @@ def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHos
         layout=layout,
         directory=directory,
         slots=Slots(1),
-        netns=netns,
+        network=NoNetwork(netns),
         confinable=confinable,
         driver=driver(qemu_binary()),
         ended=lambda sandbox: None,

@@ -16,6 +16,20 @@ def test_the_number_of_machines_made_ahead() -> None:
     assert Settings.from_env({"PANDASTACK_READY_MACHINES": "12"}).ready_machines == 12
 
 
+def test_how_much_may_be_promised() -> None:
+    assert (Settings.from_env({}).overcommit, Settings.from_env({}).disk_overcommit) == (4, 20)
+    found = Settings.from_env({"PANDASTACK_OVERCOMMIT": "1.5", "PANDASTACK_DISK_OVERCOMMIT": "3"})
+    assert (found.overcommit, found.disk_overcommit) == (1.5, 3)
+
+
+@pytest.mark.parametrize("name", ["PANDASTACK_OVERCOMMIT", "PANDASTACK_DISK_OVERCOMMIT"])
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e3", "1001", "twice", "٣"])
+def test_a_factor_that_makes_no_sense_is_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(BadRequestError, match=name) as refused:
+        Settings.from_env({name: text})
+    assert refused.value.field == name
+
+
 @pytest.mark.parametrize("text", ["-1", "four", "1.5", "100000"])
 def test_nonsense_is_refused_by_name(text: str) -> None:
     with pytest.raises(BadRequestError, match="PANDASTACK_READY_MACHINES") as refused:

@@ -46,6 +46,9 @@ class Pool:
     def machines(self) -> Path:
         return self.directory / "machines"
 
+    def total_bytes(self) -> int:
+        return shutil.disk_usage(self.directory).total
+
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.directory).free
 

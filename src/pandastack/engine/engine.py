@@ -56,6 +56,7 @@ class Engine:
     """Hibernated sandboxes."""
     events: Events
     registry: Registry
+    admission: Admission
     restorer: Restorer
     warm_pool: WarmPool
     sandboxes: Sandboxes
@@ -82,7 +83,7 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
                 async with beside() as lives:
                     engine = await _compose(layout, pool, asleep, lives, settings or Settings())
                     await engine.recovery.recover(left)
-                    engine.warm_pool.start(engine.templates.list())
+                    engine.warm_pool.start(engine.templates.list(), engine.admission.has_room)
                     yield engine
 
 
@@ -106,7 +107,7 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
     driver = await open_driver()
     templates, saved = Templates(layout.templates, pool), CaptureStore(pool.directory / "saved")
     events = Events()
-    registry, admission = Registry(events), Admission(pool)
+    registry = Registry(events)
     host = MachineHost(
         layout=layout,
         directory=pool.machines,
@@ -121,6 +122,7 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
     require(settings.require, confinement, templates.list())
     warm_pool = WarmPool(host, lives, settings.ready_machines)
     restorer = Restorer(driver, warm_pool, settings.require)
+    admission = Admission(registry, warm_pool, pool, settings)
     sandboxes = Sandboxes(registry, admission, restorer, warm_pool, templates, saved, asleep)
     lifecycle = Lifecycle(registry, sandboxes, asleep)
     return Engine(
@@ -132,6 +134,7 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
         asleep=asleep,
         events=events,
         registry=registry,
+        admission=admission,
         restorer=restorer,
         warm_pool=warm_pool,
         sandboxes=sandboxes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from pandastack.model.confinement import Measure
 
 READY_MAXIMUM = 1024
 """More machines than this per template are a slip of the pen."""
+
+FACTOR_MAXIMUM = 1000.0
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -23,18 +27,36 @@ class Settings:
     require: frozenset[Measure] = frozenset()
     """What must confine machines here; the server does not start where one is missing."""
 
+    overcommit: float = 4.0
+    """How many times the host's memory may be promised to sandboxes."""
+
+    disk_overcommit: float = 20.0
+    """How many times the storage pool may be promised to the disks of sandboxes with a machine."""
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Raises :class:`BadRequestError` that names the variable whose value makes no sense."""
-        return cls(ready_machines=_ready_machines(env), require=_require(env))
+        return cls(
+            ready_machines=_whole(env, "PANDASTACK_READY_MACHINES", cls.ready_machines),
+            overcommit=_factor(env, "PANDASTACK_OVERCOMMIT", cls.overcommit),
+            disk_overcommit=_factor(env, "PANDASTACK_DISK_OVERCOMMIT", cls.disk_overcommit),
+            require=_require(env),
+        )
 
 
-def _ready_machines(env: Mapping[str, str]) -> int:
-    text = env.get("PANDASTACK_READY_MACHINES") or str(Settings.ready_machines)
+def _whole(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
     if not text.isdecimal() or int(text) > READY_MAXIMUM:
-        message = f"PANDASTACK_READY_MACHINES must be a whole number up to {READY_MAXIMUM}, not {text!r}"
-        raise BadRequestError(message, field="PANDASTACK_READY_MACHINES")
+        raise BadRequestError(f"{name} must be a whole number up to {READY_MAXIMUM}, not {text!r}", field=name)
     return int(text)
+
+
+def _factor(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name) or str(default)
+    if not _DECIMAL.fullmatch(text) or not 0 < float(text) <= FACTOR_MAXIMUM:
+        message = f"{name} must be a number above 0 and up to {FACTOR_MAXIMUM:g}, not {text!r}"
+        raise BadRequestError(message, field=name)
+    return float(text)
 
 
 def _require(env: Mapping[str, str]) -> frozenset[Measure]:

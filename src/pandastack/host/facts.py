@@ -27,6 +27,19 @@ def available_memory_bytes() -> int:
     return memory_bytes()
 
 
+def memory_stalled_percent() -> float | None:
+    """Percent of the last ten seconds in which nothing on the host could run for want of memory.
+
+    ``None`` where the kernel does not measure it (Documentation/accounting/psi.rst of Linux).
+    """
+    try:
+        lines = Path("/proc/pressure/memory").read_text().splitlines()
+    except OSError:
+        return None
+    averages = dict(word.split("=") for line in lines if line.startswith("full ") for word in line.split()[1:])
+    return float(averages["avg10"]) if "avg10" in averages else None
+
+
 def cpu_fingerprint() -> str:
     """Sixteen hex digits that differ between CPUs of different models or features."""
     wanted = ("model name", "flags", "Features")

@@ -99,7 +99,7 @@ class Diffs:
         found = [self._registry.reach(point.sandbox) if point.sandbox else self._origin(point) for point in points]
         _check_kinship([each.origin if isinstance(each, Sandbox) else each for each in found])
         wanted = [each for each in found if isinstance(each, Origin)]
-        with self._admission.admitted(len(wanted)):
+        with self._admission.admitted(*wanted):
             async with self._restorer.temporary(*wanted) as made:
                 crash_at("looking")
                 waiting = iter(made)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from pandastack.engine.layout import SLOTS
 from pandastack.engine.machines.allocation import MachineHost
 from pandastack.engine.machines.plan import sockets_in
 from pandastack.engine.origins.origin import Origin
@@ -23,6 +24,7 @@ from pandastack.host.processes.confinement import confinement_of
 from pandastack.host.processes.descriptors import writable_files
 from pandastack.model.accelerator import Accelerator
 from pandastack.model.confinement import Measure
+from pandastack.network.slot import NetworkSlot
 from pandastack.vmm.plan import Confinement, MachinePlan
 
 log = structlog.get_logger(__name__)
@@ -42,8 +44,11 @@ _REMEDIES = {
 async def probe(host: MachineHost) -> frozenset[Measure]:
     """The measures that a machine of ``host`` is under, all but the accelerator; none when no VMM starts."""
     try:
-        with directory_for_now(host.layout.sockets / "probe") as directory:
-            plan = _plan(host, directory)
+        async with (
+            directory_for_now(host.layout.sockets / "probe") as directory,
+            host.network.slot(SLOTS - 1) as network,
+        ):
+            plan = _plan(host, directory, network)
             with plan.memory.open("wb") as file:
                 file.truncate(_MEMORY_MB * 1024 * 1024)
             async with host.driver.launch(plan, directory / "log") as machine:
@@ -54,7 +59,7 @@ async def probe(host: MachineHost) -> frozenset[Measure]:
         return frozenset()
 
 
-def _plan(host: MachineHost, directory: Path) -> MachinePlan:
+def _plan(host: MachineHost, directory: Path, network: NetworkSlot) -> MachinePlan:
     uid = host.layout.build_uid
     return MachinePlan(
         name=work_name("probe"),
@@ -64,7 +69,7 @@ def _plan(host: MachineHost, directory: Path) -> MachinePlan:
         disks=(),
         sockets=sockets_in(directory),
         accelerator=Accelerator.TCG,
-        confinement=Confinement(uid, uid, host.netns) if host.confinable else None,
+        confinement=Confinement(uid, uid, network.netns) if host.confinable else None,
     )
 
 

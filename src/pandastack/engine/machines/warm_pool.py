@@ -7,7 +7,7 @@ was captured from a sandbox: forks, sandboxes that wake, sandboxes from a snapsh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -112,28 +112,38 @@ class WarmPool:
                 outdated.dismiss()
         self._short.set()
 
-    def start(self, templates: Iterable[Origin]) -> None:
-        """Make machines ahead from now on, those of ``templates`` first."""
-        self._lives.start_soon(self._refill)
+    def start(self, templates: Iterable[Origin], has_room: Callable[[Origin], bool]) -> None:
+        """Make machines ahead from now on, those of ``templates`` first, as long as the host ``has_room`` for them."""
+        self._lives.start_soon(self._refill, has_room)
         for template in templates:
             self.replenish(template)
 
-    async def _refill(self) -> None:
+    def shrink_until(self, fits: Callable[[], bool]) -> None:
+        """Dismiss waiting machines until what waits ``fits``: those of which most wait first."""
+        while not fits():
+            kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.blank) if kind]
+            if not kinds:
+                return
+            max(kinds, key=len).pop().dismiss()
+
+    async def _refill(self, has_room: Callable[[Origin], bool]) -> None:
         """Make what is missing, one at a time and only while nobody waits for a create. Runs until cancelled."""
         while True:
             await self._short.wait()
             self._short = anyio.Event()
             for stock in list(self._stocks.values()):
-                await self._fill(stock, stock.rehearsed, rehearsed=True)
-                await self._fill(stock, stock.blank, rehearsed=False)
+                await self._fill(stock, stock.rehearsed, has_room, rehearsed=True)
+                await self._fill(stock, stock.blank, has_room, rehearsed=False)
                 stock.asked = 0
 
     def _short_of(self, stock: _Stock, waiting: deque[WarmMachine]) -> bool:
         burst = min(stock.asked, MOST_BLANK) if waiting is stock.blank and self._depth else 0
         return sum(each.usable for each in waiting) < max(self._depth, burst)
 
-    async def _fill(self, stock: _Stock, waiting: deque[WarmMachine], *, rehearsed: bool) -> None:
-        while self._short_of(stock, waiting):
+    async def _fill(
+        self, stock: _Stock, waiting: deque[WarmMachine], has_room: Callable[[Origin], bool], *, rehearsed: bool
+    ) -> None:
+        while self._short_of(stock, waiting) and has_room(stock.template):
             await self._calm.wait()
             try:
                 waiting.append(await self._start(stock.template, rehearsed=rehearsed))

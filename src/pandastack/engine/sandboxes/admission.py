@@ -1,11 +1,21 @@
-"""Whether the host has room for one more machine."""
+"""Whether the host has room for one more machine: a decision about figures, and the figures.
+
+Machines are *promised* memory and disk that most of them never use, so more is promised than there is, by a factor that
+the operator sets. When what is measured runs short, creates are refused earlier.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pandastack.disks.pool import RESERVE, Pool
+from pandastack.engine.machines.sandbox import Sandbox
+from pandastack.engine.machines.warm_pool import WarmPool
+from pandastack.engine.origins.origin import Origin
+from pandastack.engine.sandboxes.registry import Registry
+from pandastack.engine.settings import Settings
 from pandastack.errors import CapacityError, StorageFullError
 from pandastack.host import facts
 
@@ -15,40 +25,150 @@ MEMORY_RESERVE = 512 * 1024**2
 MACHINE_BYTES = 32 * 1024**2
 """What a sandbox takes at its start: reserved before one is made."""
 
+STALLED_MAXIMUM = 10.0
+"""Percent of the last ten seconds in which the whole host waited for memory: above, no sandbox is started."""
+
+_MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Size:
+    """What machines may grow to, in MiB."""
+
+    memory_mb: int = 0
+    disk_mb: int = 0
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.memory_mb + other.memory_mb, self.disk_mb + other.disk_mb)
+
+    def fits(self, limit: Size) -> bool:
+        return self.memory_mb <= limit.memory_mb and self.disk_mb <= limit.disk_mb
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the host has left. ``stalled`` is in percent; ``None`` where the kernel does not measure it."""
+
+    memory_bytes: int
+    stalled: float | None
+    storage_bytes: int
+
+
+def size_of(*origins: Origin) -> Size:
+    """What machines that are restored from ``origins`` may grow to."""
+    manifests = [origin.snapshot.manifest for origin in origins]
+    return Size(sum(each.memory_mb for each in manifests), sum(each.disk_mb for each in manifests))
+
+
+def limit_of(settings: Settings, memory_bytes: int, storage_bytes: int) -> Size:
+    """What may be promised on a host with so much memory and a pool of that size."""
+    return Size(
+        int(memory_bytes / _MIB * settings.overcommit),
+        int(storage_bytes / _MIB * settings.disk_overcommit),
+    )
+
+
+def find_refusal(asked: Size, promised: Size, limit: Size) -> CapacityError | None:
+    """Why ``asked`` cannot be promised as well, if it cannot."""
+    total = promised + asked
+    if total.memory_mb > limit.memory_mb:
+        return _refusal("memory", "PANDASTACK_OVERCOMMIT", asked.memory_mb, promised.memory_mb, limit.memory_mb)
+    if total.disk_mb > limit.disk_mb:
+        # Not StorageFullError: nothing that could be evicted would help.
+        return _refusal("storage", "PANDASTACK_DISK_OVERCOMMIT", asked.disk_mb, promised.disk_mb, limit.disk_mb)
+    return None
+
+
+def _refusal(what: str, setting: str, asked: int, promised: int, limit: int) -> CapacityError:
+    return CapacityError(
+        f"insufficient host {what} for sandbox",
+        status_code=507,
+        hint=f"{asked} MiB are asked for, and {promised} of {limit} MiB are promised to others: delete or hibernate "
+        f"sandboxes, or raise {setting}",
+        detail={"asked_mb": asked, "promised_mb": promised, "limit_mb": limit},
+    )
+
+
+def find_shortage(measured: Measured, starting: int) -> CapacityError | None:
+    """Why ``starting`` machines cannot be started on a host that measures this, if they cannot."""
+    if measured.memory_bytes - starting * MACHINE_BYTES < MEMORY_RESERVE:
+        return _short_of_memory(f"{measured.memory_bytes // _MIB} MiB of memory are left")
+    if measured.stalled is not None and measured.stalled > STALLED_MAXIMUM:
+        return _short_of_memory(f"everything on the host waits for memory {measured.stalled:g} % of the time")
+    return find_storage_shortage(measured.storage_bytes)
+
+
+def find_storage_shortage(storage_bytes: int) -> StorageFullError | None:
+    """Why nothing may be written to a pool with so many bytes left, if nothing may."""
+    if storage_bytes >= RESERVE:
+        return None
+    return StorageFullError(
+        "insufficient host storage for sandbox",
+        hint=f"{storage_bytes // _MIB} MiB of the storage pool are left: delete sandboxes and snapshots that are no "
+        "longer needed, or add storage to the host",
+    )
+
+
+def _short_of_memory(measured: str) -> CapacityError:
+    return CapacityError(
+        "insufficient host memory for sandbox",
+        status_code=507,
+        hint=f"{measured}: delete or hibernate sandboxes that are no longer needed, or add memory to the host",
+    )
+
 
 class Admission:
-    """Refuses machines that the host has no room for, before anything of them exists."""
+    """Refuses machines that the host has no room for, before anything of them exists.
 
-    def __init__(self, pool: Pool) -> None:
+    Promised is what sandboxes with a machine, running or paused, and machines that are being made may grow to. Machines
+    that wait in the warm pool get what is left, and give way.
+    """
+
+    def __init__(self, registry: Registry, warm_pool: WarmPool, pool: Pool, settings: Settings) -> None:
+        self._registry = registry
+        self._warm_pool = warm_pool
         self._pool = pool
-        self._beginning = 0
+        self._limit = limit_of(settings, facts.memory_bytes(), pool.total_bytes())
+        self._starting: list[Size] = []
 
-    def check(self, count: int = 1) -> None:
-        """Refuse ``count`` more machines when memory or storage would run out, those that are being made included."""
-        if not count:
+    def check(self, *origins: Origin, sandbox_id: str = "") -> None:
+        """Raise :class:`CapacityError` unless there is room for machines that are restored from ``origins``.
+
+        A machine that the sandbox ``sandbox_id`` has already does not count: they take its place.
+        """
+        if not origins:
             return
-        if facts.available_memory_bytes() - (count + self._beginning) * MACHINE_BYTES < MEMORY_RESERVE:
-            raise CapacityError(
-                "insufficient host memory for sandbox",
-                status_code=507,
-                hint="delete sandboxes that are no longer needed, or add memory to the host",
-            )
-        self.check_storage()
+        refusal = find_refusal(size_of(*origins), self._promised(sandbox_id), self._limit)
+        refusal = refusal or find_shortage(self._measure(), len(self._starting) + len(origins))
+        if refusal:
+            raise refusal
 
     def check_storage(self) -> None:
-        """Refuse what would write to the pool when it is nearly full."""
-        if self._pool.free_bytes() < RESERVE:
-            raise StorageFullError(
-                "insufficient host storage for sandbox",
-                hint=f"free space in the storage pool at {self._pool.directory}",
-            )
+        """Raise :class:`StorageFullError` when the pool is nearly full."""
+        shortage = find_storage_shortage(self._pool.free_bytes())
+        if shortage:
+            raise shortage
 
     @contextmanager
-    def admitted(self, count: int = 1) -> Iterator[None]:
+    def admitted(self, *origins: Origin, sandbox_id: str = "") -> Iterator[None]:
         """:meth:`check`, and count the machines as being made inside the block."""
-        self.check(count)
-        self._beginning += count
+        self.check(*origins, sandbox_id=sandbox_id)
+        size = size_of(*origins)
+        self._starting.append(size)
         try:
             yield
         finally:
-            self._beginning -= count
+            self._starting.remove(size)
+            self._warm_pool.shrink_until(self.has_room)
+
+    def has_room(self, *templates: Origin) -> bool:
+        """Whether ``templates`` can have a waiting machine each, beside those that wait already."""
+        waiting = [each.template for kind in self._warm_pool.waiting() for each in kind]
+        return (self._promised() + size_of(*waiting, *templates)).fits(self._limit)
+
+    def _promised(self, replaced: str = "") -> Size:
+        live = [each for each in self._registry.list() if isinstance(each, Sandbox) and not each.failure]
+        return sum(self._starting, size_of(*(each.origin for each in live if each.id != replaced)))
+
+    def _measure(self) -> Measured:
+        return Measured(facts.available_memory_bytes(), facts.memory_stalled_percent(), self._pool.free_bytes())

@@ -64,7 +64,7 @@ class Copies:
     async def fork(self, sandbox_id: str, specs: Sequence[SandboxSpec]) -> Forked:
         """Copies of the sandbox, all of one capture. A child that cannot be made does not keep others from it."""
         sandbox = self._registry.reach(sandbox_id)
-        self._admission.check(len(specs))
+        self._admission.check(*[sandbox.origin] * len(specs))
         with anyio.CancelScope(shield=True):
             # The children link what they need, so the capture can go when they are there.
             async with self._saved.scratch() as directory:

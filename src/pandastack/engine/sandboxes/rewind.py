@@ -48,7 +48,7 @@ class Rewinder:
         own only.
         """
         origin = self._saved.get(snapshot_id)
-        self._admission.check()
+        self._admission.check(origin, sandbox_id=sandbox_id)
         with anyio.CancelScope(shield=True):
             async with self._locked(sandbox_id) as sandbox:
                 if sandbox is None:

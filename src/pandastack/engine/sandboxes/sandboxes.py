@@ -59,7 +59,7 @@ class Sandboxes:
         Raises :class:`CapacityError` when the host has no room, :class:`ConflictError` when ``origin`` does not fit
         it, both before anything is done.
         """
-        with self._admission.admitted():
+        with self._admission.admitted(origin, sandbox_id=spec.sandbox):
             sandbox = await self._restorer.restore(origin, spec)
             self._registry.register(sandbox)
         return sandbox
