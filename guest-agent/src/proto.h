@@ -1,4 +1,4 @@
-/* The guest channel's protocol: see docs/design/0001-guest-channel.md, 0012-processes.md and 0018-tunnels.md. */
+/* The guest channel's protocol: see docs/design/0001-guest-channel.md, 0012-processes.md and 0024-tunnels.md. */
 #ifndef PROTO_H
 #define PROTO_H
 

@@ -1,4 +1,4 @@
-/* The tunnels: connections inside the guest whose other end is the host's. See docs/design/0018-tunnels.md. */
+/* The tunnels: connections inside the guest whose other end is the host's. See docs/design/0024-tunnels.md. */
 #ifndef TUNNEL_TABLE_H
 #define TUNNEL_TABLE_H
 

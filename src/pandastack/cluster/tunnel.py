@@ -1,4 +1,4 @@
-"""The control plane's end of a connection in a guest (docs/design/0018-tunnels.md)."""
+"""The control plane's end of a connection in a guest (docs/design/0024-tunnels.md)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What passes over the WebSocket of a tunnel beside its bytes, which are the binary messages.
 
-Offsets count bytes from the first of each way; the end of a way counts as one more (docs/design/0018-tunnels.md).
+Offsets count bytes from the first of each way; the end of a way counts as one more (docs/design/0024-tunnels.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections to what listens inside the guest, and from there to the host (docs/design/0018-tunnels.md)."""
+"""Connections to what listens inside the guest, and from there to the host (docs/design/0024-tunnels.md)."""
 
 from __future__ import annotations
 

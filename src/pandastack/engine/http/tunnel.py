@@ -1,4 +1,4 @@
-"""Tunnels over the engine's HTTP interface: a WebSocket each (docs/design/0018-tunnels.md says why)."""
+"""Tunnels over the engine's HTTP interface: a WebSocket each (docs/design/0024-tunnels.md says why)."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Origin:
     image: Path
     continues: bool = False
     """Whether the sandbox that is restored from it continues where it stopped: no copy, and no time that is repeated.
-    Only then does the host have the other ends of its tunnels (docs/design/0018-tunnels.md)."""
+    Only then does the host have the other ends of its tunnels (docs/design/0024-tunnels.md)."""
 
     @property
     def name(self) -> str:
