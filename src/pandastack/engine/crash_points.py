@@ -1,4 +1,4 @@
-"""Points at which tests have the engine killed, to meet every moment of an operation."""
+"""Points at which tests kill the engine, so that every moment of an operation is covered."""
 
 from __future__ import annotations
 

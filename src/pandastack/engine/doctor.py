@@ -1,4 +1,4 @@
-"""What an engine needs of its host, asked of the host: the substance of ``pandastack doctor``."""
+"""Checks of what an engine needs from its host: the substance of ``pandastack doctor``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One finding; ``fix`` is the exact command or step that mends it."""
+    """One finding; ``fix`` is the exact command or step that resolves it."""
 
     name: str
     verdict: Verdict

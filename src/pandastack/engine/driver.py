@@ -8,10 +8,10 @@ from pandastack.vmm.qemu.driver import open_qemu
 
 
 async def open_driver() -> Driver:
-    """The driver for the VMM that is installed here. Raises :class:`ServerError` when there is none."""
+    """The driver for the VMM installed on this host. Raises :class:`ServerError` when there is none."""
     return await open_qemu()
 
 
 def find_memory_remedy() -> str | None:
-    """What is to be done before machines open the memory image that they share for reading only, if anything is."""
+    """What to do so that machines open their shared memory image read-only; ``None`` if they already do."""
     return None if preload.is_possible() else preload.REMEDY

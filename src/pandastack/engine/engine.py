@@ -43,11 +43,11 @@ from pandastack.vmm.driver import Driver
 
 @dataclass(frozen=True)
 class Engine:
-    """An open engine. Made by :func:`open_engine`, whose block is its life."""
+    """An open engine. Made by :func:`open_engine`; it lives as long as that block."""
 
     driver: Driver
     confinement: frozenset[Measure]
-    """What confines the machines here, but for their accelerator."""
+    """The measures that confine machines here, apart from their accelerator."""
     pool: Pool
     templates: Templates
     saved: CaptureStore

@@ -1,4 +1,4 @@
-"""Where the engine keeps things on its host."""
+"""Where the engine's files lie on its host."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pandastack.host import facts
 from pandastack.host.files import own_directory
 
 FIRST_UID = 0x6000_0000
-"""Users of machines start here: far above any the host's administrator hands out."""
+"""The first host user of machines: far above any that the host's administrator hands out."""
 
 SLOTS = 16384
-"""One more than the machines an engine can have at once; each has a number of its own, and with it a user."""
+"""One more than the machines an engine can have at once. Each has a slot number of its own, and a user by it."""
 
 
 USER_RANGES = 16384
@@ -23,7 +23,7 @@ USER_RANGES = 16384
 
 @dataclass(frozen=True)
 class Layout:
-    """The directories of one engine: what must survive (``data``), what can be made again (``cache``)."""
+    """The directories of one engine: ``data`` must survive, ``cache`` can be rebuilt."""
 
     data: Path
     cache: Path
@@ -53,7 +53,7 @@ class Layout:
 
     @property
     def users_lock(self) -> Path:
-        """Locked by the engine that has this range of host users: there are fewer ranges than data directories."""
+        """Locked by the engine that uses this range of host users: two data directories may map to the same range."""
         return runtime_directory() / f"users-{self._user_range}.lock"
 
     @property
@@ -66,17 +66,17 @@ class Layout:
 
 
 def runtime_directory() -> Path:
-    """Where sockets and pid files go: gone after a reboot of the host."""
+    """Where sockets and pid files go; a reboot of the host removes it."""
     if facts.is_root():
         return Path("/run/pandastack")
     return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pandastack-{os.geteuid()}") / "pandastack"
 
 
 def open_runtime_directory() -> None:
-    """Make the runtime directory, for us alone.
+    """Make the runtime directory, accessible to this user only.
 
-    Without root and without XDG_RUNTIME_DIR it lies in a directory that all users share, where somebody may have been
-    first. Raises :class:`ServerError` then.
+    Without root and without XDG_RUNTIME_DIR it lies in a directory that all users share. Raises :class:`ServerError`
+    when another user may have created it first.
     """
     runtime = runtime_directory()
     shared = not facts.is_root() and not os.environ.get("XDG_RUNTIME_DIR")

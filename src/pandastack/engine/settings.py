@@ -11,7 +11,7 @@ from pandastack.errors import BadRequestError
 from pandastack.model.confinement import Measure
 
 READY_MAXIMUM = 1024
-"""More machines than this per template are a slip of the pen."""
+"""A larger number of machines per template is taken for a typing error."""
 
 FACTOR_MAXIMUM = 1000.0
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
@@ -22,10 +22,10 @@ class Settings:
     """What an operator may change about the engine: each field ``name`` is read from ``PANDASTACK_NAME``."""
 
     ready_machines: int = 4
-    """How many machines are made ahead for each template; each takes about 20 MB. 0: every create makes its own."""
+    """How many machines are made ahead for each template; each takes about 20 MB. With 0 every create makes its own."""
 
     require: frozenset[Measure] = frozenset()
-    """What must confine machines here; the server does not start where one is missing."""
+    """The measures that must confine machines; the server does not start where one is missing."""
 
     overcommit: float = 4.0
     """How many times the host's memory may be promised to sandboxes."""
@@ -35,7 +35,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """Raises :class:`BadRequestError` that names the variable whose value makes no sense."""
+        """Raises :class:`BadRequestError` that names the variable with the invalid value."""
         return cls(
             ready_machines=_whole(env, "PANDASTACK_READY_MACHINES", cls.ready_machines),
             overcommit=_factor(env, "PANDASTACK_OVERCOMMIT", cls.overcommit),

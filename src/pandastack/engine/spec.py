@@ -1,4 +1,4 @@
-"""What a sandbox is to be."""
+"""The specification of a sandbox."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SandboxSpec:
-    """What a sandbox wants its machine to be."""
+    """What a sandbox's machine is to be."""
 
     sandbox: str
     hostname: str
     env: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
-    """Whether its programs stay frozen after the restore: a machine that is only looked at."""
+    """Whether its programs stay frozen after the restore, for a machine that is only inspected."""

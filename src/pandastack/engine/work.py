@@ -1,7 +1,7 @@
 """Machines and files of work whose process was killed: builds, bakes, trials and benchmarks.
 
-Unlike a sandbox's machine these have no journal. What they are called says which process they belong to, by its pid and
-start time, so anyone may remove them once that process is gone.
+Unlike a sandbox's machine these have no journal. Their names say which process they belong to, by its pid and start
+time, so any process may remove them once that one is gone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OWNER = re.compile(r"(\d+)\.(\d+)-")
 
 
 def work_name(purpose: str) -> str:
-    """A name for a machine or a directory that belongs to this process."""
+    """A name for a machine or directory that belongs to this process."""
     owner = identify(os.getpid())
     assert owner is not None
     return f"{_PREFIX}{owner.pid}.{owner.started}-{purpose}-{secrets.token_hex(4)}"
@@ -35,16 +35,16 @@ def work_name(purpose: str) -> str:
 
 @asynccontextmanager
 async def work_directory(parent: Path, purpose: str) -> AsyncIterator[Path]:
-    """A directory of this process's, gone with the block."""
+    """A directory that belongs to this process and is removed with the block."""
     async with directory_for_now(parent / work_name(purpose)) as directory:
         yield directory
 
 
 def sweep_orphans(*parents: Path) -> None:
-    """End the machines of processes that are gone, and remove their directories in ``parents``."""
+    """End the machines of processes that are gone, and remove those processes' directories in ``parents``."""
     for process, name in named_processes(_PREFIX):
         if not _owner_lives(name) and kill(process):
-            log.warning("ended a machine whose owner is gone", machine=name)
+            log.warning("machine.orphan_ended", machine=name)
     for parent in parents:
         for left in parent.glob(f"{_PREFIX}*"):
             if not _owner_lives(left.name):

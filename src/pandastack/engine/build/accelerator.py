@@ -1,7 +1,7 @@
 """Which accelerator works here: decided by booting the real guest kernel, because ``/dev/kvm`` existing proves nothing.
 
-On nested virtualization ``KVM_CREATE_VM`` can succeed and a stock kernel still die in the middle of its boot. The
-answer is kept per boot of the host, kernel and VMM: a host does not gain or lose virtualization while it runs.
+On nested virtualization ``KVM_CREATE_VM`` can succeed while a stock kernel still dies in the middle of its boot. The
+answer is cached per host boot, kernel and VMM: a host does not gain or lose virtualization while it runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pandastack.vmm.driver import Driver
 from pandastack.vmm.plan import Boot, Disk
 
 TRIAL_DEADLINE = 6.0
-"""Seconds that a boot with working hardware virtualization never needs."""
+"""Seconds after which a trial boot has failed: with working hardware virtualization none takes as long."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the accelerator is tried with. ``memory`` in MiB."""
+    """What the trial boots. ``memory`` is in MiB."""
 
     driver: Driver
     boot: Boot
@@ -49,7 +49,7 @@ class Trial:
 
 
 async def choose(answers: Path, trial: Trial) -> Choice:
-    """The choice for this host, from ``answers`` (a directory) when it was made since the host's start."""
+    """The choice for this host, read from the directory ``answers`` if it was made since the host booted."""
     key = content_key(
         "accelerator", boot_id(), trial.driver.identity, str(trial.boot.kernel), str(trial.boot.initramfs)
     )
@@ -77,7 +77,7 @@ async def _decide(trial: Trial) -> Choice:
 
 
 def _brief(error: PandastackError) -> str:
-    """The first line of what went wrong, without the VMM's command line: this is read by people, again and again."""
+    """The first line of the error, without the VMM's command line: ``doctor`` shows it to people every time."""
     return error.reason if isinstance(error, CommandError) else str(error).splitlines()[0]
 
 

@@ -1,4 +1,4 @@
-"""Baking: a template's image is booted once, warmed up and captured. Every sandbox is a restore of what this makes."""
+"""Baking: a template's image is booted once, warmed up and captured. Every sandbox is restored from that capture."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class BakeSpec:
 
 
 def bake_key(host: BuildHost, spec: BakeSpec) -> str:
-    """The name of the snapshot: everything that has a part in what comes out."""
+    """The key of the snapshot: a hash of everything that determines its content."""
     return content_key(
         "baked",
         [FORMAT, LAYOUT, host.driver.identity, host.accelerator.value, host.cpu_flags],
@@ -92,7 +92,7 @@ async def _warm_up(booted: Booted, command: str, env: dict[str, str], steps: Ste
 
 
 async def _capture(booted: Booted, snapshot: Snapshot) -> None:
-    """Take the machine's state. Its RAM is a shared mapping of the file ``memory``, so that is there already."""
+    """Capture the machine's state. Its RAM needs no copy: it is a shared mapping of the file ``memory``."""
     await booted.channel.sync(timeout_s=QUIESCE_DEADLINE)
     await anyio.sleep(SETTLE_SECONDS)
     async with booted.channel.quiesced(timeout_s=QUIESCE_DEADLINE):

@@ -22,12 +22,12 @@ from pandastack.host.tasks import beside
 from pandastack.vmm.driver import Driver, Machine
 
 BOOT_DEADLINE = 60.0
-"""Seconds a guest may take from power-on to its agent's first word. Software emulation on a busy host needs ten."""
+"""Seconds from power-on to the agent's HELLO, at most. Software emulation on a busy host needs ten."""
 
 
 @dataclass(frozen=True)
 class Booted:
-    """A machine whose guest is up and knows who it is."""
+    """A machine whose guest is up and has its identity."""
 
     machine: Machine
     channel: Channel
@@ -35,7 +35,7 @@ class Booted:
 
 @asynccontextmanager
 async def boot(driver: Driver, spec: BootSpec, work: Path, *, deadline: float = BOOT_DEADLINE) -> AsyncIterator[Booted]:
-    """A machine for as long as the block runs. ``work`` takes its logs.
+    """A machine for as long as the block runs. Its logs go to the directory ``work``.
 
     Raises :class:`GuestError` with the end of the console when the guest does not come up.
     """
@@ -102,7 +102,7 @@ class _Lines:
 
 
 def build_identity() -> Identity:
-    """Who a guest is while nobody's code runs in it; every sandbox gets an identity of its own later.
+    """The identity of a guest before it is a sandbox's; every sandbox gets an identity of its own later.
 
     The hostname is as long as most sandboxes' are: a restored guest then changes its files without resizing them.
     """

@@ -1,7 +1,7 @@
 """Template builds of one engine: queued, carried out one after the other, followed and cancelled by their ids.
 
-A build belongs to a task of the engine, not to the request that started it. Its record is on the disk, so that after a
-restart everybody can see that it was cut off.
+A build belongs to a task of the engine, not to the request that started it. Its record is on disk, so that clients can
+see after a restart that it was interrupted.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from pandastack.images.template import TemplateRecipe, load_template
 log = structlog.get_logger(__name__)
 
 WAITING_MAX = 32
-"""Builds that may wait or run at once."""
+"""How many builds may wait or run at once."""
 
 REMEMBERED_MAX = 200
-"""Records of builds that are retained, the newest."""
+"""How many build records are retained; the oldest go first."""
 
 _CUT_OFF = "the engine was stopped before the build had ended"
 
@@ -50,7 +50,7 @@ class _Entry:
 
 
 class Builds:
-    """Made by :func:`open_builds`, whose block is its life."""
+    """The builds of one engine. Made by :func:`open_builds`; it lives as long as that block."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Builds:
         return self._start(build_id, load_template(self._recipes[name]), AsyncExitStack())
 
     async def start(self, build_id: str, archive: IO[bytes]) -> Build:
-        """Build the recipe in a tar archive. One that cannot be used is refused before anything is started."""
+        """Build the recipe in a tar archive. An unusable archive is refused before anything starts."""
         self._admit(build_id)
         async with AsyncExitStack() as stack:
             folder = await stack.enter_async_context(work_directory(_made(self._layout.cache / "work"), "recipe"))
@@ -105,7 +105,7 @@ class Builds:
         return entry.build
 
     def list(self) -> list[Build]:
-        """All builds that are remembered, the newest first."""
+        """All builds whose records are retained, the newest first."""
         return sorted((each.build for each in self._entries.values()), key=lambda each: -each.started_at)
 
     def get(self, build_id: str) -> Build:
@@ -113,11 +113,11 @@ class Builds:
         return self._entry(build_id).build
 
     def read(self, build_id: str, *, follow: bool) -> AsyncIterator[BuildEvent]:
-        """What the build has reported; with ``follow`` until it ends."""
+        """The events of the build so far; with ``follow``, those to come too, until it ends."""
         return self._entry(build_id).log.read(follow=follow)
 
     def cancel(self, build_id: str) -> Build:
-        """End the build; one that has ended already stays as it is. Its machines are gone when its events end."""
+        """Cancel the build; a finished one stays as it is. Its machines are gone when its events end."""
         entry = self._entry(build_id)
         if not entry.build.status.ended:
             entry.scope.cancel()
@@ -153,13 +153,13 @@ class Builds:
             self._move(entry, BuildStatus.FAILED, error=f"internal error: {type(error).__name__}")
 
     async def _build_host(self, progress: BuildLog) -> BuildHost:
-        """Opened by the first build: it fetches the kernel and tries the accelerator."""
+        """The build host. The first build opens it, which fetches the kernel and tries the accelerator."""
         if self._host is None:
             self._host = await open_build_host(self._layout, self._recipes, progress, self._on_failed_run)
         return replace(self._host, progress=progress)
 
     def _move(self, entry: _Entry, to: BuildStatus, **values: Any) -> None:
-        """The one place that changes a status."""
+        """Change a build's status. Nothing else does."""
         if to not in BUILD_MOVES[entry.build.status]:
             raise ServerError(f"a build cannot go from {entry.build.status} to {to}")
         ended_at = time.time() if to.ended else None

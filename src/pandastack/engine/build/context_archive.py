@@ -10,13 +10,14 @@ from typing import IO
 from pandastack.errors import BadRequestError, TooLargeError
 
 ARCHIVE_MAX = 256 * 1024 * 1024
-"""Bytes of an archive, and of the files in it."""
+"""The largest archive in bytes, and the most that its files may add up to."""
 
 MEMBERS_MAX = 50_000
 
 
 def unpack(archive: IO[bytes], folder: Path) -> Path:
-    """Unpack the tar (plain or gzip) into the empty ``folder``; where the recipe is: there, or in its only folder.
+    """Unpack the tar (plain or gzip) into the empty ``folder``. Returns the recipe's place: that folder, or the only
+    folder in it.
 
     Members are hostile: names and links that lead outside, devices, and archives that unpack to more than
     :data:`ARCHIVE_MAX` are refused with :class:`BadRequestError` or :class:`TooLargeError`. Blocking.

@@ -1,8 +1,8 @@
-"""What every template gets that its image does not bring: the module that keeps warm Python programs apart in copies,
-and the server of kernels, for templates that start it when they are warmed up.
+"""What every template gets on top of its image: the module that makes warm Python programs differ between copies, and
+the server of kernels, for templates that start it when they are warmed up.
 
-The module is put beside the standard library of each Python that is found, where virtual environments see it too. All
-of it is added at the bake and not to the image, so that images of every origin have it.
+The module goes beside the standard library of each Python that is found, where virtual environments see it too. All of
+it is added at the bake rather than to the image, so that images from anywhere have it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ done
 
 
 def guest_support_text() -> list[str]:
-    """Everything that decides how a dressed guest differs from its image."""
+    """Everything that determines what this module adds to an image."""
     return [_SCRIPT, *(f"{name}\n{text.decode()}" for name, text in programs().items())]
 
 
 async def install_guest_support(booted: Booted, steps: Steps) -> None:
-    """Put it in place. Raises :class:`BuildError` with what the guest said when that fails."""
+    """Install it in the guest. Raises :class:`BuildError` with the guest's message when that fails."""
     for name, text in programs().items():
         await booted.channel.write_file(f"{DIRECTORY}/{name}", _once(text))
     await run_in_guest(booted.channel, ExecRequest(cmd=_SCRIPT), "preparing Python for copies", steps.progress)

@@ -1,4 +1,4 @@
-"""What building and baking on this host need: tools, the guest's kernel and agent, a cache and a place to work."""
+"""What builds and bakes need on this host: tools, the guest's kernel and agent, a cache and a place to work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pandastack.vmm.driver import Driver
 from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
 
 OnFailedRun = Callable[[BuildMachine, RunAction], Awaitable[None]]
-"""Is given the machine of a failed instruction while it is still there, for a look into it."""
+"""Called with the machine of a failed instruction while it still runs, to inspect it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BuildHost:
 
     @property
     def scratch(self) -> Path:
-        """Where unfinished work is kept: on the cache's own file system, for disks are large."""
+        """Where unfinished work lies: on the cache's own file system, because disks are large."""
         return _made(self.layout.cache / "work")
 
     @property
@@ -97,12 +97,12 @@ class BuildHost:
 
     @property
     def confinement(self) -> Confinement | None:
-        """Build machines have a user of their own too; they share one, since one recipe's author trusts himself."""
+        """The host user of build machines. They share one: the machines of a build all run one author's recipe."""
         return Confinement(self.layout.build_uid, self.layout.build_uid) if facts.is_root() else None
 
 
 def clock_rate(accelerator: Accelerator) -> str:
-    """What the guest's kernel has to be told of its clock; with KVM it asks the hypervisor."""
+    """Kernel parameters about the guest's clock. With KVM there are none: the guest asks the hypervisor."""
     khz = tsc_khz() if accelerator is Accelerator.TCG else None
     return f"tsc_early_khz={khz}" if khz else ""
 
@@ -122,7 +122,7 @@ def with_disks(spec: BootSpec, *, readonly: tuple[Path, ...] = (), writable: tup
 async def open_build_host(
     layout: Layout, recipes: Mapping[str, Path], progress: Progress, on_failed_run: OnFailedRun | None = None
 ) -> BuildHost:
-    """The host of this host: fetches the guest's kernel and tries the accelerator where that was not done yet."""
+    """Open the build host: fetch the guest's kernel and try the accelerator, unless that was done before."""
     open_runtime_directory()
     hint = f"chown and chmod 700 {layout.cache}, or choose another cache directory"
     own_directory(layout.cache, links=True, hint=hint)

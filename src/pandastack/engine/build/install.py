@@ -1,4 +1,4 @@
-"""From a template's folder to a template that sandboxes can be created from: build its root, bake it, install it."""
+"""Install a template from its folder: build its root, bake it, add it to the templates that sandboxes start from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pandastack.snapshots.manifest import Snapshot
 
 
 async def install_template(host: BuildHost, pool: Pool, recipe: TemplateRecipe) -> Origin:
-    """Build, bake and install ``recipe``; what was done before comes from the cache. A failure leaves nothing."""
+    """Build, bake and install ``recipe``; steps done before come from the cache. A failure leaves nothing behind."""
     with Steps(host.progress) as steps:
         root = await build_root(host, recipe, steps)
         snapshot = await bake(host, _dough(recipe, root), steps)
@@ -77,7 +77,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def recipe_folders(names: Iterable[str], shipped: Mapping[str, Path]) -> list[Path]:
-    """The folders that ``names`` mean: a folder's path or the name of a shipped template; all shipped ones for none."""
+    """The folder for each of ``names``: a path or the name of a shipped template. Without names, all shipped ones."""
     folders = [Path(name) if _is_folder(name) else shipped.get(name) for name in names]
     for name, folder in zip(names, folders, strict=False):
         if folder is None:

@@ -1,4 +1,4 @@
-"""The events of one build: recorded as they come, read by any number of followers from any place."""
+"""The events of one build: recorded as they come, read by any number of followers, each from its own position."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import anyio
 from pandastack.contract.builds import BuildEvent, LinesDropped, StepBegan, StepEnded, StepPrinted
 
 EVENTS_MAX = 10_000
-"""Events that are retained of one build, the newest; a build prints a few hundred lines a minute."""
+"""How many events of a build are retained, the newest; a build prints a few hundred lines a minute."""
 
 LINE_MAX = 2000
-"""Characters of a line that are retained. What a build prints is its recipe's business, not the host's memory."""
+"""How many characters of a line are retained: a recipe decides what it prints, not how much memory that takes."""
 
 
 class BuildLog:
-    """A :class:`~pandastack.engine.build.progress.Progress` that anybody may follow."""
+    """A :class:`~pandastack.engine.build.progress.Progress` that any number of readers can follow."""
 
     def __init__(self) -> None:
         self._events: deque[BuildEvent] = deque(maxlen=EVENTS_MAX)
@@ -40,7 +40,7 @@ class BuildLog:
         self._announce()
 
     def close(self) -> None:
-        """Nothing comes any more: followers end."""
+        """No more events will come: followers end."""
         self._closed = True
         self._announce()
 
@@ -49,9 +49,9 @@ class BuildLog:
         self._news = anyio.Event()
 
     async def read(self, *, follow: bool) -> AsyncIterator[BuildEvent]:
-        """All events from the first that is retained; with ``follow`` those to come too, until the log is closed.
+        """All retained events; with ``follow``, those to come too, until the log is closed.
 
-        A reader that falls behind what is retained meets a :class:`LinesDropped` in its place.
+        A reader that falls too far behind gets a :class:`LinesDropped` in place of what it missed.
         """
         position = 0
         while True:

@@ -1,7 +1,7 @@
-"""The machine that a Dockerfile's instructions run in: an image below, a writable disk above, and the host's way out.
+"""The machine that runs a Dockerfile's instructions: an image below, a writable disk above, and the host's network.
 
 It reaches package registries through QEMU's user-mode network, with the host's resolver, MTU, proxies and CA bundle.
-What the host lends lives under ``/run``, which is no part of any image.
+What the host lends lives under ``/run``, which is never part of an image.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _PASSED_ON = (
 )
 
 STATUS_LIMIT = 64 * 1024 * 1024
-"""Bytes of a dpkg status file that are read: ten times what all of a desktop's packages need."""
+"""The largest dpkg status file that is read, in bytes: ten times what a whole desktop's packages need."""
 
 _CHUNK = 256 * 1024
 
@@ -64,7 +64,7 @@ class BuildMachine:
         self._progress = progress
 
     async def act(self, action: Action) -> None:
-        """Carry out one action of a plan. Raises :class:`BuildError` with the last lines of what failed."""
+        """Carry out one action of a plan. Raises :class:`BuildError` with the last lines of output when it fails."""
         what = f"line {action.line}: {action.text}"
         match action:
             case RunAction():
@@ -112,7 +112,7 @@ class BuildMachine:
         return self._channel.exec(request)
 
     async def packages(self) -> Mapping[str, str]:
-        """The Debian packages that are installed, and their versions; empty where there is no dpkg."""
+        """The installed Debian packages and their versions; empty without dpkg."""
         status = bytearray()
         try:
             async for chunk in self._channel.read_file("/var/lib/dpkg/status"):
@@ -124,7 +124,7 @@ class BuildMachine:
         return installed(status.decode("utf-8", "replace"))
 
     async def hold_still(self) -> None:
-        """Write everything to the disk and stop, so that the disk can be copied."""
+        """Write everything to the disk and pause the CPUs, so that the disk can be copied."""
         await self._channel.sync()
         await self._machine.pause()
 
@@ -146,7 +146,7 @@ async def prepare(booted: Booted, progress: Progress) -> BuildMachine:
 
 
 async def _apt_settings() -> str:
-    """How this host's apt reaches its mirrors, as far as it concerns a guest on the same network."""
+    """Those settings of this host's apt that a guest needs to reach its mirrors over the same network."""
     dumped = (await run(["apt-config", "dump"], timeout=30, check=False)).text
     wanted = (
         "Acquire::http::Proxy",

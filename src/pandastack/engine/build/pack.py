@@ -1,4 +1,4 @@
-"""Packing a root: image below and disk above become one read-only image, inside a microVM made for nothing else.
+"""Packing a root: the image below and the disk above become one read-only image, in a microVM made for that alone.
 
 The tool machine boots Debian's own tools. It gets the image, the disk and an empty disk for the result; it mounts the
 first two as one tree and runs mkfs.erofs on it. The host takes the result as bytes.
@@ -56,7 +56,7 @@ async def flatten(host: BuildHost, image: Image, disk: Path, result: Path, key: 
 
 
 def image_size(path: Path) -> int:
-    """The size in bytes that an EROFS image says it has. Raises :class:`BuildError` when it is none, or larger."""
+    """The size in an EROFS image's superblock, in bytes. Raises :class:`BuildError` if it is invalid or truncated."""
     with path.open("rb") as file:
         file.seek(1024)
         fields = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size).ljust(_SUPERBLOCK.size, b"\0"))

@@ -1,4 +1,4 @@
-"""How long work tells whoever waits for it what it is doing."""
+"""Progress reports of long work to its caller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Steps begin and end, in order and never nested; lines belong to the step that runs."""
+    """Receives the progress. Steps begin and end in order, never nested; lines belong to the current step."""
 
     def begin(self, title: str) -> None: ...
 

@@ -1,8 +1,8 @@
 """What differs between the files of two guests, or of one guest at two times.
 
-Guests list what they have changed since their template, the host compares the lists (``listing.py``) and has those
-files read that the lists cannot decide. A snapshot is restored for it into a machine that nobody sees, in which only
-the agent runs. Everything is bounded: entries, bytes, time.
+Guests list what they have changed since their template. The host compares the lists (``listing.py``) and reads the
+files that the lists cannot decide. For this a snapshot is restored into a temporary machine in which only the agent
+runs. Everything is bounded: entries, bytes, time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pandastack.host.tasks import together
 LIST_SECONDS = 30.0
 CONTENT_SECONDS = 15.0
 CONTENT_BYTES = 64 * 1024 * 1024
-"""How much of each side is read to compare contents; what is left then is reported as unread."""
+"""How many bytes of each side are read to compare contents; the remaining files are reported as unread."""
 
 PATCH_SECONDS = 5.0
 PATCH_BYTES = 1024 * 1024
@@ -43,7 +43,7 @@ AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Point:
-    """A state of a guest: a sandbox's present one, a snapshot's, or that of a template; one of them is not None."""
+    """A state of a guest: of a running sandbox, a snapshot or a template; exactly one field is not None."""
 
     sandbox: str | None = None
     snapshot: str | None = None
@@ -52,7 +52,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Change:
-    """A difference that is certain; with ``unread`` it may be none, because the contents were not compared."""
+    """A difference. With ``unread`` the two may still be equal, because their contents were not compared."""
 
     difference: Difference
     unread: bool = False
@@ -61,7 +61,7 @@ class Change:
 
 @dataclass
 class Budget:
-    """What may still be spent on the contents of one comparison."""
+    """The bytes and time that one comparison may still spend on contents."""
 
     content_bytes: int = CONTENT_BYTES
     content_end: float = field(default_factory=lambda: time.monotonic() + CONTENT_SECONDS)
@@ -70,7 +70,7 @@ class Budget:
 
 
 class Diffs:
-    """Comparisons; only a few at once, because each may take two machines."""
+    """Comparisons. Only a few run at once, because each may take two machines."""
 
     def __init__(
         self, registry: Registry, admission: Admission, restorer: Restorer, templates: Templates, saved: CaptureStore
@@ -85,8 +85,8 @@ class Diffs:
     async def between(
         self, before: Point, after: Point, *, patches: bool = False, budget: Budget | None = None
     ) -> list[Change]:
-        """What differs, by path. Raises :class:`BadRequestError` for states of different templates, before anything is
-        done, and for guests that have changed too much to list."""
+        """What differs, by path. Raises :class:`BadRequestError` for states of different templates (before anything is
+        done) and for guests that have changed too much to list."""
         async with self._places, self._reached(before, after) as (one, other):
             listings = await together(
                 partial(one.channel.changes, LIST_SECONDS), partial(other.channel.changes, LIST_SECONDS)
@@ -95,7 +95,7 @@ class Diffs:
 
     @asynccontextmanager
     async def _reached(self, *points: Point) -> AsyncIterator[list[Sandbox]]:
-        """Guests that can be asked, in the order of ``points``."""
+        """Running guests in the states ``points``, in that order."""
         found = [self._registry.reach(point.sandbox) if point.sandbox else self._origin(point) for point in points]
         _check_kinship([each.origin if isinstance(each, Sandbox) else each for each in found])
         wanted = [each for each in found if isinstance(each, Origin)]
@@ -113,7 +113,7 @@ class Diffs:
 
 
 def _check_kinship(origins: list[Origin]) -> None:
-    """Lists of changes can be compared when they are changes of the same image."""
+    """Raise unless all ``points`` descend from the same image: only then can their lists be compared."""
     first = origins[0]
     for each in origins[1:]:
         if not first.image.samefile(each.image):
@@ -144,7 +144,7 @@ async def _settled(
 
 
 async def _decided(before: Channel, after: Channel, difference: Difference, budget: Budget) -> Change | None:
-    """The change that two files of the same size are; None when they are the same."""
+    """The change between two files of the same size; None when they are equal."""
     assert difference.after is not None
     size, path = difference.after.size, os.fsdecode(difference.path)
     left = budget.content_end - time.monotonic()
@@ -160,7 +160,7 @@ async def _decided(before: Channel, after: Channel, difference: Difference, budg
 
 
 async def _equal(before: Channel, after: Channel, path: str, size: int) -> bool | None:
-    """Whether a file is the same in both guests; None when one of them does not let it be read."""
+    """Whether a file is the same in both guests; None when one of them cannot read it."""
     try:
         return await same_files(before.read_file(path, length=size), after.read_file(path, length=size))
     except PandastackError:

@@ -1,7 +1,7 @@
 """Two lists of what differs from the same template, compared. Pure.
 
 Both guests descend from one capture, so a file with the same inode number, size and times on both sides is the same
-file that nobody has touched since. What the lists cannot decide is left to whoever can read the files.
+file, untouched since. What the lists cannot decide is left to the caller, who can read the files.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pandastack.guest import Listing, Node
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One path. ``before`` or ``after`` is None where there is nothing; ``what`` says how two that are there differ.
+    """One path. ``before`` or ``after`` is None where nothing exists; ``what`` says how two existing ones differ.
 
-    With ``undecided`` both are files of the same size, and only their contents can tell.
+    With ``undecided`` both are files of the same size, and only their contents can tell whether they differ.
     """
 
     path: bytes
@@ -30,7 +30,7 @@ class Difference:
 
 
 def differences(before: Listing, after: Listing) -> list[Difference]:
-    """What differs, by path. What was deleted with its whole directory is that directory's entry."""
+    """What differs, by path. A directory that was deleted whole is one entry."""
     found = []
     for path in sorted({*before, *after}):
         here, there = _state(before, after, path), _state(after, before, path)
@@ -48,14 +48,14 @@ def differences(before: Listing, after: Listing) -> list[Difference]:
 
 
 def _state(listing: Listing, other: Listing, path: bytes) -> Node | None:
-    """What is at ``path``: what the list says, else what the template has there, if that shows."""
+    """What is at ``path``: the list's entry, else the template's, unless something above hides it."""
     if path in listing:
         return listing[path].now
     return None if _hidden(listing, path) else other[path].template
 
 
 def _hidden(listing: Listing, path: bytes) -> bool:
-    """Whether nothing of the template shows at ``path``, because of what is above it."""
+    """Whether an entry above ``path`` hides what the template has there."""
     above = path.rpartition(b"/")[0]
     while above:
         each = listing.get(above)

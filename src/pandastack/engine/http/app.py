@@ -96,7 +96,7 @@ async def health(request: Request) -> Response:
 
 
 async def follow_events(request: Request) -> Response:
-    """Every event from now on, a message a line, an empty line now and then."""
+    """Every event from now on, one message a line, with empty lines as keep-alive."""
     events = _engine(request).events
 
     async def body(write: Write) -> None:

@@ -1,4 +1,4 @@
-"""Template builds over the engine's HTTP interface. An application needs ``state.builds`` for these routes only."""
+"""Template builds over the engine's HTTP interface. Only these routes need the application's ``state.builds``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEEP_ALIVE_SECONDS = 15.0
 
 
 def build_routes() -> list[Route]:
-    """Start (``POST``, the body is the recipe's tar, or ``?shipped=NAME``), look, follow, cancel."""
+    """The routes of builds: start (``POST`` with the recipe's tar, or with ``?shipped=NAME``), get, follow, cancel."""
     return [
         Route("/recipes", list_recipes, methods=["GET"]),
         Route("/builds", list_builds, methods=["GET"]),
@@ -79,7 +79,7 @@ async def cancel_build(request: Request) -> Response:
 
 
 async def read_events(request: Request) -> Response:
-    """A message a line, an empty line now and then; with ``?follow=1`` until the build has ended."""
+    """The build's events, one a line with empty lines as keep-alive; with ``?follow=1`` until the build ends."""
     builds, build_id = _target(request)
     events = builds.read(build_id, follow=request.query_params.get("follow") == "1")
 

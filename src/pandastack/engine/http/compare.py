@@ -16,7 +16,7 @@ from pandastack.engine.http.messages import large_answer, received
 from pandastack.guest import Node
 
 ANSWER_CHARACTERS = 4 * 1024 * 1024
-"""Paths, link targets and patches in one answer; what goes beyond is counted only."""
+"""The most bytes of paths, link targets and patches in one answer; changes beyond that are only counted."""
 
 _KINDS = {
     "-": FileKind.FILE,
@@ -47,7 +47,7 @@ def _point(reference: PointRef) -> Point:
 
 
 def diff_of(found: list[Change]) -> Diff:
-    """All changes in numbers, and as many as one answer holds in full."""
+    """The counts of all changes, and as many changes in full as one answer holds."""
     shown: list[FileChange] = []
     room = ANSWER_CHARACTERS
     for change in found[:CHANGES_MAX]:
@@ -75,7 +75,7 @@ def file_change(change: Change) -> FileChange:
     """One change."""
     difference = change.difference
     node = difference.after or difference.before
-    assert node is not None  # or it were no difference
+    assert node is not None  # otherwise it would not be a difference
     return FileChange(
         path=text_of(difference.path),
         kind=_KINDS[node.kind],
@@ -103,5 +103,5 @@ def _state(node: Node | None) -> FileState | None:
 
 
 def text_of(name: bytes) -> str:
-    """A guest's name for people and JSON."""
+    """A path from a guest, as text for people and JSON."""
     return name.decode("utf-8", "backslashreplace")

@@ -21,7 +21,7 @@ SIGN_OF_LIFE = KeepAlive(KEEP_ALIVE, seconds=10.0)
 
 
 def guest_request(spec: CommandSpec, *, stdin: bool, background: bool = False) -> ExecRequest:
-    """What the guest is asked to run."""
+    """The guest's command for the request."""
     return ExecRequest(
         cmd=spec.cmd,
         timeout_s=spec.timeout_seconds,
@@ -39,13 +39,13 @@ def guest_request(spec: CommandSpec, *, stdin: bool, background: bool = False) -
 async def execute(request: Request) -> Response:
     """Run a command; the response is its output as it comes, then how it ended.
 
-    Closing it early kills the command, unless the command says that it is left running then.
+    Closing the response early kills the command, unless the request says to leave it running.
     """
     spec = await received(request, ExecSpec)
     sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
 
     async def body(write: Write) -> None:
-        await write(b"")  # the head of the response goes out before a silent command's first byte
+        await write(b"")  # send the response's head even if the command stays silent
         await write(encode_record(await _end(sandbox, spec, write)))
 
     return WrittenResponse(body, "application/octet-stream", SIGN_OF_LIFE)

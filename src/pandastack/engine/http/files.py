@@ -49,7 +49,7 @@ def _number(request: Request, name: str) -> int | None:
 
 
 def file_entry(entry: GuestEntry, path: str) -> FileEntry:
-    """What the guest said of ``path``."""
+    """The guest's description of ``path``."""
     return FileEntry(
         name=posixpath.basename(path) or "/",
         path=path,

@@ -15,11 +15,11 @@ from pandastack.errors import TooLargeError
 T = TypeVar("T")
 
 REQUEST_BYTES = 16 * 1024 * 1024
-"""A command's standard input is the largest part of any message."""
+"""The largest message in bytes. A command's standard input is the largest part of any."""
 
 
 async def received(request: Request, kind: type[T]) -> T:
-    """What the request's body asks for. Raises :class:`BadRequestError` or :class:`TooLargeError`."""
+    """The message in the request's body. Raises :class:`BadRequestError` or :class:`TooLargeError`."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -29,7 +29,7 @@ async def received(request: Request, kind: type[T]) -> T:
 
 
 async def large_answer(make: Callable[[], object]) -> Response:
-    """The message that ``make`` makes. That is done in a thread: others wait for the event loop."""
+    """A response with the result of ``make``, which runs in a thread so that it does not block the event loop."""
     data = await anyio.to_thread.run_sync(lambda: encode(make()))
     return Response(data, media_type="application/json")
 

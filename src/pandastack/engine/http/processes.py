@@ -61,14 +61,14 @@ async def get_process(request: Request) -> Response:
 
 
 async def output(request: Request) -> Response:
-    """Records of the output from the offsets ``stdout`` and ``stderr`` on; one that is not given is not wanted.
+    """Records of the output from the offsets ``stdout`` and ``stderr`` on; a stream without an offset is left out.
 
-    With ``follow`` until the process ends, else what there is now. Closing it leaves the process as it is.
+    With ``follow`` until the process ends, else what is there now. Closing the response does not affect the process.
     """
     sandbox, process = _target(request)
     offsets = {name: _offset(request, name) for name in ("stdout", "stderr")}
     follow = request.query_params.get("follow") == "1"
-    await sandbox.channel.processes(process)  # an unknown process is an answer of its own
+    await sandbox.channel.processes(process)  # an unknown process is a proper 404
 
     async def body(write: Write) -> None:
         await write(b"")

@@ -64,7 +64,7 @@ def sandbox_routes() -> list[Route]:
 
 
 def started(sandbox: Sandbox, boot_mode: BootMode) -> Started:
-    """The answer to whoever asked for a sandbox that runs."""
+    """The response about a running sandbox."""
     size = sandbox.origin.template
     return Started(
         id=sandbox.id,
@@ -132,7 +132,7 @@ async def delete_sandbox(request: Request) -> Response:
 
 
 async def console(request: Request) -> Response:
-    """The end of the console as text; with ``follow=1`` as records of output, the first of which is that end."""
+    """The end of the console as text; with ``follow=1`` as a stream of output records that begins with it."""
     console = _engine(request).registry.reach(request.path_params["id"]).console
     if request.query_params.get("follow") != "1":
         return PlainTextResponse(console.tail().decode("utf-8", "replace"))

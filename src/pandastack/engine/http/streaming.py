@@ -1,4 +1,4 @@
-"""Responses written by a coroutine inside a block of its own, so that its lifetimes end when the client goes."""
+"""Responses written by a coroutine in a block of its own: what it holds is released when the client disconnects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Write = Callable[[bytes], Awaitable[None]]
 
 @dataclass(frozen=True)
 class KeepAlive:
-    """Bytes that say nothing, sent every ``seconds`` so that nobody takes a silent stream for a broken one."""
+    """A keep-alive: bytes without meaning, sent every ``seconds`` so that clients do not take silence for a failure."""
 
     data: bytes
     seconds: float
@@ -59,7 +59,7 @@ class WrittenResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _attend(self, receive: Receive, write: Write) -> None:
-        """Wait until the client is gone, and tell it now and then that we are not."""
+        """Wait until the client disconnects, and send it keep-alives meanwhile."""
         silence = self._keep_alive.seconds if self._keep_alive else None
         while True:
             with anyio.move_on_after(silence):

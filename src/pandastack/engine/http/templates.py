@@ -29,7 +29,7 @@ async def get_template(request: Request) -> Response:
 
 
 def template_of(origin: Origin) -> Template:
-    """An installed template, and what its snapshot was made with."""
+    """An installed template and what its snapshot was made with."""
     found = origin.template
     return Template(
         name=found.name,
@@ -51,7 +51,7 @@ def template_of(origin: Origin) -> Template:
 
 
 def _manifest(found: snapshots.Manifest) -> Manifest:
-    """What callers may see of it: field by field, because the file on the disk changes for reasons of its own."""
+    """The public part of a template: field by field, because the file on disk changes independently of the API."""
     return Manifest(
         key=found.key,
         format=found.format,

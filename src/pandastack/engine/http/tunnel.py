@@ -1,4 +1,4 @@
-"""Tunnels over the engine's HTTP interface: a WebSocket each (docs/design/0024-tunnels.md says why)."""
+"""Tunnels over the engine's HTTP interface, one WebSocket each (docs/design/0024-tunnels.md says why)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pandastack.host.tasks import together
 _NORMAL, _GOING_AWAY = 1000, 1001
 _OFFSET_DIGITS = 19
 _PIECE = 256 * 1024
-"""Bytes in a message, less than what a client accepts in one."""
+"""The most bytes in a message; clients accept more."""
 
 Endpoint = Callable[[WebSocket], Awaitable[None]]
 
@@ -34,18 +34,18 @@ def tunnel_routes(prefix: str) -> list[WebSocketRoute]:
 
 
 class _Left(Exception):
-    """The control plane has left; with ``close`` it wants the connection closed."""
+    """The control plane has disconnected; with ``close`` it wants the connection closed."""
 
     def __init__(self, *, close: bool = False) -> None:
         self.close = close
 
 
 class _Over(Exception):
-    """The guest said how the connection ended."""
+    """The guest reported how the connection ended."""
 
 
 def _refusing(endpoint: Endpoint) -> Endpoint:
-    """Answer the upgrade with an error that is raised before it is accepted."""
+    """Answer the upgrade request with an error raised before it is accepted."""
 
     @wraps(endpoint)
     async def guarded(socket: WebSocket) -> None:
@@ -61,7 +61,7 @@ def _refusing(endpoint: Endpoint) -> Endpoint:
 
 @_refusing
 async def tunnel(socket: WebSocket) -> None:
-    """Connect to ``path`` or ``port`` in the guest, with an ``id`` or not; with ``received`` attach to the id."""
+    """Connect to ``path`` or ``port`` in the guest, optionally with an ``id``; with ``received`` attach to that id."""
     async with _opening(socket) as opened:
         await socket.accept()
         works = partial(_send_data, socket, opened), partial(_report, socket, opened), partial(_take, socket, opened)
@@ -81,7 +81,7 @@ def _opening(socket: WebSocket) -> AbstractAsyncContextManager[Tunnel]:
 
 @_refusing
 async def listen(socket: WebSocket) -> None:
-    """Listen at ``path`` or ``port`` in the guest, with an ``id`` or not."""
+    """Listen at ``path`` or ``port`` in the guest, optionally with an ``id``."""
     path, port = _address(socket)
     async with _channel(socket).listen(path=path, port=port, id=socket.query_params.get("id")) as listener:
         await socket.accept()
@@ -92,7 +92,7 @@ async def listen(socket: WebSocket) -> None:
 async def _serve(
     socket: WebSocket, opened: Tunnel | Listener, first: FromEngine, *works: Callable[[], Awaitable[None]]
 ) -> None:
-    """Do ``works`` until one of them ends it all. What is left without a word stays in the guest, if it has an id."""
+    """Run ``works`` until one of them ends. A client may leave without closing: with an id, the tunnel stays open."""
     failure = None
     try:
         await _say(socket, first)
@@ -134,7 +134,7 @@ async def _report(socket: WebSocket, opened: Tunnel) -> None:
 
 
 async def _take(socket: WebSocket, opened: Tunnel | None) -> None:
-    """What the control plane sends. It stays within its window, so no data here keeps what is behind them waiting."""
+    """Handle messages of the control plane. Data stay within their window, so they never delay later messages."""
     while True:
         message = await _receive(socket)
         if isinstance(message, bytes) and opened is not None:
@@ -148,11 +148,11 @@ async def _take(socket: WebSocket, opened: Tunnel | None) -> None:
             case messages.Ended() if opened is not None:
                 await opened.send_eof()
             case _:
-                raise BadRequestError("kind: this is no tunnel, but where some begin", field="kind")
+                raise BadRequestError("kind: not for a listener, only for its tunnels", field="kind")
 
 
 async def _send_to(opened: Tunnel, data: bytes) -> None:
-    with suppress(anyio.BrokenResourceError):  # over: the guest has said so, which is being passed on
+    with suppress(anyio.BrokenResourceError):  # over: the guest reported it, and that report is on its way
         await opened.send(data)
 
 
@@ -189,7 +189,7 @@ async def _hang_up(socket: WebSocket, code: int) -> None:
 def _leaving() -> Iterator[None]:
     try:
         yield
-    except (WebSocketDisconnect, OSError, RuntimeError) as error:  # Starlette's RuntimeError: it is closed already
+    except (WebSocketDisconnect, OSError, RuntimeError) as error:  # RuntimeError: already closed
         raise _Left from error
 
 

@@ -1,4 +1,4 @@
-"""Refuses control planes of another version, before anything is done for them."""
+"""Refuses control planes of another version before doing anything for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.respon
 
 
 class VersionMiddleware:
-    """Every request names its version, and so does every response."""
+    """Middleware: every request and every response names its version."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

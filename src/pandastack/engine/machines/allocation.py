@@ -1,4 +1,4 @@
-"""What one machine has of its host, from before its VMM starts until after it has ended."""
+"""The resources of its host that one machine holds, from before its VMM starts until after it has ended."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from pandastack.vmm.driver import Driver
 
 @dataclass(frozen=True)
 class MachineHost:
-    """What an engine gives each of its machines a part of."""
+    """The resources that an engine shares out among its machines."""
 
     layout: Layout
     directory: Path
-    """Where each machine has a directory of its own."""
+    """Holds a directory for each machine."""
     slots: Slots
     network: NoNetwork
     confinable: bool
     """Whether this engine may change users (it runs as root)."""
     driver: Driver
     ended: Callable[[Sandbox], None]
-    """Called when nothing is left of a sandbox's machine."""
+    """Called once nothing is left of a sandbox's machine."""
     stalled: Callable[[str, bool], None]
-    """Called with a sandbox's id when its machine stands still for want of storage, and when it runs again."""
+    """Called with a sandbox's id and True when its machine stalls for lack of storage, False when it runs again."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What one machine has of its host: its name, its directories, its user, its place in the network."""
+    """The resources of one machine: its name, its directories, its host user, its place in the network."""
 
     name: str
     slot: int
@@ -50,7 +50,7 @@ class Allocation:
 
 @asynccontextmanager
 async def allocate(host: MachineHost, entry: Entry | None = None) -> AsyncIterator[Allocation]:
-    """A place for a machine; with ``entry`` the one that it has already."""
+    """Resources for a machine; with ``entry``, those that it holds already."""
     name = entry.machine if entry else secrets.token_hex(6)
     existing = entry is not None
     with host.slots.take(entry.slot if entry else None) as slot:

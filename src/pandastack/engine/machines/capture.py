@@ -1,8 +1,8 @@
-"""Capturing a machine: the one way from something that runs to something that can be restored.
+"""Capturing a machine: the one way from a running machine to an origin that can be restored.
 
-The guest is frozen only while its devices, its disks and the pages it has written are taken; they go to the disk
-afterwards. What a machine has not written it has in common with all that were restored from the same memory image, so
-that is linked, not copied.
+The guest is frozen only while its devices, its disks and the pages it has written are read; they are written to the
+disk afterwards. Pages that a machine has not written are those of the memory image it was restored from, so that image
+is linked, not copied.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pandastack.snapshots import pages as memory_pages
 from pandastack.snapshots.manifest import Snapshot, stamp
 
 QUIESCE_DEADLINE = 3.0
-"""Seconds a guest gets to reach a frame boundary. One that does not answer is captured all the same."""
+"""Seconds a guest gets to reach a frame boundary. A guest that does not answer is captured anyway."""
 
 HELD_BYTES = 64 * 1024 * 1024
-"""Written pages up to this much are held in memory until the guest runs again, and stay beside the memory image that
-they differ from. More would be too much to put into each machine that is restored: they make an image of their own."""
+"""Up to this many bytes of written pages are held in memory until the guest runs again, and stored beside the memory
+image that they differ from. More would slow down every restore, so they make a memory image of their own."""
 
 
 async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Captured:
@@ -39,12 +39,12 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
 
     Afterwards the guest runs as before; with ``end`` it stays frozen, because its machine is about to be ended. On
     failure it runs as before in any case. Raises :class:`StorageFullError` when the disk is full,
-    :class:`ConflictError` when somebody has written to the memory image that the machine shares.
+    :class:`ConflictError` when the memory image that the machine shares has been modified.
     """
     former = sandbox.origin.snapshot
     former.check_memory()
     taken = Snapshot(directory, former.manifest)
-    # Writes back what the host still caches, so that the next clone is quick.
+    # Write back what the host still caches, so that the next clone is quick.
     await anyio.to_thread.run_sync(_clone_disks, former, taken)
     async with _frozen(sandbox, end=end) as frozen:
         await sandbox.machine.save_devices(taken.devices)
@@ -60,13 +60,13 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
 @dataclass
 class _Frozen:
     at_frame_boundary: bool
-    """Whether the guest's end of the channel stands at a frame boundary."""
+    """Whether the guest's end of the channel is at a frame boundary."""
     pause_ms: float = 0.0
 
 
 @asynccontextmanager
 async def _frozen(sandbox: Sandbox, *, end: bool) -> AsyncIterator[_Frozen]:
-    """The guest is frozen and paused inside the block; one that its owner has paused stays paused afterwards."""
+    """Freeze and pause the guest inside the block; if its owner had paused it, it stays paused afterwards."""
     if sandbox.paused:
         yield _Frozen(at_frame_boundary=False)
         return
@@ -89,14 +89,14 @@ async def _quiesce(sandbox: Sandbox, stack: AsyncExitStack) -> bool:
     try:
         await stack.enter_async_context(sandbox.channel.quiesced(timeout_s=QUIESCE_DEADLINE, freeze=True))
     except GuestError:
-        sandbox.channel.check()  # a channel that is over is another matter than a guest that is slow
+        sandbox.channel.check()  # a closed channel is an error, a slow guest is not
         return False
     return True
 
 
 @dataclass(frozen=True)
 class _Pages:
-    """What the machine wrote: pairs of offset and content, ``None`` when they are in an image of their own already."""
+    """The written pages as pairs of offset and content; ``None`` when they already make an image of their own."""
 
     held: list[tuple[int, bytes]] | None
     bytes: int
@@ -108,7 +108,7 @@ def _clone_disks(former: Snapshot, taken: Snapshot) -> None:
 
 
 def _take(pid: int, former: Snapshot, taken: Snapshot) -> _Pages:
-    """Take disks and written pages of the paused machine whose process is ``pid``."""
+    """Take the disks and written pages of the paused machine whose process is ``pid``."""
     _clone_disks(former, taken)
     extents = pagemap.own_pages(pid, former.memory)
     dirty = sum(each.length for each in extents)

@@ -1,4 +1,4 @@
-"""A machine's serial console, kept in a bounded file: a guest can print for ever, a host's disk does not grow."""
+"""A machine's serial console in a bounded file: a guest can print for ever, a host's disk does not grow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pandastack.host.bounded_file import BoundedFile
 from pandastack.host.tasks import beside
 
 KEEP_BYTES = 256 * 1024
-"""What is kept at least, from the end."""
+"""How many of the last bytes are retained at least."""
 
 
 class Console:
@@ -36,7 +36,7 @@ class Console:
             self._changed.set()
 
     async def _read(self, socket: Path) -> None:
-        # A VMM that is gone or a host disk that is full ends the console only: it is not worth a machine.
+        # A VMM that is gone or a full host disk ends only the console: the machine need not end for that.
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             async with await anyio.connect_unix(socket) as stream:
                 async for chunk in stream:
@@ -46,13 +46,13 @@ class Console:
                     self._changed = anyio.Event()
 
     def tail(self, limit: int = KEEP_BYTES) -> bytes:
-        """The last ``limit`` bytes; empty before the guest printed anything."""
+        """The last ``limit`` bytes; empty until the guest has printed something."""
         return self._file.tail(limit)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """First all that is kept, be it nothing, then what the guest prints until its machine ends.
+        """First everything retained, even if empty, then what the guest prints until its machine ends.
 
-        A slow reader costs nothing, and misses what is no longer kept.
+        A slow reader costs nothing, and misses what is no longer retained.
         """
         end = self._end
         yield self.tail()

@@ -9,11 +9,11 @@ from pandastack.engine.machines.state import MachineState
 from pandastack.errors import GuestError, PandastackError
 
 FREEZE_DEADLINE = 1.0
-"""Seconds a guest gets to freeze its programs. The CPUs of one that does not answer are paused all the same."""
+"""Seconds a guest gets to freeze its programs. If it does not answer, its CPUs are paused anyway."""
 
 
 async def freeze_and_pause(sandbox: Sandbox) -> None:
-    """Programs first, then the CPUs: in a copy that is made now, nothing may run before it knows that it is one."""
+    """Freeze the programs, then pause the CPUs: in a copy made now, no program may run before it has a new identity."""
     try:
         await sandbox.channel.quiesce(FREEZE_DEADLINE, freeze=True)
     except GuestError:
@@ -32,8 +32,8 @@ async def resume_and_thaw(sandbox: Sandbox) -> None:
 
 
 async def return_to_running(sandbox: Sandbox) -> None:
-    """After an operation on the machine failed: it runs, or stays paused by its owner, as before."""
+    """Undo the freeze after a failed operation: the machine runs, or stays paused by its owner, as before."""
     if not sandbox.paused:
         await resume_and_thaw(sandbox)
-    with suppress(PandastackError):  # a full disk: what is written there already means the same to the next engine
+    with suppress(PandastackError):  # a full disk: the entry already on it means the same to the next engine
         sandbox.journal.advance(MachineState.RUNNING)

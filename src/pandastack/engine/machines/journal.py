@@ -1,4 +1,4 @@
-"""What the engine writes down before it acts, so that the next engine knows what the last one left behind."""
+"""A record that the engine writes before it acts, so that its successor knows what it left behind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Entry:
 
 
 class Journal:
-    """The entry of one machine, kept in the machine's own directory."""
+    """The entry of one machine, stored in the machine's own directory."""
 
     def __init__(self, directory: Path, entry: Entry) -> None:
         self._path = directory / FILE
@@ -43,7 +43,7 @@ class Journal:
         crash_at(entry.state)
 
     def advance(self, state: MachineState, **changes: Any) -> None:
-        """Record that the machine has reached ``state``, and other fields of the entry that are known by now.
+        """Record that the machine has reached ``state``, with other fields of the entry that are known by now.
 
         Raises :class:`ServerError` for a move that :data:`MOVES` does not have.
         """
@@ -58,7 +58,7 @@ class Journal:
         self._record(paused=paused)
 
     def _record(self, **changes: Any) -> None:
-        # The entry counts for this engine even where the disk is too full to write it down.
+        # This engine acts on the entry even when the disk is too full to record it.
         self.entry = replace(self.entry, **changes)
         self._write()
 
@@ -67,7 +67,7 @@ class Journal:
 
 
 def read(directory: Path) -> Entry | None:
-    """The entry that is kept in ``directory``; ``None`` when there is none that can be read."""
+    """The entry in ``directory``; ``None`` when there is none or it cannot be read."""
     try:
         values = json.loads((directory / FILE).read_bytes())
         process, state = values.pop("process"), MachineState(values.pop("state"))

@@ -1,8 +1,8 @@
-"""How the processes of machines are called."""
+"""Names of machine processes."""
 
 from __future__ import annotations
 
 
 def machine_name(tag: str, machine: str) -> str:
-    """How a machine's process is called (``-name``): this is what a sweep recognises it by."""
+    """The name of a machine's process (``-name``), by which a sweep recognises it."""
     return f"pandastack-{tag}-{machine}"

@@ -1,6 +1,6 @@
-"""How a guest gets into a machine and learns who it is.
+"""How a guest gets into a machine and receives its identity.
 
-There is one way in for each kind of machine that can be claimed: :func:`occupy_blank`, :func:`occupy_rehearsed` and
+There is one function for each kind of machine that can be claimed: :func:`occupy_blank`, :func:`occupy_rehearsed` and
 :func:`occupy_adopted`. The task that runs the machine (:mod:`pandastack.engine.machines.run`) knows which one it made.
 """
 
@@ -25,14 +25,14 @@ from pandastack.host import pagemap
 from pandastack.snapshots import pages
 
 HANDSHAKE_DEADLINE = 20.0
-"""Seconds a restored guest may take to say that it knows who it is."""
+"""Seconds a restored guest may take to confirm its identity."""
 
 Occupy = Callable[[LiveMachine, SandboxSpec, Origin, Stopwatch], Awaitable[LiveMachine]]
-"""Make the machine the sandbox of a spec, as an origin has it. Each part of the work is a lap of the stopwatch."""
+"""Turns the machine into the sandbox of a spec, in an origin's state. Each part of the work is a stopwatch lap."""
 
 
 async def occupy_blank(live: LiveMachine, spec: SandboxSpec, origin: Origin, clock: Stopwatch) -> LiveMachine:
-    """For a machine without a guest: load the one that ``origin`` has."""
+    """For a machine without a guest: load the guest of ``origin``."""
     _record_claim(live, spec, origin)
     live = await _load_guest(live, origin)
     clock.lap("fill")
@@ -48,28 +48,28 @@ async def occupy_rehearsed(live: LiveMachine, spec: SandboxSpec, origin: Origin,
     _record_claim(live, spec, origin)
     await live.machine.resume()
     clock.lap("resume")
-    await _introduce(live, spec, at_frame_boundary=True)  # its channel was used since the restore, and drained
+    await _introduce(live, spec, at_frame_boundary=True)  # the channel has been used since the restore, and drained
     live.journal.advance(MachineState.RUNNING)
     clock.lap("identity")
     return live
 
 
 async def occupy_adopted(live: LiveMachine, spec: SandboxSpec, _: Origin, clock: Stopwatch) -> LiveMachine:
-    """For a machine that a former engine left: its guest runs, and may be in the middle of a frame."""
+    """For a machine left by a former engine: its guest runs, and may be in the middle of a frame."""
     await _introduce(live, spec, at_frame_boundary=False, continues=True)
-    if live.journal.entry.state is not MachineState.RUNNING:  # what the former engine began is given up
+    if live.journal.entry.state is not MachineState.RUNNING:  # abandon what the former engine began
         live.journal.advance(MachineState.RUNNING)
     clock.lap("identity")
     return live
 
 
 async def rehearse(live: LiveMachine, origin: Origin) -> LiveMachine:
-    """Load the guest of ``origin``, let it take on an identity once, freeze it as for a capture and pause its CPUs.
+    """Load the guest of ``origin``, give it an identity once, freeze it as for a capture and pause its CPUs.
 
-    Memory that is touched for the first time is mapped, and under software emulation code that runs for the first time
-    is translated: that is most of what a create costs. Nothing of the rehearsal remains: the identity is given anew,
-    random numbers included, when the machine is claimed. A first command is not rehearsed: it would cost every machine
-    ten megabytes for as long as it waits.
+    Memory is mapped when it is first touched, and under software emulation code is translated when it first runs: that
+    is most of what a create costs. Nothing of the rehearsal remains: when the machine is claimed it gets a new
+    identity, random numbers included. A first command is not rehearsed: it would cost every machine ten megabytes for
+    as long as it waits.
     """
     live = await _load_guest(live, origin)
     spec = SandboxSpec(sandbox="", hostname="template")
@@ -92,9 +92,9 @@ def _record_claim(live: LiveMachine, spec: SandboxSpec, origin: Origin) -> None:
 
 
 async def _load_guest(live: LiveMachine, origin: Origin) -> LiveMachine:
-    """Put the guest of ``origin`` into a blank machine. It does not know yet that it is another."""
+    """Put the guest of ``origin`` into a blank machine. It still has the identity it was captured with."""
     own = await anyio.to_thread.run_sync(_copy_state, live, origin)
-    await live.machine.load(origin.snapshot.devices)  # it reads the guest's memory, so that comes first
+    await live.machine.load(origin.snapshot.devices)  # loading reads the guest's memory, so the pages come first
     return replace(live, origin=own)
 
 
@@ -106,17 +106,17 @@ def _copy_state(live: LiveMachine, origin: Origin) -> Origin:
 
 
 async def _introduce(live: LiveMachine, spec: SandboxSpec, *, at_frame_boundary: bool, continues: bool = False) -> None:
-    """Tell the guest who it is. ``at_frame_boundary``: so stands its end of the channel."""
+    """Give the guest its identity. ``at_frame_boundary``: whether its end of the channel is at one."""
     identity = replace(identity_of(spec), continues=continues)
     await live.channel.resume(identity, at_frame_boundary=at_frame_boundary, timeout_s=HANDSHAKE_DEADLINE)
 
 
 def identity_of(spec: SandboxSpec) -> Identity:
-    """Who a guest is from now on. Name, machine-id and boot id are the sandbox's for as long as it exists, through
-    every sleep; nothing else in it is ever used twice.
+    """The guest's identity from now on. Name, machine-id and boot id are the sandbox's for as long as it exists, also
+    across hibernations; nothing else in it is ever used twice.
 
-    A guest with a network would learn its addresses here as well: they belong to the machine's slot, so they may be
-    others after each restore.
+    A guest with a network would learn its addresses here as well: they belong to the machine's slot, so they may
+    change with each restore.
     """
     return Identity(
         hostname=spec.hostname,

@@ -1,4 +1,4 @@
-"""Plans of machines for the engine's purposes: pure functions from what is to run to :class:`MachinePlan`."""
+"""Machine plans for the engine's purposes: pure functions that return a :class:`MachinePlan`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def sockets_in(directory: Path) -> Sockets:
 
 
 def restore_plan(layout: Layout, allocation: Allocation, image: Path, snapshot: Snapshot) -> MachinePlan:
-    """A machine that will be given ``snapshot``. Its RAM is a private view of the snapshot's memory, its disks are in
-    its own directory."""
+    """A machine that ``snapshot`` will be loaded into. Its RAM is a private mapping of the snapshot's memory, its disks
+    are in its own directory."""
     manifest, own = snapshot.manifest, Snapshot(allocation.directory, snapshot.manifest)
     return MachinePlan(
         name=machine_name(layout.tag, allocation.name),

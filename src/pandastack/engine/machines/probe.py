@@ -1,6 +1,6 @@
-"""Which measures really confine the machines of this host: looked at on a VMM that is started for it.
+"""Which measures really confine the machines of this host, determined by starting a VMM and looking at its process.
 
-What the engine asks for is not what it gets everywhere: a container may forbid namespaces, a build of QEMU may lack its
+The engine does not get everywhere what it asks for: a container may forbid namespaces, a build of QEMU may lack its
 filter. So the answer comes from the process, and an operator can require measures (``PANDASTACK_REQUIRE``).
 """
 
@@ -42,7 +42,7 @@ _REMEDIES = {
 
 
 async def probe(host: MachineHost) -> frozenset[Measure]:
-    """The measures that a machine of ``host`` is under, all but the accelerator; none when no VMM starts."""
+    """The measures that confine a machine of ``host``, without the accelerator; none when no VMM starts."""
     try:
         async with (
             directory_for_now(host.layout.sockets / "probe") as directory,
@@ -55,7 +55,7 @@ async def probe(host: MachineHost) -> frozenset[Measure]:
                 writes = plan.memory in writable_files(machine.pid)
                 return measures(confinement_of(machine.pid), confinement_of(os.getpid()), writes_memory=writes)
     except (PandastackError, OSError) as error:
-        log.warning("cannot look at how machines are confined", reason=str(error))
+        log.warning("confinement.unknown", reason=str(error))
         return frozenset()
 
 
@@ -74,7 +74,7 @@ def _plan(host: MachineHost, directory: Path, network: NetworkSlot) -> MachinePl
 
 
 def measures(vmm: Confined, server: Confined, *, writes_memory: bool) -> frozenset[Measure]:
-    """What separates the process ``vmm`` from ``server``."""
+    """The measures that separate the process ``vmm`` from the process ``server``."""
     found = {
         Measure.USER: vmm.uid not in (0, server.uid) and not vmm.capabilities and set(vmm.groups) <= {vmm.uid},
         Measure.NETNS: vmm.netns != server.netns,

@@ -21,7 +21,7 @@ from pandastack.vmm.driver import Driver
 
 
 class Restorer:
-    """Restores origins that fit this host, as its driver knows it. With KVM among what is ``required``, no other."""
+    """Restores origins that fit this host's driver; when ``required`` includes KVM, only those made for KVM."""
 
     def __init__(self, driver: Driver, warm_pool: WarmPool, required: Collection[Measure] = ()) -> None:
         self._driver = driver
@@ -38,7 +38,7 @@ class Restorer:
             message = f"template {origin.name} was built for software emulation, and this server requires kvm"
             raise ConflictError(message, hint="build the template again on this host: `pandastack template build`")
         origin.snapshot.check(vmm=self._driver.identity, cpu_flags=self._driver.cpus[accelerator])
-        # Shielded: a caller that leaves now must not leave a machine behind that nobody knows.
+        # Shielded: a caller that is cancelled now must not leave behind a machine that is in no list.
         with anyio.CancelScope(shield=True):
             sandbox = await self._warm_pool.claim(origin, spec, Stopwatch())
         return sandbox  # noqa: RET504  mypy takes a CancelScope for one that may swallow errors
@@ -47,7 +47,7 @@ class Restorer:
     async def temporary(self, *origins: Origin) -> AsyncIterator[list[Sandbox]]:
         """Machines whose programs stay frozen, one per origin, for as long as the block runs.
 
-        They belong to no sandbox and are in no list. The next engine sweeps those that a killed one has left.
+        They belong to no sandbox and are in no list. The next engine sweeps those that a killed one left behind.
         """
         made: dict[int, Sandbox] = {}
 

@@ -1,10 +1,10 @@
 """The life of one machine, from a VMM that starts to the end of the sandbox in it: one block, one task.
 
-Every machine begins *blank*: a VMM that has the files of a template open and no guest. It can be loaded with whatever
-was captured from a sandbox of that template. A machine may be *rehearsed* ahead of need: loaded with the template, made
-to do what every sandbox does first, and then its CPUs are paused. When a sandbox claims it they are resumed, the guest
-is told who it is, and only then is it handed out. :mod:`pandastack.engine.machines.warm_pool` makes machines ahead; a
-claim that finds none starts a new machine, by the same path.
+Every machine begins *blank*: a VMM that has the files of a template open and no guest. It can be loaded with any
+capture of a sandbox of that template. A machine may be *rehearsed* ahead of need: it is loaded with the template, does
+what every sandbox does first, and then its CPUs are paused. When a sandbox claims it, its CPUs are resumed, the guest
+gets its identity, and only then is the sandbox handed out. :mod:`pandastack.engine.machines.warm_pool` makes machines
+ahead; a claim that finds none starts a new machine, by the same path.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ EXIT_DEADLINE = 0.3
 async def run_machine(
     host: MachineHost, origin: Origin, *, rehearsed: bool = False, task_status: TaskStatus[WarmMachine]
 ) -> None:
-    """The whole life of a machine for ``origin``, or for whatever fits it if it is not to be rehearsed. Reports a
-    :class:`WarmMachine` as soon as it can be claimed.
+    """The whole life of a machine: rehearsed with ``origin``, or blank for any origin that fits the same files. Reports
+    a :class:`WarmMachine` as soon as it can be claimed.
 
-    Raises only before that; afterwards the claim is told what went wrong.
+    Raises only before that; afterwards errors are passed to the claim.
     """
     death = _Death()
     if rehearsed:
@@ -58,7 +58,7 @@ async def run_machine(
 
 
 async def run_adopted(host: MachineHost, entry: Entry, origin: Origin, *, task_status: TaskStatus[WarmMachine]) -> None:
-    """The rest of the life of a machine that a former engine has left running, as :func:`run_machine`."""
+    """The rest of the life of a machine that a former engine left running; otherwise as :func:`run_machine`."""
     death = _Death()
     await _run(host, origin, death, _adopt(host, entry, origin, death), occupy_adopted, task_status)
 
@@ -88,7 +88,7 @@ async def _run(
             machine.journal.advance(MachineState.ENDING)
         if not claimable:  # the block was ended before it began
             raise GuestError(f"the machine ended before it was ready: {death.reason}")
-    except Exception as error:  # faults end here: one machine's never becomes another's, or the server's
+    except Exception as error:  # errors stop here: those of one machine must not affect another, or the server
         failure = as_ours(error, host.directory)
         if not claimable:
             raise failure from (None if failure is error else error)
@@ -105,25 +105,25 @@ async def _run(
 
 
 def as_ours(error: Exception, directory: Path) -> PandastackError:
-    """What went wrong in a life, in the words of this package. ``directory`` is where the machine's files are."""
+    """The error of a machine's life as one of :mod:`pandastack.errors`. ``directory`` has the machine's files."""
     if isinstance(error, PandastackError):
         return error
     if isinstance(error, OSError):
         return files.map_error(error, directory)
-    log.error("a machine's life failed", exc_info=error)
+    log.error("machine.crashed", exc_info=error)
     return ServerError(f"internal error: {type(error).__name__}")
 
 
 @dataclass
 class _Death:
-    """Why a machine ended although nobody requested it."""
+    """Why a machine ended although no end was requested."""
 
     reason: str | None = None
 
 
 @asynccontextmanager
 async def _start_blank(host: MachineHost, origin: Origin, death: _Death) -> AsyncIterator[LiveMachine]:
-    """A new machine that can be loaded with ``origin``, and with whatever fits it."""
+    """A new machine that can be loaded with ``origin``, or with any origin that uses the same files."""
     async with allocate(host) as allocation:
         entry = Entry(allocation.name, allocation.slot, origin.name, origin.key, MachineState.PLANNED)
         journal = Journal(allocation.directory, entry)
@@ -146,7 +146,7 @@ async def _start_rehearsed(host: MachineHost, origin: Origin, death: _Death) -> 
 
 @asynccontextmanager
 async def _adopt(host: MachineHost, entry: Entry, origin: Origin, death: _Death) -> AsyncIterator[LiveMachine]:
-    """A machine that a former engine has left, with its guest running."""
+    """A machine that a former engine left, with its guest running."""
     assert entry.process is not None
     async with allocate(host, entry) as allocation:
         plan = restore_plan(host.layout, allocation, origin.image, origin.snapshot)
@@ -163,7 +163,7 @@ async def _adopt(host: MachineHost, entry: Entry, origin: Origin, death: _Death)
 async def _attach(
     host: MachineHost, machine: Machine, origin: Origin, journal: Journal, death: _Death
 ) -> AsyncIterator[LiveMachine]:
-    """The machine with its channel and console, for as long as it does not end by itself."""
+    """The machine with its channel and console. The block is cancelled when the machine ends by itself."""
     console = Console(origin.snapshot.directory / "console.log")
     sockets = machine.plan.sockets
     async with (
@@ -178,7 +178,7 @@ async def _attach(
 
 
 async def _wait_closed(channel: Channel, machine: Machine) -> str:
-    """Why the channel closed. A VMM that ends takes it along, and then says more than the channel's end."""
+    """Why the channel closed. When the VMM has ended too, its reason tells more than the channel's."""
     reason = await channel.wait_closed()
     with anyio.move_on_after(EXIT_DEADLINE):
         return await machine.wait()

@@ -19,7 +19,7 @@ from pandastack.vmm.driver import Machine
 
 @dataclass(frozen=True)
 class LiveMachine:
-    """A machine with all that its life holds of it. ``origin`` is what it was restored from, in its own directory."""
+    """A running machine with its resources. ``origin`` is what it was restored from, linked in its own directory."""
 
     origin: Origin
     machine: Machine
@@ -29,7 +29,7 @@ class LiveMachine:
 
 
 class Sandbox:
-    """A guest that knows who it is, and the ways to reach it."""
+    """A guest with its identity, and the ways to reach it."""
 
     def __init__(self, spec: SandboxSpec, live: LiveMachine, phases: dict[str, float]) -> None:
         self.id = spec.sandbox
@@ -40,7 +40,7 @@ class Sandbox:
         self.console = live.console
         self.journal = live.journal
         self.lock = anyio.Lock()
-        """Held by whatever pauses, captures or ends the machine."""
+        """Held by operations that pause, capture or end the machine."""
         self.paused = False
         self.started_at = time.time()
         self.phases = phases
@@ -48,7 +48,7 @@ class Sandbox:
         self.failure: str | None = None
         """Why the machine ended by itself, if it did."""
         self.released = anyio.Event()
-        """Set when nothing of the machine is left on the host."""
+        """Set once nothing of the machine is left on the host."""
         self._end_requested = anyio.Event()
 
     @property
@@ -66,7 +66,7 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class Hibernated:
-    """A sandbox that is on the disk only."""
+    """A hibernated sandbox: it is only on the disk."""
 
     spec: SandboxSpec
     origin: Origin
@@ -80,7 +80,7 @@ class Hibernated:
 
 
 class WarmMachine:
-    """A machine that waits to become a sandbox. It belongs to the task that made it; others only claim it."""
+    """A machine that waits to become a sandbox. It belongs to the task that made it; other tasks only claim it."""
 
     def __init__(self, template: Origin) -> None:
         self.template = template
@@ -93,10 +93,10 @@ class WarmMachine:
         self._error: PandastackError | None = None
 
     async def claim(self, spec: SandboxSpec, origin: Origin, clock: Stopwatch) -> Sandbox:
-        """Become the sandbox of ``spec``. Returns when the guest knows who it is; raises why it could not.
+        """Become the sandbox of ``spec``. Returns when the guest has its identity; raises the error that prevented it.
 
-        A machine that has a guest must have been made of ``origin``, a blank one must fit it. ``clock`` has run since
-        the sandbox was asked for; its laps are the sandbox's phases.
+        A machine that has a guest must have been made from ``origin``, a blank one must fit it. ``clock`` has run since
+        the sandbox was requested; its laps are the sandbox's phases.
         """
         self.usable = False
         self._claim = spec, origin, clock
@@ -121,7 +121,7 @@ class WarmMachine:
         self._answered.set()
 
     def fail(self, error: PandastackError) -> None:
-        """Answer a claim that was not answered yet, and any that comes later."""
+        """Answer a pending claim, and any later one."""
         self.usable = False
         if not self._answered.is_set():
             self._error = error

@@ -1,4 +1,4 @@
-"""Machines that stand still because the storage pool is full, and run again when it is not."""
+"""Stalled machines: paused because the storage pool is full, resumed when it no longer is."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pandastack.vmm.driver import Machine
 log = structlog.get_logger(__name__)
 
 PAUSE = 1.0
-"""Seconds between two looks at a full pool."""
+"""Seconds between two checks of a full pool."""
 
 
 async def relieve(machine: Machine, directory: Path, journal: Journal, tell: Callable[[str, bool], None]) -> None:
-    """Whenever ``machine`` stalls, let it run again once the pool around ``directory`` has more than its reserve free.
+    """Whenever ``machine`` stalls, resume it once the pool around ``directory`` has more than its reserve free.
 
-    ``tell`` gets the sandbox's id and whether it stands still. Runs until cancelled or the VMM is gone.
+    ``tell`` gets the sandbox's id and whether it is stalled. Runs until cancelled or the VMM is gone.
     """
     with suppress(PandastackError, OSError):
         while True:
             await machine.wait_stalled()
-            log.warning("a machine stands still: the storage pool is full", sandbox_id=journal.entry.sandbox)
+            log.warning("machine.stalled", reason="the storage pool is full", sandbox_id=journal.entry.sandbox)
             tell(journal.entry.sandbox, True)
             while machine.stalled:
                 await anyio.sleep(PAUSE)

@@ -7,10 +7,10 @@ from enum import StrEnum
 
 
 class MachineState(StrEnum):
-    """How far a machine has come. Each is written down when it is reached, so that the next engine can judge it."""
+    """How far a machine has come. Each state is recorded when it is reached, so that the next engine can tell."""
 
     PLANNED = "planned"
-    """Its directory and slot are taken; no process was started yet."""
+    """Its directory and slot are allocated; no process was started yet."""
 
     BLANK = "blank"
     """Its VMM runs and has the files of a template open. There is no guest in it."""
@@ -19,19 +19,19 @@ class MachineState(StrEnum):
     """Its guest has been through a rehearsal of a create, and its CPUs are paused."""
 
     CLAIMED = "claimed"
-    """It was given to a sandbox, which nobody has been told of yet."""
+    """It was given to a sandbox that has not been reported to its owner yet."""
 
     RUNNING = "running"
-    """Its guest knows who it is, and the sandbox's owner knows of it. Paused machines are in this state too."""
+    """Its guest has its identity, and the sandbox was reported to its owner. Paused machines are in this state too."""
 
     HIBERNATING = "hibernating"
-    """It is being captured into the store of hibernated sandboxes. Once the capture is there, this one is void."""
+    """It is being captured to hibernate the sandbox. Once the capture is complete, this machine is void."""
 
     REWINDING = "rewinding"
-    """A machine that takes its place is being restored. Once that one is running, this one is void."""
+    """Its replacement is being restored. Once the replacement is running, this machine is void."""
 
     ENDING = "ending"
-    """Its end was asked for."""
+    """Its end was requested."""
 
 
 _State = MachineState
@@ -46,4 +46,4 @@ MOVES: Mapping[MachineState, Set[MachineState]] = {
     _State.REWINDING: {_State.RUNNING, _State.ENDING},
     _State.ENDING: set(),
 }
-"""The states that may follow each. A failed hibernate or rewind moves back to ``running``."""
+"""The states that may follow each state. A failed hibernate or rewind moves back to ``running``."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Stopwatch:
-    """Milliseconds, to the hundredth: laps by name, and the whole. ``clock`` tells seconds."""
+    """Measures milliseconds, to the hundredth: laps by name and the total. ``clock`` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.laps: dict[str, float] = {}
@@ -15,11 +15,11 @@ class Stopwatch:
         self._started = self._last = clock()
 
     def lap(self, name: str) -> None:
-        """Close the lap that began with the last one. Laps of the same name add up."""
+        """End the current lap, which began when the last one ended. Laps of the same name add up."""
         now = self._clock()
         self.laps[name] = round(self.laps.get(name, 0.0) + (now - self._last) * 1000, 2)
         self._last = now
 
     def elapsed(self) -> float:
-        """Since the start."""
+        """The total since the start."""
         return round((self._clock() - self._started) * 1000, 2)

@@ -1,7 +1,7 @@
 """Machines made before they are needed: a create then has no process to start and no state to load.
 
-For each template there are two kinds: *rehearsed* ones, which become new sandboxes, and *blank* ones, which become what
-was captured from a sandbox: forks, sandboxes that wake, sandboxes from a snapshot.
+For each template there are two kinds: *rehearsed* ones, which become new sandboxes, and *blank* ones, which are loaded
+with a sandbox's capture: for forks, wakes and sandboxes from a snapshot.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ log = structlog.get_logger(__name__)
 
 
 MOST_BLANK = 16
-"""Blank machines that wait for a template after a burst, at the most: the largest fork tree."""
+"""The most blank machines that wait for a template after a burst: as many as the largest fork tree has."""
 
 
 @dataclass
 class _Stock:
-    """What waits for one template."""
+    """The waiting machines of one template."""
 
     template: Origin
     rehearsed: deque[WarmMachine] = field(default_factory=deque)
     blank: deque[WarmMachine] = field(default_factory=deque)
     asked: int = 0
-    """How many blank ones were asked for since there were enough: so many may be wanted at once again."""
+    """How many blank machines were claimed since the stock was last full: as many may be wanted at once again."""
 
 
 class WarmPool:
-    """``depth`` machines of each kind made ahead for each template that is in use; as many blank ones as were asked for
-    in a burst."""
+    """``depth`` machines of each kind, made ahead for each template in use; after a burst, as many blank ones as it
+    claimed."""
 
     def __init__(self, host: MachineHost, lives: TaskGroup, depth: int) -> None:
         self._host = host
@@ -60,19 +60,19 @@ class WarmPool:
     async def claim(self, origin: Origin, spec: SandboxSpec, clock: Stopwatch) -> Sandbox:
         """A sandbox in a machine made ahead, else in a new one, by the same path.
 
-        A waiting machine may have died, or die now, for reasons of its own: that is no reason to refuse the claim.
+        A waiting machine may have died, or die now; that alone does not fail the claim.
         """
         with self._without_refill():
             for machine in self._take_suitable(origin):
                 try:
                     return await machine.claim(spec, origin, clock)
                 except PandastackError as error:
-                    log.warning("a machine made ahead failed", template=origin.name, reason=str(error))
+                    log.warning("warm_machine.failed", template=origin.name, reason=str(error))
             return await (await self._start(origin, rehearsed=False)).claim(spec, origin, clock)
 
     @contextmanager
     def _without_refill(self) -> Iterator[None]:
-        """While a claim is under way nothing is made ahead: it would take the CPUs from it."""
+        """While a claim is in progress no machine is made ahead: that would compete with it for CPUs."""
         self._claims += 1
         if self._claims == 1:
             self._calm = anyio.Event()
@@ -84,7 +84,7 @@ class WarmPool:
                 self._calm.set()
 
     def _take_suitable(self, origin: Origin) -> Iterator[WarmMachine]:
-        for stock in list(self._stocks.values()):  # a template may be installed while one of them is claimed
+        for stock in list(self._stocks.values()):  # a template may be installed during a claim
             if stock.template.snapshot == origin.snapshot:
                 yield from self._take_all(stock.rehearsed)
             if origins.fits(stock.template, origin):
@@ -99,12 +99,12 @@ class WarmPool:
                 yield machine
 
     def waiting(self) -> list[list[WarmMachine]]:
-        """What can be claimed now: for each template in use its rehearsed machines, then its blank ones."""
+        """The machines that can be claimed now: for each template in use its rehearsed ones, then its blank ones."""
         kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.blank)]
         return [[each for each in kind if each.usable] for kind in kinds]
 
     def replenish(self, template: Origin) -> None:
-        """Say that ``template`` is in use; what is missing is made in the background."""
+        """Register that ``template`` is in use; missing machines are made in the background."""
         former = self._stocks.get(template.name)
         if former is None or former.template.snapshot != template.snapshot:
             self._stocks[template.name] = _Stock(template)
@@ -119,7 +119,7 @@ class WarmPool:
             self.replenish(template)
 
     def shrink_until(self, fits: Callable[[], bool]) -> None:
-        """Dismiss waiting machines until what waits ``fits``: those of which most wait first."""
+        """Dismiss waiting machines until the rest ``fits``, first those of the kind of which most wait."""
         while not fits():
             kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.blank) if kind]
             if not kinds:
@@ -127,7 +127,7 @@ class WarmPool:
             max(kinds, key=len).pop().dismiss()
 
     async def _refill(self, has_room: Callable[[Origin], bool]) -> None:
-        """Make what is missing, one at a time and only while nobody waits for a create. Runs until cancelled."""
+        """Make missing machines, one at a time and only while no claim is waiting. Runs until cancelled."""
         while True:
             await self._short.wait()
             self._short = anyio.Event()
@@ -148,7 +148,7 @@ class WarmPool:
             try:
                 waiting.append(await self._start(stock.template, rehearsed=rehearsed))
             except PandastackError as error:
-                log.warning("cannot make a machine ahead", template=stock.template.name, reason=str(error))
+                log.warning("warm_pool.refill_failed", template=stock.template.name, reason=str(error))
                 return
 
     async def _start(self, template: Origin, *, rehearsed: bool) -> WarmMachine:

@@ -1,4 +1,4 @@
-"""What machines are restored from, and where it is kept. The functions work on an origin's directory."""
+"""Origins, which machines are restored from, and where they are stored. The functions work on an origin's directory."""
 
 from pandastack.engine.origins.origin import (
     copy_state,

@@ -18,12 +18,12 @@ _UNFINISHED = ".new-"
 
 
 class CaptureStore:
-    """Origins under ids. One appears when it is whole, and disappears whole."""
+    """Origins under ids. Each appears and disappears as a whole."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(exist_ok=True)
-        for left in directory.glob(f"{_UNFINISHED}*"):  # of a former run; there is one engine to a directory
+        for left in directory.glob(f"{_UNFINISHED}*"):  # left by a former run; only one engine uses a directory
             shutil.rmtree(left, ignore_errors=True)
 
     def path(self, name: str) -> Path:
@@ -41,9 +41,9 @@ class CaptureStore:
 
     @asynccontextmanager
     async def adding(self, name: str) -> AsyncIterator[Path]:
-        """A directory to fill; the origin is there when the block ends well, and nothing is left when it does not.
+        """A directory to fill. It becomes the origin when the block ends without an error, else it is removed.
 
-        What is there survives a power cut: it may be all that is left of a sandbox.
+        The origin survives a power cut: it may be all that is left of a sandbox.
         """
         async with files.directory_for_now(self._directory / f"{_UNFINISHED}{name}") as work:
             yield work
@@ -57,7 +57,7 @@ class CaptureStore:
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
-        """A directory for an origin that only the block needs."""
+        """A directory for an origin that exists only inside the block."""
         async with files.directory_for_now(self._directory / f"{_UNFINISHED}{secrets.token_hex(6)}") as directory:
             yield directory
 

@@ -20,7 +20,7 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Templates:
-    """The templates in a data directory. Another process may install one at any time, so each look asks the disk."""
+    """The templates in a data directory. Another process may install one at any time, so each call reads the disk."""
 
     def __init__(self, records: Path, pool: Pool) -> None:
         self._records = records
@@ -32,7 +32,7 @@ class Templates:
         return [each for _, each in sorted(self._load().items())]
 
     def get(self, name: str) -> Origin:
-        """The template called ``name``, or that has it as an alias. Raises :class:`NotFoundError`."""
+        """The template with the name or alias ``name``. Raises :class:`NotFoundError`."""
         found = self._load()
         if name in found:
             return found[name]
@@ -43,7 +43,7 @@ class Templates:
         raise NotFoundError(f"unknown template {name!r}", field="template", hint=f"templates here: {known}")
 
     def weakest_accelerator(self) -> Accelerator:
-        """The accelerator with the least isolation that one of them runs with."""
+        """The least isolating of the templates' accelerators."""
         used = {Accelerator(each.snapshot.manifest.accelerator) for each in self.list()}
         return Accelerator.KVM if used == {Accelerator.KVM} else Accelerator.TCG
 
@@ -64,7 +64,7 @@ class Templates:
         return Origin(template, manifest.load(directory), image)
 
     def install(self, template: Template, baked: Path, image: Path) -> Origin:
-        """Bring a baked snapshot and its image into the pool and make the template known under its name."""
+        """Clone a baked snapshot and its image into the pool and register the template under its name."""
         _adopt(image, self._pool.images / f"{template.image}.erofs")
         directory = self._pool.snapshots / template.version
         if not _is_whole(directory):
@@ -76,7 +76,7 @@ class Templates:
 
 
 def _is_whole(directory: Path) -> bool:
-    """Whether the snapshot is there as it was brought in."""
+    """Whether the snapshot is in the pool, unmodified."""
     try:
         manifest.load(directory).check_memory()
     except (FileNotFoundError, PandastackError):
@@ -85,7 +85,7 @@ def _is_whole(directory: Path) -> bool:
 
 
 def _bring_in(baked: Path, directory: Path) -> None:
-    """Clone a baked snapshot into the pool, and write down what its memory looks like before any machine shares it."""
+    """Clone a baked snapshot into the pool, and record its memory file's size and time before any machine shares it."""
     temporary, former = (directory.with_name(f".{directory.name}.{each}") for each in ("new", "former"))
     for left in (temporary, former):
         shutil.rmtree(left, ignore_errors=True)

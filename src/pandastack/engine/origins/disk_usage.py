@@ -1,4 +1,4 @@
-"""What snapshots really take: bytes that become free when they go, with all that is shared counted once."""
+"""The real disk usage of snapshots: bytes that deleting them frees, with shared bytes counted once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pandastack.host.extents import Extent, extents_of, freed
 
 
 def measure(pool: Pool, saved: CaptureStore, going: Sequence[str]) -> Measured:
-    """Look at every file of the pool; ``going`` are ids on the shelf ``saved``, the first to go first."""
+    """Measure every file of the pool; ``going`` are ids in ``saved``, in the order of their deletion."""
     going = [name for name in going if saved.has(name)]
     directories = [saved.path(name) for name in going]
     groups = [list(_extents(_files(each))) for each in directories]
@@ -25,7 +25,7 @@ def measure(pool: Pool, saved: CaptureStore, going: Sequence[str]) -> Measured:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    for place, _, names in os.walk(directory):  # unlike a glob it passes over what is gone before it is looked into
+    for place, _, names in os.walk(directory):  # unlike a glob it skips directories that are removed meanwhile
         yield from (Path(place) / name for name in names)
 
 
@@ -33,5 +33,5 @@ def _extents(paths: Iterator[Path]) -> Iterator[Extent]:
     for path in paths:
         try:
             yield from extents_of(path)
-        except FileNotFoundError:  # machines and snapshots come and go meanwhile
+        except FileNotFoundError:  # machines and snapshots may appear and disappear meanwhile
             continue

@@ -1,8 +1,8 @@
 """What a machine is restored from, as a directory: ``memory``, ``pages``, ``devices``, its disks, ``image.erofs``, a
 manifest and the template's description.
 
-A machine's own directory has the same names. The big read-only files in it are hard links: the file system counts who
-still uses them, so a snapshot or a template can be deleted at any time, and exactly what nobody else uses becomes free.
+A machine's own directory has the same names. The big read-only files in it are hard links: the file system counts their
+users, so a snapshot or a template can be deleted at any time, and exactly the files without other users become free.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _IMAGE, _TEMPLATE, _SPEC, _MANIFEST = "image.erofs", "template.json", "order.jso
 
 @dataclass(frozen=True)
 class Origin:
-    """A template with what its sandboxes are restored from."""
+    """A template with the snapshot that its sandboxes are restored from."""
 
     template: Template
     snapshot: Snapshot
     image: Path
     continues: bool = False
-    """Whether the sandbox that is restored from it continues where it stopped: no copy, and no time that is repeated.
+    """Whether the sandbox restored from it continues exactly where it stopped: it is no copy, and no time is repeated.
     Only then does the host have the other ends of its tunnels (docs/design/0024-tunnels.md)."""
 
     @property
@@ -45,7 +45,7 @@ class Origin:
 def link_base(origin: Origin, directory: Path) -> Origin:
     """Give a machine in ``directory`` the files it opens when it starts; disks are empty until :func:`copy_state`.
 
-    Raises :class:`ConflictError` when somebody has written to the memory that it would share.
+    Raises :class:`ConflictError` when the memory that it would share has been modified.
     """
     own = Snapshot(directory, origin.snapshot.manifest)
     link(origin.snapshot.memory, own.memory)
@@ -77,7 +77,7 @@ def fits(machine: Origin, origin: Origin) -> bool:
 
 
 def copy_state(origin: Origin, directory: Path) -> Origin:
-    """Make what was given its links in ``directory`` this origin's, and return it as the machine has it."""
+    """Complete a linked ``directory`` with this origin's own state, and return the origin as the machine has it."""
     own = Snapshot(directory, origin.snapshot.manifest)
     for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
         files.clone(captured.path, disk.path)
@@ -85,7 +85,7 @@ def copy_state(origin: Origin, directory: Path) -> Origin:
 
 
 def describe(directory: Path, template: Template, snapshot: Snapshot, image: Path) -> Origin:
-    """Complete ``directory`` with everything but memory, devices and disks."""
+    """Add everything but memory, devices and disks to ``directory``."""
     link(image, directory / _IMAGE)
     return _describe(directory, template, snapshot)
 
@@ -100,7 +100,7 @@ def _describe(directory: Path, template: Template, snapshot: Snapshot) -> Origin
 
 
 def load(directory: Path) -> Origin:
-    """What is in ``directory``. Raises :class:`NotFoundError` when it is not whole."""
+    """The origin in ``directory``. Raises :class:`NotFoundError` when it is incomplete."""
     try:
         template = Template.from_json((directory / _TEMPLATE).read_bytes())
         return Origin(template, manifest.load(directory), directory / _IMAGE)
@@ -109,13 +109,13 @@ def load(directory: Path) -> Origin:
 
 
 def write_spec(directory: Path, spec: SandboxSpec) -> None:
-    """Remember whose snapshot this is."""
+    """Record which sandbox this is a snapshot of."""
     values = {"sandbox": spec.sandbox, "hostname": spec.hostname, "env": spec.env}
     files.write_atomically(directory / _SPEC, json.dumps(values).encode())
 
 
 def read_spec(directory: Path) -> SandboxSpec:
-    """What :func:`write_spec` kept. Raises :class:`NotFoundError` when there is nothing."""
+    """The spec that :func:`write_spec` recorded. Raises :class:`NotFoundError` when there is none."""
     try:
         values = json.loads((directory / _SPEC).read_bytes())
         return SandboxSpec(values["sandbox"], values["hostname"], values["env"])
@@ -124,7 +124,7 @@ def read_spec(directory: Path) -> SandboxSpec:
 
 
 def link(source: Path, target: Path) -> None:
-    """Another name for a file that nobody writes to any more."""
+    """A hard link to a file that is no longer written to."""
     try:
         os.link(source, target)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""What the engine does at its start with what a killed one left."""
+"""How a starting engine deals with what a killed one left behind."""

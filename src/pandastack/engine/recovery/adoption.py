@@ -1,8 +1,8 @@
-"""What an engine that was killed has left: which machines keep running, which are ended. Decided from journals alone.
+"""Which machines of a killed engine keep running and which are ended, decided from their journals alone.
 
-Only a guest that has reached ``running`` knows who it is; one that is no sandbox's was only looked at. A sandbox that
-was ``hibernating`` or ``rewinding`` is where its data is: its directory appears on the disk whole, or its new machine
-runs, after the old one was stopped for good.
+Only a guest that has reached ``running`` has its identity; one that belongs to no sandbox was only inspected. A sandbox
+that was ``hibernating`` or ``rewinding`` is where its data is: by the time its directory appears whole on the disk, or
+its new machine runs, the old machine was stopped for good.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pandastack.host.processes.identity import alive
 
 
 def should_adopt(entry: Entry, asleep: Container[str], running: Container[str]) -> bool:
-    """Whether the machine of ``entry``, whose process lives, is still its sandbox.
+    """Whether the machine of ``entry``, whose process is alive, is still its sandbox.
 
     ``asleep`` are the sandboxes on the disk, ``running`` those with a live machine in that state.
     """

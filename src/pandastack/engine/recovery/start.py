@@ -1,4 +1,4 @@
-"""What an engine does at its start with what a killed one has left."""
+"""How a starting engine sweeps or adopts what a killed one left behind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 def sweep_leftovers(layout: Layout, pool: Pool, asleep: CaptureStore) -> list[Entry]:
-    """End and remove what a killed engine has left. Returns the machines that are to be adopted instead."""
+    """End and remove what a killed engine left behind. Returns the machines to adopt instead."""
     left = survivors(pool.machines, asleep.names())
     sweep(layout.tag, pool.machines, layout.sockets, {entry.machine for entry in left})
     sweep_orphans(pool.directory)
@@ -42,7 +42,7 @@ def sweep_leftovers(layout: Layout, pool: Pool, asleep: CaptureStore) -> list[En
 
 @dataclass(frozen=True)
 class Recovery:
-    """Makes the sandboxes of a former engine this one's. Adopted machines live in ``lives``."""
+    """Takes over the sandboxes of a former engine. The tasks of adopted machines run in ``lives``."""
 
     host: MachineHost
     lives: TaskGroup
@@ -58,7 +58,7 @@ class Recovery:
         await self._load_hibernated()
 
     async def _adopt(self, entry: Entry) -> None:
-        """Take over a machine. One that does not answer is ended."""
+        """Take over a machine, or end it if it does not answer."""
         try:
             origin = origins.load(self.host.directory / entry.machine)
             machine: WarmMachine = await self.lives.start(partial(run_adopted, self.host, entry, origin))
@@ -67,7 +67,7 @@ class Recovery:
             if entry.paused:
                 await self.lifecycle.pause(entry.sandbox)
         except PandastackError as error:
-            log.warning("a machine of a former run is lost", sandbox_id=entry.sandbox, reason=str(error))
+            log.warning("machine.lost", sandbox_id=entry.sandbox, reason=str(error))
             self._end(entry)
 
     def _end(self, entry: Entry) -> None:
@@ -78,7 +78,7 @@ class Recovery:
 
     async def _load_hibernated(self) -> None:
         for name in self.asleep.names():
-            if self.registry.find(name):  # woken, and the engine was killed before it removed this
+            if self.registry.find(name):  # it was woken, but the engine was killed before it removed the capture
                 await self.asleep.remove(name)
             else:
                 self.registry.register(Hibernated(origins.read_spec(self.asleep.path(name)), self.asleep.get(name)))

@@ -16,11 +16,11 @@ log = structlog.get_logger(__name__)
 
 
 def sweep(tag: str, machines: Path, sockets: Path, keep: Container[str] = ()) -> int:
-    """End every machine process of the engine ``tag`` and delete what it had, but for the machines called ``keep``.
+    """End every machine process of the engine ``tag`` and delete its files, except for the machines named in ``keep``.
     Returns how many processes were ended.
 
     Only the engine that holds the data directory's lock may call this. Processes are found by their name rather than by
-    the journal alone: an engine can be killed between starting one and writing down its pid.
+    the journal alone: an engine can be killed between starting one and recording its pid.
     """
     prefix = machine_name(tag, "")
     found = named_processes(prefix)
@@ -30,5 +30,5 @@ def sweep(tag: str, machines: Path, sockets: Path, keep: Container[str] = ()) ->
             if left.name not in keep:
                 shutil.rmtree(left, ignore_errors=True)
     if ended:
-        log.warning("swept machines of a former run", machines=ended)
+        log.warning("machines.swept", machines=ended)
     return ended

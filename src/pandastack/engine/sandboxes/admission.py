@@ -1,7 +1,7 @@
-"""Whether the host has room for one more machine: a decision about figures, and the figures.
+"""Whether the host has room for one more machine: pure decisions about figures, and the figures.
 
-Machines are *promised* memory and disk that most of them never use, so more is promised than there is, by a factor that
-the operator sets. When what is measured runs short, creates are refused earlier.
+Machines are *promised* memory and disk that most of them never use, so more is promised than exists, by a factor that
+the operator sets. When the measured memory or disk runs short, creates are refused earlier.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from pandastack.errors import CapacityError, StorageFullError
 from pandastack.host import facts
 
 MEMORY_RESERVE = 512 * 1024**2
-"""Bytes of the host's memory that no sandbox is started into."""
+"""Bytes of the host's memory that must stay free when a sandbox starts."""
 
 MACHINE_BYTES = 32 * 1024**2
-"""What a sandbox takes at its start: reserved before one is made."""
+"""Bytes of memory that a sandbox takes at its start, reserved before it is made."""
 
 STALLED_MAXIMUM = 10.0
-"""Percent of the last ten seconds in which the whole host waited for memory: above, no sandbox is started."""
+"""Above this percentage of the last ten seconds in which the whole host waited for memory, no sandbox starts."""
 
 _MIB = 1024**2
 
 
 @dataclass(frozen=True)
 class Size:
-    """What machines may grow to, in MiB."""
+    """How large machines may grow, in MiB."""
 
     memory_mb: int = 0
     disk_mb: int = 0
@@ -47,7 +47,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the host has left. ``stalled`` is in percent; ``None`` where the kernel does not measure it."""
+    """Free resources of the host. ``stalled`` is in percent; ``None`` where the kernel does not measure it."""
 
     memory_bytes: int
     stalled: float | None
@@ -55,13 +55,13 @@ class Measured:
 
 
 def size_of(*origins: Origin) -> Size:
-    """What machines that are restored from ``origins`` may grow to."""
+    """How large machines restored from ``origins`` may grow."""
     manifests = [origin.snapshot.manifest for origin in origins]
     return Size(sum(each.memory_mb for each in manifests), sum(each.disk_mb for each in manifests))
 
 
 def limit_of(settings: Settings, memory_bytes: int, storage_bytes: int) -> Size:
-    """What may be promised on a host with so much memory and a pool of that size."""
+    """How much may be promised on a host with this much memory and a pool of this size."""
     return Size(
         int(memory_bytes / _MIB * settings.overcommit),
         int(storage_bytes / _MIB * settings.disk_overcommit),
@@ -69,12 +69,12 @@ def limit_of(settings: Settings, memory_bytes: int, storage_bytes: int) -> Size:
 
 
 def find_refusal(asked: Size, promised: Size, limit: Size) -> CapacityError | None:
-    """Why ``asked`` cannot be promised as well, if it cannot."""
+    """Why ``asked`` cannot be promised too; ``None`` if it can."""
     total = promised + asked
     if total.memory_mb > limit.memory_mb:
         return _refusal("memory", "PANDASTACK_OVERCOMMIT", asked.memory_mb, promised.memory_mb, limit.memory_mb)
     if total.disk_mb > limit.disk_mb:
-        # Not StorageFullError: nothing that could be evicted would help.
+        # Not StorageFullError: evicting snapshots would not help.
         return _refusal("storage", "PANDASTACK_DISK_OVERCOMMIT", asked.disk_mb, promised.disk_mb, limit.disk_mb)
     return None
 
@@ -90,7 +90,7 @@ def _refusal(what: str, setting: str, asked: int, promised: int, limit: int) -> 
 
 
 def find_shortage(measured: Measured, starting: int) -> CapacityError | None:
-    """Why ``starting`` machines cannot be started on a host that measures this, if they cannot."""
+    """Why ``starting`` machines cannot start on a host with this measurement; ``None`` if they can."""
     if measured.memory_bytes - starting * MACHINE_BYTES < MEMORY_RESERVE:
         return _short_of_memory(f"{measured.memory_bytes // _MIB} MiB of memory are left")
     if measured.stalled is not None and measured.stalled > STALLED_MAXIMUM:
@@ -99,7 +99,7 @@ def find_shortage(measured: Measured, starting: int) -> CapacityError | None:
 
 
 def find_storage_shortage(storage_bytes: int) -> StorageFullError | None:
-    """Why nothing may be written to a pool with so many bytes left, if nothing may."""
+    """Why nothing may be written to a pool with this many bytes left; ``None`` if writing is allowed."""
     if storage_bytes >= RESERVE:
         return None
     return StorageFullError(
@@ -118,10 +118,10 @@ def _short_of_memory(measured: str) -> CapacityError:
 
 
 class Admission:
-    """Refuses machines that the host has no room for, before anything of them exists.
+    """Refuses machines that the host has no room for, before any part of them exists.
 
-    Promised is what sandboxes with a machine, running or paused, and machines that are being made may grow to. Machines
-    that wait in the warm pool get what is left, and give way.
+    Room is promised to sandboxes with a machine, running or paused, and to machines that are being made, up to the size
+    that they may grow to. Machines in the warm pool get what is left, and give way.
     """
 
     def __init__(self, registry: Registry, warm_pool: WarmPool, pool: Pool, settings: Settings) -> None:
@@ -134,7 +134,7 @@ class Admission:
     def check(self, *origins: Origin, sandbox_id: str = "") -> None:
         """Raise :class:`CapacityError` unless there is room for machines that are restored from ``origins``.
 
-        A machine that the sandbox ``sandbox_id`` has already does not count: they take its place.
+        A machine that the sandbox ``sandbox_id`` already has does not count: the new one replaces it.
         """
         if not origins:
             return
@@ -162,7 +162,7 @@ class Admission:
             self._warm_pool.shrink_until(self.has_room)
 
     def has_room(self, *templates: Origin) -> bool:
-        """Whether ``templates`` can have a waiting machine each, beside those that wait already."""
+        """Whether each of ``templates`` can have a waiting machine in addition to those that already wait."""
         waiting = [each.template for kind in self._warm_pool.waiting() for each in kind]
         return (self._promised() + size_of(*waiting, *templates)).fits(self._limit)
 

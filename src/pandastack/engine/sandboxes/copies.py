@@ -1,4 +1,4 @@
-"""Snapshots and forks: a running sandbox is captured, and it continues."""
+"""Snapshots and forks: a running sandbox is captured and continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pandastack.host.tasks import together
 
 @dataclass(frozen=True)
 class Child:
-    """One child of a fork: the sandbox, or why there is none."""
+    """One child of a fork: the sandbox, or the error that prevented it."""
 
     spec: SandboxSpec
     made: Sandbox | PandastackError
@@ -33,14 +33,14 @@ class Child:
 
 @dataclass(frozen=True)
 class Forked:
-    """What a fork made. The children are in the order of the request."""
+    """The result of a fork. The children are in the order of the request."""
 
     captured: Captured
     children: list[Child]
 
 
 class Copies:
-    """The operations. Each is shielded: a caller that leaves does not leave half of it behind."""
+    """The operations. Each is shielded: cancelling the caller does not leave it half done."""
 
     def __init__(self, registry: Registry, admission: Admission, sandboxes: Sandboxes, saved: CaptureStore) -> None:
         self._registry = registry
@@ -49,7 +49,7 @@ class Copies:
         self._saved = saved
 
     async def snapshot(self, sandbox_id: str, snapshot_id: str) -> Captured:
-        """Keep the sandbox's state under ``snapshot_id``."""
+        """Store the sandbox's state as the snapshot ``snapshot_id``."""
         sandbox = self._registry.reach(sandbox_id)
         if self._saved.has(snapshot_id):
             raise ConflictError(f"snapshot {snapshot_id} exists already", field="id")
@@ -62,11 +62,11 @@ class Copies:
         return captured
 
     async def fork(self, sandbox_id: str, specs: Sequence[SandboxSpec]) -> Forked:
-        """Copies of the sandbox, all of one capture. A child that cannot be made does not keep others from it."""
+        """Copies of the sandbox, all from one capture. The failure of one child does not affect the others."""
         sandbox = self._registry.reach(sandbox_id)
         self._admission.check(*[sandbox.origin] * len(specs))
         with anyio.CancelScope(shield=True):
-            # The children link what they need, so the capture can go when they are there.
+            # The children hard-link what they need, so the capture can be removed once they exist.
             async with self._saved.scratch() as directory:
                 async with sandbox.lock:
                     captured = await capture(sandbox, directory)

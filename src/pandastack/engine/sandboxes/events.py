@@ -1,4 +1,4 @@
-"""What happens to machines, for whoever listens."""
+"""Events of machines, and subscriptions to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from pandastack.contract.events import Event
 
 BACKLOG = 10_000
-"""Events a slow listener may be behind; one more ends its subscription, and it has to look at the state anew."""
+"""How many events a slow listener may lag behind; one more ends its subscription, and it must read the state anew."""
 
 
 class Events:

@@ -24,7 +24,7 @@ from pandastack.engine.sandboxes.sandboxes import Sandboxes
 
 
 class Lifecycle:
-    """The operations. Each is shielded: a caller that leaves does not leave half of it behind."""
+    """The operations. Each is shielded: cancelling the caller does not leave it half done."""
 
     def __init__(self, registry: Registry, sandboxes: Sandboxes, asleep: CaptureStore) -> None:
         self._registry = registry
@@ -32,7 +32,7 @@ class Lifecycle:
         self._asleep = asleep
 
     async def pause(self, sandbox_id: str) -> None:
-        """Freeze the guest's programs and pause its CPUs; a paused sandbox stays so."""
+        """Freeze the guest's programs and pause its CPUs. Does nothing to a paused sandbox."""
         sandbox = self._registry.get_live(sandbox_id)
         with anyio.CancelScope(shield=True):
             async with sandbox.lock:
@@ -42,7 +42,7 @@ class Lifecycle:
                     sandbox.journal.set_paused(True)
 
     async def resume(self, sandbox_id: str) -> None:
-        """Let the guest run again; a running sandbox stays so."""
+        """Resume the guest's CPUs and thaw its programs. Does nothing to a running sandbox."""
         sandbox = self._registry.get_live(sandbox_id)
         with anyio.CancelScope(shield=True):
             async with sandbox.lock:
@@ -52,7 +52,7 @@ class Lifecycle:
                     sandbox.journal.set_paused(False)
 
     async def hibernate(self, sandbox_id: str) -> Captured | None:
-        """Put the sandbox on the disk and end its machine. ``None`` when it is there already.
+        """Capture the sandbox to the disk and end its machine. ``None`` when it is hibernated already.
 
         On failure, a full disk above all, it runs as before.
         """
@@ -80,7 +80,7 @@ class Lifecycle:
         return captured
 
     async def wake(self, sandbox_id: str) -> Sandbox:
-        """The sandbox, running: as it was when it was hibernated, with a clock that is right."""
+        """The sandbox, running: as it was when it was hibernated, but with the right time."""
         found = self._registry.get(sandbox_id)
         if isinstance(found, Sandbox):
             await self.resume(sandbox_id)
@@ -92,7 +92,7 @@ class Lifecycle:
 
     async def _wake(self, found: Hibernated) -> Sandbox:
         current = self._registry.get(found.id)
-        if isinstance(current, Sandbox):  # another request has woken it
+        if isinstance(current, Sandbox):  # another request woke it
             return current
         sandbox = await self._sandboxes.begin(replace(found.origin, continues=True), found.spec)
         crash_at("awake")

@@ -16,11 +16,11 @@ class Registry:
         self._sandboxes: dict[str, Sandbox | Hibernated] = {}
 
     def register(self, sandbox: Sandbox | Hibernated) -> None:
-        """From now on the sandbox of that id is this one."""
+        """Register the sandbox, replacing any other with its id."""
         self._sandboxes[sandbox.id] = sandbox
 
     def remove(self, sandbox_id: str) -> None:
-        """Forget the sandbox; one that is not known is forgotten already."""
+        """Remove the sandbox; does nothing if it is not registered."""
         self._sandboxes.pop(sandbox_id, None)
 
     def list(self) -> list[Sandbox | Hibernated]:
@@ -58,6 +58,6 @@ class Registry:
             self._events.publish(MachineStalled(sandbox_id) if stalled else MachineContinued(sandbox_id))
 
     def machine_ended(self, sandbox: Sandbox) -> None:
-        """Publish ``vm.died`` when a known sandbox's machine has ended by itself."""
+        """Publish ``vm.died`` if a known sandbox's machine has ended by itself."""
         if sandbox.failure and self.find(sandbox.id) is sandbox:
             self._events.publish(MachineDied(sandbox.id, sandbox.machine.pid, sandbox.failure))

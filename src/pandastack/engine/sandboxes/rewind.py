@@ -1,4 +1,4 @@
-"""Going back: a sandbox becomes what a snapshot has of it, under the same id."""
+"""Rewinding: a sandbox returns to the state of a snapshot, under the same id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pandastack.errors import ConflictError, NotFoundError
 
 
 class Rewinder:
-    """Rewinds sandboxes that run, are hibernated, have failed or were lost with a former engine."""
+    """Rewinds sandboxes that run, are hibernated, have failed, or were lost with a former engine."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Rewinder:
         self._saved = saved
         self._asleep = asleep
         self._unknown = anyio.Lock()
-        """Held while a sandbox that is not known is restored: it has no lock of its own."""
+        """Held while an unknown sandbox is restored: it has no lock of its own yet."""
 
     async def rewind(self, sandbox_id: str, snapshot_id: str) -> Sandbox:
-        """The sandbox as it was in the snapshot. What it has become since is gone.
+        """The sandbox as it was in the snapshot. Its later state is lost.
 
-        On failure it is as before: its machine is paused meanwhile, and is ended only when the new one runs.
-        A sandbox that is not known, because its machine was lost with a former engine, returns by a snapshot of its
-        own only.
+        On failure it stays as it was: its machine is paused meanwhile, and is ended only once the new one runs.
+        A sandbox that is unknown, because its machine was lost with a former engine, can be rewound only to a snapshot
+        of its own.
         """
         origin = self._saved.get(snapshot_id)
         self._admission.check(origin, sandbox_id=sandbox_id)
@@ -67,7 +67,7 @@ class Rewinder:
 
     @asynccontextmanager
     async def _locked(self, sandbox_id: str) -> AsyncIterator[Sandbox | Hibernated | None]:
-        """The sandbox, locked. ``None``: it is not known, and nobody else makes it known meanwhile."""
+        """The sandbox, locked. ``None`` if it is unknown; no other task registers it during the block."""
         sandbox = self._registry.find(sandbox_id)
         async with sandbox.lock if sandbox else self._unknown:
             if self._registry.find(sandbox_id) is not sandbox:

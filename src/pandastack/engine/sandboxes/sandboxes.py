@@ -17,7 +17,7 @@ from pandastack.errors import ConflictError
 
 
 class Sandboxes:
-    """Creates and deletes sandboxes. ``saved`` has snapshots, ``asleep`` hibernated sandboxes."""
+    """Creates and deletes sandboxes. ``saved`` holds snapshots, ``asleep`` hibernated sandboxes."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Sandboxes:
         self._asleep = asleep
 
     async def create(self, spec: SandboxSpec, template_name: str) -> Sandbox:
-        """A new sandbox, restored from the template's snapshot. A refusal for want of room has no side effects."""
+        """A new sandbox, restored from the template's snapshot. A refusal for lack of room has no side effects."""
         template = self._templates.get(template_name)
         sandbox = await self._create(spec, template)
         self._warm_pool.replenish(template)
         return sandbox
 
     async def create_from(self, spec: SandboxSpec, snapshot_id: str) -> Sandbox:
-        """A new sandbox that continues where another was captured. A refusal for want of room has no side effects."""
+        """A new sandbox that continues where another was captured. A refusal for lack of room has no side effects."""
         return await self._create(spec, self._saved.get(snapshot_id))
 
     async def _create(self, spec: SandboxSpec, origin: Origin) -> Sandbox:
@@ -54,7 +54,7 @@ class Sandboxes:
         return await self.begin(origin, replace(spec, env={**origin.template.env, **spec.env}))
 
     async def begin(self, origin: Origin, spec: SandboxSpec) -> Sandbox:
-        """The sandbox of ``spec`` as ``origin`` has it: a create, a wake, a fork and a rewind all begin here.
+        """The sandbox of ``spec`` in the state of ``origin``: creates, wakes, forks and rewinds all begin here.
 
         Raises :class:`CapacityError` when the host has no room, :class:`ConflictError` when ``origin`` does not fit
         it, both before anything is done.
@@ -65,10 +65,10 @@ class Sandboxes:
         return sandbox
 
     async def delete(self, sandbox_id: str) -> None:
-        """End the sandbox; returns when nothing of it is left."""
+        """End the sandbox; returns once nothing of it is left."""
         sandbox = self._registry.get(sandbox_id)
         if isinstance(sandbox, Hibernated):
-            async with sandbox.lock:  # a wake may be under way
+            async with sandbox.lock:  # a wake may be in progress
                 if self._asleep.has(sandbox_id):
                     await self._asleep.remove(sandbox_id)
             sandbox = self._registry.find(sandbox_id) or sandbox
