@@ -1,4 +1,4 @@
-"""The control plane, put together: its parts and the tasks that run as long as it is open."""
+"""The control plane, assembled: its parts, and the tasks that run while it is open."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from pandastack.store.sandboxes import SandboxRecord
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """Everything a face needs. ``hosts`` is what the engine of each node last said of itself."""
+    """Everything an interface needs. ``hosts`` is what the engine of each node last reported about itself."""
 
     settings: Settings
     store: Store
@@ -91,11 +91,11 @@ class ControlPlane:
     hosts: dict[str, Health]
 
     def host_of(self, record: SandboxRecord) -> Health | None:
-        """What runs a sandbox, if its engine has answered since the start."""
+        """The host that runs a sandbox, if its engine has answered since the start."""
         return self.hosts.get(record.node)
 
     async def health(self) -> dict[str, Any]:
-        """``{"status": "ok" | "unhealthy", "checks": {part: what it says}}``."""
+        """``{"status": "ok" | "unhealthy", "checks": {part: its report}}``."""
         checks = {_check_name(node): await self._engine_health(node) for node in self.engines.all()}
         try:
             await self.store.check()
@@ -128,9 +128,9 @@ async def open_control_plane(
     settings: Settings,
     on_first_token: Callable[[str], None] | None = None,
 ) -> AsyncIterator[ControlPlane]:
-    """Open the store, bring in order what the previous run left, and run the tasks of the parts inside the block.
+    """Open the store, clean up after the previous run, and run the tasks of the parts inside the block.
 
-    ``on_first_token`` receives the text of the API token that is made when there is none yet.
+    ``on_first_token`` receives the text of the API token that is created if there is none yet.
     """
     async with engines, open_store(database_url) as store:
         bus, tasks = Bus(), anyio.create_task_group()
@@ -198,6 +198,6 @@ async def open_control_plane(
         async with tasks:
             for part in (recovery, reaper, automatic, terminals, idle_watch, idempotency_keys):
                 await tasks.start(part.run)
-            idle_watch.find_all()  # everything that waits for what it finds is listening by now
+            idle_watch.find_all()  # every subscriber to what it finds is listening by now
             yield plane
             tasks.cancel_scope.cancel()

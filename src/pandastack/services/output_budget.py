@@ -1,7 +1,7 @@
-"""How much of what guests send may wait in the server's memory at once.
+"""Bounds the output of guests that may wait in the server's memory at once.
 
-Answers that are sent whole (of ``exec``, of cells, of searches) are collected first, and one caller with many commands
-could otherwise take all memory of the process that serves everybody. Output that is streamed is bounded by its windows.
+Answers that are sent whole (``exec``, cells, searches) are collected first, and one caller with many commands could
+otherwise take all memory of a process that serves all callers. Streamed output is bounded by its windows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SMALLEST = MIB // 16  # bytes that must be free for a new lease
 
 
 class OutputBudget:
-    """Counts bytes for each sandbox and for all of them."""
+    """Counts bytes for each sandbox and for all together."""
 
     def __init__(self, settings: Settings) -> None:
         self._most_of_one = settings.max_sandbox_buffer_bytes
@@ -24,7 +24,7 @@ class OutputBudget:
         self._total = 0
 
     def lease(self, sandbox_id: str) -> Lease:
-        """A share that grows as output arrives, and that the caller closes.
+        """A lease that grows as output arrives; the caller closes it.
 
         Raises :class:`QuotaError` when nothing is left.
         """
@@ -38,7 +38,7 @@ class OutputBudget:
         )
 
     def take(self, sandbox_id: str, size: int) -> bool:
-        """Count ``size`` bytes more, unless they are too many."""
+        """Count ``size`` more bytes, if the budget allows them."""
         if self._held[sandbox_id] + size > self._most_of_one or self._total + size > self._most:
             return False
         self._held[sandbox_id] += size
@@ -46,7 +46,7 @@ class OutputBudget:
         return True
 
     def give_back(self, sandbox_id: str, size: int) -> None:
-        """Count ``size`` bytes less."""
+        """Give ``size`` bytes back."""
         self._total -= size
         self._held[sandbox_id] -= size
         if not self._held[sandbox_id]:
@@ -62,12 +62,12 @@ class Lease:
         self.size = 0
 
     def take(self, size: int) -> bool:
-        """Whether ``size`` bytes more may be kept."""
+        """Whether ``size`` more bytes may be held."""
         taken = self._budget.take(self._sandbox_id, size)
         self.size += size if taken else 0
         return taken
 
     def close(self) -> None:
-        """The answer has been sent, or given up."""
+        """Give everything back: the answer has been sent, or abandoned."""
         size, self.size = self.size, 0
         self._budget.give_back(self._sandbox_id, size)

@@ -1,4 +1,4 @@
-"""What an operator may change about the control plane, by environment variables."""
+"""The operator's settings for the control plane, from environment variables."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ class Budget:
 class Settings:
     """Each field ``name`` is read from ``PANDASTACK_NAME``. Times in seconds, sizes in bytes.
 
-    All are positive; only what says so may be 0.
+    All are positive; a setting may be 0 only where its description says so.
     """
 
     default_ttl_seconds: int = 300
-    """Idle limit of a sandbox whose creator named none."""
+    """Idle limit of a sandbox that was created without one."""
     max_ttl_seconds: int = 2**31 - 1
     reaper_interval_seconds: float = 5.0
     """A TTL of 0 means this; also the pause before a failed deletion is tried again."""
     max_command_seconds: float = 7 * 24 * 3600.0
     """The largest ``timeout_seconds`` of a command."""
     max_output_bytes: int = 16 * MIB
-    """How much of each output stream a synchronous exec returns; less of what takes more than twice as much as JSON."""
+    """How much of each output stream a synchronous exec returns; less if the output more than doubles as JSON."""
     max_sandbox_buffer_bytes: int = 64 * MIB
-    """How much output of one sandbox may wait in memory until answers are complete and have been fetched."""
+    """How much output of one sandbox may wait in memory until its answer is complete and has been fetched."""
     max_buffer_bytes: int = 256 * MIB
     """The same for all sandboxes together."""
     kept_output_bytes: int = 64 * MIB
-    """How much of each output of a process the guest keeps, on its disk; the newest."""
+    """How much of each output stream of a process the guest retains on its disk: the newest bytes."""
     max_processes: int = 100
-    """Processes with records that may run in a sandbox at once."""
+    """Recorded processes that may run in a sandbox at once."""
     max_streams: int = 100
     """Commands, views and terminals that may be open on a sandbox at once."""
     max_scrollback_bytes: int = MIB
-    """How much of what a terminal said before a viewer of it may ask for."""
+    """The most earlier output of a terminal that a viewer may ask for."""
     terminal_linger_seconds: float = 300.0
     """How long a terminal keeps running after its last viewer's connection broke."""
     lsp_idle_seconds: float = 600.0
-    """After this a client of a language server that says nothing is disconnected."""
+    """Silence after which the client of a language server is disconnected."""
     max_connections: int = 4096
-    """Connections that the server has at once; fewer when the process may not open so many files."""
+    """Connections that the server holds at once; fewer when the process may not open that many files."""
     max_json_bytes: int = 8 * MIB
     max_file_bytes: int = 32 * MIB
     max_tar_bytes: int = 1024 * MIB
@@ -67,17 +67,17 @@ class Settings:
     keep_alive_seconds: float = 10.0
     """Longest silence on a stream of events; clients give up after 15 s."""
     idle_after: float = 300.0
-    """After this an unused persistent sandbox is hibernated; 0: never."""
+    """Idle time after which a persistent sandbox is hibernated; 0: never."""
     max_checkpoints: int = 10
-    """How many checkpoints a sandbox keeps; the oldest make room."""
+    """The most checkpoints of a sandbox; the oldest make room for new ones."""
     snapshot_budget: Budget = Budget(share=0.2)
-    """What automatic checkpoints of all sandboxes may take: bytes, or with ``%`` a share of the engine's storage."""
+    """Storage for the automatic checkpoints of all sandboxes: bytes, or with ``%`` a share of the engine's storage."""
     mcp_calls_per_minute: int = 60
     """How many tool calls of agents a workspace may make over HTTP."""
     mcp_sandbox_calls_per_minute: int = 600
     """How many of them about one sandbox, through that sandbox's own tools."""
     requests_per_minute: int = 12_000
-    """How many requests a token may make; so many at once, too."""
+    """How many requests a token may make; also the largest burst."""
     failed_logins_per_minute: int = 60
     """How many requests without a valid token a peer may make."""
     allowed_origins: str = ""

@@ -1,4 +1,4 @@
-"""Idempotency keys: a request that is sent again is not done again (docs/design/0021)."""
+"""Idempotency keys: a request that is sent again is not carried out again (docs/design/0021)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pandastack.store.idempotency import KeyRecord
 
 KEPT_SECONDS = 24 * 3600.0
 MOST_ANSWER_BYTES = 64 * 1024
-"""A larger answer is not kept: its key stays taken, and is answered with an error."""
+"""A larger answer is not stored: its key stays taken, and a repeat gets an error."""
 MOST_KEYS = 10_000
-"""Per token. Beyond it the oldest tenth is forgotten early."""
+"""Keys per token. Beyond this the oldest tenth is forgotten early."""
 _SWEEP_SECONDS = 3600.0
 _LOOK = "look for what it made; to make another, use a new key"
 
@@ -31,14 +31,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """A request with a key: who sends it, the key, and a digest of all that it asks for."""
+    """A request with a key: its sender, the key, and a digest of everything that it asks for."""
 
     workspace: str
     token: str
     key: str
     fingerprint: str
     resumable: bool
-    """Whether an attempt that was interrupted can be repeated: what it made is found by its id."""
+    """Whether an interrupted attempt can be repeated: the object it made is found by its id."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Attempt:
 
     ``object_id`` is the id that the object gets. ``interrupted``: the server ended during an earlier attempt, so the
     object may exist. ``replayed`` is the answer of an earlier attempt, to be repeated.
-    The block sets ``status`` once it knows the outcome, and ``answer`` if it is to be kept.
+    The block sets ``status`` once it knows the outcome, and ``answer`` if it is to be stored.
     """
 
     object_id: str
@@ -58,16 +58,16 @@ class Attempt:
 
 
 class IdempotencyKeys:
-    """The keys of all tokens. What was answered under each is kept for 24 hours."""
+    """The keys of all tokens. The answer under each key is stored for 24 hours."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._running: dict[tuple[str, str], str] = {}
         self._known: dict[str, set[str]] = {}
-        """The keys of each token: a new one, which is the usual case, costs no query."""
+        """The keys of each token, in memory: a new key, the usual case, costs no query."""
 
     async def load(self) -> None:
-        """Forget keys that are older than 24 hours, and read which are left."""
+        """Delete keys older than 24 hours, and read the others."""
         async with self._store.write() as connection:
             await table.remove_older(connection, time.time() - KEPT_SECONDS)
             known: dict[str, set[str]] = {}
@@ -77,7 +77,7 @@ class IdempotencyKeys:
 
     @asynccontextmanager
     async def attempt(self, request: Keyed) -> AsyncIterator[Attempt]:
-        """A block that answers ``request``. The answer is kept if it is a success, and the key is free again if not.
+        """A block that answers ``request``. A success is stored; after a failure the key is free again.
 
         Raises :class:`KeyReusedError` if the key belongs to another request, :class:`KeyInUseError` while the first
         request with it is being answered, :class:`AnswerLostError` if there is no answer to repeat.
@@ -100,7 +100,7 @@ class IdempotencyKeys:
             del self._running[name]
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled: :meth:`load`, hourly."""
+        """Call :meth:`load` every hour, until cancelled."""
         task_status.started()
         while True:
             await anyio.sleep(_SWEEP_SECONDS)
@@ -131,9 +131,9 @@ class IdempotencyKeys:
             self._known[token] = set(await table.remove_oldest(connection, token, MOST_KEYS * 9 // 10))
 
     async def _end(self, request: Keyed, attempt: Attempt) -> None:
-        """Keep a success, free the key after a refusal; without an outcome the key stays as it is.
+        """Store a success, free the key after a refusal; without an outcome the key stays as it is.
 
-        When this fails, what was done stays done, and the key counts as interrupted.
+        When this fails, the request's effects stay, and the key counts as interrupted.
         """
         if attempt.status is None:
             return
@@ -143,7 +143,7 @@ class IdempotencyKeys:
                     fits = len(attempt.answer or b"") <= MOST_ANSWER_BYTES
                     answer = attempt.answer if fits else None
                     await table.set_answer(connection, request.token, request.key, attempt.status, answer)
-                elif not attempt.interrupted:  # else a refusal does not say that the earlier attempt made nothing
+                elif not attempt.interrupted:  # else a refusal does not prove that the earlier attempt made nothing
                     await table.remove(connection, request.token, request.key)
                     self._known.get(request.token, set()).discard(request.key)
         except PandastackError as error:

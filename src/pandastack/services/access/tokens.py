@@ -1,4 +1,4 @@
-"""API tokens and whom they stand for."""
+"""API tokens and the callers that they identify."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pandastack.store.schema import DEFAULT_WORKSPACE
 from pandastack.store.tokens import TokenRecord
 
 _TRUSTED_SECONDS = 30.0
-"""How long a token is believed without asking the store: what a revocation by another process may take at most."""
+"""How long a token is trusted without asking the store: the longest delay of a revocation by another process."""
 _PREFIX_LENGTH = len("pds_") + 8
 _DAY = 86400.0
 
@@ -34,7 +34,7 @@ class Access:
         self._known: dict[str, _Known] = {}
 
     async def identify(self, token: str) -> Caller:
-        """Whose ``token`` this is; raises :class:`AuthError`. Costs no query for a token seen a moment ago."""
+        """The caller that ``token`` identifies; raises :class:`AuthError`. A token seen a moment ago costs no query."""
         digest = _digest(token)
         known = self._known.get(digest)
         if known is not None and time.time() < known.until:
@@ -46,7 +46,7 @@ class Access:
         return _digest(token) in self._known
 
     async def first_token(self, deliver: Callable[[str], None]) -> None:
-        """When there is no token at all, make one and hand its text to ``deliver``; if that fails, it is not made."""
+        """If there are no tokens yet, create one and pass its text to ``deliver``; if that fails, none is created."""
         async with self._store.write() as connection:
             if await tokens.count(connection) == 0:
                 text, record = _new(DEFAULT_WORKSPACE, "first start", None)
@@ -54,7 +54,7 @@ class Access:
                 deliver(text)
 
     async def create(self, caller: Caller, label: str, expires_in_days: int | None) -> tuple[str, TokenRecord]:
-        """A new token: its text, which is shown this once, and its record."""
+        """Create a token. Returns its text, which is shown only this once, and its record."""
         text, record = _new(caller.workspace, label, expires_in_days)
         async with self._store.write() as connection:
             await tokens.add(connection, record)
@@ -66,7 +66,7 @@ class Access:
             return await tokens.of_workspace(connection, caller.workspace)
 
     async def revoke(self, caller: Caller, prefix: str) -> None:
-        """End a token by the start of its text, at once. Raises :class:`NotFoundError`."""
+        """Revoke a token, named by its prefix, at once. Raises :class:`NotFoundError`."""
         async with self._store.write() as connection:
             if not await tokens.remove(connection, caller.workspace, prefix):
                 raise NotFoundError("token not found", hint="the list of tokens shows the prefixes that exist")

@@ -1,4 +1,4 @@
-"""Which automatic checkpoints are evicted when storage is short: the least recently used first, of all sandboxes. Pure.
+"""Chooses the automatic checkpoints to evict when storage is short: least recently used first, across sandboxes. Pure.
 
 Never evicted are snapshots, checkpoints that a caller asked for, and the last checkpoint of a failed sandbox.
 """
@@ -13,9 +13,9 @@ from pandastack.store.snapshots import CHECKPOINT, SnapshotRecord
 def in_eviction_order(
     records: Iterable[SnapshotRecord], used_at: Mapping[str, float], failed: Container[str]
 ) -> list[SnapshotRecord]:
-    """The checkpoints that may be evicted, the first one first.
+    """The checkpoints that may be evicted, in eviction order.
 
-    ``used_at`` is when some of them were restored from (epoch seconds). ``failed`` are the sandboxes whose last
+    ``used_at`` holds when checkpoints were last restored (epoch seconds). ``failed`` holds the sandboxes whose last
     checkpoint must stay.
     """
     last = {each.sandbox_id: each.id for each in sorted(records, key=_made) if each.kind == CHECKPOINT}
@@ -30,12 +30,12 @@ def in_eviction_order(
 
 
 def beyond_budget(frees: Mapping[str, int], budget: int) -> list[str]:
-    """Those to evict so that the rest takes at most ``budget`` bytes. ``frees`` is in eviction order, in bytes."""
+    """The checkpoints to evict so that the rest takes at most ``budget`` bytes. ``frees``: bytes, in eviction order."""
     return _first(frees, sum(frees.values()) - budget)
 
 
 def for_room(frees: Mapping[str, int], missing: int, *, all_or_nothing: bool) -> list[str]:
-    """Those to evict for ``missing`` more bytes.
+    """The checkpoints to evict to free ``missing`` more bytes.
 
     If evicting everything would not suffice, return none (``all_or_nothing``) or every one that frees space.
     """
@@ -45,15 +45,15 @@ def for_room(frees: Mapping[str, int], missing: int, *, all_or_nothing: bool) ->
 
 
 def beyond_count(checkpoints: Sequence[SnapshotRecord], most: int) -> list[SnapshotRecord]:
-    """Those of one sandbox's checkpoints (oldest first) beyond ``most``: automatic ones first, never the newest."""
+    """One sandbox's checkpoints (oldest first) in excess of ``most``: automatic ones first, never the newest."""
     surplus = max(0, len(checkpoints) - most)
     older = sorted(checkpoints[:-1], key=lambda each: not each.automatic)  # stable: by age among equals
     return older[:surplus]
 
 
 def _first(frees: Mapping[str, int], wanted: int) -> list[str]:
-    """As few as free ``wanted`` bytes. One that frees nothing is evicted only if a later one, with which it shares its
-    blocks, is evicted too."""
+    """As few checkpoints as free ``wanted`` bytes. One that frees nothing is evicted only together with a later one
+    that shares its blocks."""
     evicted: list[str] = []
     needed = 0
     for name, size in frees.items():

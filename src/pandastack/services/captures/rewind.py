@@ -1,4 +1,4 @@
-"""Going back to a checkpoint, under the same id: of a sandbox that runs, sleeps or has failed."""
+"""Rewinds a running, hibernated or failed sandbox to a checkpoint, under the same id."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Rewinding:
         return await self.rewind(record, checkpoint)
 
     async def rewind(self, record: SandboxRecord, checkpoint: SnapshotRecord) -> SandboxRecord:
-        """The sandbox as it was at ``checkpoint``, running. When its machine is lost on the way, it has failed."""
+        """The sandbox as it was at ``checkpoint``, running. If its machine is lost meanwhile, the sandbox fails."""
         if record.status in (Status.CREATING, Status.STOPPING):
             raise await self._registry.refusal(record)
         self._snapshots.used(checkpoint.id)
@@ -66,7 +66,7 @@ class Rewinding:
         except NotFoundError:
             state = SandboxState.FAILED
         except PandastackError:
-            return  # recovery compares when the engine is back
+            return  # recovery compares once the engine is back
         current = self._registry.get(record.id)
         if state is SandboxState.FAILED and current.status not in (Status.STOPPING, Status.FAILED):
             reason = f"its machine was lost in a rewind: {error.message}"
@@ -75,5 +75,5 @@ class Rewinding:
 
 
 def unknown_checkpoint(checkpoint_id: str) -> NotFoundError:
-    """The refusal of an id that is no checkpoint's of this sandbox."""
+    """The error for an id that names no checkpoint of this sandbox."""
     return NotFoundError(f"checkpoint not found: {checkpoint_id[:64]}", hint="GET …/checkpoints lists them")

@@ -1,4 +1,4 @@
-"""Snapshots and checkpoints: their records, and what the engine keeps of them."""
+"""Snapshots and checkpoints: their records, and their data at the engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class Snapshots:
-    """A record is made after its data and goes before it: what is listed can be restored.
+    """A record is written after its data and deleted before it, so every listed snapshot can be restored.
 
     Data that a crash leaves without a record is deleted at the next start.
     """
@@ -42,7 +42,7 @@ class Snapshots:
         self._events = events
         self._unrecorded: set[str] = set()
         self.used_at: dict[str, float] = {}
-        """When snapshots were last restored from, since the start (epoch seconds)."""
+        """When each snapshot was last restored, since the server's start (epoch seconds)."""
 
     async def take(
         self,
@@ -54,11 +54,11 @@ class Snapshots:
         automatic: bool = False,
         snapshot_id: str | None = None,
     ) -> SnapshotRecord:
-        """Capture a sandbox that is running, under ``snapshot_id`` (None: a new one). A failure leaves nothing."""
+        """Capture a running sandbox, under ``snapshot_id`` (None: a new id). A failure leaves nothing behind."""
         snapshot_id = snapshot_id or str(uuid.uuid4())
         self._unrecorded.add(snapshot_id)
         try:
-            with anyio.CancelScope(shield=True):  # undone when it is done
+            with anyio.CancelScope(shield=True):  # undone once it is done
                 made = await self._engines.of(sandbox).snapshot(sandbox.id, snapshot_id)
             record = SnapshotRecord(
                 id=snapshot_id,
@@ -100,21 +100,21 @@ class Snapshots:
             return await table.checkpoints(connection, sandbox_id)
 
     async def all(self) -> list[SnapshotRecord]:
-        """Those of every workspace, oldest first."""
+        """The snapshots of every workspace, oldest first."""
         async with self._store.read() as connection:
             return await table.load_all(connection)
 
     def used(self, snapshot_id: str) -> None:
-        """Something is restored from it."""
+        """Note that a sandbox is restored from it now."""
         self.used_at[snapshot_id] = time.time()
 
     async def last_checkpoint(self, sandbox_id: str) -> SnapshotRecord | None:
-        """The newest of them."""
+        """The sandbox's newest checkpoint."""
         async with self._store.read() as connection:
             return await table.last_checkpoint(connection, sandbox_id)
 
     async def get(self, caller: Caller, snapshot_id: str, *kinds: str) -> SnapshotRecord:
-        """One of them, of any of ``kinds``; raises :class:`NotFoundError`."""
+        """One snapshot of any of ``kinds``; raises :class:`NotFoundError`."""
         async with self._store.read() as connection:
             record = await table.get(connection, snapshot_id)
         if record is None or record.workspace != caller.workspace or record.kind not in (kinds or (SNAPSHOT,)):
@@ -122,20 +122,20 @@ class Snapshots:
         return record
 
     async def delete(self, record: SnapshotRecord) -> None:
-        """Forget it, then free its data. A crash in between leaves data that the next start frees; the other way round
-        it would leave a snapshot that is listed and cannot be restored."""
+        """Delete its record, then free its data. A crash in between leaves data that the next start frees; in the other
+        order it would leave a snapshot that is listed and cannot be restored."""
         async with self._store.write() as connection:
             await table.remove(connection, record.id)
         self.used_at.pop(record.id, None)
         await _free(self._engines.of(record), record.id)
 
     async def delete_checkpoints(self, sandbox_id: str) -> None:
-        """All checkpoints of a sandbox that ends."""
+        """Delete all checkpoints of a sandbox that ends."""
         for record in await self.checkpoints(sandbox_id):
             await self.delete(record)
 
     async def reconcile(self, node: str, sandboxes: set[str]) -> None:
-        """After a start: delete what has no record, and the checkpoints of sandboxes that are gone, on one node."""
+        """After a start: delete data without a record, and the checkpoints of sandboxes that are gone, on one node."""
         records, engine = [each for each in await self.all() if each.node == node], self._engines.at(node)
         for record in records:
             if record.kind == CHECKPOINT and record.sandbox_id not in sandboxes:
@@ -161,10 +161,10 @@ class Snapshots:
 
 
 async def _free(engine: EngineClient, snapshot_id: str) -> None:
-    with suppress(NotFoundError):  # it has been freed already
+    with suppress(NotFoundError):  # already freed
         await engine.delete_snapshot(snapshot_id)
 
 
 def unknown_snapshot(snapshot_id: str) -> NotFoundError:
-    """The refusal of an id that is no snapshot's, or another workspace's."""
+    """The error for an unknown id, or one of another workspace."""
     return NotFoundError(f"snapshot not found: {snapshot_id[:64]}", hint="GET /v1/snapshots lists the snapshots")

@@ -1,4 +1,4 @@
-"""Keeps automatic checkpoints within their budget, and gives their storage to what needs it more."""
+"""Holds automatic checkpoints to their budget, and gives up their storage to more urgent uses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pandastack.store.snapshots import SnapshotRecord
 
 _MIB = 1024 * 1024
 _TRUSTED_SECONDS = 60.0
-"""How long a measurement is believed: what snapshots take grows while running sandboxes overwrite what they share."""
+"""How long a measurement is trusted: snapshots grow while running sandboxes overwrite the blocks that they share."""
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Storage:
-    """What is known of one node's storage: what each checkpoint frees (bytes), when that was measured, bytes in all."""
+    """The measured storage of one node: bytes that each checkpoint frees, time of the measurement, bytes in total."""
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     frees: dict[str, int] = field(default_factory=dict)
@@ -45,8 +45,8 @@ class StorageBudget:
     """The one place where checkpoints are evicted, on each node by its own budget.
 
     The plans are those of :mod:`~pandastack.services.captures.eviction`. A capture reports an upper bound of its size.
-    What it really takes the engine must measure, which costs a look at every file: it is asked only when the sum of the
-    upper bounds is beyond the budget.
+    Measuring the real size costs the engine a look at every file, so it is asked only when the sum of the upper bounds
+    exceeds the budget.
     """
 
     def __init__(self, registry: Registry, engines: Engines, snapshots: Snapshots, settings: Settings) -> None:
@@ -60,7 +60,7 @@ class StorageBudget:
     async def retry_after_evicting(
         self, node: str, action: Callable[[], Awaitable[T]], need_mb: int | None = None
     ) -> T:
-        """What ``action`` returns. When the node's storage is full for it, evict checkpoints and try once more.
+        """Return what ``action`` returns. If it finds the node's storage full, evict checkpoints and try once more.
 
         ``need_mb``: upper bound, for actions allowed to dip into the engine's reserve. For all others, evict nothing
         unless the full reserve can be freed.
@@ -73,9 +73,9 @@ class StorageBudget:
             return await action()
 
     async def tidy(self, sandbox: SandboxRecord) -> None:
-        """After a checkpoint of the sandbox: evict its own beyond their number, and the node's beyond the budget.
+        """After a checkpoint of the sandbox: evict its checkpoints over the limit, then the node's over the budget.
 
-        A failure is logged: the checkpoint is there, and the next one is an occasion to try again.
+        A failure is only logged: the checkpoint exists, and the next one tries again.
         """
         async with self._nodes[sandbox.node].lock:
             try:

@@ -1,1 +1,1 @@
-"""Code sessions: interpreters that keep their state."""
+"""Code sessions: interpreters that retain their state between cells."""

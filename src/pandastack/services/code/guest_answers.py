@@ -1,4 +1,4 @@
-"""What the kernels' server in a guest says, taken strictly: everything here comes from a guest and may be hostile.
+"""Strict parsing of the answers of a guest's kernel server: everything here comes from a guest and may be hostile.
 
 The protocol is that of ``in_guest/code/server.py``: one JSON object a line each way.
 """
@@ -29,14 +29,14 @@ LANGUAGES = {
     "js": "node",
     "javascript": "node",
 }
-"""What sessions can be had in, by the names that callers use."""
+"""The languages of sessions, by the names that callers use."""
 
 ANSWER_MAX = 16 * 1024 * 1024
-"""Bytes of one answer; the server in the guest keeps to it."""
+"""Largest answer, in bytes; the server in the guest respects it."""
 _VALUES_MAX = 100_000
-"""Objects, lists and values of one answer; 1000 results of several types, or variables, are a tenth of it."""
+"""Most objects, lists and values in one answer; 1000 results of several types, or variables, are a tenth of it."""
 _BYTES_HELD = 4
-"""What an answer takes for each of its bytes: itself, its text, the values in it and what is made of them."""
+"""Bytes of memory per byte of an answer: itself, its text, its values and the objects made of them."""
 TEXT_MAX = 2 * 1024 * 1024
 RESULTS_MAX = 16 * 1024 * 1024
 SESSIONS_MAX = 64
@@ -47,7 +47,7 @@ _LARGEST_TIME = 253402300799  # the year 9999
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An interpreter with its state. ``created_at`` in epoch seconds, ``cells`` how many were run."""
+    """An interpreter with its state. ``created_at`` is in epoch seconds, ``cells`` counts the cells run so far."""
 
     id: str
     language: str
@@ -57,7 +57,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What a cell gave: ``results`` are MIME bundles, ``error`` a traceback. With ``restarted`` the state is lost."""
+    """The outcome of a cell: ``results`` are MIME bundles, ``error`` a traceback. ``restarted``: its state is lost."""
 
     stdout: str
     stderr: str
@@ -90,7 +90,7 @@ async def lines(chunks: AsyncIterator[bytes], lease: Lease, most: int = ANSWER_M
 
 
 def parsed(line: bytes) -> dict[str, Any]:
-    """A line's object; raises the error that it carries, or :class:`GuestError`."""
+    """The JSON object in a line; raises the error that it carries, or :class:`GuestError`."""
     if _is_too_complex(line):
         raise GuestError("the guest's answer has too many values")
     try:
@@ -105,9 +105,9 @@ def parsed(line: bytes) -> dict[str, Any]:
 
 
 def _is_too_complex(line: bytes) -> bool:
-    """Whether parsing would make more values than an honest answer has: 16 MiB of ``{},`` become 1 GiB of objects.
+    """Whether parsing would create more values than an honest answer has: 16 MiB of ``{},`` become 1 GiB of objects.
 
-    Values are counted by what precedes them, outside of strings.
+    Values are counted by the punctuation before them, outside strings.
     """
     if _values(line) <= _VALUES_MAX:
         return False
@@ -153,12 +153,12 @@ def sessions(answer: Mapping[str, Any]) -> list[Session]:
 
 
 def parsed_execution(line: bytes) -> Execution:
-    """What a cell gave, from its line."""
+    """The outcome of a cell, from its line."""
     return execution(parsed(line))
 
 
 def execution(answer: Mapping[str, Any]) -> Execution:
-    """What a cell gave, cut to what is allowed."""
+    """The outcome of a cell, cut to the limits."""
     error = answer.get("error")
     return Execution(
         stdout=clean(answer.get("stdout"))[:TEXT_MAX],
@@ -185,7 +185,7 @@ def _results(answer: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def variables(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What is named in a session: name, type, shape (whole numbers, or null) and a short repr."""
+    """The variables of a session: name, type, shape (whole numbers, or null) and a short repr."""
     found = []
     for each in _list(answer, "variables", 1000):
         record = _mapping(each)
@@ -197,7 +197,7 @@ def variables(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def clean(value: Any) -> str:
-    """Text of a guest, without lone surrogates. Raises :class:`GuestError` for any other value."""
+    """Text from a guest, without lone surrogates. Raises :class:`GuestError` for any other value."""
     if not isinstance(value, str):
         raise _malformed("text")
     return value if value.isascii() else value.encode("utf-8", "replace").decode()

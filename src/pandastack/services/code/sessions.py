@@ -1,4 +1,4 @@
-"""Code in sandboxes: one piece run by a fresh interpreter, or cells in sessions that keep their state.
+"""Runs code in sandboxes: one piece in a fresh interpreter, or cells in sessions that retain their state.
 
 Sessions are the guest's own: they are part of its memory, live through hibernation and are copied with it. Nothing
 about them is kept here.
@@ -39,15 +39,15 @@ ONE_SHOT = {
     "sh": "sh -s",
     "ruby": "ruby -",
 }
-"""How each language is run with the program as its input."""
+"""The command that runs each language with the program as its input."""
 
 DEFAULT_TIMEOUT_MS = 30_000
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 ANSWER_SECONDS = 30.0
 START_SECONDS = 300.0
-"""A kernels' server that was not baked in imports everything first."""
+"""Seconds; longer, because a kernel server that was not baked in imports everything first."""
 END_SECONDS = 60.0
-"""What a cell over its time may still take: interrupts, and a new interpreter if they do not help."""
+"""Seconds after a cell's time limit: for interrupts, and for a new interpreter if they do not help."""
 _PARSED_HERE = 64 * 1024  # bytes of an answer
 
 Made = TypeVar("Made")
@@ -55,9 +55,9 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A cell that was run, and the checkpoint that was taken after it, if that was asked for.
+    """A cell that was run, and the checkpoint taken after it, if one was requested.
 
-    The output counts in the budget until the lease is closed.
+    The output counts against the budget until the lease is closed.
     """
 
     execution: Execution
@@ -85,7 +85,7 @@ class Repl:
         self._budget = budget
 
     async def run_once(self, caller: Caller, sandbox_id: str, language: str, code: str) -> Outcome:
-        """Run ``code`` by a fresh interpreter; the caller closes the outcome.
+        """Run ``code`` in a fresh interpreter; the caller closes the outcome.
 
         Raises :class:`BadRequestError` when the template has none.
         """
@@ -105,7 +105,7 @@ class Repl:
             return found.exit_code == 0
 
     async def open(self, caller: Caller, sandbox_id: str, language: str) -> Session:
-        """A new session. Raises :class:`QuotaError` when the sandbox has as many as it may."""
+        """Open a session. Raises :class:`QuotaError` when the sandbox already has as many as it may."""
         known = guest_answers.LANGUAGES.get(language)
         if known is None:
             hint = f"sessions: {', '.join(dict.fromkeys(guest_answers.LANGUAGES.values()))}; others run in POST …/repl"
@@ -134,8 +134,8 @@ class Repl:
     ) -> Ran:
         """Run a cell; with ``keep`` a checkpoint of the sandbox is taken after it. The caller closes the lease.
 
-        Raises :class:`CommandTimeoutError` when it was interrupted, with its output until then in ``detail``, and
-        :class:`QuotaError`, before the cell is run, when no output can be kept.
+        Raises :class:`CommandTimeoutError` when it was interrupted, with its output so far in ``detail``, and
+        :class:`QuotaError`, before the cell is run, when there is no room for output.
         """
         limit = _limit(code, timeout_ms)
         self._sandboxes.get(caller, sandbox_id)
@@ -158,22 +158,22 @@ class Repl:
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             self._activity.ran(sandbox.id, code.strip().partition("\n")[0])
             async with self._answers(sandbox, request, lease) as answers:
-                with _deadline(MAX_TIMEOUT_MS / 1000):  # the cell before may take that long
+                with _deadline(MAX_TIMEOUT_MS / 1000):  # the previous cell may take that long
                     await _next(answers, guest_answers.parsed)
                 with _deadline(limit / 1000 + END_SECONDS):
                     return await _next(answers, guest_answers.parsed_execution)
 
     async def interrupt(self, caller: Caller, sandbox_id: str, session_id: str) -> bool:
-        """Interrupt the cell that runs; False when none does."""
+        """Interrupt the running cell; False when none runs."""
         answer = await self._about(caller, sandbox_id, {"op": "interrupt", "id": session_id})
         return answer.get("interrupted") is True
 
     async def variables(self, caller: Caller, sandbox_id: str, session_id: str) -> list[dict[str, Any]]:
-        """What is named in the session, once its cell is done."""
+        """The session's variables, once its cell is done."""
         return guest_answers.variables(await self._about(caller, sandbox_id, {"op": "variables", "id": session_id}))
 
     async def close(self, caller: Caller, sandbox_id: str, session_id: str) -> None:
-        """End a session with all that runs in it."""
+        """End a session and everything that runs in it."""
         await self._about(caller, sandbox_id, {"op": "close", "id": session_id})
 
     async def _about(self, caller: Caller, sandbox_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Repl:
             return await self._ask(sandbox, request)
 
     async def _start(self, sandbox: SandboxRecord) -> None:
-        """Start the kernels' server in a sandbox whose template did not, or whose user has ended it."""
+        """Start the kernel server in a sandbox whose template did not start it, or whose user has ended it."""
         spec = ExecSpec(cmd=guest_answers.START, timeout_seconds=START_SECONDS)
         async with self._engines.of(sandbox).exec(sandbox.id, spec) as records:
             ended = [record async for record in records if isinstance(record, ExecResult)]
@@ -209,7 +209,7 @@ class Repl:
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """A block that the guest must not take longer for; raises :class:`GuestError` when it does."""
+    """A deadline for the guest; raises :class:`GuestError` when the block takes longer."""
     try:
         with anyio.fail_after(seconds):
             yield
@@ -218,7 +218,7 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 
 async def _next(answers: AsyncIterator[bytes], made: Callable[[bytes], Made]) -> Made:
-    """What is made of the next line; of a long one in a thread."""
+    """Parse the next line; a long one in a thread."""
     line = await anext(answers, None)
     if line is None:
         raise GuestError("the guest's code server closed the connection without an answer")

@@ -42,7 +42,7 @@ class Archives:
     async def pack(
         self, caller: Caller, sandbox_id: str, path: str, skip_links: bool
     ) -> AsyncIterator[tuple[None, AsyncIterator[bytes]]]:
-        """A directory as a tar archive that is safe to unpack; it ends with an error at a member that is not."""
+        """A directory as a tar archive that is safe to unpack; an unsafe member ends it with an error."""
         command = plan_command(_PACK, checked_path(path))
         async with self._scripts.output(caller, sandbox_id, command, path, fine=(0, 1)) as output:
             chunks = _filtered(output, TarFilter(skip_links))
@@ -52,7 +52,7 @@ class Archives:
     async def unpack(
         self, caller: Caller, sandbox_id: str, path: str, skip_links: bool, content: AsyncIterator[bytes]
     ) -> Unpacked:
-        """Unpack a tar archive into a directory, which is made. Nothing of a refused archive is unpacked."""
+        """Unpack a tar archive into a directory, which is created. Nothing of a refused archive is unpacked."""
         where, one = checked_path(path), TarFilter(skip_links)
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             archive = temporary_path()
@@ -69,7 +69,7 @@ async def _filtered(source: AsyncIterator[bytes], one: TarFilter) -> AsyncIterat
 
 
 async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
-    """The first of an archive, a small one whole, so that what is wrong with it is an ordinary error."""
+    """The first bytes of an archive, a small one whole, so that a fault in it becomes an ordinary error."""
     beginning = b""
     async for chunk in chunks:
         beginning += chunk

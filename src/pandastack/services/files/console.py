@@ -1,4 +1,4 @@
-"""What machines print on their consoles, as text."""
+"""The console output of machines, as text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pandastack.cluster import Engines
 from pandastack.model.caller import Caller
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 
-_REPLAY = 4096  # characters of the console that a follower is shown first
+_REPLAY = 4096  # characters of past output that a follower is shown first
 _MOST_LINE = 64 * 1024  # characters; a longer line is shown in pieces
 
 
 class Consoles:
-    """What machines write to their consoles. A console is a terminal, whose lines end with CR and LF; shown are LF."""
+    """The console output of machines. A console is a terminal, whose lines end with CR and LF; shown is only LF."""
 
     def __init__(self, sandboxes: Sandboxes, engines: Engines) -> None:
         self._sandboxes = sandboxes
@@ -31,7 +31,7 @@ class Consoles:
 
     @asynccontextmanager
     async def follow(self, caller: Caller, sandbox_id: str, tail: int | None) -> AsyncIterator[AsyncIterator[str]]:
-        """Whole lines: first those of the last 4 KiB (or ``tail``), then new ones until the sandbox's machine ends."""
+        """Whole lines: first those of the last 4 KiB (or ``tail``), then new lines until the sandbox's machine ends."""
         async with (
             self._sandboxes.use(caller, sandbox_id) as sandbox,
             self._engines.of(sandbox).follow_console(sandbox.id) as pieces,
@@ -40,7 +40,7 @@ class Consoles:
 
 
 async def whole_lines(pieces: AsyncIterator[bytes], tail: int | None) -> AsyncIterator[str]:
-    """Lines of the end of the first piece, and of all that follow; the last may be unfinished."""
+    """The last lines of the first piece, then those of all further pieces; the last line may be unfinished."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     pending = _end_of(decoder.decode(await anext(pieces, b"")), tail)
     while True:

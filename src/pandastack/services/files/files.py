@@ -25,7 +25,7 @@ class Files:
     async def read(
         self, caller: Caller, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
-        """Length in bytes, if known, and content of a file, from ``offset`` and for ``length`` bytes at most."""
+        """The length in bytes, if known, and the content of a file: at most ``length`` bytes from ``offset`` on."""
         async with (
             self._sandboxes.use(caller, sandbox_id) as sandbox,
             self._engines.of(sandbox).read_file(sandbox.id, checked_path(path), offset, length) as opened,
@@ -33,12 +33,12 @@ class Files:
             yield opened
 
     async def write(self, caller: Caller, sandbox_id: str, path: str, content: AsyncIterator[bytes]) -> Written:
-        """Make or replace a file, and its parent directories."""
+        """Create or replace a file, and create its parent directories."""
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).write_file(sandbox.id, checked_path(path), content)
 
     async def delete(self, caller: Caller, sandbox_id: str, path: str) -> None:
-        """Delete with all that is inside; a missing path is fine."""
+        """Delete a path with everything below it; a missing path is fine."""
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             await self._engines.of(sandbox).delete_file(sandbox.id, checked_path(path))
 
@@ -48,13 +48,13 @@ class Files:
             return await self._engines.of(sandbox).directory(sandbox.id, checked_path(path))
 
     async def stat(self, caller: Caller, sandbox_id: str, path: str) -> FileEntry:
-        """One entry."""
+        """The entry of one path."""
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).stat(sandbox.id, checked_path(path))
 
 
 def checked_path(path: str, field: str = "path") -> str:
-    """An absolute path of the guest. Raises :class:`BadRequestError` that names ``field``."""
+    """An absolute path of the guest. Raises a :class:`BadRequestError` that names ``field``."""
     if not path.startswith("/"):
         raise BadRequestError(
             f"{field}: must be absolute, not {path[:64]!r}" if path else f"{field}: is required", field=field

@@ -1,4 +1,4 @@
-"""Changes to a sandbox's files other than their content: directories made, files moved, modes changed, pieces added."""
+"""Operations on a sandbox's files: create directories, move files, change modes, append pieces."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FileOperations:
         self._scripts = scripts
 
     async def mkdir(self, caller: Caller, sandbox_id: str, path: str, mode: str | None) -> FileEntry:
-        """Make a directory and its parents; one that exists is fine. Returns its entry."""
+        """Create a directory and its parents; an existing one is fine. Returns its entry."""
         self._sandboxes.get(caller, sandbox_id)
         arguments = (checked_path(path), checked_mode(mode) if mode else "")
         return await self._change(caller, sandbox_id, path, _MKDIR, *arguments)
@@ -48,9 +48,9 @@ class FileOperations:
         return await self._change(caller, sandbox_id, path, _CHMOD, *arguments)
 
     async def move(self, caller: Caller, sandbox_id: str, source: str, target: str, overwrite: bool) -> FileEntry:
-        """Give a file or directory another name, and make the parents of that. Returns the entry of ``target``.
+        """Move a file or directory, and create the new parents. Returns the entry of ``target``.
 
-        Raises :class:`ConflictError` when something exists there and ``overwrite`` is false.
+        Raises :class:`ConflictError` when ``target`` exists and ``overwrite`` is false.
         """
         self._sandboxes.get(caller, sandbox_id)
         arguments = (checked_path(source, "from"), checked_path(target, "to"), "1" if overwrite else "")
@@ -59,7 +59,7 @@ class FileOperations:
     async def append(
         self, caller: Caller, sandbox_id: str, path: str, offset: int, content: AsyncIterator[bytes]
     ) -> Written:
-        """Add a piece to a file of ``offset`` bytes; at 0 the file is made anew. Returns the piece's path and bytes.
+        """Append a piece to a file of ``offset`` bytes; 0 starts a new file. Returns the piece's path and bytes.
 
         Raises :class:`ConflictError` when the file has another length, so no piece is lost or added twice.
         """

@@ -1,6 +1,6 @@
 """Runs small shell scripts in the guest that work on its files.
 
-The scripts use the guest's own programs. What those print is bounded and never trusted.
+The scripts use the guest's own programs, whose output is bounded and never trusted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
 
 EXISTS = 17
-"""Exit code of our scripts when there is something at a path that should be free."""
+"""Exit code of our scripts when a path that should be free exists."""
 ELSEWHERE = 18
 """Exit code of our scripts when a file does not end where its next piece is to be added."""
 MISSING = 44
@@ -41,9 +41,9 @@ class Scripts:
     async def output(
         self, caller: Caller, sandbox_id: str, command: str, path: str, fine: tuple[int, ...] = (0,)
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yields what the command prints; leaving the block ends the command.
+        """Yield the output of a command; leaving the block ends the command.
 
-        ``path`` is named in errors; :func:`output_of` says which those are.
+        Errors name ``path``; they are those of :func:`output_of`.
         """
         spec = ExecSpec(cmd=command, timeout_seconds=self._settings.max_tree_seconds)
         async with (
@@ -53,7 +53,7 @@ class Scripts:
             yield output_of(records, path, fine)
 
     async def run(self, caller: Caller, sandbox_id: str, command: str, path: str) -> None:
-        """Run the command to its end and ignore what it prints."""
+        """Run the command to its end and ignore its output."""
         async with self.output(caller, sandbox_id, command, path) as output:
             async for _ in output:
                 pass
@@ -70,7 +70,7 @@ def temporary_path() -> str:
 
 
 async def output_of(records: AsyncIterator[Record], path: str, fine: tuple[int, ...]) -> AsyncIterator[bytes]:
-    """The standard output of a script. Raises for an exit code that is not ``fine``, with the last line of stderr."""
+    """The standard output of a script. Raises for an exit code not in ``fine``, with the last line of stderr."""
     complaints = bytearray()
     async for record in records:
         if isinstance(record, ExecFailed):

@@ -15,12 +15,12 @@ from pandastack.services.output_budget import Lease, OutputBudget
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 
 MOST_FOUND = 8 * 1024 * 1024
-"""Bytes of paths and lines that one search returns."""
+"""Most bytes of paths and lines that one search returns."""
 _LINE = 1000  # characters shown of a matching line
 _MOST_LINE = 4 * _LINE  # bytes, UTF-8
 _MOST_NUMBER = 18  # digits
-_COST, _BYTES_HELD = 500, 4  # bytes that a match takes in memory, and for each of its own
-_MOST_COLUMNS = 9216  # bytes of a line of grep's: path, number and the part that is shown fit in
+_COST, _BYTES_HELD = 500, 4  # bytes of memory per match, and per byte of a match
+_MOST_COLUMNS = 9216  # bytes of a line of grep's output: enough for path, number and the part that is shown
 
 _FIND = f"""test -e "$1" || exit {MISSING}
 exec find "$1" -mindepth 1 -name "$2" -print0
@@ -35,7 +35,7 @@ test "$status" -le 1
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """What was found below ``path``. It counts in the budget for output until the lease is closed.
+    """The matches below ``path``. They count against the output budget until the lease is closed.
 
     ``truncated``: there are more matches than asked for, or than fit.
     """
@@ -59,7 +59,7 @@ class Search:
     ) -> Matches:
         """Files below ``path`` whose names match the pattern ``name``, or their lines that contain ``text``.
 
-        The caller closes the lease. Raises :class:`QuotaError`, before it searches, when nothing can be kept.
+        The caller closes the lease. Raises :class:`QuotaError`, before it searches, when there is no room for output.
         """
         script = _FIND if text is None else _GREP
         command = plan_command(script, checked_path(path), name, *([] if text is None else [text]))
@@ -77,7 +77,7 @@ class Search:
 async def _collect(
     output: AsyncIterator[bytes], parser: MatchParser, matches: list[dict[str, Any]], limit: int, lease: Lease
 ) -> bool:
-    """Add matches until there are no more, which is False, or no more room."""
+    """Add matches until there are no more (False) or there is no more room (True)."""
     async for chunk in output:
         for match in parser.feed(chunk):
             if len(matches) == limit or parser.kept > MOST_FOUND or not lease.take(_COST + _BYTES_HELD * parser.latest):
@@ -89,8 +89,8 @@ async def _collect(
 class MatchParser:
     """Parses find's ``NAME NUL``, or grep's ``NAME NUL NUMBER : LINE NEWLINE``, as it arrives.
 
-    Each byte is looked at once, and what is kept of a field is bounded, because the guest may send anything. Of a long
-    line the beginning is shown. A name that is too long for any other call is left out.
+    Each byte is examined once, and the length of a field is bounded, because the guest may send anything. A long line
+    is cut at its end. A name that is too long for any other call is left out.
     """
 
     def __init__(self, *, with_lines: bool) -> None:
@@ -99,10 +99,10 @@ class MatchParser:
         self._complete: list[bytes] = []
         self._present = bytearray()
         self.kept = self.latest = 0
-        """Bytes of all matches up to now, and of the latest."""
+        """Bytes of all matches so far, and of the latest one."""
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """The matches that ``data`` completes. Raises :class:`GuestError` for a line number that is not one."""
+        """The matches that ``data`` completes. Raises :class:`GuestError` for a malformed line number."""
         start = 0
         while start < len(data):
             delimiter, most = self._fields[len(self._complete)]

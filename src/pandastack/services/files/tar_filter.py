@@ -1,9 +1,9 @@
-"""Makes any tar archive safe to unpack, while it passes through.
+"""Makes any tar archive safe to unpack, as a stream.
 
 Every header is read strictly and written anew: names are relative and stay below the directory that the archive is
-unpacked in, links lead nowhere else, nothing is a device, no file is set-uid, all belong to root. What cannot be made
-so is refused.
-Formats: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU's long names; out comes pax.
+unpacked in, links do not leave it, nothing is a device, no file is set-uid, root owns everything. A member that cannot
+be made safe is refused.
+Input formats: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU's long names. Output format: pax.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _EXTRA = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GN
 
 
 class TarFilter:
-    """Feed it an archive piece by piece; raises :class:`BadRequestError` at the first thing that is refused.
+    """Takes an archive piece by piece; raises :class:`BadRequestError` at the first member that is refused.
 
-    With ``skip_links`` links that lead out are left out instead.
+    With ``skip_links``, links that lead outside are omitted instead.
     """
 
     def __init__(self, skip_links: bool = False) -> None:
         self._skip_links = skip_links
         self._buffer = bytearray()
-        self._payload = 0  # bytes of the present member that are still to come, padding not counted
+        self._payload = 0  # bytes of the current member still to come, without padding
         self._padding = 0
         self._extra: tuple[bytes, int] | None = None
         self._overrides: dict[str, str] = {}
@@ -55,12 +55,12 @@ class TarFilter:
         self.ended = False
 
     def feed(self, data: bytes) -> bytes:
-        """What may be passed on of the archive by now."""
+        """The part of the archive that can be passed on so far."""
         self._buffer += data
         return b"".join(self._pieces())
 
     def end(self) -> None:
-        """The archive has no more bytes. Raises :class:`BadRequestError` when it should have."""
+        """Note the end of the input. Raises :class:`BadRequestError` when the archive is incomplete."""
         if not self.ended:
             begun = self.members or self._buffer
             raise BadRequestError("the tar archive ends too early" if begun else "not a tar archive: it is empty")
@@ -85,10 +85,10 @@ class TarFilter:
                 block = bytes(self._buffer[:BLOCK])
                 del self._buffer[:BLOCK]
                 yield self._take_header(block)
-        self._buffer.clear()  # what follows the end means nothing
+        self._buffer.clear()  # bytes after the end mark mean nothing
 
     def _take_payload(self) -> bytes:
-        """File content as it is, and zeros for the padding whatever it was."""
+        """File content as it is, and zeros in place of the padding."""
         data = bytes(self._buffer[: self._payload])
         del self._buffer[: len(data)]
         self._payload -= len(data)
@@ -121,7 +121,7 @@ class TarFilter:
             self._overrides["path"] = _text(content)
         elif kind == tarfile.GNUTYPE_LONGLINK:
             self._overrides["linkpath"] = _text(content)
-        # Global headers say things like a commit's id; nothing of them is passed on.
+        # Global headers carry things like a commit id; none of them is passed on.
 
     def _take_member(self, info: tarfile.TarInfo) -> bytes:
         overrides, self._overrides = self._overrides, {}
@@ -144,7 +144,7 @@ class TarFilter:
             made.size = self._payload = int(size)
             self._padding = -made.size % BLOCK
             self._files.add(made.name)
-        elif int(size) and kind != tarfile.LNKTYPE:  # writers note the size of the file that a hard link is one of
+        elif int(size) and kind != tarfile.LNKTYPE:  # writers may record the size of a hard link's target
             raise refusal(name, "not a file, but has content")
         elif kind != tarfile.DIRTYPE and not self._link(made, overrides.get("linkpath", info.linkname)):
             self.skipped += 1
@@ -152,7 +152,7 @@ class TarFilter:
         return made.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
     def _safe_name(self, name: str, kind: bytes) -> str:
-        """``name`` as one below the directory, by no way through a link of this archive; empty for itself."""
+        """``name`` relative to the directory, never through a link of this archive; empty for the directory itself."""
         parts = _parts(name)
         if parts is None:
             raise refusal(name, "outside the directory")
@@ -163,7 +163,7 @@ class TarFilter:
         return "/".join(parts)
 
     def _link(self, made: tarfile.TarInfo, target: str) -> bool:
-        """Give ``made`` its target. False when it points outside and is skipped."""
+        """Set the target of ``made``. False when it points outside and is skipped."""
         if made.type == tarfile.LNKTYPE:
             inside = _parts(target)
             found = None if inside is None else "/".join(inside)
@@ -184,16 +184,16 @@ class TarFilter:
 
 
 class Links:
-    """The symbolic links of an archive, by names as the least exact file systems compare them.
+    """The symbolic links of an archive, by names compared as loosely as any file system does.
 
     Where ``L`` and ``l`` are one name, as on macOS and Windows, ``l/x`` lies behind a link ``L``.
     """
 
     def __init__(self) -> None:
-        self._tree: dict[str, Any] = {}  # by the folded parts of names; None is a link
+        self._tree: dict[str, Any] = {}  # keyed by the folded parts of names; None marks a link
 
     def add(self, parts: list[str]) -> None:
-        """One more, that lies behind no other."""
+        """Add a link that does not lie behind another."""
         *folders, last = map(folded, parts)
         branch = self._tree
         for part in folders:
@@ -213,10 +213,10 @@ class Links:
 
 
 def folded(part: str) -> str:
-    """What a part of a name has in common with all that some file system takes for the same.
+    """A key that is equal for all spellings of a name's part that some file system takes for the same.
 
-    They ignore case and Unicode's equivalent spellings (APFS, NTFS), invisible characters (HFS+), or dots and spaces at
-    the end (Windows). Source: the Unicode Standard, D145.
+    File systems ignore case and Unicode's equivalent spellings (APFS, NTFS), invisible characters (HFS+), or dots and
+    spaces at the end (Windows). Source: the Unicode Standard, D145.
     """
     visible = "".join(char for char in part if unicodedata.category(char) != "Cf")
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", visible).casefold()).rstrip(". ")
@@ -249,7 +249,7 @@ def _text(content: bytes) -> str:
 
 
 def _parts(name: str) -> list[str] | None:
-    """The parts of a relative path without what means nothing; None for one that is not fit to be one."""
+    """The parts of a relative path, without empty and ``.`` parts; None for an invalid path."""
     encoded = name.encode("utf-8", "surrogateescape")
     too_long = len(encoded) > _MOST_NAME or any(len(part) > _MOST_PART for part in encoded.split(b"/"))
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -259,8 +259,8 @@ def _parts(name: str) -> list[str] | None:
 def _stays_inside(place: list[str], target: str) -> bool:
     """Whether a symbolic link in the directory ``place`` to ``target`` never leaves the archive's own directory.
 
-    No member lies behind a link, so ``place`` is where it seems to be, and going up from it is what it seems to be.
-    After a name it is not: the name may be another link.
+    No member lies behind a link, so ``place`` is where it appears to be, and so is its parent ``..``. That does not
+    hold for ``..`` after a name in ``target``: the name may be another link.
     """
     encoded = target.encode("utf-8", "surrogateescape")
     if b"\0" in encoded or len(encoded) > _MOST_NAME:

@@ -1,4 +1,4 @@
-"""Changes of a sandbox's files, as they happen."""
+"""Reports changes to a sandbox's files as they happen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pandastack.services.files.scripts import MISSING, output_of
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 
 KINDS = frozenset({"ready", "created", "modified", "attributes", "moved", "deleted", "overflow"})
-_MOST_LINE = 64 * 1024  # bytes: two paths, each byte of them escaped
+_MOST_LINE = 64 * 1024  # bytes: two paths with every byte escaped
 _MOST_PATH = 4096
 _WATCH = """test -e "$1" || exit {missing}
 command -v python3 >/dev/null || {{ echo "watching needs python3 in the template" >&2; exit 1; }}
@@ -29,7 +29,7 @@ END-OF-PROGRAM
 
 
 class Watches:
-    """Each runs a small program in the guest, whose word is not trusted."""
+    """Watches of the guest's files. Each runs a small program in the guest, whose output is not trusted."""
 
     def __init__(self, sandboxes: Sandboxes, engines: Engines) -> None:
         self._sandboxes = sandboxes
@@ -41,9 +41,9 @@ class Watches:
     async def watch(
         self, caller: Caller, sandbox_id: str, path: str, recursive: bool
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Changes of ``path`` and what is in it, with ``recursive`` of everything below. The first is ``ready``.
+        """Changes to ``path`` and its entries; with ``recursive``, to everything below. The first event is ``ready``.
 
-        They end when the path itself is deleted. Leaving the block ends the watch.
+        The events end when the path itself is deleted. Leaving the block ends the watch.
         """
         where = shlex.join([checked_path(path), "1" if recursive else ""])
         command = f"export LC_ALL=C.UTF-8; set -- {where}\n{self._script}"
@@ -52,7 +52,7 @@ class Watches:
             self._engines.of(sandbox).exec(sandbox.id, ExecSpec(cmd=command)) as records,
         ):
             changes = _changes(output_of(records, path, (0,)))
-            first = await anext(changes, None)  # what is wrong from the start is an ordinary error
+            first = await anext(changes, None)  # a failure at the start becomes an ordinary error
             if first is None:
                 raise GuestError("the guest's watch ended before it began")
             yield _chained(first, changes)

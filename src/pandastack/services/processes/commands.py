@@ -1,4 +1,4 @@
-"""Commands in sandboxes."""
+"""Runs commands in sandboxes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pandastack.services.settings import Settings
 class Outcome:
     """How a command ended, with its output; ``duration_us`` is measured by the guest.
 
-    ``failure`` is set when it did not end by itself. The output counts in the budget until :meth:`close`, or the end of
-    a ``with`` block.
+    ``failure`` is set when it did not end by itself. The output counts against the budget until :meth:`close`, or the
+    end of a ``with`` block.
     """
 
     stdout: JsonText
@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def truncated(self) -> dict[str, int]:
-        """The name of each stream that was cut, and how many bytes the command wrote to it."""
+        """The names of truncated streams, each with the number of bytes that the command wrote to it."""
         streams = {"stdout": self.stdout, "stderr": self.stderr}
         return {name: stream.total for name, stream in streams.items() if stream.dropped}
 
@@ -49,7 +49,7 @@ class Outcome:
         self.close()
 
     def close(self) -> None:
-        """The output is no longer needed."""
+        """Release the output: it is no longer needed."""
         self.lease.close()
 
 
@@ -73,14 +73,14 @@ class Commands:
         self._settings = settings
 
     def plan(self, cmd: str, timeout_seconds: float | None, process_id: str | None = None) -> Command:
-        """Check what a caller sent. Raises :class:`BadRequestError`; see :func:`planned_command`."""
+        """Check a caller's request. Raises :class:`BadRequestError`; see :func:`planned_command`."""
         return planned_command(cmd, timeout_seconds, process_id, self._settings)
 
     async def run(self, caller: Caller, sandbox_id: str, command: Command) -> Outcome:
-        """Run to the end; the caller closes the outcome. Output beyond the limit or the budget is dropped, and the
-        outcome says so in its text and in ``truncated``.
+        """Run to the end; the caller closes the outcome. Output beyond the limit or the budget is dropped; the text of
+        the outcome and its ``truncated`` show that.
 
-        Raises :class:`QuotaError`, before the command is started, when no output can be kept.
+        Raises :class:`QuotaError`, before the command is started, when there is no room for output.
         """
         self._sandboxes.get(caller, sandbox_id)
         with ExitStack() as undo:
@@ -110,9 +110,9 @@ class Commands:
     async def stream(
         self, caller: Caller, sandbox_id: str, command: Command, *, spool: bool = False
     ) -> AsyncIterator[AsyncIterator[Record]]:
-        """The command's records as they come. Leaving the block early kills the command, unless it says otherwise.
+        """The command's records as they arrive. Leaving the block early kills the command, unless it has ``leave``.
 
-        With ``spool`` the guest retains the output from the start, and not only what no client has taken.
+        With ``spool`` the guest retains all output from the start, not only the part that no client has read.
         """
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             self._activity.ran(sandbox.id, command.cmd)
@@ -134,7 +134,7 @@ class Commands:
 
 
 def failure_of(end: Ended, command: Command) -> PandastackError | None:
-    """The error that an end stands for, if it does not stand for an exit code."""
+    """The error for the end of a command, unless the command ended with an exit code."""
     if isinstance(end, ExecFailed):
         return end.failure.exception()
     if end.timed_out:

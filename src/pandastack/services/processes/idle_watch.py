@@ -1,4 +1,4 @@
-"""Keeps sandboxes in use for as long as processes run in them that are not in the background."""
+"""Counts sandboxes as in use while foreground processes run in them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProcessFound:
-    """A process runs in a sandbox that a previous server, or a previous machine of the sandbox, has left."""
+    """A process was found in a sandbox, started under a previous server or in a previous machine of the sandbox."""
 
     sandbox: SandboxRecord
     process: ProcessRecord
 
 
 class IdleWatch:
-    """Watches processes in ``tasks``; what it finds in restored sandboxes is published as :class:`ProcessFound`."""
+    """Watches processes in ``tasks``, and publishes those found in restored sandboxes as :class:`ProcessFound`."""
 
     def __init__(self, registry: Registry, engines: Engines, activity: Activity, bus: Bus, tasks: TaskGroup) -> None:
         self._registry = registry
@@ -38,7 +38,7 @@ class IdleWatch:
         self._tasks = tasks
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled: look for processes in each sandbox that has a new machine."""
+        """Look for processes in each sandbox that gets a new machine, until cancelled."""
         with self._bus.subscribe(SandboxChanged) as changes:
             task_status.started()
             async for change in changes:
@@ -46,13 +46,13 @@ class IdleWatch:
                     self._tasks.start_soon(self._find, change.record)
 
     def find_all(self) -> None:
-        """Look for processes in all sandboxes that run."""
+        """Look for processes in all running sandboxes."""
         for record in self._registry.all():
             if record.status == Status.RUNNING:
                 self._tasks.start_soon(self._find, record)
 
     def watch(self, sandbox: SandboxRecord, process: str) -> None:
-        """The sandbox is in use until the process has ended."""
+        """Hold the sandbox in use until the process has ended."""
         self._tasks.start_soon(self._hold, sandbox, process)
 
     async def _find(self, sandbox: SandboxRecord) -> None:

@@ -1,7 +1,7 @@
 """Language servers inside sandboxes, one process for each client, so that several editors do not disturb each other.
 
-Source of the protocol that goes through here unread: the Language Server Protocol's base protocol, over the server's
-standard input and output.
+The traffic passes through unread. It is the base protocol of the Language Server Protocol, over the server's standard
+input and output.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from pandastack.services.processes.processes import Processes
 log = structlog.get_logger(__name__)
 
 MISSING = 127
-"""The exit code of a shell that does not find a program."""
+"""The shell's exit code for a program that does not exist."""
 _TERMINATE = 15
 _CLEAN_UP_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageServer:
-    """What serves a language, if the sandbox's template has it."""
+    """The server of a language, if the sandbox's template contains it."""
 
     language: str
     aliases: tuple[str, ...]
     command: str
     template: str
-    """A template that has it, for those whose has not."""
+    """A template that contains it, to suggest to callers whose template does not."""
 
 
 SERVERS = (LanguageServer("python", ("py",), "pylsp", "code-interpreter"),)
-"""Another language is another line here, and a template that has its server."""
+"""To add a language, add a line here and a template that contains its server."""
 
 
 def server_for(language: str) -> LanguageServer:
-    """Raises :class:`BadRequestError` for a language that has none."""
+    """Look up the server of a language. Raises :class:`BadRequestError` when there is none."""
     for each in SERVERS:
         if language == each.language or language in each.aliases:
             return each
@@ -72,7 +72,7 @@ class LanguageServers:
 
     @asynccontextmanager
     async def session(self, caller: Caller, sandbox_id: str, language: str) -> AsyncIterator[Session]:
-        """A server of its own while the block runs."""
+        """Run a server for one client inside the block."""
         server = server_for(language)
         process = ProcessSpec(cmd=f"exec {server.command}", id=str(uuid.uuid4()), stdin_open=True, background=True)
         await self._processes.start(caller, sandbox_id, process)
@@ -84,13 +84,13 @@ class LanguageServers:
 
     @asynccontextmanager
     async def output(self, session: Session) -> AsyncIterator[AsyncIterator[Record]]:
-        """All that the server writes, and its end."""
+        """Everything that the server writes, then its end."""
         place = session.caller, session.sandbox_id, session.process
         async with self._processes.view(*place, stdout=0, stderr=0) as records:
             yield records
 
     async def send(self, session: Session, data: bytes) -> None:
-        """Bytes from the client; waits while the server does not take them."""
+        """Write bytes from the client; waits while the server does not read."""
         await self._processes.send_input(session.caller, session.sandbox_id, session.process, data, close=False)
 
     async def _end(self, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""Output of commands: bounded where an answer holds it whole, decoded piece by piece where it is streamed."""
+"""Output of commands: bounded when an answer holds all of it, decoded piece by piece when it is streamed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class JsonText:
 
 
 class OutputHead:
-    """The beginning of a stream, encoded as JSON while it arrives: a long answer takes too long to be encoded at once.
+    """The beginning of a stream, encoded as JSON while it arrives: encoding a long answer at once takes too long.
 
-    At most ``limit`` bytes are kept, which may be twice as long in JSON, and no more than ``lease`` has left. Text fits
-    in that; of bytes that JSON writes as six characters each fewer are kept.
+    At most ``limit`` bytes are retained, which may be twice as long in JSON, and no more than ``lease`` has left. Text
+    fits in that; of bytes that JSON writes as six characters each, fewer are retained.
     """
 
     def __init__(self, limit: int, lease: Lease) -> None:
@@ -44,7 +44,7 @@ class OutputHead:
         self._full = False
 
     def add(self, data: bytes) -> None:
-        """The stream's next piece."""
+        """Add the stream's next piece."""
         self._total += len(data)
         for start in range(0, len(data), _PIECE):
             if self._full:
@@ -52,7 +52,7 @@ class OutputHead:
             self._add(data[start : start + _PIECE])
 
     def finish(self) -> JsonText:
-        """What was kept. It ends with a line that says what is missing, if anything is."""
+        """The retained output. If some is missing, it ends with a line that states how much."""
         unfinished = len(self._decoder.getstate()[0])
         if not self._full:
             self._content += json_content(self._decoder.decode(b"", final=True))
@@ -98,16 +98,16 @@ class OutputText:
         return self._decoders[output.kind].decode(output.data)
 
     def unfinished(self, kind: int) -> int:
-        """Bytes of a character that is still to be completed."""
+        """The number of bytes held of an incomplete character."""
         return len(self._decoders[kind].getstate()[0])
 
     def skip(self, kind: int) -> str:
-        """Bytes are missing now: what was unfinished stays so."""
+        """Note that bytes are missing here: an incomplete character stays incomplete."""
         text = self._decoders[kind].decode(b"", final=True)
         self._decoders[kind].reset()
         return text
 
     def rest(self) -> list[tuple[int, str]]:
-        """What was left unfinished at the end: pairs of stream and text."""
+        """The incomplete characters at the end: pairs of stream and text."""
         tails = [(kind, decoder.decode(b"", final=True)) for kind, decoder in self._decoders.items()]
         return [(kind, text) for kind, text in tails if text]

@@ -27,7 +27,7 @@ LONGEST_WAIT_SECONDS = 3600.0
 
 
 class Processes:
-    """Starts processes, and finds those that a sandbox has."""
+    """Starts processes, and finds the existing ones of a sandbox."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Processes:
         self._settings = settings
 
     def plan(self, body: Mapping[str, Any]) -> ProcessSpec:
-        """Check what a caller sent. Raises :class:`BadRequestError` with the field's name."""
+        """Check a caller's request. Raises :class:`BadRequestError` with the field's name."""
         return planned_process(body, self._settings)
 
     async def start(self, caller: Caller, sandbox_id: str, spec: ProcessSpec) -> ProcessRecord:
-        """Start it and return its record; raises :class:`QuotaError` when the sandbox has too many."""
+        """Start a process and return its record; raises :class:`QuotaError` when the sandbox has too many."""
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             await self._admit(sandbox)
             self._activity.ran(sandbox.id, spec.cmd)
@@ -60,7 +60,7 @@ class Processes:
             try:
                 record = await self._engines.of(sandbox).start_process(sandbox.id, retained)
             finally:
-                self._activity.done(sandbox.id)  # what it does later is not this command's
+                self._activity.done(sandbox.id)  # later activity is not this command's
             if not spec.background:
                 self._idle_watch.watch(sandbox, spec.id)
             return record
@@ -75,7 +75,7 @@ class Processes:
             )
 
     async def check(self, caller: Caller, sandbox_id: str, *, running: bool = False) -> None:
-        """Raise when the sandbox does not exist, or with ``running`` when it would have to be woken."""
+        """Raise when the sandbox does not exist or, with ``running``, when it would have to be woken."""
         record = self._sandboxes.get(caller, sandbox_id)
         if record.status not in ((Status.RUNNING,) if running else (Status.RUNNING, Status.HIBERNATED)):
             raise await self._registry.refusal(record)
@@ -101,7 +101,7 @@ class Processes:
         stderr: int | None = None,
         follow: bool = True,
     ) -> AsyncIterator[AsyncIterator[Record]]:
-        """Output from these offsets on; a negative one counts from the end. Leaving leaves the process as it is."""
+        """Output from these offsets on; a negative offset counts from the end. The process outlives the block."""
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             if (stdout or 0) < 0 or (stderr or 0) < 0:
                 record = await self._engines.of(sandbox).process(sandbox.id, process)
@@ -113,7 +113,7 @@ class Processes:
                     yield records
 
     async def wait(self, caller: Caller, sandbox_id: str, process: str, seconds: float) -> ProcessRecord:
-        """The record when the process has ended, or as it is after ``seconds``."""
+        """The record once the process has ended, or its state after ``seconds``."""
         with anyio.move_on_after(seconds):
             async with self.view(caller, sandbox_id, process) as records:
                 async for _ in records:
@@ -123,7 +123,7 @@ class Processes:
     async def send_input(
         self, caller: Caller, sandbox_id: str, process: str, data: bytes | AsyncIterator[bytes], *, close: bool
     ) -> int:
-        """Write to the standard input; returns the bytes that it took."""
+        """Write to the standard input; returns the number of bytes accepted."""
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             with self._streams.hold(sandbox.id):
                 return await self._engines.of(sandbox).send_input(sandbox.id, process, data, close)
@@ -135,7 +135,7 @@ class Processes:
             await self._engines.of(sandbox).signal(sandbox.id, process, number)
 
     async def resize(self, caller: Caller, sandbox_id: str, process: str, rows: int, cols: int) -> None:
-        """Give the process's terminal another size."""
+        """Resize the process's terminal."""
         await self.check(caller, sandbox_id)
         size = checked_size(rows, cols)
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:

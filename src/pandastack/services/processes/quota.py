@@ -1,4 +1,4 @@
-"""How much of a guest its callers may use at once."""
+"""Limits what callers may use of a guest at the same time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StreamQuota:
 
     @contextmanager
     def hold(self, sandbox_id: str) -> Iterator[None]:
-        """One more while the block runs; raises :class:`QuotaError`."""
+        """Count one more while the block runs; raises :class:`QuotaError`."""
         count = self._open.get(sandbox_id, 0)
         if count >= self._most:
             raise QuotaError(

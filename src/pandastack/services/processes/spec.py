@@ -1,4 +1,4 @@
-"""What a caller wants to run, checked. Pure."""
+"""Validates the commands and processes that callers ask for. Pure."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _MAX_ENV_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A line for the guest's shell. ``timeout_seconds`` None: no limit; ``stdin`` None: nothing."""
+    """A line for the guest's shell. ``timeout_seconds`` None: no limit; ``stdin`` None: empty."""
 
     cmd: str
     timeout_seconds: float | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    """Names the guest's record of it."""
+    """The id of the guest's record of the command."""
     leave: bool = False
     """Whether it keeps running when its client disconnects."""
     stdin: bytes | None = None
 
 
 def planned_command(cmd: str, timeout_seconds: float | None, process_id: str | None, settings: Settings) -> Command:
-    """Check what a caller sent. Raises :class:`BadRequestError`.
+    """Check a caller's command. Raises :class:`BadRequestError`.
 
-    ``process_id`` is an id that the caller chose, so that it can find the record even if it never gets an answer.
+    ``process_id`` is an id chosen by the caller, which can then find the record even if it never gets an answer.
     """
     if not cmd:
         raise BadRequestError("cmd: must not be empty", field="cmd")
@@ -44,7 +44,7 @@ def planned_command(cmd: str, timeout_seconds: float | None, process_id: str | N
 
 
 def planned_process(body: Mapping[str, Any], settings: Settings) -> ProcessSpec:
-    """Check what a caller sent; raises :class:`BadRequestError` with the field's name."""
+    """Check a caller's process; raises :class:`BadRequestError` with the field's name."""
     cmd = body.get("cmd") or ""
     if not cmd:
         raise BadRequestError("cmd: must not be empty", field="cmd")
@@ -86,7 +86,7 @@ def checked_signal(signal: int | str) -> int:
 
 
 def checked_size(rows: int, cols: int) -> TerminalSize:
-    """The size of a terminal."""
+    """Check the size of a terminal."""
     if not (1 <= rows <= 65535 and 1 <= cols <= 65535):
         raise BadRequestError("rows and cols: must be between 1 and 65535", field="rows")
     return TerminalSize(rows, cols)
@@ -94,7 +94,7 @@ def checked_size(rows: int, cols: int) -> TerminalSize:
 
 def _checked_timeout(seconds: float | None, settings: Settings) -> float | None:
     most = settings.max_command_seconds
-    if not 0 <= (seconds or 0.0) <= most:  # nor NaN, nor a whole number that no float can hold
+    if not 0 <= (seconds or 0.0) <= most:  # also refuses NaN, and whole numbers too large for a float
         message = f"timeout_seconds: must be between 0 and {most:.0f}"
         raise BadRequestError(message, field="timeout_seconds", hint="0 means no limit")
     return seconds or None

@@ -1,4 +1,4 @@
-"""Terminals: shells that several may look at and type into at once, and come back to when a connection breaks."""
+"""Terminals: shells that several clients can view and type into at once, and reconnect to after a broken connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pandastack.store.sandboxes import SandboxRecord
 _LOGIN_SHELL = "if [ -x /bin/bash ]; then exec /bin/bash -l; fi; exec /bin/sh -l"
 _HANGUP = 1
 _HANGUPS, _HANGUP_SECONDS = 3, 1.0
-"""A shell that is about to wait for a line takes note of the signal and waits; it ends with the next one."""
+"""A shell about to read a line notes the signal but waits all the same; the next signal ends it."""
 _DEFAULT_SCROLLBACK = 64 * 1024
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TerminalView:
-    """Where a viewer looks: terminal ``id`` of a sandbox, its output from ``offset`` on."""
+    """The position of a viewer: terminal ``id`` of a sandbox, output from ``offset`` on."""
 
     caller: Caller
     sandbox_id: str
@@ -49,7 +49,7 @@ class _Terminal:
 
 
 class Terminals:
-    """Opens terminals, and ends those that have no viewer any more, in ``tasks``."""
+    """Opens terminals; ends those without viewers, in ``tasks``."""
 
     def __init__(self, processes: Processes, bus: Bus, tasks: TaskGroup, settings: Settings) -> None:
         self._processes = processes
@@ -69,9 +69,9 @@ class Terminals:
         scrollback: int | None,
         offset: int | None,
     ) -> TerminalView:
-        """The terminal ``wanted``, or a new one, under that id if there is none.
+        """The terminal ``wanted``, or a new one; if ``wanted`` does not exist, the new one gets that id.
 
-        ``scrollback`` bytes from before, or all from ``offset`` on, come first when it is there already.
+        An existing terminal first sends its last ``scrollback`` bytes, or all output from ``offset`` on.
         """
         wanted_size = checked_size(*size) if size else None
         if scrollback is not None and not 0 <= scrollback <= self._settings.max_scrollback_bytes:
@@ -112,7 +112,7 @@ class Terminals:
 
     @asynccontextmanager
     async def viewer(self, place: TerminalView) -> AsyncIterator[AsyncIterator[Record]]:
-        """One more viewer while the block runs: yields the terminal's output and its end."""
+        """Attach a viewer while the block runs: yields the terminal's output and its end."""
         terminal = self._watched.setdefault((place.sandbox_id, place.id), _Terminal())
         self._count(terminal, 1)
         try:
@@ -125,21 +125,21 @@ class Terminals:
                 self._tasks.start_soon(self._linger, place, terminal)
 
     async def type(self, place: TerminalView, data: bytes) -> None:
-        """What a viewer typed; waits while the terminal does not take it."""
+        """Send a viewer's input; waits while the terminal does not read."""
         await self._processes.send_input(place.caller, place.sandbox_id, place.id, data, close=False)
 
     async def resize(self, place: TerminalView, rows: int, cols: int) -> None:
-        """Another size, for all viewers."""
+        """Resize the terminal, for all viewers."""
         await self._processes.resize(place.caller, place.sandbox_id, place.id, rows, cols)
 
     async def leave(self, place: TerminalView) -> None:
-        """A viewer is done with the terminal: when it is the only one, the terminal is hung up."""
+        """Detach a viewer for good: if it was the only one, the terminal is hung up."""
         terminal = self._watched.get((place.sandbox_id, place.id))
         if terminal is not None and terminal.viewers == 1:
             await self._hang_up(place)
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled: hang up terminals of previous servers and machines whose viewers do not come back."""
+        """Hang up terminals of previous servers and machines whose viewers do not reconnect, until cancelled."""
         with self._bus.subscribe(ProcessFound) as events:
             task_status.started()
             async for event in events:

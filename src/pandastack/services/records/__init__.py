@@ -1,1 +1,1 @@
-"""What is remembered of each sandbox."""
+"""Records of sandboxes, and the state in memory that goes with them."""

@@ -1,6 +1,6 @@
 """The idle clock: when each sandbox was last used, and which are in use right now.
 
-Kept in memory, because every request moves it; the reaper writes it to the store now and then.
+It lives in memory, because every request moves it; the reaper writes it to the store now and then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pandastack.services.records.command_log import CommandLog
 
 
 class Activity:
-    """``clock`` gives epoch seconds."""
+    """The idle clocks of all sandboxes. ``clock`` returns epoch seconds."""
 
     def __init__(self, bus: Bus, clock: Callable[[], float] = time.time) -> None:
         self._bus = bus
@@ -25,28 +25,28 @@ class Activity:
         self.command_log = CommandLog(clock)
 
     def start(self, sandbox_id: str, at: float | None = None) -> None:
-        """Begin to watch a sandbox that was last active ``at`` (epoch seconds; None: now)."""
+        """Start the clock of a sandbox that was last active ``at`` (epoch seconds; None: now)."""
         self._last[sandbox_id] = self._clock() if at is None else at
 
     def forget(self, sandbox_id: str) -> None:
-        """The sandbox is gone."""
+        """Remove the clock of a sandbox that is gone."""
         self._last.pop(sandbox_id, None)
         self._unsaved.discard(sandbox_id)
         self.command_log.forget(sandbox_id)
 
     def ran(self, sandbox_id: str, command: str) -> None:
-        """A command begins; call :meth:`done` when it has ended."""
+        """Note the start of a command; call :meth:`done` when it has ended."""
         if sandbox_id in self._last:
             self.command_log.began(sandbox_id, command)
 
     def done(self, sandbox_id: str) -> None:
-        """A command has ended, with whatever outcome."""
+        """Note the end of a command, whatever its outcome."""
         self.command_log.ended(sandbox_id)
         self._bus.publish(CommandEnded(sandbox_id))
 
     @contextmanager
     def hold(self, sandbox_id: str) -> Iterator[None]:
-        """An operation on the sandbox: counts as activity for as long as the block runs."""
+        """Count an operation on the sandbox as activity for as long as the block runs."""
         self._touch(sandbox_id)
         if not self.busy(sandbox_id):
             self._bus.publish(SandboxUsed(sandbox_id))
@@ -64,7 +64,7 @@ class Activity:
         return sandbox_id in self._running
 
     def last_active(self, sandbox_id: str) -> float:
-        """Epoch seconds; now for a sandbox in use."""
+        """Epoch seconds of the last activity; now for a sandbox in use."""
         now = self._clock()
         return now if self.busy(sandbox_id) else self._last.get(sandbox_id, now)
 

@@ -1,4 +1,4 @@
-"""A sleep that can be cut short when something is due earlier than it was known."""
+"""A sleep that ends early when something becomes due earlier than expected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 
 
 class Alarm:
-    """Times are epoch seconds by ``clock``."""
+    """Lets one task sleep until a time that others can bring forward. Times are epoch seconds by ``clock``."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -17,16 +17,16 @@ class Alarm:
         self._earlier = anyio.Event()
 
     def expect(self, at: float) -> None:
-        """Something is due ``at``: the sleeper wakes then at the latest."""
+        """Wake the sleeper ``at`` that time at the latest."""
         if at < self._due:
             self._due = at
             self._earlier.set()
 
     async def sleep_until(self, at: float) -> None:
-        """Wait for ``at`` or for something that is due before, whichever comes first."""
+        """Wait until ``at``, or until an earlier time that was set meanwhile."""
         self._due, self._earlier = at, anyio.Event()
         while (left := self._due - self._clock()) > 0:
             with anyio.move_on_after(left):
                 await self._earlier.wait()
                 self._earlier = anyio.Event()
-        self._due = 0.0  # awake: the sleeper looks at everything anyway
+        self._due = 0.0  # the sleeper is awake and will check everything anyway

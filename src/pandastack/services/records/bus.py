@@ -1,4 +1,4 @@
-"""What happens inside the control plane, for those of its parts that wait for it. Nothing here is stored."""
+"""Events inside the control plane, delivered to its parts that subscribe. Nothing here is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SandboxChanged:
-    """A record is new (``before`` is None) or has other values now; ``moved`` says that its status was set."""
+    """A record was created (``before`` is None) or changed; ``moved``: its status was set."""
 
     before: SandboxRecord | None
     record: SandboxRecord
@@ -27,7 +27,7 @@ class SandboxChanged:
 
 @dataclass(frozen=True, slots=True)
 class SandboxUsed:
-    """The first of the operations that are now in progress in the sandbox has begun."""
+    """The sandbox came into use: the first operation in progress has begun."""
 
     sandbox_id: str
 
@@ -41,22 +41,22 @@ class CommandEnded:
 
 @dataclass(frozen=True, slots=True)
 class DeletionFailed:
-    """The sandbox stays ``stopping`` until it is deleted again."""
+    """A deletion failed: the sandbox stays ``stopping`` until the deletion is tried again."""
 
     sandbox_id: str
 
 
 class Bus:
-    """Each subscriber receives the events of its kinds in the order in which they were published.
+    """Delivers to each subscriber the events of its kinds, in the order of publication.
 
-    Subscribers must not wait for anything but the next event: what they have not received yet stays in memory.
+    A subscriber must not wait for anything but the next event: events that it has not received yet stay in memory.
     """
 
     def __init__(self) -> None:
         self._subscribers: list[tuple[tuple[type, ...], MemoryObjectSendStream[Any]]] = []
 
     def publish(self, event: object) -> None:
-        """Hand ``event`` to all present subscribers. Does not wait."""
+        """Hand ``event`` to all current subscribers. Does not wait."""
         for kinds, stream in self._subscribers:
             if isinstance(event, kinds):
                 stream.send_nowait(event)

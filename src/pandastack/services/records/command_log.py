@@ -1,6 +1,6 @@
-"""What ran in each sandbox since its last checkpoint. In memory: what a killed server forgets no checkpoint lists.
+"""The commands of each sandbox since its last checkpoint, in memory: a killed server forgets them.
 
-The text of commands comes from callers: it is kept short, on one line, and only as many of them as are shown.
+The text of commands comes from callers: it is cut short, put on one line, and stored for only as many as are shown.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 COMMANDS = 20
-"""How many commands a checkpoint lists; those before are only counted."""
+"""How many commands a checkpoint lists; earlier ones are only counted."""
 
 SETTLE_SECONDS = 0.2
-"""Silence after a command that ends a burst of commands: no checkpoint is taken between them."""
+"""Silence that ends a burst of commands, within which no checkpoint is taken."""
 
 BURST_SECONDS = 5.0
-"""The longest burst, or the longest that a command which still runs puts off the checkpoint of one that has ended."""
+"""The longest burst; also how long a running command may delay the checkpoint after one that has ended."""
 
 _MAX_TEXT = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """The last commands since a checkpoint, oldest first, and the number of all."""
+    """The last commands since a checkpoint, oldest first, and how many there were in all."""
 
     commands: tuple[str, ...] = ()
     count: int = 0
@@ -32,7 +32,7 @@ class Ran:
 
 @dataclass(slots=True)
 class _Log:
-    """Of one sandbox. ``last`` survives checkpoints; end times cover commands finished since the last checkpoint."""
+    """The log of one sandbox. ``last`` survives checkpoints; end times cover commands finished since the last one."""
 
     last: str = ""
     commands: deque[str] = field(default_factory=lambda: deque(maxlen=COMMANDS))
@@ -47,14 +47,14 @@ NOTHING = Ran()
 
 
 class CommandLog:
-    """The commands of all sandboxes. ``clock`` gives epoch seconds."""
+    """The commands of all sandboxes. ``clock`` returns epoch seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._logs: dict[str, _Log] = {}
 
     def began(self, sandbox_id: str, command: str) -> None:
-        """A command begins."""
+        """Note the start of a command."""
         mine = self._logs.setdefault(sandbox_id, _Log())
         mine.last = one_line(command)
         mine.commands.append(mine.last)
@@ -62,7 +62,7 @@ class CommandLog:
         mine.running += 1
 
     def ended(self, sandbox_id: str) -> None:
-        """One of them has ended."""
+        """Note the end of a command."""
         mine = self._logs.get(sandbox_id)
         if mine is None:
             return
@@ -72,7 +72,7 @@ class CommandLog:
         mine.last_end = now
 
     def settled_at(self, sandbox_id: str) -> float | None:
-        """When a checkpoint after the commands that have ended is due; None when none has since the last attempt."""
+        """When a checkpoint after finished commands is due; None when none has finished since the last attempt."""
         mine = self._logs.get(sandbox_id)
         if mine is None or mine.first_end is None:
             return None
@@ -80,18 +80,18 @@ class CommandLog:
         return latest if mine.running > 0 else min(latest, mine.last_end + SETTLE_SECONDS)
 
     def attempt(self, sandbox_id: str) -> Ran:
-        """A checkpoint is about to be taken of what is returned. Call :meth:`recorded` when it was."""
+        """The commands for a checkpoint that is about to be taken. Call :meth:`recorded` once it was."""
         mine = self._logs.setdefault(sandbox_id, _Log())
         mine.first_end, mine.attempted_at = None, self._clock()
         return Ran(tuple(mine.commands), mine.count)
 
     def attempted_at(self, sandbox_id: str) -> float | None:
-        """When the last checkpoint was attempted since the start of the server (epoch seconds)."""
+        """When the last checkpoint since the start of the server was attempted (epoch seconds)."""
         mine = self._logs.get(sandbox_id)
         return None if mine is None else mine.attempted_at
 
     def recorded(self, sandbox_id: str, ran: Ran) -> None:
-        """There is a checkpoint that lists ``ran``; what began since stays for the next."""
+        """Drop the commands in ``ran``, which a checkpoint now lists; later ones stay for the next."""
         mine = self._logs.get(sandbox_id)
         if mine is None:
             return
@@ -100,7 +100,7 @@ class CommandLog:
             mine.commands.popleft()
 
     def undone(self, sandbox_id: str) -> None:
-        """The sandbox is at a checkpoint again."""
+        """Drop everything: the sandbox was rewound to a checkpoint."""
         mine = self._logs.get(sandbox_id)
         if mine is not None:
             self._logs[sandbox_id] = _Log(running=mine.running, attempted_at=mine.attempted_at)
@@ -111,11 +111,11 @@ class CommandLog:
         return "" if mine is None else mine.last
 
     def forget(self, sandbox_id: str) -> None:
-        """The sandbox is gone."""
+        """Remove the log of a sandbox that is gone."""
         self._logs.pop(sandbox_id, None)
 
 
 def one_line(text: str) -> str:
-    """The beginning of ``text`` for people: whatever is not printable is escaped as in a string of Python."""
+    """The beginning of ``text`` for people: unprintable characters are escaped as in a Python string."""
     shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:_MAX_TEXT])
     return shown[:_MAX_TEXT]

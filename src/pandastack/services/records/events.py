@@ -1,4 +1,4 @@
-"""The log of what happened to each sandbox: written to the store, followed live."""
+"""The event log of each sandbox: written to the store, followed live."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pandastack.store.events import EventRecord
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that goes with a change, in the same transaction."""
+    """An event that is stored with a change, in the same transaction."""
 
     type: str
     payload: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EventLog:
-    """Events of all sandboxes."""
+    """The events of all sandboxes."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._next: dict[str, anyio.Event] = {}
 
     async def append(self, connection: AsyncConnection, *entries: tuple[str, str, NewEvent]) -> None:
-        """Write events in the caller's transaction: workspace, sandbox and what happened. :meth:`announce` them after
-        the commit."""
+        """Write events in the caller's transaction: workspace, sandbox and event. Call :meth:`announce` after the
+        commit."""
         now = time.time()
         records = [
             EventRecord(0, workspace, sandbox_id, now, each.type, dict(each.payload))
@@ -42,7 +42,7 @@ class EventLog:
             await table.add_all(connection, records)
 
     def announce(self, sandbox_id: str) -> None:
-        """Wake the followers of the sandbox's events: there are new ones, or the sandbox is deleted."""
+        """Wake the followers of the sandbox's events: there are new events, or the sandbox was deleted."""
         if waiting := self._next.pop(sandbox_id, None):
             waiting.set()
 
@@ -57,7 +57,7 @@ class EventLog:
         """The newest ``limit`` events, then each new one, for as long as the sandbox ``exists``."""
         last = 0
         while True:
-            # Taken before the look: whatever changes after the look sets it.
+            # Taken before the read, so that every change after the read sets it.
             more = self._next.setdefault(sandbox_id, anyio.Event())
             if not exists():
                 del self._next[sandbox_id]

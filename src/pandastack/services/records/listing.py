@@ -1,4 +1,4 @@
-"""Parts of a list: which records, and which page of them. Pure."""
+"""Filters and pages of lists. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CURSOR = re.compile(r"(0x[01]\.[0-9a-f]{1,13}p\+[0-9]{1,2}) ([0-9a-f-]{36})")
 
 
 class Listed(Protocol):
-    """What is listed: newest first, by time and then by id."""
+    """A record that can be listed: newest first, by time and then by id."""
 
     @property
     def id(self) -> str: ...
@@ -33,7 +33,7 @@ Record = TypeVar("Record", bound=Listed)
 
 @dataclass(frozen=True, slots=True)
 class SandboxFilter:
-    """Sandboxes with one of ``statuses`` (empty: any), and with every one of these pairs in their metadata."""
+    """Selects sandboxes with one of ``statuses`` (empty: any) and with all of these pairs in their metadata."""
 
     statuses: frozenset[Status] = frozenset()
     metadata: tuple[tuple[str, str], ...] = ()
@@ -50,7 +50,7 @@ class SandboxFilter:
         return cls(wanted, tuple(metadata))
 
     def matches(self, record: SandboxRecord) -> bool:
-        """Whether ``record`` is one of those wanted."""
+        """Whether ``record`` is selected."""
         if self.statuses and record.status not in self.statuses:
             return False
         return all(record.metadata.get(key) == value for key, value in self.metadata)
@@ -80,7 +80,7 @@ class Page:
         return self.cut(found)
 
     def cut(self, found: list[Record]) -> tuple[list[Record], str | None]:
-        """The same of records that come after the position and are in order; at least one more than ``limit``."""
+        """The same for records that are in order and come after the position; pass at least one more than ``limit``."""
         if self.limit is None or len(found) <= self.limit:
             return found, None
         shown = found[: self.limit]
@@ -97,7 +97,7 @@ def checked_status(text: str) -> Status:
 
 
 def cursor_of(position: Position) -> str:
-    """A position as text that goes into a URL as it is."""
+    """A position as text that needs no escaping in a URL."""
     text = f"{position.created_at.hex()} {position.id}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 

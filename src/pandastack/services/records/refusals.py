@@ -12,7 +12,7 @@ _HINTS = {Status.FAILED: "create a new sandbox", Status.PAUSED: "resume it first
 
 
 def unusable(record: SandboxRecord, checkpoint: SnapshotRecord | None = None) -> ConflictError:
-    """The refusal of what the sandbox's status does not allow; ``checkpoint`` is the last one of a failed sandbox."""
+    """The error for a request that the sandbox's status does not allow; ``checkpoint`` is a failed sandbox's last."""
     why = {
         Status.CREATING: "is still being created",
         Status.PAUSED: "is paused",

@@ -1,6 +1,6 @@
 """All sandbox records, in memory and in the store.
 
-Every request looks its sandbox up, so the look-up must not cost a query: the records live in memory, and every change
+Every request looks its sandbox up, and that must not cost a query: the records live in memory, and every change
 goes to the store before it is reported. One control plane owns its store's sandboxes.
 """
 
@@ -23,9 +23,9 @@ from pandastack.store.sandboxes import SandboxRecord, Status
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """New values of fields of a sandbox's record, and what to log of it; either may be empty.
+    """New values for fields of a sandbox's record, and the events to log; either may be empty.
 
-    ``move`` is from the status that its maker decided on to the next one; ``values`` never has a status.
+    ``move`` is a pair: the status that the decision was based on, and the next one. ``values`` never has a status.
     """
 
     sandbox_id: str
@@ -34,13 +34,13 @@ class Change:
     move: tuple[Status, Status] | None = None
 
     def columns(self) -> dict[str, Any]:
-        """All that the record gets."""
+        """All new values, including the status."""
         assert "status" not in self.values, "a status is set by a move"
         return dict(self.values) if self.move is None else {**self.values, "status": self.move[1]}
 
 
 class Registry:
-    """The records of all workspaces. Tells the bus of what has changed."""
+    """The records of all workspaces. Publishes their changes on the bus."""
 
     def __init__(self, store: Store, events: EventLog, bus: Bus) -> None:
         self._store = store
@@ -49,7 +49,7 @@ class Registry:
         self._records: dict[str, SandboxRecord] = {}
 
     async def load(self) -> None:
-        """Read what a former run left."""
+        """Read the records that the previous run left."""
         async with self._store.read() as connection:
             self._records = {record.id: record for record in await table.load_all(connection)}
 
@@ -58,14 +58,14 @@ class Registry:
         return self._records.get(sandbox_id)
 
     def get(self, sandbox_id: str) -> SandboxRecord:
-        """The record of whatever workspace; raises :class:`NotFoundError`."""
+        """The record, of any workspace; raises :class:`NotFoundError`."""
         record = self._records.get(sandbox_id)
         if record is None:
             raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
         return record
 
     def get_owned(self, caller: Caller, sandbox_id: str) -> SandboxRecord:
-        """The record, if it is of the caller's workspace; else raises :class:`NotFoundError`, as if there were none."""
+        """The record, if the caller's workspace owns it; otherwise :class:`NotFoundError`, as if it did not exist."""
         record = self.get(sandbox_id)
         if record.workspace != caller.workspace:
             raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
@@ -76,11 +76,11 @@ class Registry:
         return list(reversed(self._records.values()))
 
     async def add(self, record: SandboxRecord) -> None:
-        """A new record."""
+        """Add a new record."""
         await self.add_all([record])
 
     async def add_all(self, records: Sequence[SandboxRecord]) -> None:
-        """New records: all or none."""
+        """Add new records, all or none."""
         async with self._store.write() as connection:
             await table.add_all(connection, records)
         self._records.update((record.id, record) for record in records)
@@ -88,27 +88,27 @@ class Registry:
             self._bus.publish(SandboxChanged(None, record))
 
     async def note(self, sandbox_id: str, *new_events: NewEvent) -> None:
-        """Log what happened to a sandbox without changing its record."""
+        """Log events of a sandbox without changing its record."""
         await self.apply(Change(sandbox_id, new_events=new_events))
 
     async def change(self, sandbox_id: str, event: NewEvent | None = None, **values: Any) -> SandboxRecord:
-        """Set fields of an existing record, and log why."""
+        """Set fields of an existing record, and log the events."""
         await self.apply(Change(sandbox_id, values, () if event is None else (event,)))
         return self._records[sandbox_id]
 
     async def move(
         self, record: SandboxRecord, to: Status, event: NewEvent | None = None, **values: Any
     ) -> SandboxRecord:
-        """Give a sandbox another status, set fields, and log why. ``record`` is the state that the caller decided on.
+        """Change a sandbox's status, set fields, and log the events. ``record`` is the state the decision was based on.
 
-        Raises :class:`ConflictError` when the status is another by now, and :class:`ServerError` for a move that
-        :data:`~pandastack.services.records.status.MOVES` does not have.
+        Raises :class:`ConflictError` when the status has changed since, and :class:`ServerError` for a move that
+        :data:`~pandastack.services.records.status.MOVES` does not list.
         """
         await self.apply(Change(record.id, values, () if event is None else (event,), (record.status, to)))
         return self._records[record.id]
 
     async def refusal(self, record: SandboxRecord) -> ConflictError:
-        """What to answer when the sandbox's status does not allow what is asked: why, and what would help."""
+        """The error for a request that the sandbox's status does not allow: the reason, and a remedy."""
         if record.status != Status.FAILED:
             return unusable(record)
         async with self._store.read() as connection:
@@ -117,9 +117,9 @@ class Registry:
     async def apply(self, *changes: Change) -> None:
         """Change existing records: all or none, in one transaction, with their events in this order.
 
-        The changes are visible in memory at once, so that no request slips in between; they are taken back when the
-        store refuses them. Raises before anything is done: :class:`NotFoundError` when a record is missing, and what
-        :meth:`move` raises.
+        The changes are visible in memory at once, so that no request slips in between; they are undone when the store
+        refuses them. Before it changes anything, it raises :class:`NotFoundError` when a record is missing, and the
+        errors of :meth:`move`.
         """
         before = {each.sandbox_id: self.get(each.sandbox_id) for each in changes}
         for each in changes:

@@ -1,4 +1,4 @@
-"""What a caller wants, checked, as the record of a sandbox that is to be. Pure."""
+"""Validates requests for sandboxes, and makes the records of new ones. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_THE_PARENT_ONLY = ("fork_tree_id", "fork_tree_role", "fork_index", "explore"
 
 @dataclass(frozen=True, slots=True)
 class NewSandbox:
-    """What a caller wants. ``ttl_seconds`` None: the configured default. ``snapshot`` overrides ``template``.
+    """A request for a new sandbox. ``ttl_seconds`` None: the configured default. ``snapshot`` overrides ``template``.
 
     ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds (0, None: off).
     ``id`` None: a new one.
@@ -44,9 +44,9 @@ class NewSandbox:
 
 @dataclass(frozen=True, slots=True)
 class LifecyclePatch:
-    """What a caller wants to change of an existing sandbox; None leaves a field as it is.
+    """A request to change an existing sandbox; None leaves a field as it is.
 
-    ``checkpoint_every`` is in seconds, and 0 is never.
+    ``checkpoint_every`` is in seconds; 0 means never.
     """
 
     ttl_seconds: int | None = None
@@ -95,7 +95,7 @@ def planned(
 
 
 def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: Settings) -> SandboxRecord:
-    """The record of a fork: the parent's, with ``metadata`` merged in. It is deleted when it has been idle."""
+    """The record of a fork: its parent's, with ``metadata`` merged in. It is deleted at its idle limit."""
     inherited = {key: text for key, text in parent.metadata.items() if key not in _OF_THE_PARENT_ONLY}
     merged = {**inherited, **metadata, "fork_parent_id": parent.id, "workspace": parent.workspace}
     now = time.time()
@@ -113,7 +113,7 @@ def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: 
 
 
 def checked_ttl(seconds: int, settings: Settings) -> int:
-    """An idle limit in seconds. Raises :class:`BadRequestError`."""
+    """Check an idle limit in seconds. Raises :class:`BadRequestError`."""
     if seconds < 0:
         raise BadRequestError("ttl_seconds: must not be negative", field="ttl_seconds")
     if seconds > settings.max_ttl_seconds:
@@ -122,14 +122,14 @@ def checked_ttl(seconds: int, settings: Settings) -> int:
 
 
 def checked_on_expire(value: str | None) -> str | None:
-    """What happens at the idle limit. Raises :class:`BadRequestError`."""
+    """Check the action at the idle limit. Raises :class:`BadRequestError`."""
     if value not in (None, DELETE, HIBERNATE):
         raise BadRequestError(f"on_expire: must be {DELETE!r} or {HIBERNATE!r}", field="on_expire")
     return value
 
 
 def checked_every(seconds: float | None) -> float | None:
-    """Seconds between automatic checkpoints; 0 becomes None. Raises :class:`BadRequestError`."""
+    """Check the seconds between automatic checkpoints; 0 becomes None. Raises :class:`BadRequestError`."""
     if not seconds:
         return None
     if not (math.isfinite(seconds) and seconds >= 1):
@@ -139,7 +139,7 @@ def checked_every(seconds: float | None) -> float | None:
 
 
 def unknown_template(name: str) -> BadRequestError:
-    """The refusal of a name that is no template's."""
+    """The error for the name of an unknown template."""
     hint = "GET /v1/templates lists the templates"
     return BadRequestError(f"unknown template {name[:128]!r}", field="template", hint=hint)
 

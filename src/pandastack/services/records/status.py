@@ -1,4 +1,4 @@
-"""The moves between the states of a sandbox, and when each happens. The registry makes them and refuses all others."""
+"""The moves between the states of a sandbox, and their causes. The registry makes them and refuses all others."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ MOVES: Mapping[Status, Mapping[Status, str]] = {
     },
     Status.STOPPING: {},
 }
-"""From each state to those that may follow it, and when they do. docs/lifecycle.md has the same table."""
+"""For each state, the states that may follow it, and when. docs/lifecycle.md has the same table."""
 
 LIVE = (Status.RUNNING, Status.PAUSED, Status.HIBERNATED)
-"""States that the engine knows too. At a start its word counts, so each of them may follow the others and a failure."""
+"""States that the engine knows too. At a start its report counts: each may follow the others, and a failure."""
 
 
 def check_move(before: Status, after: Status) -> None:

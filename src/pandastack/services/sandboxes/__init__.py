@@ -1,1 +1,1 @@
-"""The life of a sandbox as its owner sees it."""
+"""The life cycle of a sandbox as its owner sees it."""

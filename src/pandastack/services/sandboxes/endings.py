@@ -1,4 +1,4 @@
-"""The end of sandboxes: deletion, and the undoing of those that could not be made."""
+"""The end of sandboxes: deletion, and clean-up after a failed creation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pandastack.store.sandboxes import SandboxRecord, Status
 
 _UNDO_SECONDS = 20.0
 _NOTHING_CREATED = (CapacityError, BadRequestError, NotFoundError)
-"""Answers of the engine's create that promise that it created nothing."""
+"""Errors of the engine's create that promise that nothing was created."""
 
 log = structlog.get_logger(__name__)
 
 
 class Endings:
-    """Deletes sandboxes of any workspace with all they have: machine, checkpoints, record."""
+    """Deletes sandboxes of any workspace with their machine, checkpoints and record."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Endings:
         self._bus = bus
 
     async def delete(self, sandbox_id: str) -> None:
-        """Afterwards the sandbox is not found. After a failure it stays ``stopping``, and the reaper tries again."""
+        """Delete the sandbox. After a failure it stays ``stopping``, and the reaper tries again."""
         record = self._registry.get(sandbox_id)
         if record.status != Status.STOPPING:
             await self._registry.move(record, Status.STOPPING)
@@ -59,7 +59,7 @@ class Endings:
         self._lifecycle.forget(sandbox_id)
 
     async def undo(self, sandbox_id: str, error: BaseException) -> None:
-        """Leave nothing of a sandbox whose creation failed with ``error``."""
+        """Remove everything of a sandbox whose creation failed with ``error``."""
         with anyio.move_on_after(_UNDO_SECONDS, shield=True):
             try:
                 if isinstance(error, _NOTHING_CREATED):
@@ -71,5 +71,5 @@ class Endings:
         self._activity.forget(sandbox_id)
 
     async def _end_machine(self, record: SandboxRecord) -> None:
-        with suppress(NotFoundError):  # it has ended already
+        with suppress(NotFoundError):  # it has already ended
             await self._engines.of(record).delete(record.id)

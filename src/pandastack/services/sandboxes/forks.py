@@ -1,4 +1,4 @@
-"""Copies of running sandboxes: forks, trees of forks, and the promotion of one of a tree."""
+"""Copies of running sandboxes: forks, fork trees, and the promotion of one child of a tree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHILD, _PROMOTED = "child", "promoted"
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """``id`` names the fork as a whole; ``children`` in order, ``errors`` by the index of a child that failed."""
+    """``id`` names the fork as a whole; ``children`` are in order, ``errors`` maps the index of a failed child."""
 
     id: str
     parent: SandboxRecord
@@ -40,7 +40,7 @@ class Forked:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """What a promotion did: ids that were deleted, and why others were not."""
+    """The result of a promotion: ids that were deleted, and why others were not."""
 
     winner: str
     tree_id: str
@@ -49,7 +49,7 @@ class Promoted:
 
 
 class Forks:
-    """A child has the parent's memory, processes and disk; the parent runs on."""
+    """Makes children with the parent's memory, processes and disk; the parent keeps running."""
 
     def __init__(
         self,
@@ -68,13 +68,13 @@ class Forks:
         self._settings = settings
 
     async def fork(self, caller: Caller, parent_id: str, metadata: Mapping[str, str], count: int = 1) -> Forked:
-        """``count`` copies, at least one of which was made. A refusal for capacity is a promise that there is none."""
+        """Make ``count`` copies; at least one succeeds. A refusal for lack of capacity promises that none was made."""
         fork_id = str(uuid.uuid4())
         wanted = [metadata] * _checked(count)
         return await self._fork(caller, parent_id, wanted, fork_id, NewEvent("fork.completed", {"fork_id": fork_id}))
 
     async def fork_tree(self, caller: Caller, parent_id: str, metadata: Mapping[str, str], count: int) -> Forked:
-        """The same, and the children know of each other: ``fork_tree_id``, ``fork_index`` in their metadata."""
+        """The same, with the children linked by ``fork_tree_id`` and ``fork_index`` in their metadata."""
         tree_id = str(uuid.uuid4())
         tree = {"fork_tree_id": tree_id, "fork_tree_role": _CHILD}
         wanted = [{**metadata, **tree, "fork_index": str(index)} for index in range(_checked(count))]
@@ -105,7 +105,7 @@ class Forks:
             await self._registry.add_all(children)
             at = time.time()
             try:
-                with anyio.CancelScope(shield=True):  # undone when it is done: no child may begin after its undoing
+                with anyio.CancelScope(shield=True):  # undone once it is done: no child may start after the clean-up
                     specs = [SandboxSpec(child.id) for child in children]
                     answer = await self._engines.of(parent).fork(parent.id, specs)
                 await anyio.lowlevel.checkpoint_if_cancelled()
@@ -127,7 +127,7 @@ class Forks:
     def _starts(
         self, children: Sequence[SandboxRecord], answer: ForkAnswer
     ) -> tuple[list[Change], dict[int, PandastackError]]:
-        """What changes for those that were made, and by index why others were not."""
+        """The changes for the children that were made, and by index the errors of the others."""
         machines = {machine.id: machine for machine in answer.children}
         starts: list[Change] = []
         errors: dict[int, PandastackError] = {}

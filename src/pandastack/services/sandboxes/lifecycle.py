@@ -1,4 +1,4 @@
-"""Pause, resume, hibernate, wake: one transition of a sandbox at a time. A call into a hibernated one wakes it."""
+"""Pause, resume, hibernate, wake: one transition of a sandbox at a time. A call into a hibernated sandbox wakes it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from pandastack.services.records.registry import Registry
 from pandastack.store.sandboxes import SandboxRecord, Status
 
 _LONGEST_SECONDS = 60.0
-"""How long a transition may take. It is finished even when its caller has disconnected."""
+"""How long a transition may take. It finishes even when its caller has disconnected."""
 
 log = structlog.get_logger(__name__)
 
 
 class Lifecycle:
-    """The holder of a sandbox's lock decides alone; requests that need it running wait for a transition in progress."""
+    """Moves sandboxes under a lock for each; requests that need one running wait for a transition in progress."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Lifecycle:
         self._in_transition: set[str] = set()
 
     async def pause(self, caller: Caller, sandbox_id: str) -> None:
-        """Stop its CPUs, keep its memory. Nothing to do when it is paused."""
+        """Pause its CPUs; its memory stays. Does nothing when it is paused."""
         async with self._asked(caller, sandbox_id) as record:
             if record.status == Status.PAUSED:
                 return
@@ -61,7 +61,7 @@ class Lifecycle:
             await self._registry.move(record, Status.PAUSED, NewEvent("sandbox.paused"))
 
     async def resume(self, caller: Caller, sandbox_id: str) -> None:
-        """Start the CPUs of a paused sandbox again. Nothing to do when it is running."""
+        """Resume the CPUs of a paused sandbox. Does nothing when it is running."""
         async with self._asked(caller, sandbox_id) as record:
             if record.status == Status.RUNNING:
                 return
@@ -70,7 +70,7 @@ class Lifecycle:
             await self._resume(record)
 
     async def hibernate(self, caller: Caller, sandbox_id: str) -> None:
-        """Put memory and disk aside and free the host. Nothing to do when it is hibernated."""
+        """Store memory and disk, and free the host. Does nothing when it is hibernated."""
         async with self._asked(caller, sandbox_id) as record:
             if record.status == Status.HIBERNATED:
                 return
@@ -88,7 +88,7 @@ class Lifecycle:
     async def wake(self, caller: Caller, sandbox_id: str) -> None:
         """Bring it to ``running``: from hibernated or paused, or from failed by its last checkpoint.
 
-        Nothing to do when it is running. Raises :class:`ConflictError` when it has failed and has no checkpoint.
+        Does nothing when it is running. Raises :class:`ConflictError` when it has failed and has no checkpoint.
         """
         async with self._asked(caller, sandbox_id) as record:
             if record.status == Status.HIBERNATED:
@@ -99,7 +99,7 @@ class Lifecycle:
                 await self._rewinding.restore(record)
 
     async def ready(self, sandbox_id: str) -> SandboxRecord:
-        """The sandbox running: woken if it was hibernated, after a transition in progress. Hold its activity.
+        """The running sandbox, woken if it was hibernated, after a transition in progress. Hold its activity meanwhile.
 
         Raises :class:`ConflictError`, at once when it is paused, or :class:`UnavailableError` when it cannot wake.
         """
@@ -125,7 +125,7 @@ class Lifecycle:
 
     @asynccontextmanager
     async def lock(self, sandbox_id: str) -> AsyncIterator[None]:
-        """No transition of the sandbox begins until the block ends."""
+        """Hold off transitions of the sandbox until the block ends."""
         async with self._locks.setdefault(sandbox_id, anyio.Lock()):
             yield
 
@@ -146,7 +146,7 @@ class Lifecycle:
         return sandbox_id in self._in_transition
 
     def forget(self, sandbox_id: str) -> None:
-        """The sandbox is gone."""
+        """Remove the lock of a sandbox that is gone."""
         self._locks.pop(sandbox_id, None)
 
     @asynccontextmanager
@@ -189,7 +189,7 @@ class Lifecycle:
         return await self._registry.move(record, Status.RUNNING, NewEvent("sandbox.woken", _boot(machine)))
 
     async def _wake_for_use(self, record: SandboxRecord) -> SandboxRecord:
-        """The cause stays out of the message: clients act on words in it, and this is not about their command."""
+        """The error for a failed wake. It omits the cause: clients act on words in it, and would misread them."""
         try:
             async with self.in_transition(record.id):
                 return await self._wake(record)

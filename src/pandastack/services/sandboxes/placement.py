@@ -8,5 +8,5 @@ from pandastack.store.snapshots import SnapshotRecord
 
 
 def place(nodes: Iterable[str], snapshot: SnapshotRecord | None) -> str:
-    """The node for a new sandbox: of a snapshot the one that has its data, else the first of ``nodes``."""
+    """The node for a new sandbox: the one that has its snapshot's data, otherwise the first of ``nodes``."""
     return next(iter(nodes)) if snapshot is None else snapshot.node

@@ -1,4 +1,4 @@
-"""Deletes or hibernates sandboxes whose idle time is over, finishes deletions that failed, saves the idle clocks."""
+"""Deletes or hibernates sandboxes at their idle limit, finishes failed deletions, saves the idle clocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class Reaper:
-    """Sleeps until the next sandbox is due, or until it hears that one is due earlier."""
+    """Sleeps until the next sandbox is due, or until one becomes due earlier."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Reaper:
         self._retry_at: dict[str, float] = {}
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; the idle clocks are saved at the end."""
+        """Sweep until cancelled, then save the idle clocks."""
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen)
             task_status.started()
@@ -64,7 +64,7 @@ class Reaper:
                     await self._save()
 
     async def _listen(self, *, task_status: TaskStatus[None]) -> None:
-        """Have the sweep look earlier when a sandbox's time comes earlier than it knew."""
+        """Bring the next sweep forward when a sandbox becomes due earlier."""
         with self._bus.subscribe(SandboxChanged, DeletionFailed) as events:
             task_status.started()
             async for event in events:
@@ -95,7 +95,7 @@ class Reaper:
         return min([time.time() + _SAVE_SECONDS, *self._due().values()])
 
     def _due(self) -> dict[str, float]:
-        """When each sandbox is due; one whose end failed, when it is tried again."""
+        """When each sandbox is due; after a failed end, when it is tried again."""
         records = self._registry.all()
         existing = {record.id for record in records}
         self._retry_at = {key: at for key, at in self._retry_at.items() if key in existing}

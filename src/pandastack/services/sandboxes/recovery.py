@@ -1,4 +1,4 @@
-"""Keeps the records true to what the engine has: after a restart, and when machines die."""
+"""Brings the records in line with the engines: after a restart, and when machines die."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Recovery:
         self._snapshots = snapshots
 
     async def reconcile(self) -> None:
-        """Before the first request: bring in order what the previous run left.
+        """Clean up after the previous run, before the first request.
 
         Half-created sandboxes and half-done deletions are finished, machines and snapshots without a record are
-        ended, and records without a machine fail. With the engine away this is left to :meth:`run` and the reaper.
+        ended, and records without a machine fail. While an engine is away, :meth:`run` and the reaper do this later.
         """
         for record in self._registry.all():
             self._activity.start(record.id, record.last_active_at)
@@ -65,7 +65,7 @@ class Recovery:
                 log.warning("recovery waits for the engine", node=node, cause=repr(error))
 
     async def compare(self, node: str) -> None:
-        """Bring every record of a node to the state of its machine; fail those whose machine is gone or dead."""
+        """Set every record of a node to the state of its machine; fail those whose machine is gone or dead."""
         expected = [record for record in self._on(node) if self._can_be_compared(record)]
         machines = {each.id: each.state for each in await self._engines.at(node).sandboxes()}
         for record in expected:
@@ -73,20 +73,20 @@ class Recovery:
                 await self._correct(record, machines.get(record.id))
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled: watch the events of all engines."""
+        """Watch the events of all engines, until cancelled."""
         async with anyio.create_task_group() as tasks:
             for node in self._engines.all():
                 tasks.start_soon(self._follow, node)
             task_status.started()
 
     async def _follow(self, node: str) -> None:
-        """Watch an engine's events, comparing anew after every interruption."""
+        """Watch an engine's events, and compare again after every interruption."""
         pause = _FIRST_PAUSE
         while True:
             try:
                 async for event in self._engines.at(node).events():
                     if event is None and pause:
-                        pause = 0.0  # connected: whatever happened before is in the engine's list
+                        pause = 0.0  # connected: everything that happened before is in the engine's list
                         await self.compare(node)
                     elif event is not None and self._has(node, event.sandbox_id):
                         await self._take(event)
@@ -119,7 +119,7 @@ class Recovery:
         elif state is SandboxState.FAILED:
             await self._died(record.id, "its machine died")
         elif (status := Status(state)) != record.status:
-            # A failed one: it was being rewound when the control plane was killed.
+            # A failed sandbox: it was being rewound when the control plane was killed.
             event = NewEvent("recover.hibernated") if status is Status.HIBERNATED else None
             await self._registry.move(record, status, event, reason=None)
 
@@ -127,12 +127,12 @@ class Recovery:
         await self._fail(sandbox_id, NewEvent("vm.died", {**facts, "reason": reason}), reason)
 
     async def _fail(self, sandbox_id: str, event: NewEvent, reason: str) -> None:
-        """The sandbox's machine is gone. Its record stays, with the reason, until it is deleted or its TTL is over."""
+        """Fail a sandbox whose machine is gone. Its record stays, with the reason, until deletion or its TTL."""
         record = self._registry.find(sandbox_id)
         if record is None or record.status in (Status.STOPPING, Status.FAILED):
             return
         if record.status == Status.CREATING:
-            await self._registry.change(sandbox_id, reason=reason)  # the create, still in progress, sees it
+            await self._registry.change(sandbox_id, reason=reason)  # the create, still in progress, will notice
             return
         await self._registry.move(record, Status.FAILED, event, reason=reason)
         log.warning("sandbox failed", sandbox_id=sandbox_id, reason=reason)

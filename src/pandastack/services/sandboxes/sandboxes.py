@@ -1,4 +1,4 @@
-"""The life of a sandbox as its owner sees it: create, look, use, change, delete."""
+"""The life cycle of a sandbox as its owner sees it: create, inspect, use, change, delete."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ALL, _WHOLE = SandboxFilter(), Page()
 
 
 class Sandboxes:
-    """Sandboxes of all workspaces; every look-up names the caller's, and objects of others are not found."""
+    """Sandboxes of all workspaces. Every look-up names the caller's workspace; objects of others are not found."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Sandboxes:
         self._settings = settings
 
     async def create(self, caller: Caller, wanted: NewSandbox) -> SandboxRecord:
-        """Returns when the sandbox executes commands. The record is written before the engine acts.
+        """Create a sandbox; returns once it executes commands. The record is written before the engine acts.
 
-        A failure leaves neither record nor machine; a :class:`CapacityError` is a promise of that.
+        A failure leaves neither record nor machine; a :class:`CapacityError` guarantees that.
         """
         record = await self._plan(caller, wanted)
         await self._registry.add(record)
@@ -94,7 +94,7 @@ class Sandboxes:
     def page(
         self, caller: Caller, wanted: SandboxFilter = _ALL, page: Page = _WHOLE
     ) -> tuple[builtins.list[SandboxRecord], str | None]:
-        """Those of the caller's sandboxes that are wanted, and the cursor of the next page if there is one."""
+        """The caller's sandboxes that match the filter, and the cursor of the next page if there is one."""
         mine = (record for record in self._registry.all() if record.workspace == caller.workspace)
         return page.of_records(filter(wanted.matches, mine))
 
@@ -104,7 +104,7 @@ class Sandboxes:
 
     @asynccontextmanager
     async def use(self, caller: Caller, sandbox_id: str, *, exclusive: bool = False) -> AsyncIterator[SandboxRecord]:
-        """For the time of an operation inside the sandbox; wakes it first when it is hibernated.
+        """Use the sandbox for an operation inside it; wakes it first when it is hibernated.
 
         With ``exclusive`` it is neither paused nor hibernated before the block ends. Raises :class:`ConflictError` when
         it cannot be used now, :class:`UnavailableError` when it cannot be woken.
@@ -116,19 +116,19 @@ class Sandboxes:
             if not exclusive:
                 yield await self._lifecycle.ready(record.id)
                 return
-            await self._lifecycle.ready(record.id)  # a paused one is refused at once
+            await self._lifecycle.ready(record.id)  # a paused sandbox is refused at once
             async with self._lifecycle.exclusive(record.id) as running:
                 yield running
 
     async def usage(self, caller: Caller, sandbox_id: str) -> Usage | None:
-        """What the sandbox's machine uses on its host, if it still has one."""
+        """The host resources that the sandbox's machine uses, if it still has one."""
         record = self.get(caller, sandbox_id)
         if record.status not in (Status.RUNNING, Status.PAUSED):
             raise await self._registry.refusal(record)
         return (await self._engines.of(record).sandbox(record.id)).usage
 
     async def set_lifecycle(self, caller: Caller, sandbox_id: str, patch: LifecyclePatch) -> SandboxRecord:
-        """Change the idle limit, whether it applies and what it does, and when checkpoints are taken."""
+        """Change the idle limit, whether it applies, its action, and when checkpoints are taken."""
         record = self.get(caller, sandbox_id)
         values = planned_values(patch, self._settings)
         return await self._registry.change(record.id, **values) if values else record
@@ -138,11 +138,11 @@ class Sandboxes:
         return int(self._activity.idle_seconds(record.id))
 
     def expires_at(self, record: SandboxRecord) -> float | None:
-        """When the idle limit is over unless the sandbox is used before (epoch seconds); None: it does not apply."""
+        """When the idle limit expires unless the sandbox is used before (epoch seconds); None: it does not apply."""
         return self._deadlines.expires_at(record)
 
     async def delete(self, caller: Caller, sandbox_id: str) -> None:
-        """End the sandbox and all it has; afterwards it is not found."""
+        """Delete the sandbox and everything that belongs to it; afterwards it is not found."""
         record = self.get(caller, sandbox_id)
         if record.status == Status.CREATING:
             raise await self._registry.refusal(record)
@@ -157,9 +157,9 @@ class Sandboxes:
 
 
 def running_change(record: SandboxRecord | None, machine: Started) -> Change:
-    """What changes when the engine has made the machine of a sandbox that was being created.
+    """The change to a record once the engine has made the sandbox's machine.
 
-    Raises :class:`ServerError` when that has died since.
+    Raises :class:`ServerError` when the machine has died since.
     """
     if record is None or record.reason is not None:
         raise ServerError("the sandbox's machine died as it started", detail={"reason": record and record.reason})

@@ -1,4 +1,4 @@
-"""Template builds, as the engine that carries them out reports them."""
+"""Template builds, as reported by the engine that carries them out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pandastack.errors import BadRequestError, ConflictError, NotFoundError
 from pandastack.model.node import LOCAL_NODE
 
 CONTEXT_MAX = 50 * 1024 * 1024
-"""Bytes of the files that a Dockerfile may copy."""
+"""Largest build context, in bytes: the files that a Dockerfile may copy."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DockerfileRecipe:
 def recipe_archive(recipe: DockerfileRecipe) -> bytes:
     """The recipe as a tar of its folder. A context's own ``Dockerfile`` and ``template.toml`` are replaced.
 
-    Raises :class:`BadRequestError` for a file that would lie outside of the folder.
+    Raises :class:`BadRequestError` for a file that would lie outside the folder.
     """
     settings = (
         f'name = "{recipe.name}"\ncpu = {recipe.cpu}\nmemory_mb = {recipe.memory_mb}\ndisk_mb = {recipe.disk_mb}\n'
@@ -60,7 +60,7 @@ def _checked(name: str) -> str:
 
 
 class Builds:
-    """All builds belong to the engines for now: every workspace sees the same."""
+    """Starts and follows builds. For now they belong to the engines: every workspace sees the same."""
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
@@ -70,7 +70,7 @@ class Builds:
         return await self._builder().start_shipped(str(uuid.uuid4()), name)
 
     async def start_archive(self, archive: bytes | AsyncIterator[bytes]) -> Build:
-        """Build the recipe whose folder is in the tar ``archive``, over whatever has its name."""
+        """Build the recipe whose folder is in the tar ``archive``; it replaces a template of the same name."""
         return await self._builder().start(str(uuid.uuid4()), archive)
 
     async def start_dockerfile(self, recipe: DockerfileRecipe, *, replace: bool) -> Build:
@@ -89,7 +89,7 @@ class Builds:
         return await self._builder().recipes()
 
     async def list(self) -> tuple[Build, ...]:
-        """Builds that are remembered, the newest first."""
+        """The builds that the engine remembers, newest first."""
         return await self._builder().list()
 
     async def get(self, build_id: str) -> Build:
@@ -97,15 +97,15 @@ class Builds:
         return await self._builder().get(_checked_id(build_id))
 
     async def cancel(self, build_id: str) -> Build:
-        """End a build; one that has ended stays as it is."""
+        """Cancel a build; one that has ended stays as it is."""
         return await self._builder().cancel(_checked_id(build_id))
 
     def events(self, build_id: str, *, follow: bool) -> AbstractAsyncContextManager[AsyncGenerator[BuildEvent, None]]:
-        """What the build has reported; with ``follow`` until it ends."""
+        """The build's progress so far; with ``follow``, until it ends."""
         return self._builder().events(_checked_id(build_id), follow=follow)
 
     def _builder(self) -> EngineBuilds:
-        """The node that builds: templates of others come from there, once there are others."""
+        """The node that builds templates. Other nodes, once there are any, will fetch them from it."""
         return self._engines.at(LOCAL_NODE).builds
 
 

@@ -10,7 +10,7 @@ from pandastack.errors import NotFoundError
 
 
 class Templates:
-    """Templates belong to the engines: every workspace sees the same. Of a name that several have, the first one's."""
+    """Templates belong to the engines: every workspace sees the same. The first engine with a name provides it."""
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines

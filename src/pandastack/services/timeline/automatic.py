@@ -1,4 +1,4 @@
-"""Checkpoints that the server takes by itself: every so many seconds of use, or after each command."""
+"""Automatic checkpoints: every so many seconds of use, or after each command."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.timeline.timeline import Timeline
 from pandastack.store.sandboxes import SandboxRecord, Status
 
-_AT_ONCE = 4  # bounds the load that captures in the background put on host and guests
+_AT_ONCE = 4  # bounds the load of background captures on host and guests
 
 log = structlog.get_logger(__name__)
 
 
 class AutomaticCheckpoints:
-    """Sleeps until the next checkpoint is due, or until it hears that one is due earlier."""
+    """Sleeps until the next checkpoint is due, or until one becomes due earlier."""
 
     def __init__(
         self, registry: Registry, activity: Activity, lifecycle: Lifecycle, timeline: Timeline, bus: Bus
@@ -39,7 +39,7 @@ class AutomaticCheckpoints:
         self._places = anyio.CapacityLimiter(_AT_ONCE)
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. A checkpoint that takes long delays no other sandbox's."""
+        """Take checkpoints until cancelled. A slow one does not delay those of other sandboxes."""
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen)
             task_status.started()
@@ -63,7 +63,7 @@ class AutomaticCheckpoints:
                         self._expect(sandbox_id)
 
     def _expect(self, sandbox_id: str) -> None:
-        """Something happened to the sandbox that may bring its next checkpoint forward."""
+        """Note a change of the sandbox that may bring its next checkpoint forward."""
         record = self._registry.find(sandbox_id)
         if record is not None and (at := self._due_at(record)) is not None:
             self._alarm.expect(at)
@@ -72,21 +72,21 @@ class AutomaticCheckpoints:
         now = time.time()
         for sandbox_id, at in self._due().items():
             if at <= now:
-                self._in_progress.add(sandbox_id)  # at once: the next look must not begin it again
+                self._in_progress.add(sandbox_id)  # at once: the next pass must not start it again
                 tasks.start_soon(self._attempt, sandbox_id)
 
     def _next(self) -> float:
         return min(self._due().values(), default=float("inf"))
 
     def _due(self) -> dict[str, float]:
-        """When the next checkpoint of each sandbox is due, of those of which none is being taken."""
+        """When the next checkpoint of each sandbox is due, except of sandboxes with one in progress."""
         return {record.id: at for record in self._registry.all() if (at := self._due_at(record)) is not None}
 
     def _due_at(self, record: SandboxRecord) -> float | None:
         return None if record.id in self._in_progress else self._wanted_at(record)
 
     def _wanted_at(self, record: SandboxRecord) -> float | None:
-        """When there is to be a checkpoint: of a sandbox that did something since the last attempt."""
+        """When a checkpoint is due: only for a sandbox that was active since the last attempt."""
         if record.status != Status.RUNNING:
             return None
         commands, times = self._activity.command_log, []
@@ -100,7 +100,7 @@ class AutomaticCheckpoints:
         return min(times, default=None)
 
     async def _attempt(self, sandbox_id: str) -> None:
-        """Neither wakes the sandbox nor counts as a use of it. A failure is logged; the next occasion comes."""
+        """Take one; that neither wakes the sandbox nor counts as a use of it. A failure is only logged."""
         try:
             async with self._lifecycle.lock(sandbox_id), self._places:
                 record = self._registry.find(sandbox_id)

@@ -1,4 +1,4 @@
-"""What differs between the files of a sandbox at two times, or of two sandboxes."""
+"""Differences between the files of a sandbox at two times, or of two sandboxes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Located:
 
 
 class Diffs:
-    """States are named by :data:`NOW`, :data:`TEMPLATE`, or the id of a checkpoint, a snapshot or a sandbox."""
+    """Compares states. A state is :data:`NOW`, :data:`TEMPLATE`, or the id of a checkpoint, a snapshot or a sandbox."""
 
     def __init__(self, registry: Registry, engines: Engines, snapshots: Snapshots, sandboxes: Sandboxes) -> None:
         self._registry = registry
@@ -36,7 +36,7 @@ class Diffs:
         self._sandboxes = sandboxes
 
     async def diff(self, caller: Caller, sandbox_id: str, since: str, until: str, patch: bool) -> Diff:
-        """The engine's answer. Sandboxes that are looked at in their present state are woken, and count as used.
+        """The engine's comparison. Sandboxes compared in their present state are woken, and count as used.
 
         Raises :class:`BadRequestError` and :class:`NotFoundError` before anything is done.
         """

@@ -1,4 +1,4 @@
-"""Snapshots that the owner of a sandbox asks for, and the checkpoints that it can be rewound to."""
+"""Snapshots requested by the owner of a sandbox, and the checkpoints that it can be rewound to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
 
 
 class Timeline:
-    """Each sandbox has a bounded number of checkpoints: the newest takes the place of the oldest automatic one."""
+    """Each sandbox has a bounded number of checkpoints: a new one replaces the oldest automatic one."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Timeline:
     async def snapshot(
         self, caller: Caller, sandbox_id: str, label: str | None = None, *, snapshot_id: str | None = None
     ) -> SnapshotRecord:
-        """Capture a sandbox for as long as its owner wants; it runs on. ``snapshot_id`` None: a new one."""
+        """Take a snapshot, which lasts until it is deleted; the sandbox keeps running. ``snapshot_id`` None: new."""
         async with self._sandboxes.use(caller, sandbox_id, exclusive=True) as sandbox:
             name = one_line(label or "")
             return await self._storage_budget.retry_after_evicting(
@@ -53,7 +53,7 @@ class Timeline:
     async def checkpoint(
         self, caller: Caller, sandbox_id: str, label: str | None = None, *, checkpoint_id: str | None = None
     ) -> SnapshotRecord:
-        """Take a checkpoint now; without a label it is named after the last command. ``checkpoint_id`` as above."""
+        """Take a checkpoint now; the default label is the last command. ``checkpoint_id`` None: a new id."""
         async with self._sandboxes.use(caller, sandbox_id, exclusive=True) as sandbox:
             return await self.take(sandbox, label, checkpoint_id=checkpoint_id)
 
@@ -66,13 +66,13 @@ class Timeline:
         await self._snapshots.delete(await self.get(caller, sandbox_id, checkpoint_id))
 
     async def fork(self, caller: Caller, sandbox_id: str, checkpoint_id: str, wanted: NewSandbox) -> SandboxRecord:
-        """A new sandbox that continues from a checkpoint; the old one is left as it is."""
+        """Create a sandbox that continues from a checkpoint; the old one is left as it is."""
         checkpoint = await self.get(caller, sandbox_id, checkpoint_id)
         metadata = {**wanted.metadata, "fork_parent_id": sandbox_id}
         return await self._sandboxes.create(caller, replace(wanted, snapshot=checkpoint.id, metadata=metadata))
 
     async def rewind(self, caller: Caller, sandbox_id: str, checkpoint_id: str) -> SandboxRecord:
-        """The same sandbox as it was, a failed one too; what it did since is lost, its later checkpoints stay."""
+        """Rewind a sandbox, also a failed one; its work since is lost, its later checkpoints stay."""
         checkpoint = await self.get(caller, sandbox_id, checkpoint_id)
         with self._activity.hold(sandbox_id):
             async with self._lifecycle.lock(sandbox_id), self._lifecycle.in_transition(sandbox_id):
@@ -92,7 +92,7 @@ class Timeline:
     async def take(
         self, sandbox: SandboxRecord, label: str | None, *, automatic: bool = False, checkpoint_id: str | None = None
     ) -> SnapshotRecord:
-        """A checkpoint of a running sandbox, whose lock the caller holds."""
+        """Take a checkpoint of a running sandbox, whose lock the caller holds."""
         commands = self._activity.command_log
         ran = commands.attempt(sandbox.id)
         name = one_line(label) if label else commands.last(sandbox.id)
