@@ -1,4 +1,4 @@
-"""The HTTP face of the control plane. It translates; it does not decide."""
+"""The HTTP interface of the control plane. It translates; it makes no decisions."""
 
 from pandastack.api.app import create_app
 

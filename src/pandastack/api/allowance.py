@@ -1,4 +1,4 @@
-"""How often something may be done: so many times at once, and then as they grow back."""
+"""A token bucket: limits how often something may be done, with bursts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MOST_KEYS = 10_000
 
 
 class Allowance:
-    """Each key has ``per_minute`` at first, and gains as many every minute."""
+    """Each key starts with ``per_minute`` tokens, and gains as many every minute."""
 
     def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
         self._most = per_minute
@@ -17,7 +17,7 @@ class Allowance:
         self._left: dict[str, tuple[float, float]] = {}
 
     def take(self, key: str) -> float:
-        """Take one. Returns the seconds until there is one again: 0 when one was there."""
+        """Take one token. Returns 0, or if there is none, the seconds until there is."""
         seconds = self.wait(key)
         if not seconds:
             if len(self._left) >= MOST_KEYS:
@@ -26,7 +26,7 @@ class Allowance:
         return seconds
 
     def wait(self, key: str) -> float:
-        """Seconds until one can be taken; 0: now."""
+        """Seconds until a token can be taken; 0: now."""
         left = self._of(key)
         return 0.0 if left >= 1 else (1 - left) * 60 / self._most
 
@@ -36,7 +36,7 @@ class Allowance:
         return min(self._most, left + (now - since) * self._most / 60)
 
     def _make_room(self) -> None:
-        """Forget the keys that have all of theirs again; if there are none, the one that took longest ago."""
+        """Drop the keys whose buckets are full; if there are none, the least recently used one."""
         self._left = {key: value for key, value in self._left.items() if self._of(key) < self._most}
         if len(self._left) >= MOST_KEYS:
             del self._left[min(self._left, key=lambda key: self._left[key][1])]

@@ -72,7 +72,7 @@ def create_app(
 ) -> FastAPI:
     """The control plane's ASGI application. Its lifespan opens store and engines and runs the background tasks.
 
-    ``on_first_token`` receives the API token that is made when the database has none.
+    ``on_first_token`` receives the API token that is created when the database has none.
     """
     metrics = Metrics()
 

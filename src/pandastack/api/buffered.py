@@ -1,4 +1,4 @@
-"""Answers with much output of a guest in them, which counts in the budget for output until they have been sent."""
+"""Answers that hold much guest output, which counts against the output budget until they have been sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PIECE = 64 * 1024
 
 
 class BufferedResponse(Response):
-    """JSON, given in ``parts`` and sent in pieces. The lease is closed at the end, whatever that is."""
+    """JSON, given in ``parts`` and sent in pieces. The lease is closed at the end, also after a failure."""
 
     media_type = "application/json"
 
@@ -39,7 +39,7 @@ class BufferedResponse(Response):
 
 
 async def buffered_response(answer: Callable[[], Answer], lease: Lease) -> Response:
-    """What ``answer`` makes, as JSON. Both are done in a thread when they may take a while."""
+    """The result of ``answer`` as JSON. Both steps run in a thread when they may take a while."""
     with ExitStack() as undo:
         undo.enter_context(closing(lease))
         body = await anyio.to_thread.run_sync(lambda: to_json(answer())) if lease.size > _PIECE else to_json(answer())
@@ -50,7 +50,7 @@ async def buffered_response(answer: Callable[[], Answer], lease: Lease) -> Respo
 def outcome_response(answer: Answer, outcome: Outcome) -> Response:
     """``answer``, or the error of the outcome, with its output as ``stdout`` and ``stderr``.
 
-    The output is JSON already: encoding all of it at once would hold up every other request.
+    The output is already JSON: encoding all of it at once would delay every other request.
     """
     failure = outcome.failure
     rest = to_json(Error.of(failure) if failure else answer, exclude={"stdout", "stderr"}).removeprefix(b"{")

@@ -1,4 +1,4 @@
-"""What a peer may send and hold before anything is known of it. uvicorn itself sets no such bounds."""
+"""Limits on peers that are not authenticated yet. uvicorn itself has none."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pandastack.api.errors import error_response
 from pandastack.errors import BadRequestError, CapacityError, PandastackError
 
 MOST_HEAD_BYTES = 64 * 1024
-"""Of a request line with its headers."""
+"""Limit of a request line with its headers."""
 MOST_HEADERS = 100
 HEAD_SECONDS = 10.0
-"""How long a request may take until its headers are there, and the rest of a body after the answer."""
+"""How long a request's headers may take to arrive, and the rest of a body after the answer."""
 _REFUSED_AT_ONCE = 64
-"""So many connections beyond the most are told so; further ones are closed."""
+"""This many connections beyond the limit get an error; further ones are closed."""
 
 
 def most_connections(wanted: int, descriptors: int, reserve: int = 256) -> int:
-    """How many connections a process may have that can open ``descriptors`` files at once.
+    """How many connections a process that can open ``descriptors`` files at once may have.
 
-    ``reserve`` of them are for the engine and the store, and half of the rest: each sandbox needs some.
+    ``reserve`` of them, and half of the rest, are for the engine and the store: each sandbox needs some.
     """
     return max(1, min(wanted, (descriptors - reserve) // 2))
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with bounds: 431 for a large head, 408 for a slow one, 503 for one connection too many."""
+    """uvicorn's protocol with limits: 431 for a large head, 408 for a slow one, 503 for too many connections."""
 
     most_connections = 1000
 
@@ -68,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_head or self.transport.is_closing():
             return
-        # Of a head that began within this piece only a part is in it: it counts from the next one on.
+        # A head that began in this piece is only partly in it: it counts from the next piece on.
         self._head_bytes += len(data) if in_head else 0
         if self._head_bytes > MOST_HEAD_BYTES:
             self._reply(_too_large())

@@ -30,7 +30,7 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 def install(app: FastAPI) -> None:
-    """Give ``app`` its error responses."""
+    """Install the error responses in ``app``."""
     app.add_exception_handler(PandastackError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -40,8 +40,8 @@ def install(app: FastAPI) -> None:
 def error_response(error: PandastackError) -> Response:
     """Flat JSON with the error's status.
 
-    ``Retry-After`` goes only with a refusal for which trying again soon is the right thing: clients take it as the
-    promise that nothing was created. They try again after 507 without being told.
+    Only refusals that are worth retrying soon carry ``Retry-After``: clients take it as a promise that nothing was
+    created. They retry after 507 without it.
     """
     headers = {}
     if isinstance(error, KeyInUseError):
@@ -52,7 +52,7 @@ def error_response(error: PandastackError) -> Response:
 
 
 def invalid(errors: Sequence[Any]) -> BadRequestError:
-    """A clear sentence about the first of pydantic's ``errors``."""
+    """An error that describes the first of pydantic's ``errors`` in a clear sentence."""
     first = errors[0]
     place = [str(part) for part in first["loc"] if part not in _SOURCES]
     what = first["msg"][:1].lower() + first["msg"][1:]
@@ -81,7 +81,7 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
-    """What the router itself refuses: no such route, or not with this method."""
+    """Errors of the router itself: unknown route, or wrong method."""
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.url.path[:200]}"
     message = {404: f"no such route: {what}", 405: f"method not allowed: {what}"}.get(

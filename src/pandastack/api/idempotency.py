@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: a creating request that is sent again gets the first answer, and creates nothing more."""
+"""``Idempotency-Key``: a repeated creating request gets the first answer, and creates nothing more."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
 def idempotent(*, resumable: bool = False, secret: bool = False, large: bool = False) -> Callable[[Handler], Handler]:
     """Decorate a route so that it honours the header.
 
-    ``resumable``: it creates by :func:`make_once`. ``secret``: its answer is shown once, and is not kept. ``large``:
-    its body may be too large to be held, and only its length and type tell requests apart.
+    ``resumable``: it creates through :func:`make_once`. ``secret``: its answer is shown once, and not stored.
+    ``large``: its body may be too large to hold in memory, so only its length and type tell requests apart.
     """
 
     def decorate(handler: Handler) -> Handler:
@@ -67,9 +67,9 @@ def idempotent(*, resumable: bool = False, secret: bool = False, large: bool = F
 async def make_once(
     request: Request, find: Callable[[str], Awaitable[Made]], make: Callable[[str | None], Awaitable[Made]]
 ) -> Made:
-    """What ``make`` returns, given the id that the object must get, or None for any.
+    """The result of ``make``, which is given the id that the object must get, or None for any id.
 
-    If the server ended during an earlier attempt, the object with that id is looked for first; ``find`` raises
+    If the server ended during an earlier attempt, ``find`` first looks for the object with that id; it raises
     :class:`NotFoundError` when there is none.
     """
     attempt: Attempt | None = request.scope.get("attempt")
@@ -98,7 +98,7 @@ def _described(request: Request, key: str, body: bytes | None, resumable: bool) 
 
 
 def _outline(request: Request) -> bytes:
-    """Type and length of a body that is not read. A form's boundary is another each time it is sent."""
+    """Type and length of a body that is not read, without a form's boundary: it differs each time the form is sent."""
     kind = request.headers.get("content-type", "").partition(";")[0]
     return f"{kind} {request.headers.get('content-length', '')}".encode("latin-1")
 
@@ -108,7 +108,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body, which has been read, once more; then whatever comes from the client."""
+    """Replay the body, which has been read; then pass on further messages from the client."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:

@@ -37,7 +37,7 @@ class Metrics:
         )
 
     def watch(self, plane: ControlPlane) -> None:
-        """Report the sandboxes of ``plane`` from now on."""
+        """Start to report the sandboxes of ``plane``."""
         self._registry.register(_Sandboxes(plane))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -55,7 +55,7 @@ class _Sandboxes(Collector):
         self._plane = plane
 
     def collect(self) -> Iterator[Any]:
-        """Sandboxes by status, at the time of asking."""
+        """Sandboxes by status, counted when the metrics are read."""
         gauge = GaugeMetricFamily("pandastack_sandboxes", "Sandboxes by status.", labels=("status",))
         for status, number in Count(record.status for record in self._plane.registry.all()).items():
             gauge.add_metric([status], number)

@@ -1,4 +1,4 @@
-"""What happens around every request. Plain ASGI: bodies stream through untouched."""
+"""Middleware around every request. Plain ASGI: bodies stream through untouched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Edge:
-    """Request ids, CORS, the access log, metrics, and a flat 500 for what nobody expected."""
+    """Request ids, CORS, the access log, metrics, and a flat 500 for unexpected errors."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class Edge:
         except Exception as error:
             log.error("request failed", method=scope["method"], path=scope["path"], exc_info=error)
             if exchange.status is not None:
-                raise  # too late for an answer: the server breaks the connection off, so that the client notices
+                raise  # too late for an answer: the server aborts the connection, so that the client notices
             failure = ServerError("internal server error", detail={"request_id": exchange.request_id})
             await error_response(failure)(scope, receive, exchange.send)
         finally:
@@ -67,7 +67,7 @@ class Edge:
 
 
 class _Exchange:
-    """One response on its way out: learns the status, adds the headers that all responses carry."""
+    """One outgoing response: records the status, adds the headers that all responses carry."""
 
     def __init__(self, request_id: str, send: Send) -> None:
         self.request_id = request_id
@@ -88,9 +88,9 @@ class _Exchange:
 
 
 class Authentication:
-    """Nothing under ``/v1``, nor ``/mcp``, without a valid token.
+    """Requires a valid token for ``/v1`` and ``/mcp``.
 
-    The caller goes into ``scope["caller"]``, the token into ``scope["token"]`` for requests made on its behalf.
+    Stores the caller in ``scope["caller"]``, and the token in ``scope["token"]`` for requests on the caller's behalf.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -118,7 +118,7 @@ class Authentication:
 
 
 async def _identified(scope: Scope, state: Any) -> Caller:
-    """The caller of a request. A peer that has sent too many wrong tokens is refused before the next is looked up."""
+    """The caller of a request. A peer that has sent too many wrong tokens is refused before another look-up."""
     access, failures, token = state.plane.access, state.failed_logins, scope["token"]
     peer = (scope.get("client") or ("",))[0]
     if not access.has_seen(token) and (seconds := failures.wait(peer)):
@@ -137,7 +137,7 @@ def is_guarded(path: str) -> bool:
 
 
 def _token(scope: Scope) -> str:
-    """The token of a request. The one in the query is removed there, so that no log shows it."""
+    """The token of a request. A token in the query is removed from it, so that no log shows it."""
     headers = Headers(scope=scope)
     in_query = _take_from_query(scope)
     scheme, _, given = headers.get("authorization", "").partition(" ")

@@ -1,7 +1,7 @@
-"""Web pages may not reach a server on the user's own machine through the user's browser.
+"""Keeps web pages from reaching a server on the user's own machine through the user's browser.
 
-A page from anywhere can open a WebSocket to 127.0.0.1, and by a name that it points there (DNS rebinding) send it any
-request. Browsers say in ``Origin`` which page it is; programs send none.
+Any page can open a WebSocket to 127.0.0.1 and, through a name that resolves to it (DNS rebinding), send it any request.
+Browsers name the page in ``Origin``; programs send no such header.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MCP = re.compile(r"(/v1)?/mcp|/v1/sandboxes/[^/]+/mcp")
 def check_origin(scope: Scope, allowed: str) -> None:
     """Refuse a WebSocket, or a request for agents' tools, that a foreign page sends to a server on loopback.
 
-    ``allowed`` has origins that are not foreign, separated by commas. Raises :class:`ForbiddenError`.
+    ``allowed`` lists origins that are not foreign, separated by commas. Raises :class:`ForbiddenError`.
     """
     if scope["type"] != "websocket" and not _MCP.fullmatch(scope["path"]):
         return

@@ -1,4 +1,4 @@
-"""The ``Range`` header (RFC 9110, section 14): one range of bytes; anything else is answered with the whole."""
+"""The ``Range`` header (RFC 9110, section 14): one range of bytes; any other header gets the whole file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Span:
 
     @property
     def content_range(self) -> str:
-        """The header that says so."""
+        """The ``Content-Range`` header."""
         return f"bytes {self.offset}-{self.offset + self.length - 1}/{self.size}"
 
 
 def span(header: str, size: int) -> Span | None:
-    """What a ``Range`` header asks for of ``size`` bytes; None when it is not understood, which means everything.
+    """The part of ``size`` bytes that a ``Range`` header asks for; None, the whole, when it is not understood.
 
-    Raises :class:`BadRequestError` (416) when there are no such bytes.
+    Raises :class:`BadRequestError` (416) when the range lies outside the file.
     """
     found = _ONE.fullmatch(header.strip())
     if found is None or found.groups() == ("", ""):

@@ -1,4 +1,4 @@
-"""Reading requests: who makes them, and bodies within limits, whatever their content type says."""
+"""Reads requests: their caller, and bodies within limits, whatever their content type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plane_of(request: HTTPConnection) -> ControlPlane:
 
 
 def caller_of(request: HTTPConnection) -> Caller:
-    """Who makes ``request``; the authentication middleware found out."""
+    """The caller of ``request``, as identified by the authentication middleware."""
     caller: Caller = request.scope["caller"]
     return caller
 
@@ -56,9 +56,9 @@ async def limited(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 
 async def unless_left(request: Request, work: Callable[[], Awaitable[Result]]) -> Result:
-    """What ``work`` returns; it is cancelled when the client leaves. The body has been read before.
+    """The result of ``work``, which is cancelled when the client disconnects. The body must have been read.
 
-    Raises ``ClientDisconnect`` then.
+    Raises ``ClientDisconnect`` in that case.
     """
     results: list[Result] = []
     failure: Exception | None = None
@@ -72,7 +72,7 @@ async def unless_left(request: Request, work: Callable[[], Awaitable[Result]]) -
         tasks.start_soon(watch)
         try:
             results.append(await work())
-        except Exception as error:  # out of the group as it is, not inside an exception group
+        except Exception as error:  # raised as it is, not inside an exception group
             failure = error
         tasks.cancel_scope.cancel()
     if failure is not None:
@@ -83,14 +83,14 @@ async def unless_left(request: Request, work: Callable[[], Awaitable[Result]]) -
 
 
 def check_length(request: Request, limit: int) -> None:
-    """Refuse a body that declares to be over ``limit`` bytes, before anything else is done for it."""
+    """Refuse a body whose declared length is over ``limit`` bytes, before any other work."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
         raise _too_large(limit)
 
 
 def flag(value: str | None) -> bool:
-    """A query parameter that says yes: clients write ``1`` or ``true``."""
+    """Whether a query parameter is set: clients write ``1`` or ``true``."""
     return (value or "").lower() in ("1", "true", "yes")
 
 

@@ -1,4 +1,4 @@
-"""What the WebSocket routes share: refusals before the upgrade, and text frames that are JSON objects."""
+"""Shared by the WebSocket routes: refusals before the upgrade, and text frames that are JSON objects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008
 
 
 async def refuse(websocket: WebSocket, error: PandastackError) -> None:
-    """Answer the upgrade with the error's own status."""
+    """Answer the upgrade request with the error's own status."""
     await websocket.send_denial_response(error_response(error))
 
 
 async def send_json(websocket: WebSocket, value: Mapping[str, Any]) -> None:
-    """One text frame."""
+    """Send one text frame."""
     await websocket.send_text(json.dumps(value, ensure_ascii=True))
 
 
@@ -34,10 +34,10 @@ async def receive(websocket: WebSocket) -> bytes | str:
 
 
 def parsed(text: str | bytes) -> dict[str, Any]:
-    """A frame's JSON object; raises :class:`BadRequestError`."""
+    """The JSON object in a frame; raises :class:`BadRequestError`."""
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of too many digits is the former
+    except (ValueError, RecursionError) as error:  # a number with too many digits raises the former
         raise BadRequestError(f"bad json: {str(error)[:200]}") from error
     if not isinstance(value, dict):
         raise BadRequestError("bad json: must be an object")

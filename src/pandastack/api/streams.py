@@ -1,7 +1,7 @@
-"""Responses that are sent as they come into being.
+"""Streaming responses.
 
-Both open their source inside the response, so that one block on one screen owns it: errors while opening still become
-normal error responses, and a client that leaves ends the block.
+Both kinds open their source inside the response, so that one block owns it: errors while opening still become normal
+error responses, and the block ends when the client disconnects.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pandastack.api.models.errors import Error
 from pandastack.errors import PandastackError, ServerError
 
 StreamEvent = tuple[str, Mapping[str, Any] | str]
-"""Name, and a JSON object or a line of text. Without a name it is a message."""
+"""A name, and a JSON object or a line of text. Without a name it is a ``message``."""
 
 EVENTS: dict[str, Any] = {"text/event-stream": {}}
-"""The content of an answer of server-sent events, for the documentation."""
+"""The content of a stream of server-sent events, for the documentation."""
 
 _PING = b": ping\n\n"
 
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 class EventStream(Response):
     """Server-sent events: name and JSON object. A failure after the start becomes a last event named ``error``.
 
-    JSON is ASCII, because clients cut lines at every Unicode line separator. When nothing was sent for
+    JSON is ASCII, because clients cut lines at every Unicode line separator. When nothing has been sent for
     ``keep_alive_seconds`` a comment goes out.
     """
 
@@ -91,7 +91,7 @@ class EventStream(Response):
 
 
 class ByteStream(Response):
-    """Bytes: ``source`` gives headers, known once it is open, and the content."""
+    """A stream of bytes: ``source`` yields the headers, known once it is open, and the content."""
 
     media_type = "application/octet-stream"
 
@@ -120,7 +120,7 @@ class ByteStream(Response):
 
 
 class FileStream(ByteStream):
-    """The bytes of a file: ``source`` gives its length, when known, and its content."""
+    """The bytes of a file: ``source`` yields its length, if known, and its content."""
 
     def __init__(
         self,
@@ -138,13 +138,13 @@ class FileStream(ByteStream):
 
 
 async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
-    """Do ``work`` until it is done or the client leaves, also while the source is still opening."""
+    """Do ``work`` until it is done or the client disconnects, even while the source is still opening."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cancel_on_disconnect, receive, tasks)
         try:
             await work()
-        except Exception as error:  # out of the group as it is, not inside an exception group
+        except Exception as error:  # raised as it is, not inside an exception group
             failure = error
         tasks.cancel_scope.cancel()
     if failure is not None:
@@ -159,6 +159,6 @@ async def _cancel_on_disconnect(receive: Receive, tasks: TaskGroup) -> None:
 
 def _frame(name: str, data: Mapping[str, Any] | str) -> bytes:
     event = f"event: {name}\n" if name else ""
-    # A text's own line ends would end the field, and what follows them could be a field of its own.
+    # A line end within the text would end the field, and the rest could become a field of its own.
     text = " ".join(data.splitlines()) if isinstance(data, str) else json.dumps(data, ensure_ascii=True)
     return f"{event}data: {text}\n\n".encode()

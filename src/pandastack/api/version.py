@@ -1,4 +1,4 @@
-"""Which version this is, and what it runs on."""
+"""The version of the server, and its host."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEMVER = _installed()
 
 
 def describe() -> dict[str, Any]:
-    """The body of the version routes; ``go`` is there for clients that print it."""
+    """The body of the version routes; ``go`` exists for clients that print it."""
     return {
         "service": "pandastack",
         "semver": SEMVER,

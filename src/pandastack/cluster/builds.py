@@ -13,7 +13,7 @@ from pandastack.contract.codec import decode_answer
 
 
 class EngineBuilds:
-    """What :class:`~pandastack.cluster.EngineClient` has as ``builds``; its methods raise the same errors."""
+    """The ``builds`` of :class:`~pandastack.cluster.EngineClient`; the methods raise the same errors."""
 
     def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
@@ -27,12 +27,12 @@ class EngineBuilds:
         return await self._connection.ask(Build, "POST", f"/builds/{build_id}", params={"shipped": name})
 
     async def start(self, build_id: str, archive: bytes | AsyncIterator[bytes]) -> Build:
-        """Build the recipe in a tar archive. Returns when the recipe has been accepted; the build goes on by itself."""
+        """Build the recipe in a tar archive. Returns once the recipe has been accepted; the build keeps running."""
         async with self._connection.stream("POST", f"/builds/{build_id}", content=archive) as response:
             return decode_answer(Build, await whole(response))
 
     async def list(self) -> tuple[Build, ...]:
-        """Builds that the engine remembers, the newest first."""
+        """The builds that the engine remembers, newest first."""
         return await self._connection.ask(tuple[Build, ...], "GET", "/builds")
 
     async def get(self, build_id: str) -> Build:
@@ -40,12 +40,12 @@ class EngineBuilds:
         return await self._connection.ask(Build, "GET", f"/builds/{build_id}")
 
     async def cancel(self, build_id: str) -> Build:
-        """End a build; one that has ended stays as it is."""
+        """Cancel a build; one that has ended stays as it is."""
         return await self._connection.ask(Build, "DELETE", f"/builds/{build_id}")
 
     @asynccontextmanager
     async def events(self, build_id: str, *, follow: bool) -> AsyncIterator[AsyncGenerator[BuildEvent, None]]:
-        """What the build has reported so far; with ``follow`` until it ends."""
+        """The build's progress so far; with ``follow``, until it ends."""
         params = {"follow": "1"} if follow else {}
         async with self._connection.stream("GET", f"/builds/{build_id}/events", params=params) as response:
             yield _events(response)

@@ -1,4 +1,4 @@
-"""HTTP to one engine: requests out, answers in, and what can go wrong with either as errors of ours."""
+"""HTTP to one engine: sends requests, reads answers, and raises failures of either as our own errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pandastack.errors import CapacityError, PandastackError, ServerError, Unava
 
 ANSWER_SECONDS = 60.0
 ANSWER_BYTES = 64 * 1024 * 1024
-"""The longest answer that is read whole; bodies of files and of commands are not."""
+"""The longest answer that is read whole; the bodies of files and commands are streamed."""
 
 _DECODED_HERE = 128 * 1024
 """Longer answers are decoded in a thread: others wait for the event loop."""
@@ -40,10 +40,10 @@ log = structlog.get_logger(__name__)
 
 
 class EngineConnection:
-    """Use inside ``async with``. Every method raises what :class:`~pandastack.cluster.EngineClient` promises."""
+    """Use inside ``async with``. Every method raises the errors of :class:`~pandastack.cluster.EngineClient`."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport, dial: Dialer, base_url: str) -> None:
-        # The transport is called directly: an httpx client's redirects, cookies and authentication are not needed here,
+        # The transport is called directly: the redirects, cookies and authentication of an httpx client are not needed,
         # and they are half the price of a call inside the process.
         self._transport = transport
         self._dial = dial
@@ -70,7 +70,7 @@ class EngineConnection:
         params: Mapping[str, str] | None = None,
         limit: httpx.Timeout = _LIMIT,
     ) -> T:
-        """Send a message, or none, and return the answer, which is a ``kind``."""
+        """Send a message, or none, and return the answer as a ``kind``."""
         data = await self.call(method, path, message, params, limit)
         if len(data) < _DECODED_HERE:
             return decode_answer(kind, data)
@@ -108,7 +108,7 @@ class EngineConnection:
             headers=_JSON_HEADERS if isinstance(content, bytes) else _HEADERS,
             extensions={"timeout": timeout.as_dict()},
         )
-        with _transport_errors():  # around the caller's block too: that is where the body is read
+        with _transport_errors():  # covers the caller's block too, where the body is read
             response = await self._transport.handle_async_request(request)
             try:
                 await _check(response)
@@ -144,7 +144,7 @@ async def whole(response: httpx.Response) -> bytes:
 
 
 async def _check(response: httpx.Response) -> None:
-    """Raise the error that the response is, or that its version asks for."""
+    """Raise the error in the response, if there is one, or the one for a wrong version."""
     if response.is_error:
         raise _refusal(response.status_code, response.headers, await whole(response))
     check_version(engine=response.headers.get(HEADER), control_plane=VERSION)
@@ -162,9 +162,9 @@ def _transport_errors() -> Iterator[None]:
 
 
 def _refusal(status: int, headers: Mapping[str, str], text: bytes) -> PandastackError:
-    """The error that a response is, or that its version asks for."""
+    """The error in a response, or the one for a wrong version."""
     version = headers.get(HEADER)
-    if version is not None:  # what stands between may fail without knowing of versions
+    if version is not None:  # a proxy in between may fail without knowing of versions
         check_version(engine=version, control_plane=VERSION)
     try:
         body = from_json(text)

@@ -1,4 +1,4 @@
-"""Speaks the engine's HTTP interface; the same code in process, over a Unix socket and over TCP."""
+"""A client of the engine's HTTP interface: the same code in process, over a Unix socket and over TCP."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ _LONG = httpx.Timeout(ANSWER_SECONDS, read=170.0)  # clients wait 180 s for a sn
 class EngineClient:
     """One engine. Use inside ``async with``.
 
-    Every method raises the error that the engine named, :class:`UnavailableError` when the engine does not answer (then
-    it is unknown whether it acted), or :class:`ServerError` when it speaks another version of the contract.
+    Every method raises the error that the engine returned, :class:`UnavailableError` when the engine does not answer
+    (whether it acted is then unknown), or :class:`ServerError` when it speaks another version of the contract.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport, dial: Dialer, base_url: str = "http://engine") -> None:
@@ -88,7 +88,7 @@ class EngineClient:
         await self._connection.__aexit__(kind, error, traceback)
 
     async def health(self) -> Health:
-        """What the engine runs on, how strong its isolation is, and whether it is well."""
+        """The engine's host, the strength of its isolation, and its health."""
         return await self._connection.ask(Health, "GET", "/health")
 
     async def templates(self) -> tuple[Template, ...]:
@@ -100,7 +100,7 @@ class EngineClient:
         return await self._connection.ask(Template, "GET", "/templates/" + quote(name, safe=""))
 
     async def create(self, spec: SandboxSpec, start_from: StartFrom) -> Started:
-        """A new sandbox. Returns when its guest executes commands. A refusal for capacity created nothing."""
+        """Create a sandbox. Returns once its guest executes commands. A refusal for capacity created nothing."""
         message = CreateSandbox(spec, start_from)
         return await self._connection.ask(Started, "POST", "/sandboxes", message)
 
@@ -109,15 +109,15 @@ class EngineClient:
         return await self._connection.ask(tuple[SandboxInfo, ...], "GET", "/sandboxes")
 
     async def sandbox(self, sandbox_id: str) -> SandboxInfo:
-        """One sandbox, with what its machine uses."""
+        """One sandbox, with its machine's use of resources."""
         return await self._connection.ask(SandboxInfo, "GET", f"/sandboxes/{sandbox_id}")
 
     async def delete(self, sandbox_id: str) -> None:
-        """End a sandbox and free all it has."""
+        """End a sandbox and free all its resources."""
         await self._connection.call("DELETE", f"/sandboxes/{sandbox_id}")
 
     async def pause(self, sandbox_id: str) -> None:
-        """Stop the sandbox's CPUs; its memory stays."""
+        """Pause the sandbox's CPUs; its memory stays."""
         await self._connection.call("POST", f"/sandboxes/{sandbox_id}/pause")
 
     async def resume(self, sandbox_id: str) -> None:
@@ -125,11 +125,11 @@ class EngineClient:
         await self._connection.call("POST", f"/sandboxes/{sandbox_id}/resume")
 
     async def hibernate(self, sandbox_id: str) -> Captured:
-        """Put the sandbox on disk and end its machine. What that cost: nothing when it was there already."""
+        """Store the sandbox on disk and end its machine. Returns the cost: none when it was already hibernated."""
         return await self._connection.ask(Captured, "POST", f"/sandboxes/{sandbox_id}/hibernate")
 
     async def wake(self, sandbox_id: str) -> Started:
-        """Bring a hibernated sandbox back; one that runs is left as it is."""
+        """Wake a hibernated sandbox; a running one stays as it is."""
         return await self._connection.ask(Started, "POST", f"/sandboxes/{sandbox_id}/wake")
 
     async def snapshot(self, sandbox_id: str, snapshot_id: str) -> Captured:
@@ -138,31 +138,30 @@ class EngineClient:
         return await self._connection.ask(Captured, "POST", path, message, limit=_LONG)
 
     async def snapshots(self) -> tuple[SnapshotInfo, ...]:
-        """Every snapshot that was taken of a sandbox and not deleted."""
+        """Every snapshot of a sandbox that has not been deleted."""
         return await self._connection.ask(tuple[SnapshotInfo, ...], "GET", "/snapshots")
 
     async def measure(self, going: Sequence[str]) -> Measured:
-        """The engine's storage, and what deleting these snapshots in this order would free."""
+        """The engine's storage, and how much deleting these snapshots in this order would free."""
         message = MeasureSnapshots(tuple(going))
         return await self._connection.ask(Measured, "POST", "/snapshots/measure", message)
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
-        """Free what a snapshot has."""
+        """Delete a snapshot's data."""
         await self._connection.call("DELETE", f"/snapshots/{snapshot_id}")
 
     async def fork(self, sandbox_id: str, children: Sequence[SandboxSpec]) -> ForkAnswer:
-        """Copies of the running sandbox. When none could be made the first failure is raised, and nothing was
-        created."""
+        """Copy the running sandbox. If no copy could be made, the first failure is raised, and nothing was created."""
         path, message = f"/sandboxes/{sandbox_id}/fork", ForkSandbox(tuple(children))
         return await self._connection.ask(ForkAnswer, "POST", path, message)
 
     async def rewind(self, sandbox_id: str, snapshot_id: str) -> Started:
-        """The same sandbox, continued from a snapshot. After a failure its machine may be gone."""
+        """Rewind the sandbox to a snapshot. After a failure its machine may be gone."""
         path, message = f"/sandboxes/{sandbox_id}/rewind", RewindSandbox(snapshot_id)
         return await self._connection.ask(Started, "POST", path, message)
 
     async def diff(self, before: Point, after: Point, patch: bool) -> Diff:
-        """What differs between the files of two states of the same template."""
+        """The differences between the files of two states of the same template."""
         message = CompareFiles(before, after, patch)
         return await self._connection.ask(Diff, "POST", "/diff", message, limit=_LONG)
 
@@ -170,17 +169,17 @@ class EngineClient:
     async def exec(self, sandbox_id: str, spec: ExecSpec) -> AsyncIterator[AsyncIterator[Record]]:
         """Run a command: yields its records, the end last.
 
-        Leaving the block early kills the command, or with ``leave`` in it keeps it running.
+        Leaving the block early kills the command, unless it has ``leave`` set.
         """
         async with self._connection.stream("POST", f"/sandboxes/{sandbox_id}/exec", content=encode(spec)) as response:
             yield _records(response)
 
     async def start_process(self, sandbox_id: str, spec: ProcessSpec) -> ProcessRecord:
-        """Start a process; it runs whether or not somebody reads its output."""
+        """Start a process; it runs whether or not a client reads its output."""
         return await self._connection.ask(ProcessRecord, "POST", f"/sandboxes/{sandbox_id}/processes", spec)
 
     async def processes(self, sandbox_id: str) -> ProcessList:
-        """The records of the guest, and how many it keeps."""
+        """The guest's records of processes, and how many it retains."""
         return await self._connection.ask(ProcessList, "GET", f"/sandboxes/{sandbox_id}/processes")
 
     async def process(self, sandbox_id: str, process: str) -> ProcessRecord:
@@ -209,7 +208,7 @@ class EngineClient:
         await self._connection.call("POST", _process(sandbox_id, process, "/signal"), SendSignal(number))
 
     async def resize(self, sandbox_id: str, process: str, size: TerminalSize) -> None:
-        """Give a process's terminal another size."""
+        """Resize a process's terminal."""
         await self._connection.call("POST", _process(sandbox_id, process, "/resize"), size)
 
     @asynccontextmanager
@@ -218,8 +217,8 @@ class EngineClient:
     ) -> AsyncIterator[Tunnel]:
         """A connection to a TCP port of the guest's loopback, or to a Unix socket; leaving the block closes it.
 
-        With an ``id`` (lower-case letters, digits and dashes) it survives a hibernation and a restart of either side:
-        see :class:`Tunnel` and :meth:`attach_tunnel`. Raises :class:`NotFoundError` when nothing listens there.
+        With an ``id`` (lower-case letters, digits and dashes) it survives hibernation and a restart of either side: see
+        :class:`Tunnel` and :meth:`attach_tunnel`. Raises :class:`NotFoundError` when nothing listens there.
         """
         tunnel = Tunnel(id)
         where = {"port": None if port is None else str(port), "path": path, "id": id}
@@ -228,9 +227,9 @@ class EngineClient:
 
     @asynccontextmanager
     async def attach_tunnel(self, sandbox_id: str, tunnel: Tunnel) -> AsyncIterator[None]:
-        """Continue a tunnel that has an id where it broke off; what was not acknowledged is sent again, both ways.
+        """Continue a tunnel with an id where it broke off; unacknowledged bytes are sent again, both ways.
 
-        Leaving the block closes the connection. Raises :class:`NotFoundError` when the guest has it no longer.
+        Leaving the block closes the connection. Raises :class:`NotFoundError` when the guest no longer has it.
         """
         where = {"id": tunnel.id, "received": str(tunnel.detach())}
         async with self._socket(sandbox_id, "tunnel", where) as socket, tunnel.attached(socket):
@@ -240,10 +239,10 @@ class EngineClient:
     async def listen(
         self, sandbox_id: str, *, port: int | None = None, path: str | None = None, id: str | None = None
     ) -> AsyncIterator[AsyncIterator[Tunnel]]:
-        """Listen in the guest, at a TCP port of its loopback or a Unix socket; leaving the block ends that.
+        """Listen in the guest, at a TCP port of its loopback or a Unix socket, until the block ends.
 
-        Yields connections, each to be attached to by :meth:`attach_tunnel`. With an ``id`` connections wait in the
-        guest after :class:`UnavailableError`, until the same is called again.
+        Yields connections; attach to each with :meth:`attach_tunnel`. With an ``id``, connections wait in the guest
+        after an :class:`UnavailableError` until the method is called again with the same arguments.
         """
         where = {"port": None if port is None else str(port), "path": path, "id": id}
         async with self._socket(sandbox_id, "listen", where) as socket, listening(socket) as tunnels:
@@ -259,7 +258,7 @@ class EngineClient:
     async def read_file(
         self, sandbox_id: str, path: str, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
-        """A file of the guest: its length in bytes, when the engine says it, and its content from ``offset``."""
+        """A file of the guest: its length in bytes, if the engine reports it, and its content from ``offset``."""
         part = {"offset": str(offset)} if offset else {}
         part |= {} if length is None else {"length": str(length)}
         url, params = f"/sandboxes/{sandbox_id}/files", {"path": path, **part}
@@ -274,7 +273,7 @@ class EngineClient:
             return decode_answer(Written, await whole(response))
 
     async def delete_file(self, sandbox_id: str, path: str) -> None:
-        """Delete a file or directory with all in it; a missing one is fine."""
+        """Delete a file or directory with everything in it; a missing path is fine."""
         await self._connection.call("DELETE", f"/sandboxes/{sandbox_id}/files", params={"path": path})
 
     async def directory(self, sandbox_id: str, path: str) -> Directory:
@@ -288,18 +287,18 @@ class EngineClient:
         return await self._connection.ask(FileEntry, "GET", url, params={"path": path})
 
     async def console(self, sandbox_id: str) -> str:
-        """The end of what the machine wrote to its console."""
+        """The last part of the machine's console output."""
         return (await self._connection.call("GET", f"/sandboxes/{sandbox_id}/console")).decode(errors="replace")
 
     @asynccontextmanager
     async def follow_console(self, sandbox_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What the machine writes to its console, until it ends. The first piece is all that is kept, be it nothing."""
+        """The machine's console output, until it ends. The first piece is all that is retained, possibly empty."""
         url = f"/sandboxes/{sandbox_id}/console"
         async with self._connection.stream("GET", url, params={"follow": "1"}) as response:
             yield _outputs(response)
 
     async def events(self) -> AsyncGenerator[Event | None, None]:
-        """What happens on the engine, endlessly; None as a sign of life.
+        """The engine's events, endlessly; None is a sign of life.
 
         The first item is None: from then on no event is missed.
         """

@@ -1,4 +1,4 @@
-"""The engines of all nodes. Nothing else in the control plane knows how many there are."""
+"""The engines of all nodes. No other part of the control plane knows how many there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pandastack.model.node import LOCAL_NODE
 
 
 class OnNode(Protocol):
-    """The record of something that an engine has."""
+    """The record of an object that an engine holds."""
 
     @property
     def node(self) -> str:
@@ -29,7 +29,7 @@ class Engines:
 
     @classmethod
     def local(cls, client: EngineClient) -> Engines:
-        """One engine, that of this host."""
+        """The engines of an installation with one node: this host's."""
         return cls({LOCAL_NODE: client})
 
     async def __aenter__(self) -> Self:
@@ -48,7 +48,7 @@ class Engines:
         await self._opened.__aexit__(kind, error, traceback)
 
     def of(self, record: OnNode) -> EngineClient:
-        """The engine that has what ``record`` describes."""
+        """The engine that holds the object of ``record``."""
         return self.at(record.node)
 
     def at(self, node: str) -> EngineClient:

@@ -1,9 +1,10 @@
 """HTTP to an ASGI application in the same process, with streaming both ways.
 
 ``httpx.ASGITransport`` collects the whole response before it returns; a command that runs for an hour needs its output
-as it comes. Here the application runs in a task of its own, and bodies pass through with backpressure: the application
-is at most one chunk ahead of its caller. Closing a response early tells the application ``http.disconnect``, lets its
-sends fail, and cancels it when it has not ended a moment later, as a broken connection would.
+as it arrives. Here the application runs in a task of its own, and bodies pass through with backpressure: the
+application is at most one chunk ahead of its caller. Closing a response early sends the application
+``http.disconnect``, makes its sends fail, and cancels it if it has not ended a moment later, as a broken connection
+would.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class StreamingASGITransport(httpx.AsyncBaseTransport):
-    """A transport for ``httpx.AsyncClient`` that calls ``app``. Works inside its ``async with`` block only.
+    """A transport for ``httpx.AsyncClient`` that calls ``app``. It works only inside its ``async with`` block.
 
     The block owns the tasks of all requests: leaving it cancels them and waits for their end.
     """
@@ -51,7 +52,7 @@ class StreamingASGITransport(httpx.AsyncBaseTransport):
             await tasks.__aexit__(kind, error, traceback)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Start the application on ``request`` and return when it has sent status and headers."""
+        """Run the application on ``request`` and return once it has sent status and headers."""
         if self._tasks is None:
             raise httpx.ConnectError("the application is not running", request=request)
         exchange = _Exchange(request)
@@ -90,7 +91,7 @@ class _Exchange:
         self.started = anyio.Event()
 
     async def run(self, app: ASGIApp) -> None:
-        """The application's task. Whatever the application raises ends here."""
+        """The application's task. It catches every exception of the application."""
         try:
             with self._scope:
                 await app(_scope(self._request), self._receive, self._send)
@@ -103,7 +104,7 @@ class _Exchange:
             self.started.set()
 
     def head(self) -> tuple[int, list[tuple[bytes, bytes]]]:
-        """Status and headers, once ``started``."""
+        """The response with status and headers, once ``started``."""
         if self._request_error is not None:
             raise self._request_error
         if self._head is None:
@@ -111,7 +112,7 @@ class _Exchange:
         return self._head
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The response's chunks; raises when the application ended before the last one."""
+        """The response's chunks; raises if the application ends before the last one."""
         async for chunk in self._chunks:
             yield chunk
         if self._request_error is not None:
@@ -120,7 +121,7 @@ class _Exchange:
             raise httpx.RemoteProtocolError("the application aborted its response", request=self._request)
 
     def abandon(self) -> None:
-        """The caller wants no more of the response."""
+        """Close the response: the caller wants no more of it."""
         self._gone.set()
         self._chunks.close()
         if not self._complete:
@@ -130,7 +131,7 @@ class _Exchange:
         if self._body_ended:
             await self._gone.wait()
             return {"type": "http.disconnect"}
-        if isinstance(self._request.stream, httpx.ByteStream):  # all there: one message
+        if isinstance(self._request.stream, httpx.ByteStream):  # the body is complete: one message
             self._body_ended = True
             return {"type": "http.request", "body": b"".join(self._request.stream), "more_body": False}
         try:

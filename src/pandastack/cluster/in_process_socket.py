@@ -17,10 +17,10 @@ Message = MutableMapping[str, Any]
 ASGIApp = Callable[[Any, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 GRACE_SECONDS = 1.0
-"""How long an application may keep running after its caller left, before it is cancelled."""
+"""How long an application may keep running after its caller disconnected, before it is cancelled."""
 
 _AHEAD = 4
-"""Messages that either side may send before the other takes them."""
+"""How many messages either side may send before the other receives them."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ async def open_socket(tasks: TaskGroup, app: ASGIApp, target: str, headers: Mapp
 
 
 class _InProcessSocket:
-    """Both ends: the caller's methods, and what the application is called with."""
+    """Both ends: the methods for the caller, and the callables for the application."""
 
     def __init__(self) -> None:
         self.headers: Mapping[str, str] = {}
@@ -52,7 +52,7 @@ class _InProcessSocket:
         self._scope = anyio.CancelScope()
 
     async def run(self, app: ASGIApp, scope: Mapping[str, Any]) -> None:
-        """The application's task. Whatever the application raises ends here."""
+        """The application's task. It catches every exception of the application."""
         try:
             with self._scope:
                 await app(scope, self._receive, self._send)
@@ -72,7 +72,7 @@ class _InProcessSocket:
             raise Refused(self._status, self.headers, bytes(self._body))
 
     def abandon(self) -> None:
-        """The caller leaves."""
+        """The caller disconnects."""
         self._to_app.close()
         self._from_app.close()
         self._scope.deadline = anyio.current_time() + GRACE_SECONDS

@@ -1,4 +1,4 @@
-"""WebSockets to an engine: the same in process, over a Unix socket and over TCP."""
+"""WebSockets to an engine: one interface in process, over a Unix socket and over TCP."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Refused(Exception):
 
 
 class Socket(Protocol):
-    """One task may send while another receives. Both raise :class:`SocketClosed`."""
+    """A WebSocket. One task may send while another receives. Both raise :class:`SocketClosed`."""
 
     headers: Mapping[str, str]
-    """Of the answer to the upgrade."""
+    """The headers of the answer to the upgrade."""
 
     async def send(self, message: bytes | str) -> None:
         """Send one message; waits while the other side does not read."""
@@ -47,7 +47,7 @@ class Dialer(Protocol):
     """Opens WebSockets to one engine."""
 
     def __call__(self, target: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Socket]:
-        """``target`` is a path with its query. Raises :class:`Refused`, or ``OSError`` when nothing answers."""
+        """Connect to ``target``, a path with its query. Raises :class:`Refused`, or ``OSError`` without an answer."""
 
 
 class _NetworkSocket:
@@ -70,7 +70,7 @@ class _NetworkSocket:
 
 
 def network_dialer(url: str) -> Dialer:
-    """For ``http://host:port`` or ``unix:/path/to/socket``."""
+    """A dialer for ``http://host:port`` or ``unix:/path/to/socket``."""
     unix = url.removeprefix("unix:") if url.startswith("unix:") else None
     base = "ws://engine" if unix else f"ws://{urlsplit(url).netloc}"
     way: dict[str, Any] = {"unix": True, "path": unix} if unix else {"proxy": None}

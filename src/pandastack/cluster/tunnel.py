@@ -32,24 +32,24 @@ _CLOSE_SECONDS = 5.0
 
 
 class Tunnel(ByteStream):
-    """Bytes both ways, each way with an end of its own. One task may send while another receives.
+    """Bytes in both directions, each with its own end. One task may send while another receives.
 
-    One with an ``id`` outlives its attachment: when that breaks, :meth:`wait_detached` returns, and what sends and
-    receives waits until there is another, or :meth:`fail` says that there will be none. Nothing is lost or doubled.
-    Without an id they raise :class:`UnavailableError`.
+    A tunnel with an ``id`` outlives its attachment: when that breaks, :meth:`wait_detached` returns, and senders and
+    receivers wait for another attachment, or for :meth:`fail`, which rules it out. No byte is lost or duplicated.
+    Without an id, senders and receivers raise :class:`UnavailableError`.
     """
 
     def __init__(self, id: str | None = None) -> None:
         self.id = id
         self.sent = 0
-        """Bytes that :meth:`send` has taken, the end included."""
+        """Bytes that :meth:`send` has accepted, including the end."""
         self.received = 0
-        """Bytes that :meth:`receive` has returned, the end included."""
+        """Bytes that :meth:`receive` has returned, including the end."""
         self.over = False
-        """Whether the guest has said how the connection ended, or it was closed."""
+        """Whether the guest has reported how the connection ended, or it was closed."""
         self._consumed = self._acknowledged = 0
         self._kept: deque[bytes] = deque()
-        """What was sent and is not known to be consumed, for the next attachment."""
+        """Bytes sent but not known to be consumed, for the next attachment."""
         self._pending: deque[bytes] = deque()
         self._ended = self._guest_ended = self._end_taken = False
         self._socket: Socket | None = None
@@ -58,7 +58,7 @@ class Tunnel(ByteStream):
         self._changed = anyio.Event()
 
     def detach(self) -> int:
-        """Before another attachment: drop what nobody has taken yet, for it will be sent again from here."""
+        """Before another attachment: drop bytes not received yet, because they will be sent again from here."""
         self.leave()
         self._pending.clear()
         self._guest_ended = self._end_taken
@@ -67,7 +67,7 @@ class Tunnel(ByteStream):
 
     @asynccontextmanager
     async def attached(self, socket: Socket) -> AsyncIterator[None]:
-        """The tunnel over this WebSocket. Leaving the block closes the connection, if that is still attached."""
+        """Attach the tunnel to this WebSocket. Leaving the block closes the connection, if it is still attached."""
         try:
             await self._begin(socket)
         except SocketClosed as error:
@@ -101,7 +101,7 @@ class Tunnel(ByteStream):
         return self._ended and self._consumed < self.sent
 
     def _forget(self, consumed: int) -> None:
-        """The guest's program has everything up to this offset."""
+        """Note that the guest's program has everything up to this offset."""
         if not self._consumed <= consumed <= self.sent:
             raise ServerError("the engine's answer is malformed: consumed what was not sent")
         surplus = consumed - self._consumed
@@ -129,7 +129,7 @@ class Tunnel(ByteStream):
             await self._pass(piece)
 
     async def send_eof(self) -> None:
-        """The program reads the end, and may keep sending."""
+        """Send the end: the program reads it, and may keep sending."""
         self._check()
         if not self._ended:
             self._ended = True
@@ -137,11 +137,11 @@ class Tunnel(ByteStream):
             await self._pass(_text(Ended()))
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """What the program sent; ``EndOfStream`` after its end, :class:`GuestError` when the connection broke."""
+        """Bytes from the program; raises ``EndOfStream`` after its end, :class:`GuestError` for a broken connection."""
         while not self._pending:
             if self._guest_ended:
                 await self._take_end()
-            elif not await self._acknowledge(1):  # else something may have come meanwhile
+            elif not await self._acknowledge(1):  # otherwise something may have arrived meanwhile
                 await self._advance()
         data = self._pending.popleft()
         if len(data) > max_bytes:
@@ -159,7 +159,7 @@ class Tunnel(ByteStream):
         raise anyio.EndOfStream
 
     async def wait_closed(self) -> None:
-        """Wait until the guest says how the connection ended, which needs both ends; raises what broke it."""
+        """Wait until the guest reports how the connection ended, after both ends were sent; raises its failure."""
         while not self.over:
             await self._advance()
         if self._error is not None:
@@ -176,7 +176,7 @@ class Tunnel(ByteStream):
         self._notify()
 
     def fail(self, error: PandastackError) -> None:
-        """There will be no other attachment: the methods raise ``error``."""
+        """Rule out another attachment: the methods raise ``error``."""
         self.over, self._error = True, self._error or error
         self._notify()
 
@@ -201,7 +201,7 @@ class Tunnel(ByteStream):
             raise anyio.ClosedResourceError
 
     async def _acknowledge(self, least: int) -> bool:
-        """Say what was received, if that is ``least`` bytes more than before; whether it was."""
+        """Acknowledge received bytes if there are at least ``least`` new ones. Returns whether it did."""
         if self.received - self._acknowledged < least or self.over:
             return False
         self._acknowledged = self.received
@@ -209,7 +209,7 @@ class Tunnel(ByteStream):
         return True
 
     async def _pass(self, message: bytes | str) -> None:
-        """Send a message now; the next attachment begins with what this one cannot take."""
+        """Send a message now; if this attachment cannot take it, the next one begins with it."""
         socket = self._socket
         if socket is None:
             return
@@ -220,7 +220,7 @@ class Tunnel(ByteStream):
                 self._lose(error)
 
     async def _advance(self) -> None:
-        """Take one message, or wait until another task has taken one or something else has changed."""
+        """Receive one message, or wait until another task has received one or something else has changed."""
         self._check()
         if self._reading or self._socket is None:
             await self._changed.wait()
@@ -253,7 +253,7 @@ class Tunnel(ByteStream):
                 raise ServerError("the engine's answer is malformed: unexpected in a tunnel")
 
     def _lose(self, cause: SocketClosed) -> None:
-        """The attachment broke."""
+        """Note that the attachment broke."""
         self._socket = None
         if self.id is None:
             self.over, self._error = True, UnavailableError("the engine aborted the connection")
@@ -267,7 +267,7 @@ class Tunnel(ByteStream):
 
 @asynccontextmanager
 async def listening(socket: Socket) -> AsyncIterator[AsyncIterator[Tunnel]]:
-    """The connections that a listening WebSocket announces; leaving the block ends the listening."""
+    """The connections announced on a listening WebSocket; leaving the block ends the listening."""
     try:
         if not isinstance(await _hear(socket), Opened):
             raise ServerError("the engine's answer is malformed: unexpected before it listens")
@@ -295,7 +295,7 @@ async def _hear(socket: Socket) -> object:
 
 
 async def _close(socket: Socket) -> None:
-    """Ask for the end, and wait for it a moment."""
+    """Ask for the end, and wait briefly for it."""
     with anyio.move_on_after(_CLOSE_SECONDS, shield=True), suppress(SocketClosed):
         await socket.send(_text(Close()))
         while True:

@@ -1,4 +1,4 @@
-"""The door to the database: opening it, bringing it up to date, short reads and writes."""
+"""Access to the database: opens and migrates it, and gives connections for short reads and writes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pandastack.errors import ServerError, UnavailableError
 from pandastack.store import migrations
 
 _SQLITE_PRAGMAS = (
-    "journal_mode=WAL",  # readers and the writer don't wait for each other
-    "synchronous=NORMAL",  # no fsync per commit: a power cut may lose the last moments, never the consistency
+    "journal_mode=WAL",  # readers and the writer do not wait for each other
+    "synchronous=NORMAL",  # no fsync per commit: a power cut may lose the last commits, but never consistency
     "foreign_keys=ON",
     "busy_timeout=5000",  # milliseconds
 )
@@ -33,7 +33,7 @@ class Store:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        # SQLite has one writer; waiting here is fair and instant, its own busy handler sleeps in growing steps.
+        # SQLite has one writer; waiting here is fair and immediate, while its own busy handler sleeps in growing steps.
         one_writer = engine.dialect.name == "sqlite"
         self._write_lock: AbstractAsyncContextManager[Any] = anyio.Lock() if one_writer else nullcontext()
 
@@ -46,9 +46,9 @@ class Store:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed at the end of the block, undone by an exception.
+        """One transaction: committed at the end of the block, rolled back by an exception.
 
-        Shielded from cancellation, so that a write that has begun has one of two outcomes.
+        Shielded from cancellation, so that a write that has begun is either committed or rolled back.
         """
         with anyio.CancelScope(shield=True), _mapped_errors():
             async with self._write_lock, self._engine.begin() as connection:
@@ -62,7 +62,7 @@ class Store:
 
 @asynccontextmanager
 async def open_store(url: str) -> AsyncIterator[Store]:
-    """Open the database at ``url`` (``sqlite:///file`` or ``postgresql://…``) and migrate it when it is behind."""
+    """Open the database at ``url`` (``sqlite:///file`` or ``postgresql://…``) and migrate it if its schema is old."""
     # Every block below ends its own transaction: the pool need not roll back once more.
     engine = create_async_engine(_async_url(url), pool_reset_on_return=None)
     if engine.dialect.name == "sqlite":
@@ -77,7 +77,7 @@ async def open_store(url: str) -> AsyncIterator[Store]:
 
 
 async def migrate(engine: AsyncEngine) -> None:
-    """Bring the schema to the newest revision. One query when it is there already."""
+    """Migrate the schema to the newest revision. Costs one query when it is up to date."""
     async with engine.connect() as connection:
         if await connection.run_sync(_revision) == migrations.HEAD:
             return
@@ -114,7 +114,7 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
 
 @contextmanager
 def _mapped_errors() -> Iterator[None]:
-    """The edge of the database: SQLAlchemy's errors leave as errors of our tree, without the statement's values."""
+    """Turn SQLAlchemy's errors into our own, without the statement's values."""
     try:
         yield
     except OperationalError as error:

@@ -1,4 +1,4 @@
-"""The log of what happened to each sandbox, kept until the sandbox is deleted."""
+"""The event log of each sandbox, stored until the sandbox is deleted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pandastack.store.schema import events
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One event. ``id`` grows with time, 0 before it is in the store; ``time`` is epoch seconds."""
+    """One event. ``id`` grows with time, and is 0 until the event is stored; ``time`` is in epoch seconds."""
 
     id: int
     workspace: str
@@ -28,7 +28,7 @@ _INSERT = insert(events).inline()
 
 
 async def add_all(connection: AsyncConnection, records: Sequence[EventRecord]) -> None:
-    """Append events; their ``id`` is given by the database."""
+    """Append events; the database assigns their ``id``."""
     rows = [{name: value for name, value in asdict(record).items() if name != "id"} for record in records]
     await connection.execute(_INSERT, rows)
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: what was asked for under each, and what was answered."""
+"""Idempotency keys: the request under each, and its answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class KeyRecord:
     """A key of one token. ``fingerprint`` is the SHA-256 (hex) of the request; ``created_at`` is in epoch seconds.
 
     ``object_id`` is the id that the request's object gets. ``status`` is None until the request has been answered;
-    ``answer`` is None if the answer is not kept.
+    ``answer`` is None if the answer is not stored.
     """
 
     token: str
@@ -47,23 +47,23 @@ async def find(connection: AsyncConnection, token: str, key: str) -> KeyRecord |
 
 
 async def set_answer(connection: AsyncConnection, token: str, key: str, status: int, answer: bytes | None) -> None:
-    """The request of a key has been answered."""
+    """Store the answer to the request of a key."""
     values = {"of_token": token, "of_key": key, "status": status, "answer": answer}
     await connection.execute(_ANSWER, values)
 
 
 async def remove(connection: AsyncConnection, token: str, key: str) -> None:
-    """Forget a key; a missing one is fine."""
+    """Delete a key; a missing one is fine."""
     await connection.execute(_DELETE, {"of_token": token, "of_key": key})
 
 
 async def remove_older(connection: AsyncConnection, created_at: float) -> None:
-    """Forget the keys that were first used before ``created_at`` (epoch seconds)."""
+    """Delete the keys that were first used before ``created_at`` (epoch seconds)."""
     await connection.execute(delete(table).where(table.c.created_at < created_at))
 
 
 async def remove_oldest(connection: AsyncConnection, token: str, keep: int) -> list[str]:
-    """Forget all keys of a token but the ``keep`` newest, which are returned."""
+    """Delete all keys of a token except the ``keep`` newest, which are returned."""
     mine = table.c.token == token
     newest = select(table.c.key, table.c.created_at).where(mine).order_by(table.c.created_at.desc()).limit(keep)
     kept = (await connection.execute(newest)).all()

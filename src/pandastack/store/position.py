@@ -1,4 +1,4 @@
-"""Where a record stands in a list."""
+"""The position of a record in a list."""
 
 from __future__ import annotations
 

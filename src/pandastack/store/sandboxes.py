@@ -15,26 +15,26 @@ from pandastack.store.schema import sandboxes
 
 
 class Status(StrEnum):
-    """What a sandbox is doing. Which moves are legal: ``services/records/status.py``."""
+    """The state of a sandbox. The legal moves are in ``services/records/status.py``."""
 
     CREATING = "creating"
     """Its record is written, its machine is being restored. It can be neither used nor deleted."""
     RUNNING = "running"
     """Its machine executes commands."""
     PAUSED = "paused"
-    """Its machine's CPUs are stopped; memory and disk stay on the host."""
+    """Its machine's CPUs are paused; memory and disk stay on the host."""
     HIBERNATED = "hibernated"
-    """It has no machine: memory, devices and disk are in storage, until it is used or woken."""
+    """It has no machine: memory, devices and disk are stored until it is used or woken."""
     STOPPING = "stopping"
-    """It is being deleted. The record goes when nothing is left on the engine."""
+    """It is being deleted. The record is removed once nothing is left on the engine."""
     FAILED = "failed"
     """Its machine is gone; ``reason`` says why. A checkpoint can bring it back."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecord:
-    """What the control plane remembers of one sandbox. ``reason`` says why it failed; times are epoch seconds; ``node``
-    is the engine that has it.
+    """The control plane's record of one sandbox. ``reason`` says why it failed; times are in epoch seconds; ``node`` is
+    the node that holds it.
 
     ``on_expire`` is what happens at the idle limit (None: it is deleted), ``checkpoint_every`` the seconds between
     automatic checkpoints (None: there are none); with ``checkpoint_after_exec`` there is one after each command.
@@ -102,7 +102,7 @@ async def remove(connection: AsyncConnection, sandbox_id: str) -> None:
 
 
 async def set_active(connection: AsyncConnection, times: Mapping[str, float]) -> None:
-    """Note when sandboxes were last active: id → epoch seconds. Ids without a record are skipped."""
+    """Store when sandboxes were last active: id → epoch seconds. Ids without a record are skipped."""
     if times:
         rows = [{"sandbox_id": key, "active_at": at} for key, at in times.items()]
         await connection.execute(_TOUCH, rows)

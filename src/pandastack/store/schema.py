@@ -1,7 +1,7 @@
 """The tables of the control plane.
 
 One schema for SQLite and PostgreSQL. Times are seconds since the epoch (UTC, float); every record carries the
-workspace that owns it. ``store/migrations`` builds exactly this, and a test holds the two together.
+workspace that owns it. ``store/migrations`` builds exactly this schema, and a test compares the two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Snapshots that owners asked for, and the checkpoints of sandboxes."""
+"""Records of snapshots and checkpoints."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
 @dataclass(frozen=True, slots=True)
 class SnapshotRecord:
     """A captured sandbox. ``kind`` is :data:`SNAPSHOT` or :data:`CHECKPOINT`; ``created_at`` is epoch seconds; ``node``
-    is the engine that has its data.
+    is the node that holds its data.
 
-    Of a checkpoint, ``commands`` are the last of those that ran since the one before, as text for people, and
-    ``command_count`` is the number of all; ``automatic`` ones were not asked for.
+    For a checkpoint, ``commands`` are the last commands since the previous one, as text for people, and
+    ``command_count`` is the number of all; ``automatic`` ones were taken by the server.
     """
 
     id: str
@@ -48,7 +48,7 @@ async def add(connection: AsyncConnection, record: SnapshotRecord) -> None:
 
 
 async def get(connection: AsyncConnection, snapshot_id: str) -> SnapshotRecord | None:
-    """One record of whatever workspace."""
+    """One record, of any workspace."""
     row = (await connection.execute(select(snapshots).where(snapshots.c.id == snapshot_id))).mappings().first()
     return None if row is None else _record(row)
 
@@ -61,7 +61,7 @@ async def of_workspace(
     after: Position | None = None,
     limit: int | None = None,
 ) -> list[SnapshotRecord]:
-    """A workspace's records of one kind (and of one sandbox), newest first: ``limit`` of those after a position."""
+    """A workspace's records of one kind (and of one sandbox), newest first: at most ``limit`` after a position."""
     query = select(snapshots).where((snapshots.c.workspace == workspace) & (snapshots.c.kind == kind))
     if sandbox_id is not None:
         query = query.where(snapshots.c.sandbox_id == sandbox_id)

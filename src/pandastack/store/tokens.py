@@ -1,4 +1,4 @@
-"""API tokens. Only their hashes are kept."""
+"""API tokens. Only their hashes are stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pandastack.store.schema import api_tokens
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """One API token: SHA-256 (hex) of the text, what is shown of it, and whose it is. Times are epoch seconds."""
+    """One API token: SHA-256 (hex) of its text, the prefix that is shown, and its owner. Times are in epoch seconds."""
 
     token_hash: str
     workspace: str
@@ -46,6 +46,6 @@ async def count(connection: AsyncConnection) -> int:
 
 
 async def remove(connection: AsyncConnection, workspace: str, prefix: str) -> bool:
-    """Delete a token by what is shown of it; False when the workspace has none such."""
+    """Delete a token by its prefix; False when the workspace has no such token."""
     mine = (api_tokens.c.workspace == workspace) & (api_tokens.c.prefix == prefix)
     return (await connection.execute(delete(api_tokens).where(mine))).rowcount > 0

@@ -1,5 +1,5 @@
-"""The public API's bodies and answers, a module per noun.
+"""The public API's bodies and answers, one module per noun.
 
-An answer's model is also its renderer: routes make it with ``of`` from what the services return, and the documentation
-shows the same class. There is no second description of an answer that could differ.
+An answer's model is also its renderer: routes build it with ``of`` from the services' results, and the documentation
+shows the same class. No second description of an answer could differ.
 """

@@ -1,4 +1,4 @@
-"""What the models of all nouns are made of."""
+"""Base classes and fields of all models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Answer(BaseModel):
-    """A JSON object that the API answers with."""
+    """A JSON object in an answer."""
 
     model_config = ConfigDict(
         validate_by_name=True, validate_by_alias=False, serialize_by_alias=True, from_attributes=True
@@ -17,13 +17,13 @@ class Answer(BaseModel):
 
 
 class Body(BaseModel):
-    """A JSON object that the API reads. Unknown fields are ignored: clients send some that mean nothing here."""
+    """A JSON object in a request. Unknown fields are ignored: clients send some that mean nothing here."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 def omitted_if_none(description: str | None = None) -> Any:
-    """The default of a field that an answer lacks when its value is None."""
+    """The default of a field that is left out of an answer when its value is None."""
     return Field(None, description=description, exclude_if=_is_none)
 
 
@@ -47,7 +47,7 @@ def timestamp(seconds: float) -> str:
 
 
 def timestamp_or_none(seconds: float | None) -> str | None:
-    """The same for a time that may not exist, or may lie beyond the range of dates."""
+    """The same for a time that may be None, or beyond the range of dates."""
     if seconds is None:
         return None
     try:

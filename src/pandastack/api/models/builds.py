@@ -21,7 +21,7 @@ class NewBuild(Body):
     cpu: Annotated[WholeNumber, Field(ge=1, le=64)] = 1
     memory_mb: Annotated[WholeNumber, Field(ge=128, le=65536)] = 1024
     size_mb: Annotated[WholeNumber, Field(ge=64, le=16384)] = Field(1024, description="Size of the disk in MiB")
-    replace: bool = Field(False, description="Build over a template of that name")
+    replace: bool = Field(False, description="Replace a template of the same name")
 
 
 class Build(Answer):
@@ -31,8 +31,8 @@ class Build(Answer):
     error: str | None
     started_at: str
     ended_at: str | None
-    bytes: int | None = Field(description="Size of image and captured memory, once it is done")
-    version: str | None = Field(description="The key of the snapshot, once it is done")
+    bytes: int | None = Field(description="Size of image and captured memory, once the build is done")
+    version: str | None = Field(description="The key of the snapshot, once the build is done")
 
     @classmethod
     def of(cls, build: contract.Build) -> Self:

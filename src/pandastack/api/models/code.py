@@ -26,7 +26,7 @@ class ReplOutcome(Answer):
 
     @classmethod
     def of(cls, language: str, outcome: Outcome) -> Self:
-        """All but the output, which :func:`pandastack.api.buffered.outcome_response` adds."""
+        """Everything except the output, which :func:`pandastack.api.buffered.outcome_response` adds."""
         return cls(
             language=language,
             stdout="",
@@ -46,7 +46,7 @@ class ReplSession(Answer):
     sandbox_id: str
     language: str
     created_at: str
-    cells: int = Field(description="How many were run")
+    cells: int = Field(description="Number of cells run so far")
 
     @classmethod
     def of(cls, session: Session, sandbox_id: str) -> Self:
@@ -62,7 +62,7 @@ class ReplSession(Answer):
 
 class RunCell(Body):
     code: str = ""
-    timeout_ms: WholeNumber | None = Field(None, description="Absent: 30000; then the cell is interrupted")
+    timeout_ms: WholeNumber | None = Field(None, description="Time until the cell is interrupted; absent: 30000")
     checkpoint: StrictBool = Field(False, description="Take a checkpoint of the sandbox after the cell")
 
 
@@ -75,12 +75,12 @@ class Execution(Answer):
     results: list[dict[str, str]] = Field(description="MIME bundles in order; binary data is base64, JSON serialised")
     duration_ms: int
     cells: int
-    restarted: bool = Field(description="The interpreter has ended: the state of the session is lost")
-    checkpoint_id: str | None = omitted_if_none("The checkpoint that was asked for")
+    restarted: bool = Field(description="The interpreter was replaced: the state of the session is lost")
+    checkpoint_id: str | None = omitted_if_none("The requested checkpoint")
 
     @classmethod
     def of(cls, ran: Ran) -> Self:
-        """What a cell gave."""
+        """The outcome of a cell."""
         execution = ran.execution
         return cls(
             stdout=execution.stdout,

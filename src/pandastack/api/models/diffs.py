@@ -1,4 +1,4 @@
-"""What differs between the files of two states."""
+"""Differences between the files of two states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FileState(Answer):
     uid: int
     gid: int
     mtime: float
-    target: str | None = omitted_if_none("Of a link")
+    target: str | None = omitted_if_none("Target, for a link")
 
     @classmethod
     def of(cls, side: compare.FileState | None) -> Self | None:
@@ -28,7 +28,7 @@ class FileChange(Answer):
     path: str = Field(description="Bytes that are not UTF-8 are written `\\xNN`")
     kind: str = Field(description="`file`, `directory`, `link`, `device`, `fifo` or `socket`")
     change: str = Field(description="`added`, `removed` or `changed`")
-    what: list[str] = Field(description="Of a changed one: `kind`, `content`, `target`, `device`, `mode`, `owner`")
+    what: list[str] = Field(description="What changed: `kind`, `content`, `target`, `device`, `mode`, `owner`")
     before: FileState | None
     after: FileState | None
     unread: bool | None = omitted_if_none("Same size, but there was no time to compare the contents")
@@ -59,7 +59,7 @@ class Diff(Answer):
 
     @classmethod
     def of(cls, since: str, until: str, found: compare.Diff) -> Self:
-        """What differs between the states that the caller called so."""
+        """The differences between two states, under the names that the caller gave them."""
         return cls.model_validate(
             {
                 "from_": since,

@@ -1,4 +1,4 @@
-"""What every refusal and failure looks like."""
+"""The common form of all errors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Error(Answer):
     hint: str | None = omitted_if_none("What to do about it")
     field: str | None = omitted_if_none("The part of the request that is wrong")
     detail: Any = omitted_if_none()
-    stdout: str | None = omitted_if_none("What a command over its time had written")
+    stdout: str | None = omitted_if_none("The output of a command until its timeout")
     stderr: str | None = omitted_if_none()
-    restarted: bool | None = omitted_if_none("Of a cell over its time: whether its session lost its state")
+    restarted: bool | None = omitted_if_none("After a cell's timeout: whether its session lost its state")
 
     @classmethod
     def of(cls, error: PandastackError) -> Self:

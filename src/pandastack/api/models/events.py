@@ -1,4 +1,4 @@
-"""What happened to a sandbox."""
+"""Events of a sandbox."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from pandastack.services.processes.spec import Command
 class ExecCommand(Body):
     cmd: str = Field("", description="A line for `sh -c`, run as root", examples=["echo hello"])
     timeout_seconds: Number | None = Field(None, description="0 or absent: no limit")
-    id: str | None = Field(None, description="A UUID for the record of it; absent: one is made")
+    id: str | None = Field(None, description="A UUID for the command's record; absent: a new one")
 
 
 class StreamedCommand(ExecCommand):
-    on_disconnect: str | None = Field(None, description="`kill` (default) or `keep`: what becomes of it then")
+    on_disconnect: str | None = Field(None, description="If the client disconnects: `kill` (default) or `keep` it")
 
 
 class CommandResult(Answer):
@@ -28,11 +28,11 @@ class CommandResult(Answer):
     duration_ms: int
     guest_us: int = Field(description="The guest's own measure of the duration, in microseconds")
     process_id: str
-    truncated: dict[str, int] | None = omitted_if_none("Real sizes in bytes of the streams that were cut")
+    truncated: dict[str, int] | None = omitted_if_none("Original sizes in bytes of truncated streams")
 
     @classmethod
     def of(cls, outcome: Outcome, command: Command) -> Self:
-        """All but the output, which :func:`pandastack.api.buffered.outcome_response` adds."""
+        """Everything except the output, which :func:`pandastack.api.buffered.outcome_response` adds."""
         return cls(
             stdout="",
             stderr="",

@@ -37,19 +37,19 @@ class Mkdir(Body):
 class Chmod(Body):
     path: str = Field("", description="An absolute path")
     mode: str = Field("", description="Octal digits", examples=["0644"])
-    recursive: StrictBool | None = Field(None, description="Everything below a directory, too")
+    recursive: StrictBool | None = Field(None, description="Also everything below a directory")
 
 
 class Move(Body):
     source: str = Field("", alias="from", description="An absolute path")
-    to: str = Field("", description="Its new one; missing directories are made")
-    overwrite: StrictBool | None = Field(None, description="Replace what is there already")
+    to: str = Field("", description="The new path; missing directories are created")
+    overwrite: StrictBool | None = Field(None, description="Replace an existing target")
 
 
 class Unpacked(Answer):
     path: str
     members: int
-    skipped: int = Field(description="Links that lead out and were left out")
+    skipped: int = Field(description="Number of links that lead outside and were left out")
     bytes: int
 
     @classmethod
@@ -59,11 +59,11 @@ class Unpacked(Answer):
 
 class Match(Answer):
     path: str
-    line: int | None = omitted_if_none("Number of the line, from 1")
-    text: str | None = omitted_if_none("The line, at most 1000 characters of it")
+    line: int | None = omitted_if_none("Line number, from 1")
+    text: str | None = omitted_if_none("The line, cut to 1000 characters")
 
 
 class Found(Answer):
     path: str
     matches: list[Match]
-    truncated: bool = Field(description="There are more")
+    truncated: bool = Field(description="There are more matches")

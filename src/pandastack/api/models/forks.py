@@ -23,10 +23,10 @@ class ForkError(Answer):
 
 
 class Forked(Answer):
-    """What a fork made; clients read `sandbox`, the first of `children`, or both."""
+    """The result of a fork; clients read `sandbox`, the first of `children`, or both."""
 
     sandbox: Sandbox = Field(description="The first child")
-    children: list[str] = Field(description="The ids of all")
+    children: list[str] = Field(description="The ids of all children")
     parent_id: str
     snapshot_id: str
     at: str
@@ -45,7 +45,7 @@ class Forked(Answer):
 
 
 class ForkTree(Answer):
-    """A tree of forks; `children` are in the order of their index."""
+    """A fork tree; `children` are ordered by index."""
 
     tree_id: str
     parent_id: str
@@ -68,7 +68,7 @@ class ForkTree(Answer):
 
 class Promote(Body):
     cleanup_siblings: StrictBool | None = Field(None, description="Delete the other children of the tree")
-    tree_id: str | None = Field(None, description="Absent: the tree that the sandbox is part of")
+    tree_id: str | None = Field(None, description="Default: the tree that the sandbox is part of")
 
 
 class Promoted(Answer):

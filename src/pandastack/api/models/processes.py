@@ -15,13 +15,13 @@ _BLOCK_BYTES = 512
 
 class StartProcess(Body):
     cmd: str = Field("", description="A line for `sh -c`", examples=["make test"])
-    id: str | None = Field(None, description="A UUID; absent: one is made")
-    background: StrictBool | None = Field(None, description="Does not keep the sandbox from being idle")
+    id: str | None = Field(None, description="A UUID; absent: a new one")
+    background: StrictBool | None = Field(None, description="The process does not count as activity of the sandbox")
     cwd: str | None = None
     env: dict[str, str] | None = None
     user: str | None = Field(None, description="Name or `uid:gid`; default root")
-    stdin: StrictBool | None = Field(None, description="Keep standard input open for `…/stdin`; else it is empty")
-    pty: StrictBool | None = Field(None, description="With a terminal of its own")
+    stdin: StrictBool | None = Field(None, description="Leave standard input open for `…/stdin`; otherwise it is empty")
+    pty: StrictBool | None = Field(None, description="Run it in a terminal of its own")
     rows: WholeNumber | None = None
     cols: WholeNumber | None = None
     timeout_seconds: Number | None = Field(None, description="0 or absent: no limit")
@@ -41,8 +41,8 @@ class WaitProcess(Body):
 
 
 class Extent(Answer):
-    start: int = Field(description="Offset of the first byte that is kept")
-    end: int = Field(description="Bytes written in all")
+    start: int = Field(description="Offset of the first retained byte")
+    end: int = Field(description="Bytes written in total")
 
     @classmethod
     def of(cls, kept: processes.Extent) -> Self:
@@ -78,13 +78,13 @@ class Process(Answer):
     signal: int | None
     timed_out: bool
     cancelled: bool
-    inherited: bool = Field(description="It began in the sandbox that this one was forked from")
+    inherited: bool = Field(description="It was started in the sandbox that this one was forked from")
     background: bool
     pty: bool
     rows: int | None
     cols: int | None
     stdin_open: bool
-    started_at: str | None = Field(description="By the guest's clock; null: not a date")
+    started_at: str | None = Field(description="By the guest's clock; null: not a valid date")
     duration_ms: int
     timeout_seconds: float | None
     usage: ProcessUsage | None = Field(description="Null while it runs")
@@ -119,11 +119,11 @@ class Process(Answer):
 
 
 class Retention(Answer):
-    records: int = Field(description="Exited processes that are remembered at the most")
-    bytes: int = Field(description="Output of exited processes that is kept at the most")
+    records: int = Field(description="Most exited processes that are remembered")
+    bytes: int = Field(description="Most output of exited processes that is retained")
     age_seconds: int
     bytes_per_stream: int
-    forgotten: int = Field(description="Records that had to make room so far")
+    forgotten: int = Field(description="Records dropped so far to make room")
 
 
 class Processes(Answer):
@@ -147,4 +147,4 @@ class Processes(Answer):
 
 
 class Taken(Answer):
-    bytes: int = Field(description="How much the process's standard input took")
+    bytes: int = Field(description="Bytes accepted by the process's standard input")

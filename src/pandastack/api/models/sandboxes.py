@@ -1,4 +1,4 @@
-"""Sandboxes and what ends them."""
+"""Sandboxes and their idle limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CreateSandbox(Body):
     checkpoint_after_exec: StrictBool | None = Field(None, description="Take a checkpoint after each command")
 
     def wanted(self) -> NewSandbox:
-        """What the caller asks for. With a snapshot, `template` means nothing: clients send a default alongside.
+        """The request. With a snapshot, `template` is ignored: clients send a default alongside.
 
         Raises :class:`BadRequestError`.
         """
@@ -69,7 +69,7 @@ class Sandbox(Answer):
     boot_mode: str
     from_snapshot: str | None
     on_expire: str = Field(description="What happens at the idle limit: `delete` or `hibernate`")
-    expires_at: str | None = Field(description="When the idle limit ends unless the sandbox is used; null: never")
+    expires_at: str | None = Field(description="When the idle limit expires unless the sandbox is used; null: never")
     accelerator: str | None = Field(description="What runs the guest's code: `kvm` or `tcg`")
     isolation: str | None = Field(description="What stands between the guest and the host, in a sentence")
     reason: str | None = omitted_if_none("Why it failed")
@@ -110,7 +110,7 @@ class Lifecycle(Answer):
 
     @classmethod
     def of(cls, record: SandboxRecord, plane: ControlPlane) -> Self:
-        """What ends the sandbox when nobody uses it, and when checkpoints are taken."""
+        """The idle limit, and when checkpoints are taken."""
         return cls(
             ttl_seconds=record.ttl_seconds,
             persistent=record.persistent,
@@ -130,7 +130,7 @@ class PatchLifecycle(Body):
     checkpoint_after_exec: StrictBool | None = Field(None, description="Take a checkpoint after each command")
 
     def wanted(self) -> LifecyclePatch:
-        """What the caller asks for. A `checkpoint_every` of null is the one null that does not mean "as before"."""
+        """The request. `checkpoint_every` is the only field for which null does not mean "unchanged"."""
         off = self.checkpoint_every is None and "checkpoint_every" in self.model_fields_set
         every = 0.0 if off else self.checkpoint_every
         return LifecyclePatch(self.ttl_seconds, self.persistent, self.on_expire, every, self.checkpoint_after_exec)

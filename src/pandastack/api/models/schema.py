@@ -1,4 +1,4 @@
-"""How a body that is read is told to the documentation."""
+"""Documents the bodies that routes read by themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 
 def takes(model: type[BaseModel], *parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a route's documentation that describes its JSON body, and parameters that no signature has."""
+    """The part of a route's documentation for its JSON body, and for parameters that are not in its signature."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions = schema.pop("$defs", {})
     body = {"requestBody": {"content": {"application/json": {"schema": _inline(schema, definitions)}}}}

@@ -11,7 +11,7 @@ from pandastack.store.snapshots import SnapshotRecord
 
 
 class Capture(Body):
-    label: str | None = Field(None, description="Free text, at most 200 characters are kept")
+    label: str | None = Field(None, description="Free text, cut to 200 characters")
 
 
 class Snapshot(Answer):
@@ -24,7 +24,7 @@ class Snapshot(Answer):
     cpu: int
     memory_mb: int
     size_bytes: int
-    dirty_bytes: int = Field(description="What was written anew for it")
+    dirty_bytes: int = Field(description="Size of the data written for it")
     created_at: str
 
     @classmethod
@@ -54,9 +54,9 @@ class Checkpoint(Answer):
     label: str
     size_bytes: int
     dirty_bytes: int
-    automatic: bool = Field(description="Taken by the server, not asked for")
-    commands: list[str] = Field(description="The last that ran since the checkpoint before, shortened; oldest first")
-    command_count: int = Field(description="How many ran since then")
+    automatic: bool = Field(description="Taken automatically by the server")
+    commands: list[str] = Field(description="The last commands since the previous checkpoint, shortened; oldest first")
+    command_count: int = Field(description="Number of commands since the previous checkpoint")
 
     @classmethod
     def of(cls, record: SnapshotRecord) -> Self:

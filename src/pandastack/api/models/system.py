@@ -1,4 +1,4 @@
-"""The server itself, and what a machine uses of its host."""
+"""The server itself, and the host resources of a machine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Version(Answer):
     accelerator: str | None = omitted_if_none("What runs guests' code: `kvm` or `tcg`")
     isolation: str | None = omitted_if_none("What stands between a guest and the host, in a sentence")
     vmm: str | None = omitted_if_none("The program that runs the machines")
-    confinement: dict[str, bool] | None = omitted_if_none("What confines that program, each measure by name")
+    confinement: dict[str, bool] | None = omitted_if_none("The measures that confine that program, by name")
 
 
 class Usage(Answer):
-    """What the sandbox's machine uses of its host; `host_cpu_percent` is the mean over its life."""
+    """The host resources of the sandbox's machine; `host_cpu_percent` is the mean over its life."""
 
     pid: int
     uptime_seconds: float

@@ -18,17 +18,17 @@ class Template(Answer):
     cpu: int
     memory_mb: int
     disk_mb: int
-    size_bytes: int = Field(description="The image and the memory that was captured")
+    size_bytes: int = Field(description="Size of the image and the captured memory")
     is_global: bool = Field(description="Every workspace can use it")
     base: str | None
     tools: list[str]
     aliases: list[str]
     version: str | None = Field(description="The key of the snapshot that sandboxes are restored from")
-    meta: dict[str, Any] = Field(description="What the snapshot was made with, and when")
+    meta: dict[str, Any] = Field(description="How the snapshot was made, and when")
 
     @classmethod
     def of(cls, source: templates.Template) -> Self:
-        """A template; what the engine knows of its making goes under ``meta``."""
+        """A template; ``meta`` holds the engine's information about how it was built."""
         return cls(
             name=source.name,
             label=source.name,

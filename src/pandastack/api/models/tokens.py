@@ -12,7 +12,7 @@ from pandastack.store.tokens import TokenRecord
 
 
 class Me(Answer):
-    """Whom the token stands for. A server has one workspace, which is user and organisation at once."""
+    """The caller that a token identifies. A server has one workspace, which is both user and organisation."""
 
     id: str
     user_id: str
@@ -48,7 +48,7 @@ class CreateToken(Body):
 class Token(Answer):
     """A token. Some clients read its name, others its label."""
 
-    token: str | None = omitted_if_none("The token itself; only when it is made")
+    token: str | None = omitted_if_none("The token itself; only in the answer to its creation")
     prefix: str
     name: str
     label: str
@@ -57,7 +57,7 @@ class Token(Answer):
 
     @classmethod
     def of(cls, record: TokenRecord, text: str | None = None) -> Self:
-        """``text`` is the token itself, shown when it is made."""
+        """``text`` is the token itself, shown only at its creation."""
         return cls(
             token=text,
             prefix=record.prefix,

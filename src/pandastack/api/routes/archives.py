@@ -22,7 +22,7 @@ from pandastack.errors import BadRequestError, PandastackError
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/fs", tags=["files"])
 
 _PATH = Query("", description="An absolute path")
-_LINKS = Query("", description="`skip` leaves links out that lead out of the directory, instead of refusing them")
+_LINKS = Query("", description="`skip` leaves out links that lead outside the directory, instead of refusing them")
 _TAR = "application/x-tar"
 
 
@@ -32,7 +32,7 @@ _TAR = "application/x-tar"
     responses={200: {"content": {_TAR: {}}, "description": "A tar archive that is safe to unpack"}},
 )
 async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
-    """A directory as a tar archive. One that breaks off had a member that no archive of ours may have."""
+    """A directory as a tar archive. It breaks off at a member that is not safe to unpack."""
     source = partial(plane_of(request).archives.pack, caller_of(request), sandbox_id, path, _skips(links))
     return FileStream(source, media_type=_TAR)
 
@@ -44,7 +44,7 @@ async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str 
     openapi_extra={"requestBody": {"content": {_TAR: {}}}},
 )
 async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
-    """Unpack a tar archive into a directory, which is made. Of one that is refused nothing is unpacked."""
+    """Unpack a tar archive into a directory, which is created. Nothing of a refused archive is unpacked."""
     plane = plane_of(request)
     limit = plane.settings.max_tar_bytes
     check_length(request, limit)
@@ -60,7 +60,7 @@ async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: st
     openapi_extra=takes(Mkdir),
 )
 async def make_directory(request: Request, sandbox_id: str) -> Response:
-    """Make a directory and its parents; one that is there is fine."""
+    """Create a directory and its parents; an existing one is fine."""
     body = await read_json(request, Mkdir)
     entry = await plane_of(request).file_operations.mkdir(caller_of(request), sandbox_id, body.path, body.mode)
     return json_response(FileEntry.model_validate(entry))
@@ -73,7 +73,7 @@ async def make_directory(request: Request, sandbox_id: str) -> Response:
     openapi_extra=takes(Move),
 )
 async def move(request: Request, sandbox_id: str) -> Response:
-    """Give a file or directory another name; 409 when there is something already."""
+    """Move a file or directory; 409 when the target exists."""
     body = await read_json(request, Move)
     caller, overwrite = caller_of(request), bool(body.overwrite)
     entry = await plane_of(request).file_operations.move(caller, sandbox_id, body.source, body.to, overwrite)
@@ -87,7 +87,7 @@ async def move(request: Request, sandbox_id: str) -> Response:
     openapi_extra=takes(Chmod),
 )
 async def change_mode(request: Request, sandbox_id: str) -> Response:
-    """Change the mode of a file, or of all below a directory."""
+    """Change the mode of a file, or of everything below a directory."""
     body = await read_json(request, Chmod)
     caller, recursive = caller_of(request), bool(body.recursive)
     entry = await plane_of(request).file_operations.chmod(caller, sandbox_id, body.path, body.mode, recursive)
@@ -100,10 +100,10 @@ async def search(
     sandbox_id: str,
     path: str = _PATH,
     name: Annotated[str, Query(description="A shell pattern for file names", max_length=255)] = "*",
-    text: Annotated[str | None, Query(description="Lines that contain this", min_length=1, max_length=4096)] = None,
+    text: Annotated[str | None, Query(description="Text in the lines", min_length=1, max_length=4096)] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> Response:
-    """Files below a directory by their names, or their lines by what they contain."""
+    """Search below a directory: for files by name, or for lines by content."""
     if "\0" in name + (text or "") or "\n" in (text or ""):
         raise BadRequestError("text: must be one line, without NUL characters", field="text")
     found = await plane_of(request).search.search(caller_of(request), sandbox_id, path, name, text, limit)
@@ -112,7 +112,7 @@ async def search(
 
 @router.get("/watch", response_class=Response, responses={200: {"content": EVENTS}})
 async def watch(request: Request, sandbox_id: str, path: str = _PATH, recursive: str = "") -> Response:
-    """Events `change`, the first of type `ready`; they end when the path itself is deleted."""
+    """Watch a path: events `change`, the first of type `ready`; the stream ends when the path itself is deleted."""
     plane, caller = plane_of(request), caller_of(request)
 
     @asynccontextmanager
@@ -156,7 +156,7 @@ async def _end(websocket: WebSocket, error: PandastackError) -> None:
     if websocket.application_state is WebSocketState.CONNECTING:
         await refuse(websocket, error)
         return
-    with suppress(WebSocketDisconnect, OSError, RuntimeError):  # the client may have left as well
+    with suppress(WebSocketDisconnect, OSError, RuntimeError):  # the client may have disconnected as well
         await send_json(websocket, {"error": error.message})
         await websocket.close(NORMAL)
 

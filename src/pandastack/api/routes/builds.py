@@ -1,4 +1,4 @@
-"""Template builds: started, listed, followed, cancelled."""
+"""Template builds: start, list, follow, cancel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TAR = "application/x-tar"
 )
 @idempotent(large=True)
 async def start_build(
-    request: Request, shipped: str | None = Query(None, description="Build this recipe of the server's")
+    request: Request, shipped: str | None = Query(None, description="Build this recipe, which ships with the server")
 ) -> Response:
     """Build a template.
 
@@ -74,13 +74,13 @@ async def _read_form(request: Request) -> tuple[DockerfileRecipe, bool]:
 
 @router.get("/recipes", response_class=Response, responses={200: {"model": list[str]}})
 async def list_recipes(request: Request) -> Response:
-    """The recipes that the server ships."""
+    """The recipes that ship with the server."""
     return json_response(list(await plane_of(request).builds.recipes()))
 
 
 @router.get("/builds", response_class=Response, responses={200: {"model": list[Build]}})
 async def list_builds(request: Request) -> Response:
-    """Recent builds, the newest first."""
+    """Recent builds, newest first."""
     return json_response([Build.of(each) for each in await plane_of(request).builds.list()])
 
 
@@ -92,13 +92,13 @@ async def get_build(request: Request, build_id: str) -> Response:
 
 @router.post("/builds/{build_id}/cancel", status_code=202, response_class=Response, responses={202: {"model": Build}})
 async def cancel_build(request: Request, build_id: str) -> Response:
-    """End a build. One that has ended stays as it is."""
+    """Cancel a build. One that has ended stays as it is."""
     return json_response(Build.of(await plane_of(request).builds.cancel(build_id)), 202)
 
 
 @router.get("/builds/{build_id}/logs", response_class=Response, responses={200: {"content": EVENTS}})
 async def read_logs(request: Request, build_id: str, follow: str | None = None) -> Response:
-    """The build's log as text: one `data` line each; at the end `event: done`."""
+    """The build's log as text: one `data` line per line; at the end `event: done`."""
     return _stream(request, build_id, flag(follow), _text)
 
 

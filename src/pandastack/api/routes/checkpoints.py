@@ -1,4 +1,4 @@
-"""The checkpoints of a sandbox: take, look, go back, start another from one."""
+"""The checkpoints of a sandbox: take, list, delete, rewind, create another sandbox from one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/checkpoints", tags=["check
 )
 @idempotent(resumable=True)
 async def take_checkpoint(request: Request, sandbox_id: str) -> Response:
-    """Take a checkpoint now; without a label it is named after the last command."""
+    """Take a checkpoint now; the default label is the last command."""
     body = await read_json(request, Capture)
     timeline, caller = plane_of(request).timeline, caller_of(request)
 
@@ -54,7 +54,7 @@ async def delete_checkpoint(request: Request, sandbox_id: str, checkpoint_id: st
 
 @router.post("/{checkpoint_id}/rewind", response_class=Response, responses={200: {"model": Sandbox}})
 async def rewind(request: Request, sandbox_id: str, checkpoint_id: str) -> Response:
-    """Set the sandbox back to a checkpoint; it keeps its id, and loses what it did since."""
+    """Rewind the sandbox to a checkpoint; it keeps its id, and loses its work since."""
     plane = plane_of(request)
     record = await plane.timeline.rewind(caller_of(request), sandbox_id, checkpoint_id)
     return json_response(Sandbox.of(record, plane))
@@ -69,7 +69,7 @@ async def rewind(request: Request, sandbox_id: str, checkpoint_id: str) -> Respo
 )
 @idempotent(resumable=True)
 async def fork_checkpoint(request: Request, sandbox_id: str, checkpoint_id: str) -> Response:
-    """A new sandbox that continues from a checkpoint."""
+    """Create a sandbox that continues from a checkpoint."""
     plane, caller = plane_of(request), caller_of(request)
     body = (await read_json(request, CreateSandbox)).model_copy(update={"from_snapshot": checkpoint_id})
     wanted = body.wanted()

@@ -1,4 +1,4 @@
-"""What differs between the files of two states."""
+"""Differences between the files of two states."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["exec"])
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 PROCESS_HEADER = "x-pandastack-process"
-"""Names the record of a command whose answer is still to come."""
+"""The header with the id of a command's record, sent before the answer is complete."""
 
 
 @router.post(
@@ -50,10 +50,10 @@ async def execute(request: Request, sandbox_id: str) -> Response:
     responses={200: {"content": EVENTS}},
 )
 async def execute_streaming(request: Request, sandbox_id: str) -> Response:
-    """Events `stdout` and `stderr` with a `chunk`, then `exit` or `error`. Leaving early kills the command.
+    """Events `stdout` and `stderr` with a `chunk`, then `exit` or `error`. Disconnecting kills the command.
 
-    With `"on_disconnect": "keep"` it goes on, and `…/processes/{id}/output` has the rest; the id is in the header
-    `X-Pandastack-Process`. `end` of an event is where to go on: the offset behind the chunk's last byte.
+    With `"on_disconnect": "keep"` it keeps running, and `…/processes/{id}/output` has the rest; the id is in the header
+    `X-Pandastack-Process`. An event's `end` is the offset to continue from: the one after the chunk's last byte.
     """
     plane = plane_of(request)
     body = await read_json(request, StreamedCommand)

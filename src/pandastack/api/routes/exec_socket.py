@@ -1,4 +1,4 @@
-"""Many commands over one WebSocket: JSON text frames with the caller's id for each."""
+"""Many commands over one WebSocket: JSON text frames, each with the caller's id of the command."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Session:
         self._running: dict[str, anyio.CancelScope] = {}
 
     async def take(self, frame: str | bytes) -> None:
-        """Do what a frame asks for; what makes no sense is answered with an error."""
+        """Carry out the request in a frame; an invalid one gets an error."""
         name = ""
         try:
             asked = parsed(frame)

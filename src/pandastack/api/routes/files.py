@@ -23,7 +23,7 @@ _PATH = Query("", description="An absolute path")
     response_class=Response,
     responses={
         200: {"content": {"application/octet-stream": {}}, "description": "The file's bytes"},
-        206: {"content": {"application/octet-stream": {}}, "description": "Those that `Range` asked for"},
+        206: {"content": {"application/octet-stream": {}}, "description": "The range that `Range` asked for"},
     },
 )
 async def read_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
@@ -50,9 +50,9 @@ async def write_file(
     request: Request,
     sandbox_id: str,
     path: str = _PATH,
-    offset: Annotated[int | None, Query(ge=0, description="Add to a file that is so long; 0 begins it anew")] = None,
+    offset: Annotated[int | None, Query(ge=0, description="Append to a file of this length; 0: a new file")] = None,
 ) -> Response:
-    """Make or replace a file with the body's bytes, and make its parent directories; with `offset`, piece by piece."""
+    """Create or replace a file with the body, and create its parent directories; with `offset`, piece by piece."""
     plane, caller = plane_of(request), caller_of(request)
     limit = plane.settings.max_file_bytes
     check_length(request, limit)
@@ -66,7 +66,7 @@ async def write_file(
 
 @router.delete("", status_code=204, response_class=Response)
 async def delete_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
-    """Delete a file, or a directory with all that is in it; a missing one is fine."""
+    """Delete a file, or a directory with everything in it; a missing path is fine."""
     await plane_of(request).files.delete(caller_of(request), sandbox_id, path)
     return Response(status_code=204)
 
@@ -80,6 +80,6 @@ async def list_directory(request: Request, sandbox_id: str, path: str = "/") -> 
 
 @router.get("/stat", response_class=Response, responses={200: {"model": FileEntry}})
 async def stat_file(request: Request, sandbox_id: str, path: str = _PATH) -> Response:
-    """What a path is."""
+    """The entry of one path."""
     entry = await plane_of(request).files.stat(caller_of(request), sandbox_id, path)
     return json_response(FileEntry.model_validate(entry))

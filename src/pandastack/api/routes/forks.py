@@ -1,4 +1,4 @@
-"""Copies of a running sandbox, and the choice of one of them."""
+"""Copies of a running sandbox, and the promotion of one of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TREE_COUNT = 2
 )
 @idempotent()
 async def fork(request: Request, sandbox_id: str) -> Response:
-    """A copy with the same memory, processes and disk; the original runs on."""
+    """Copy a sandbox with its memory, processes and disk; the original keeps running."""
     plane = plane_of(request)
     body = await read_json(request, Fork)
     count = 1 if body.count is None else body.count
@@ -40,7 +40,7 @@ async def fork(request: Request, sandbox_id: str) -> Response:
 )
 @idempotent()
 async def fork_tree(request: Request, sandbox_id: str) -> Response:
-    """Several copies of one moment, 2 unless `count` says more. Fewer than asked is a success with `errors`."""
+    """Make several copies of one moment, by default 2. If some of them fail, the answer is a success with `errors`."""
     plane = plane_of(request)
     body = await read_json(request, Fork)
     count = _TREE_COUNT if body.count is None else body.count

@@ -1,4 +1,4 @@
-"""The idle limit of a sandbox; pause, resume, hibernate, wake. Bodies of the latter are ignored."""
+"""The idle limit of a sandbox; pause, resume, hibernate, wake. The last four ignore their bodies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["lifecycle"])
 
 @router.get("/lifecycle", response_class=Response, responses={200: {"model": Lifecycle}})
 async def get_lifecycle(request: Request, sandbox_id: str) -> Response:
-    """Idle limit, whether it applies, and for how long the sandbox has been idle."""
+    """The idle limit, whether it applies, and how long the sandbox has been idle."""
     plane = plane_of(request)
     return json_response(Lifecycle.of(plane.sandboxes.get(caller_of(request), sandbox_id), plane))
 
@@ -26,7 +26,7 @@ async def get_lifecycle(request: Request, sandbox_id: str) -> Response:
     openapi_extra=takes(PatchLifecycle),
 )
 async def patch_lifecycle(request: Request, sandbox_id: str) -> Response:
-    """Change the idle limit, whether it applies and what it does, and when checkpoints are taken."""
+    """Change the idle limit, whether it applies, its action, and when checkpoints are taken."""
     plane = plane_of(request)
     wanted = (await read_json(request, PatchLifecycle)).wanted()
     record = await plane.sandboxes.set_lifecycle(caller_of(request), sandbox_id, wanted)
@@ -35,14 +35,14 @@ async def patch_lifecycle(request: Request, sandbox_id: str) -> Response:
 
 @router.post("/pause", status_code=204, response_class=Response)
 async def pause(request: Request, sandbox_id: str) -> Response:
-    """Stop the CPUs; memory stays."""
+    """Pause the CPUs; memory stays."""
     await plane_of(request).lifecycle.pause(caller_of(request), sandbox_id)
     return Response(status_code=204)
 
 
 @router.post("/resume", status_code=204, response_class=Response)
 async def resume(request: Request, sandbox_id: str) -> Response:
-    """Let a paused sandbox go on; one that runs is fine."""
+    """Resume a paused sandbox; a running one stays as it is."""
     await plane_of(request).lifecycle.resume(caller_of(request), sandbox_id)
     return Response(status_code=204)
 
@@ -50,7 +50,7 @@ async def resume(request: Request, sandbox_id: str) -> Response:
 @router.post("/hibernate", response_class=Response, responses={200: {"model": SandboxStatus}})
 @router.post("/stop", response_class=Response, responses={200: {"model": SandboxStatus}})
 async def hibernate(request: Request, sandbox_id: str) -> Response:
-    """Put memory and disk aside until the sandbox is used or woken; one that is hibernated is fine."""
+    """Store memory and disk until the sandbox is used or woken; a hibernated one stays as it is."""
     await plane_of(request).lifecycle.hibernate(caller_of(request), sandbox_id)
     return json_response(SandboxStatus(status=Status.HIBERNATED))
 
@@ -58,6 +58,6 @@ async def hibernate(request: Request, sandbox_id: str) -> Response:
 @router.post("/wake", response_class=Response, responses={200: {"model": SandboxStatus}})
 @router.post("/start", response_class=Response, responses={200: {"model": SandboxStatus}})
 async def wake(request: Request, sandbox_id: str) -> Response:
-    """Continue where the sandbox was hibernated or paused; one that runs is fine."""
+    """Wake a hibernated sandbox, or resume a paused one; a running one stays as it is."""
     await plane_of(request).lifecycle.wake(caller_of(request), sandbox_id)
     return json_response(SandboxStatus(status=Status.RUNNING))

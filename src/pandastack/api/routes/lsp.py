@@ -1,4 +1,4 @@
-"""Language servers over WebSockets: the client's frames are the server's standard input, as they are."""
+"""Language servers over WebSockets: the client's frames go to the server's standard input unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def languages() -> Response:
 
 @router.websocket("/sandboxes/{sandbox_id}/lsp/{lang}")
 async def language_server(websocket: WebSocket, sandbox_id: str, lang: str) -> None:
-    """Frames are bytes of the protocol with its headers; text frames to the client are JSON about its server."""
+    """Frames are bytes of the protocol, headers included; text frames to the client are JSON about its server."""
     plane = plane_of(websocket)
     caller = caller_of(websocket)
     try:
@@ -58,11 +58,11 @@ async def _say(websocket: WebSocket, error: PandastackError) -> None:
         await send_json(websocket, {"error": error.message} | ({"hint": error.hint} if error.hint else {}))
         await websocket.close(NORMAL)
     except (WebSocketDisconnect, OSError, RuntimeError):
-        pass  # the client has left as well
+        pass  # the client has disconnected as well
 
 
 class _Client:
-    """One editor and the server that it has for itself."""
+    """One editor and its own server."""
 
     def __init__(self, websocket: WebSocket, servers: LanguageServers, session: Session, idle_seconds: float) -> None:
         self._websocket = websocket
@@ -72,7 +72,7 @@ class _Client:
         self._lines = _Lines()
 
     async def run(self) -> None:
-        """Until the server ends, or the client leaves or says nothing for long."""
+        """Relay until the server ends, or the client disconnects or is silent for too long."""
         failure: PandastackError | None = None
         try:
             async with self._servers.output(self._session) as records, anyio.create_task_group() as tasks:
@@ -91,7 +91,7 @@ class _Client:
             raise failure
 
     async def _read(self, scope: anyio.CancelScope) -> None:
-        """The client's frames; no further one is read while the server does not take the last."""
+        """Pass on the client's frames; the next one is read only once the server has taken the last."""
         try:
             while True:
                 with anyio.move_on_after(self._idle_seconds) as idle:
@@ -132,7 +132,7 @@ class _Client:
 
 
 class _Lines:
-    """Text in lines out of bytes that were cut anywhere; a line that does not end is passed on in pieces."""
+    """Lines of text from bytes that were cut anywhere; an overlong line is passed on in pieces."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

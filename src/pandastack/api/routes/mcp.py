@@ -1,7 +1,7 @@
 """Tools for agents: the workspace's, and those of one sandbox.
 
-A tool call becomes a request to this same application with the caller's token, so that agents meet every rule that all
-callers do. The protocol's library takes a second to import, and is imported when somebody first asks.
+A tool call becomes a request to this same application with the caller's token, so that agents are subject to the same
+rules as all callers. The protocol's library takes a second to import, so it is imported at the first call.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "The result, or the protocol's own error",
         "content": {"application/json": {"schema": _MESSAGE}},
     },
-    400: {"description": "Not a message of the protocol", "content": {"application/json": {"schema": _MESSAGE}}},
+    400: {"description": "Not a valid message of the protocol", "content": {"application/json": {"schema": _MESSAGE}}},
 }
-_TAKEN = {"description": "A notification was taken; it has no answer"}
+_TAKEN = {"description": "A notification was accepted; it has no answer"}
 
 
 @router.post("/mcp", response_class=Response, openapi_extra=_JSON_RPC, responses={**_ANSWERS, 202: _TAKEN})
@@ -64,7 +64,7 @@ async def sandbox_tools(request: Request, sandbox_id: str) -> Response:
 
 
 class _Answer(Response):
-    """What the protocol answers to ``body``. It ends when its caller leaves; a command goes on, as for every caller."""
+    """The protocol's answer to ``body``. It is cancelled when its caller disconnects; a command keeps running."""
 
     def __init__(self, request: Request, body: bytes, sandbox_id: str | None) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class _Answer(Response):
 
 
 class _Here:
-    """The API, called in process. Nothing is tried a second time: the caller is told, and may."""
+    """The API, called in process, without retries: the caller gets the error, and may retry."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -110,7 +110,7 @@ class _Here:
 
 
 def _admission(request: Request, sandbox_id: str | None) -> Callable[[], None]:
-    """Raises the protocol's error when the workspace, or somebody in one sandbox, has called too often."""
+    """Raises the protocol's error after too many calls by the workspace, or through one sandbox's tools."""
     state = request.app.state
     allowance: Allowance = state.tool_calls if sandbox_id is None else state.sandbox_tool_calls
     key = caller_of(request).workspace if sandbox_id is None else sandbox_id
@@ -130,7 +130,7 @@ async def _library(name: str) -> ModuleType:
 
 
 def _routes(app: FastAPI) -> frozenset[str]:
-    """What this application serves: only tools whose route is there are offered."""
+    """The routes of this application: only tools whose route exists are offered."""
     if not hasattr(app.state, "documented"):
         paths = app.openapi()["paths"].items()
         app.state.documented = frozenset(f"{method.upper()} {path}" for path, methods in paths for method in methods)

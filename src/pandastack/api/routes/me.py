@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/me", tags=["me"])
 
 @router.get("", response_class=Response, responses={200: {"model": Me}})
 async def me(request: Request) -> Response:
-    """Who the token stands for."""
+    """The caller that the token identifies."""
     return json_response(Me.of(caller_of(request)))
 
 
@@ -34,7 +34,7 @@ async def list_tokens(request: Request) -> Response:
 )
 @idempotent(secret=True)
 async def create_token(request: Request) -> Response:
-    """A new token; its text is in the answer and nowhere else."""
+    """Create a token; its text is in this answer and nowhere else."""
     wanted = await read_json(request, CreateToken)
     label = wanted.label or wanted.name or ""
     text, record = await plane_of(request).access.create(caller_of(request), label, wanted.expires_in_days)
@@ -43,6 +43,6 @@ async def create_token(request: Request) -> Response:
 
 @router.delete("/tokens/{prefix}", status_code=204, response_class=Response)
 async def revoke_token(request: Request, prefix: str) -> Response:
-    """End a token, named by its first characters as the list shows them."""
+    """Revoke a token, named by its prefix as the list shows it."""
     await plane_of(request).access.revoke(caller_of(request), prefix)
     return Response(status_code=204)

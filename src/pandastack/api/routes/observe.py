@@ -1,4 +1,4 @@
-"""What can be seen of a sandbox from outside: console, events, usage."""
+"""A sandbox seen from outside: console, events, usage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEXT = "text/plain; charset=utf-8"
 async def logs(
     request: Request, sandbox_id: str, stream: str = "both", follow: str = "", tail: int | None = None
 ) -> Response:
-    """The console; it is one stream, whatever `stream` asks for. Following: events `line`."""
+    """The console; it is one stream, whatever `stream` asks for. With `follow`: events `line`."""
     plane, caller = plane_of(request), caller_of(request)
     if not flag(follow):
         return Response(await plane.consoles.read(caller, sandbox_id, tail), media_type=_TEXT)
@@ -39,7 +39,7 @@ async def logs(
 
 @router.get("/events", response_class=Response, responses={200: {"model": Events, "content": EVENTS}})
 async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str = "") -> Response:
-    """What happened to the sandbox, oldest first; `tail` ≤ 0 is all. Following: events `event`."""
+    """The sandbox's events, oldest first; `tail` ≤ 0 means all. With `follow`: events `event`."""
     plane, caller = plane_of(request), caller_of(request)
     sandbox = plane.sandboxes.get(caller, sandbox_id)
     limit = min(tail, 1_000_000) if tail > 0 else None
@@ -58,7 +58,7 @@ async def events(request: Request, sandbox_id: str, tail: int = 50, follow: str 
 
 @router.get("/metrics", response_class=Response, responses={200: {"model": Usage}})
 async def usage(request: Request, sandbox_id: str) -> Response:
-    """What the sandbox's machine uses on its host."""
+    """The host resources that the sandbox's machine uses."""
     plane, caller = plane_of(request), caller_of(request)
     used = await plane.sandboxes.usage(caller, sandbox_id)
     if used is None:

@@ -1,4 +1,4 @@
-"""Processes of a sandbox: started, looked at, fed, signalled."""
+"""Processes of a sandbox: start, inspect, write to, signal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _DEFAULT_WAIT_SECONDS = 25.0  # clients wait 30 s for an answer
 )
 @idempotent(resumable=True)
 async def start(request: Request, sandbox_id: str) -> Response:
-    """Start a process. It goes on whoever looks at it, also while the server is away."""
+    """Start a process. It keeps running without a client, and while the server is away."""
     processes, caller = plane_of(request).processes, caller_of(request)
     body = await read_json(request, StartProcess)
 
@@ -66,7 +66,7 @@ async def list_processes(
     sandbox_id: str,
     status: Annotated[str | None, Query(description="Only those that are `running`, or `exited`")] = None,
 ) -> Response:
-    """Running processes and exited ones that are remembered, oldest first. `exec` leaves records too."""
+    """Running processes and remembered exited ones, oldest first. `exec` leaves records too."""
     plane = plane_of(request)
     if status not in (None, "running", "exited"):
         raise BadRequestError(f"status: unknown status {status[:32]!r}", field="status", hint="running or exited")
@@ -99,11 +99,11 @@ async def output(
     follow: str = "",
     format: str = "",
 ) -> Response:
-    """Output from `offset` on; a negative one counts from the end.
+    """Output from `offset` on; a negative offset counts from the end.
 
     Bytes of one `stream` (`stdout` by default), or events of `both` (the default of `follow=1`; `format=bytes` and
-    `format=sse` choose). What is no longer kept is skipped, and said: bytes have the header `X-Pandastack-Offset`,
-    events a `gap`.
+    `format=sse` choose). Output that is no longer retained is skipped, and reported: by the header
+    `X-Pandastack-Offset` for bytes, by a `gap` among events.
     """
     plane, caller = plane_of(request), caller_of(request)
     as_events = {"sse": True, "bytes": False, "": flag(follow)}.get(format)
@@ -177,7 +177,7 @@ async def _first_offset(records: AsyncIterator[Record]) -> int:
 
 
 async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes]:
-    """A failure in here breaks the connection, so that nobody takes a part for the whole."""
+    """A failure in here aborts the connection, so that no client takes a part for the whole."""
     async for record in records:
         if isinstance(record, Output):
             at += len(record.data)
@@ -191,8 +191,8 @@ async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes
 
 @router.post("/{process}/stdin", response_class=Response, responses={200: {"model": Taken}})
 async def send_input(request: Request, sandbox_id: str, process: str, close: str = "") -> Response:
-    """Write the body to the standard input; `close=1` ends it. Answers when the process's pipe has taken all; who
-    leaves before that takes the rest back."""
+    """Write the body to the standard input; `close=1` ends it. Answers once the process's pipe has taken all of it; if
+    the client disconnects before that, the rest is not written."""
     plane, caller = plane_of(request), caller_of(request)
     data = b"".join([chunk async for chunk in limited(request, plane.settings.max_json_bytes)])
     send = partial(plane.processes.send_input, caller, sandbox_id, process, data, close=flag(close))
@@ -219,7 +219,7 @@ async def signal(request: Request, sandbox_id: str, process: str) -> Response:
     openapi_extra=takes(ResizeTerminal),
 )
 async def resize(request: Request, sandbox_id: str, process: str) -> Response:
-    """Give the process's terminal another size."""
+    """Resize the process's terminal."""
     body = await read_json(request, ResizeTerminal)
     await plane_of(request).processes.resize(caller_of(request), sandbox_id, process, body.rows, body.cols)
     return Response(status_code=204)
@@ -232,7 +232,7 @@ async def resize(request: Request, sandbox_id: str, process: str) -> Response:
     openapi_extra=takes(WaitProcess),
 )
 async def wait(request: Request, sandbox_id: str, process: str) -> Response:
-    """Answers when the process has exited, or with `running` when the time is over."""
+    """Answers when the process has exited, or with `running` after the timeout."""
     body = await read_json(request, WaitProcess)
     seconds = _DEFAULT_WAIT_SECONDS if body.timeout_seconds is None else body.timeout_seconds
     if not 0 <= seconds <= LONGEST_WAIT_SECONDS:

@@ -29,7 +29,7 @@ _SESSION = f"{_SESSIONS}/{{session_id}}"
 
 @router.get("/repl/languages", response_class=Response, responses={200: {"model": list[str]}})
 async def list_languages(request: Request) -> Response:
-    """The languages that `POST …/repl` knows; a sandbox runs those that its template has."""
+    """The languages that `POST …/repl` knows; a sandbox runs those that its template contains."""
     return json_response(list(ONE_SHOT))
 
 
@@ -40,7 +40,7 @@ async def list_languages(request: Request) -> Response:
     openapi_extra=takes(ReplCode),
 )
 async def run_code(request: Request, sandbox_id: str) -> Response:
-    """Run a piece of code by a fresh interpreter; nothing of it is kept."""
+    """Run a piece of code in a fresh interpreter; no state remains."""
     body = await read_json(request, ReplCode)
     outcome = await plane_of(request).repl.run_once(caller_of(request), sandbox_id, body.language, body.code)
     return outcome_response(ReplOutcome.of(body.language, outcome), outcome)
@@ -55,7 +55,7 @@ async def run_code(request: Request, sandbox_id: str) -> Response:
 )
 @idempotent()
 async def open_session(request: Request, sandbox_id: str) -> Response:
-    """An interpreter that keeps its state from cell to cell. At most 8 in a sandbox (429)."""
+    """Open a session: an interpreter that retains its state between cells. At most 8 in a sandbox (429)."""
     body = await read_json(request, CreateReplSession)
     session = await plane_of(request).repl.open(caller_of(request), sandbox_id, body.language)
     return json_response(ReplSession.of(session, sandbox_id), 201)
@@ -63,7 +63,7 @@ async def open_session(request: Request, sandbox_id: str) -> Response:
 
 @router.get(_SESSIONS, response_class=Response, responses={200: {"model": list[ReplSession]}})
 async def list_sessions(request: Request, sandbox_id: str) -> Response:
-    """The sessions of a sandbox. A hibernated one is woken."""
+    """The sessions of a sandbox. A hibernated sandbox is woken."""
     found = await plane_of(request).repl.sessions(caller_of(request), sandbox_id)
     return json_response([ReplSession.of(each, sandbox_id) for each in found])
 
@@ -75,7 +75,7 @@ async def list_sessions(request: Request, sandbox_id: str) -> Response:
     openapi_extra=takes(RunCell),
 )
 async def run_cell(request: Request, sandbox_id: str, session_id: str) -> Response:
-    """Run a cell; those of one session run one after the other. A timeout is an error (500) with `timeout` in it."""
+    """Run a cell; a session runs one at a time. A timeout is an error (500) with `timeout` in it."""
     body = await read_json(request, RunCell)
     repl, caller = plane_of(request).repl, caller_of(request)
     ran = await repl.run(caller, sandbox_id, session_id, body.code, body.timeout_ms, keep=body.checkpoint)
@@ -91,13 +91,13 @@ async def interrupt(request: Request, sandbox_id: str, session_id: str) -> Respo
 
 @router.get(f"{_SESSION}/variables", response_class=Response, responses={200: {"model": Variables}})
 async def list_variables(request: Request, sandbox_id: str, session_id: str) -> Response:
-    """What is named in a Python session, without modules and names that begin with `_`."""
+    """The variables of a Python session, without modules and names that begin with `_`."""
     found = await plane_of(request).repl.variables(caller_of(request), sandbox_id, session_id)
     return json_response(Variables.model_validate({"variables": found}))
 
 
 @router.delete(_SESSION, status_code=204, response_class=Response)
 async def close_session(request: Request, sandbox_id: str, session_id: str) -> Response:
-    """End a session with all that runs in it."""
+    """End a session and everything that runs in it."""
     await plane_of(request).repl.close(caller_of(request), sandbox_id, session_id)
     return Response(status_code=204)

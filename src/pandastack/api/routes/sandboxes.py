@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 )
 @idempotent(resumable=True)
 async def create_sandbox(request: Request) -> Response:
-    """Answers when the sandbox executes commands."""
+    """Create a sandbox. Answers once it executes commands."""
     wanted = (await read_json(request, CreateSandbox)).wanted()
     plane, caller = plane_of(request), caller_of(request)
 
@@ -49,7 +49,7 @@ async def create_sandbox(request: Request) -> Response:
 async def list_sandboxes(
     request: Request, status: Statuses = None, limit: Limit = None, cursor: Cursor = None
 ) -> Response:
-    """The workspace's sandboxes, newest first; all of them unless the request wants less."""
+    """The workspace's sandboxes, newest first; all of them by default."""
     plane, page = plane_of(request), Page.of(limit, cursor)
     records, after = plane.sandboxes.page(caller_of(request), sandbox_filter(request, status), page)
     return page_response([Sandbox.of(record, plane) for record in records], after)
@@ -64,6 +64,6 @@ async def get_sandbox(request: Request, sandbox_id: str) -> Response:
 
 @router.delete("/{sandbox_id}", status_code=204, response_class=Response)
 async def delete_sandbox(request: Request, sandbox_id: str) -> Response:
-    """End a sandbox and all it has."""
+    """Delete a sandbox and everything that belongs to it."""
     await plane_of(request).sandboxes.delete(caller_of(request), sandbox_id)
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Snapshots: taken of a sandbox, kept until deleted, restored by a create."""
+"""Snapshots of sandboxes, which last until deleted; a create restores them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1", tags=["snapshots"])
 )
 @idempotent(resumable=True)
 async def take_snapshot(request: Request, sandbox_id: str) -> Response:
-    """Answers when the snapshot can be used; the sandbox runs on."""
+    """Take a snapshot. Answers once it can be used; the sandbox keeps running."""
     body = await read_json(request, Capture)
     plane, caller = plane_of(request), caller_of(request)
 

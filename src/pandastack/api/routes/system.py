@@ -10,14 +10,14 @@ from pandastack.api.requests import json_response, plane_of
 from pandastack.model.node import LOCAL_NODE
 
 _TOLD = ("accelerator", "isolation", "vmm", "confinement")
-"""What a version says of the host."""
+"""The host, as the version routes report it."""
 
 router = APIRouter(tags=["system"])
 
 
 @router.get("/healthz", response_class=Response, responses={200: {"model": Health}, 503: {"model": Health}})
 async def healthz(request: Request) -> Response:
-    """Whether engine and store are well: 200 or 503."""
+    """Whether engine and store are healthy: 200 or 503."""
     health = Health.model_validate(await plane_of(request).health())
     return json_response(health, 200 if health.status == "ok" else 503)
 
@@ -33,6 +33,6 @@ async def get_version(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def get_metrics(request: Request) -> Response:
-    """Metrics in Prometheus' text format."""
+    """Metrics in Prometheus's text format."""
     exported: metrics.Metrics = request.app.state.metrics
     return Response(exported.render(), media_type=metrics.CONTENT_TYPE)

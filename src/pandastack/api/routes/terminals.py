@@ -21,15 +21,15 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["terminals"])
 
 OFFSET_HEADER = "x-pandastack-offset"
 WAITING_BYTES = 256 * 1024
-"""How much may wait for a terminal that does not take its input."""
+"""How much input may wait for a terminal that does not read."""
 _EVENT_BYTES = 64
-"""What an event takes beside its bytes."""
+"""The cost of an event in addition to its bytes."""
 
 _FAREWELL_SECONDS = 5.0
-"""How long it may take until the end of a connection that takes no more output has been read."""
+"""How long reading the close of a connection may take, once it accepts no more output."""
 
 _Event = bytes | tuple[int, int]
-"""Typed bytes, or rows and columns."""
+"""Input bytes, or rows and columns."""
 
 
 @router.websocket("/exec/pty")
@@ -44,7 +44,7 @@ async def terminal(
     scrollback: str = "",
     offset: str = "",
 ) -> None:
-    """A login shell in a terminal, or another viewer of one: `id` attaches to what has it, or names a new one."""
+    """A login shell in a terminal, or one more viewer: `id` selects an existing terminal, or names a new one."""
     plane = plane_of(websocket)
     try:
         place = await plane.terminals.open(
@@ -103,7 +103,7 @@ class _Session:
             pass
 
     async def _show(self, data: bytes) -> None:
-        """Pass output on. That the connection was closed is for :meth:`_read` to see: it learns how it ended."""
+        """Pass output on. A closed connection is left for :meth:`_read` to notice, which learns how it ended."""
         try:
             await self._websocket.send_bytes(data)
         except (WebSocketDisconnect, OSError):
@@ -121,10 +121,10 @@ class _Session:
             await send_json(self._websocket, {"error": str(error)})
             await self._websocket.close(NORMAL)
         except (WebSocketDisconnect, OSError, RuntimeError):
-            pass  # the viewer has left as well
+            pass  # the viewer has disconnected as well
 
     async def _read(self, send: MemoryObjectSendStream[_Event], scope: anyio.CancelScope) -> None:
-        """Frames in, never waiting for the terminal, so that the end of the connection is seen."""
+        """Read frames without ever waiting for the terminal, so that the end of the connection is noticed."""
         try:
             while self._waiting < WAITING_BYTES:
                 frame = await receive(self._websocket)
@@ -147,7 +147,7 @@ class _Session:
                 else:
                     await self._terminals.resize(self._place, *event)
             except PandastackError:
-                pass  # it has ended: its exit is on its way
+                pass  # it has ended, and its exit is about to be sent
             self._waiting -= _size(event)
 
 
@@ -156,7 +156,7 @@ def _size(event: _Event) -> int:
 
 
 def _event(text: str) -> _Event | None:
-    """What a text frame asks for: ``{"resize": {"rows", "cols"}}``, the flat form of it, or ``{"stdin": text}``."""
+    """The request in a text frame: ``{"resize": {"rows", "cols"}}``, its flat form, or ``{"stdin": text}``."""
     try:
         frame = parsed(text)
     except BadRequestError:
@@ -171,6 +171,6 @@ def _event(text: str) -> _Event | None:
 
 
 def _extent(value: Any) -> int:
-    """A number of rows or columns; 0 for what is none."""
+    """A number of rows or columns; 0 for an invalid one."""
     whole = isinstance(value, int | float) and 1 <= value <= 65535
     return int(value) if whole else 0

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from pandastack.errors import ServerError
 
 HEAD = "0005"
-"""The newest revision. Kept by hand (a test compares) so that a start with nothing to do need not load Alembic."""
+"""The newest revision. Set by hand (a test compares) so that a start with nothing to migrate need not load Alembic."""
 
 DIRECTORY = Path(__file__).parent
 

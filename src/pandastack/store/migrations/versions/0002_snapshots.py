@@ -1,4 +1,4 @@
-"""Snapshots and checkpoints, and what sandboxes know of them."""
+"""Snapshots and checkpoints, and the columns of sandboxes that refer to them."""
 
 from __future__ import annotations
 

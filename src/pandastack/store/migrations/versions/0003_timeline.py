@@ -1,4 +1,4 @@
-"""Checkpoints after commands, and what ran before each checkpoint."""
+"""Checkpoints after commands, and the commands before each checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node that has each sandbox and each snapshot. Those of before are on the only one there was."""
+"""The node that holds each sandbox and each snapshot. Older records belong to the only node there was."""
 
 from __future__ import annotations
 
