@@ -53,7 +53,7 @@ async def test_one_that_talks_nonsense_is_ended(said: bytes, plan: MachinePlan, 
 async def test_one_that_talks_nonsense_unasked_is_ended(plan: MachinePlan, tmp_path: Path) -> None:
     async with launch(fake(tmp_path, "peer.sendall(b'what?\\n')"), plan, tmp_path / "log") as machine:
         with anyio.fail_after(10):
-            assert await machine.wait() == "the VMM sent what is not JSON"
+            assert await machine.wait() == "the VMM sent invalid JSON"
 
 
 async def test_one_that_does_not_answer_is_ended(

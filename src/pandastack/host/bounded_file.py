@@ -1,4 +1,4 @@
-"""The end of an output that may never end, in a file that does not grow beyond twice what it is to keep."""
+"""The tail of an endless output, in a file that does not grow beyond twice the size to retain."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class BoundedFile:
-    """Keeps the last ``keep`` bytes at least. A file that is there already is continued."""
+    """Retains at least the last ``keep`` bytes. Appends to an existing file."""
 
     path: Path
     keep: int
 
     def append(self, data: bytes) -> None:
-        """Add to the end. Raises ``OSError`` when the disk is full."""
+        """Append ``data``. Raises ``OSError`` when the disk is full."""
         with self.path.open("ab", buffering=0) as file:
             file.write(data)
             if file.tell() <= 2 * self.keep:
@@ -26,7 +26,7 @@ class BoundedFile:
             file.truncate()
 
     def tail(self, limit: int | None = None) -> bytes:
-        """The last ``limit`` bytes (``keep`` without it); empty when there is no file."""
+        """The last ``limit`` bytes (default: ``keep``); empty when there is no file."""
         wanted = self.keep if limit is None else limit
         try:
             with self.path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Where the bytes of files lie on the disk, so that what several files share can be counted once.
+"""Where the bytes of files lie on the disk, so that bytes shared by several files can be counted once.
 
 Source: Documentation/filesystems/fiemap.rst and include/uapi/linux/fiemap.h of Linux.
 """
@@ -24,7 +24,7 @@ _SYNC, _LAST, _NOWHERE = 0x1, 0x1, 0x2 | 0x4 | 0x200  # the last: unknown, not y
 
 
 def extents_of(path: Path) -> list[Extent]:
-    """The extents of a file. Where the file system does not tell: one that nothing else has, of the right size."""
+    """The extents of a file; where the file system does not report them, a single unshared one of the right size."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return list(_mapped(fd))
@@ -53,22 +53,22 @@ def _mapped(fd: int) -> Iterator[Extent]:
 
 
 def _apart(status: os.stat_result, logical: int, length: int) -> Extent:
-    """A place beyond every device, of this file alone."""
+    """An address range beyond every device, unique to this file."""
     start = (1 << 64) * (status.st_ino + 1) + logical
     return start, start + length
 
 
 def freed(groups: Sequence[Iterable[Extent]], kept: Iterable[Extent]) -> list[int]:
-    """How many bytes become free when each of ``groups`` goes after those before it, while ``kept`` stays. Pure.
+    """How many bytes become free as each of ``groups`` is deleted in turn, while ``kept`` stays. Pure.
 
-    What several groups share is freed with the last of them; what ``kept`` has too, never.
+    Bytes that several groups share are freed with the last of them; bytes shared with ``kept``, never.
     """
     stays = len(groups)
     found = [(*each, stays) for each in kept]
     found += [(*each, index) for index, group in enumerate(groups) for each in group]
     found.sort(reverse=True)
     result = [0] * (stays + 1)
-    current: list[tuple[int, int]] = []  # who has the present place: the last to go first, with where it ends there
+    current: list[tuple[int, int]] = []  # owners here, the last to be deleted first, and their ends
     place = 0
     while found or current:
         if not current:

@@ -1,4 +1,4 @@
-"""What this host is: architecture, memory, cores, the program files it has."""
+"""Facts about this host: architecture, memory, cores, installed programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def memory_bytes() -> int:
 
 
 def available_memory_bytes() -> int:
-    """What could be given to new processes without swapping (``MemAvailable``, proc(5))."""
+    """Memory that new processes could get without swapping (``MemAvailable``, proc(5))."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -28,7 +28,7 @@ def available_memory_bytes() -> int:
 
 
 def memory_stalled_percent() -> float | None:
-    """Percent of the last ten seconds in which nothing on the host could run for want of memory.
+    """Percent of the last ten seconds in which nothing on the host could run for lack of memory.
 
     ``None`` where the kernel does not measure it (Documentation/accounting/psi.rst of Linux).
     """
@@ -48,7 +48,7 @@ def cpu_fingerprint() -> str:
 
 
 def program(name: str) -> Path | None:
-    """Where the program ``name`` is, also outside a plain user's search path."""
+    """The path of the program ``name``, also outside an ordinary user's search path."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     return Path(found) if found else None
 
@@ -58,12 +58,12 @@ def is_root() -> bool:
 
 
 def can_write(path: Path) -> bool:
-    """Whether this user may write to the file, or make files in the directory."""
+    """Whether this user may write to the file, or create files in the directory."""
     return os.access(path, os.W_OK)
 
 
 def default_route_mtu(fallback: int = 1500) -> int:
-    """The MTU of the interface that packets to the world leave through."""
+    """The MTU of the interface with the default route."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         name, destination = line.split()[:2]
         if destination == "00000000":

@@ -22,7 +22,7 @@ FICLONE = 0x40049409
 
 _FSGETXATTR, _FSSETXATTR, _COWEXTSIZE = 0x801C581F, 0x401C5820, 0x10000
 _FSXATTR = struct.Struct("=5L8x")
-"""linux/fs.h: struct fsxattr, of which the last number is the hint of how much a copy on write sets aside."""
+"""linux/fs.h: struct fsxattr; its last number hints how much space a copy on write reserves."""
 
 _COPY_CHUNK = 16 * 1024 * 1024
 
@@ -42,7 +42,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 @asynccontextmanager
 async def directory_for_now(path: Path, *, existing: bool = False) -> AsyncIterator[Path]:
-    """A new directory that only its owner can enter, gone with the block; ``existing``: it may be there already."""
+    """A new directory that only its owner can enter, removed with the block; with ``existing`` it may exist already."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=existing)
     except OSError as error:
@@ -54,16 +54,16 @@ async def directory_for_now(path: Path, *, existing: bool = False) -> AsyncItera
 
 
 async def remove_tree(path: Path) -> None:
-    """Remove a directory with all that is in it, beside the event loop. A cancelled caller waits all the same."""
+    """Remove a directory and its contents, off the event loop. A cancelled caller waits for it all the same."""
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(partial(shutil.rmtree, path, ignore_errors=True))
 
 
 def own_directory(path: Path, *, links: bool = False, hint: str | None = None) -> None:
-    """Make ``path`` a directory that only this user can enter, or see to it that it is one.
+    """Make ``path`` a directory that only this user can enter, or check that it is one.
 
-    Raises :class:`ServerError`, with ``hint``, when others may have put something there: when it belongs to somebody
-    else or others may write to it, or when it is a symbolic link, unless ``links`` may lead to it.
+    Raises :class:`ServerError`, with ``hint``, when other users may have put something there: when it belongs to
+    another user, when others may write to it, or when it is a symbolic link and ``links`` does not allow that.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def _not_ours(found: os.stat_result) -> str | None:
 
 
 def make_durable(directory: Path, contents: bool = True) -> None:
-    """Have the names in ``directory``, and the ``contents`` of its files, survive a power cut."""
+    """Sync the names in ``directory``, and the ``contents`` of its files, so that they survive a power cut."""
     for path in (*(directory.iterdir() if contents else ()), directory):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -102,7 +102,7 @@ def make_durable(directory: Path, contents: bool = True) -> None:
 
 @contextmanager
 def remove_when_empty(path: Path) -> Iterator[None]:
-    """Remove the directory ``path`` after the block unless somebody still has something in it."""
+    """Remove the directory ``path`` after the block if it is empty."""
     try:
         yield
     finally:
@@ -111,7 +111,7 @@ def remove_when_empty(path: Path) -> Iterator[None]:
 
 
 def can_clone(directory: Path) -> bool:
-    """Whether files in ``directory`` can share blocks (reflink): asked by trying."""
+    """Whether files in ``directory`` can share blocks (reflink), determined by trying."""
     source, target = directory / ".reflink-source", directory / ".reflink-target"
     try:
         source.write_bytes(b"\0" * 4096)
@@ -137,9 +137,10 @@ def clone(source: Path, target: Path) -> bool:
 
 
 def write_sparingly(path: Path) -> None:
-    """Set no more aside than is written when shared blocks of the file are overwritten, where a file system does that.
+    """Reserve no more space than is written when shared blocks of the file are overwritten, if the file system can.
 
-    XFS takes 128 KiB around each write otherwise, and gives it back minutes later: for scattered pages many times over.
+    Otherwise XFS reserves 128 KiB around each write and releases it minutes later: for scattered pages, many times the
+    data.
     """
     with path.open("rb") as file, suppress(OSError):
         attributes = bytearray(_FSXATTR.size)
@@ -199,7 +200,7 @@ def allocated_bytes(path: Path) -> int:
 
 
 def map_error(error: OSError, path: Path) -> ServerError:
-    """An operating system error on one of our own files, in the words of :mod:`pandastack.errors`."""
+    """An operating system error on one of our own files, as an error of :mod:`pandastack.errors`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFullError(
             f"insufficient host storage: no space left for {path.name}",

@@ -33,7 +33,7 @@ class FileLock:
         fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     def try_exclusive(self) -> bool:
-        """Take it if nobody else holds it."""
+        """Take it if no other process holds it; returns whether it was taken."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

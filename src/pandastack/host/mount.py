@@ -18,7 +18,7 @@ def _mountinfo() -> list[str]:
 
 
 async def mount_image(image: Path, target: Path) -> None:
-    """Mount the file system in the file ``image`` at the directory ``target``; its loop device goes with the mount."""
+    """Mount the file system in the file ``image`` at ``target``; unmounting also releases its loop device."""
     await run(["mount", "-o", "loop,noatime,nodev,nosuid,noexec", image, target], timeout=60)
 
 

@@ -1,4 +1,4 @@
-"""Another process's private file mapping: which pages are its own, what is in them, and putting others there.
+"""Another process's private file mapping: find its modified pages, read them, and write pages into it.
 
 Sources: Documentation/admin-guide/mm/pagemap.rst and include/uapi/linux/fs.h of Linux (``PAGEMAP_SCAN``, since 6.7),
 and proc(5) for ``maps``, ``pagemap`` and ``mem``. A page that was written to is present or swapped, and no longer the
@@ -30,7 +30,7 @@ _REGIONS = 4096
 _SCAN_FILE, _SCAN_PRESENT, _SCAN_SWAPPED = 1 << 2, 1 << 3, 1 << 4
 
 CHUNK = 1024 * 1024
-"""Bytes that are read from another process's memory at once."""
+"""How many bytes are read from another process's memory at once."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def own_pages(pid: int, file: Path) -> list[Extent]:
 def _scan(fd: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
     try:
         yield from scanned(fd, mapping)
-    except OSError:  # a kernel before 6.7: it refuses the first call, so nothing was yielded
+    except OSError:  # a kernel before 6.7 refuses the first call, so nothing was yielded yet
         yield from read_entries(fd, mapping)
 
 
@@ -119,7 +119,7 @@ def read_entries(fd: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Ordered ranges, with those that touch made one."""
+    """Ordered ranges, with adjacent ones merged."""
     current: tuple[int, int] | None = None
     for start, end in ranges:
         if current is not None and start == current[1]:
@@ -133,7 +133,7 @@ def merged(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def read_pages(pid: int, extents: Iterable[Extent]) -> Iterator[tuple[int, bytes]]:
-    """Pairs of file offset and content. Pages that were swapped out are faulted in by the reading."""
+    """Pairs of file offset and content. Reading swaps in pages that were swapped out."""
     fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for extent in extents:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def side_channels(root: Path = Path("/")) -> Iterator[tuple[str, str, str]]:
-    """What is open: what it is called, what it means and how to close it. ``root`` has ``/sys`` and ``/proc``."""
+    """The open side channels: name, meaning and how to close each. ``root`` contains ``/sys`` and ``/proc``."""
     if _read(root / "sys/devices/system/cpu/smt/active") == "1":
         yield "smt", "two machines may share a core at once", "boot with nosmt"
     if _read(root / "sys/kernel/mm/ksm/run") not in ("", "0"):

@@ -1,4 +1,4 @@
-"""Tasks that run beside a block, or beside one another."""
+"""Tasks that run concurrently with a block, or with one another."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def beside(*works: Callable[[], Coroutine[Any, Any, object]]) -> AsyncIter
 
 
 async def together(*works: Callable[[], Awaitable[T]]) -> list[T]:
-    """Run ``works`` at once; their results in order. An error of one cancels the others and comes out as itself."""
+    """Run ``works`` concurrently; their results in order. An error of one cancels the others and is raised bare."""
     results: dict[int, T] = {}
     failed: list[Exception] = []
 

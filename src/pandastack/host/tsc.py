@@ -1,8 +1,8 @@
 """The rate of this CPU's time-stamp counter.
 
-An emulated guest reads the host's counter. Left to itself its kernel measures the rate against an emulated timer, which
-fails now and then on a busy host, and a kernel that does not know the rate waits for ever for its first tick. So it is
-measured here, where the clock is good, and the guest is told.
+An emulated guest reads the host's counter. By itself, its kernel measures the rate against an emulated timer, which
+sometimes fails on a busy host, and a kernel that does not know the rate waits for ever for its first tick. So the rate
+is measured here, where the clock is good, and passed to the guest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 from pandastack.host import facts
 
 SECONDS = 0.2
-"""How long to measure: the error is that of two reads of the clock, below one part in a million."""
+"""Seconds to measure: long enough that the error of two clock reads is below one part in a million."""
 
 # rdtsc; shl rdx, 32; or rax, rdx; ret (Intel SDM volume 2): the counter as the return value of a C function.
 _READ_COUNTER = bytes.fromhex("0f31 48c1e220 4809d0 c3")
@@ -24,12 +24,12 @@ _READ_COUNTER = bytes.fromhex("0f31 48c1e220 4809d0 c3")
 
 @cache
 def tsc_khz() -> int | None:
-    """The counter's rate in kHz; ``None`` where there is no such counter or it may not be read this way."""
+    """The counter's rate in kHz; ``None`` without such a counter, or where it cannot be read this way."""
     if facts.architecture() != "x86_64":
         return None
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    except OSError:  # a host that forbids memory that is both writable and executable
+    except OSError:  # the host forbids memory that is both writable and executable
         return None
     page.write(_READ_COUNTER)
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
@@ -41,7 +41,7 @@ def tsc_khz() -> int | None:
 
 
 def _sample(read: Callable[[], int]) -> tuple[int, int]:
-    """Counter and clock at one moment: of several tries the one in which least time passed between the two."""
+    """Counter and clock at one moment: of several tries, the one with the least time between the two reads."""
     tries = []
     for _ in range(50):
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)

@@ -1,4 +1,4 @@
-"""What a process uses, read from /proc (proc(5))."""
+"""The resource usage of a process, read from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Usage:
 
 
 def process_usage(pid: int) -> Usage | None:
-    """The usage of a living process, ``None`` when it is gone."""
+    """The usage of a living process; ``None`` when it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -41,6 +41,6 @@ def process_usage(pid: int) -> Usage | None:
 
 
 def private_bytes(pid: int) -> int:
-    """Memory that would be free again if the process ended: its private pages (``Private_*`` of smaps_rollup)."""
+    """Memory that would become free if the process ended: its private pages (``Private_*`` in smaps_rollup)."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Private_"))

@@ -1,4 +1,4 @@
-"""The C compiler that the ``ziglang`` package brings. The package's build hook uses it too: standard library only."""
+"""The C compiler in the ``ziglang`` package. The package's build hook uses it too: standard library only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_installed() -> bool:
 
 
 def compile_c(arguments: Sequence[str], target: Path) -> None:
-    """Run ``zig cc`` with ``arguments``; a process that looks at ``target`` sees the old file or the whole new one.
+    """Run ``zig cc`` with ``arguments``. Readers of ``target`` see either the old file or the whole new one.
 
     Raises :class:`subprocess.CalledProcessError` with the compiler's output in ``stderr``.
     """

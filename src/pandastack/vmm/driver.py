@@ -1,4 +1,4 @@
-"""What is needed of a VMM: a driver that starts machines, and a few operations on each of them.
+"""The interface to a VMM: a driver that starts machines, and a few operations on each machine.
 
 A driver is a package below this one. What a plan asks for is data (:mod:`pandastack.vmm.plan`), and so is what a driver
 can do (:class:`Capabilities`). Every driver passes the suite in ``tests/drivers/contract.py`` with real machines.
@@ -41,41 +41,41 @@ class Machine(Protocol):
     def pid(self) -> int: ...
 
     async def load(self, devices: Path) -> None:
-        """Give a machine without a guest a captured state of its devices. Its CPUs run as soon as that is read."""
+        """Load a captured device state into a machine without a guest. Its CPUs run as soon as it is loaded."""
 
     async def pause(self) -> None:
-        """Stop the virtual CPUs and write to the disks what the guest has written."""
+        """Pause the virtual CPUs and flush the guest's writes to the disks."""
 
     async def resume(self) -> None:
-        """Let the virtual CPUs run; they may run already."""
+        """Resume the virtual CPUs; does nothing if they run already."""
 
     async def wait_stalled(self) -> None:
-        """Wait until a write of the guest finds the host's disk full, for which the machine stops the CPUs."""
+        """Wait until the machine stalls: a write of the guest found the host's disk full, so its CPUs were paused."""
 
     @property
     def stalled(self) -> bool:
-        """Whether that is still so."""
+        """Whether the machine is stalled now."""
 
     async def retry(self) -> None:
-        """Let a stalled machine run again and repeat the write; one that was paused stays so."""
+        """Resume a stalled machine, which repeats the write; a machine that was also paused stays paused."""
 
     async def save_devices(self, path: Path) -> None:
         """Write the state of CPUs and devices, without RAM, to ``path``. The machine must be paused, and can be
         resumed afterwards."""
 
     async def resize_disk(self, name: str, size: int) -> None:
-        """Tell the guest that the disk called ``name`` in the plan has ``size`` bytes, to which its file has grown."""
+        """Tell the guest that the plan's disk ``name`` now has ``size`` bytes; its file has already been grown."""
 
     async def wait(self) -> str:
-        """Wait for the end of the process and say how it ended."""
+        """Wait for the end of the process; returns how it ended."""
 
 
 class Driver(Protocol):
-    """One VMM, as it is installed on this host."""
+    """One VMM as installed on this host."""
 
     @property
     def identity(self) -> str:
-        """The exact build: a captured state of devices can be loaded by the same build only."""
+        """The exact build: a captured device state can be loaded only by the same build."""
 
     @property
     def cpus(self) -> Mapping[Accelerator, str]:
@@ -87,7 +87,7 @@ class Driver(Protocol):
     def launch(self, plan: MachinePlan, log: Path) -> AbstractAsyncContextManager[Machine]:
         """A new machine for as long as the block runs; its sockets go with it. The VMM's own messages go to ``log``.
 
-        Raises :class:`ServerError` with the VMM's last words when it does not come up.
+        Raises :class:`ServerError` with the end of the VMM's log when it does not start.
         """
 
     def reattach(self, process: ProcessIdentity, plan: MachinePlan, log: Path) -> AbstractAsyncContextManager[Machine]:

@@ -1,4 +1,4 @@
-"""What a machine is to be, as data. A driver turns a plan into a process; nothing here touches the host."""
+"""Machine plans, as data. A driver turns a plan into a process; nothing here touches the host."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pandastack.model.accelerator import Accelerator
 
 @dataclass(frozen=True)
 class Disk:
-    """A raw disk image. The guest finds it by its place in the plan: ``/dev/vda``, ``/dev/vdb``, …"""
+    """A raw disk image. Its device in the guest follows its place in the plan: ``/dev/vda``, ``/dev/vdb``, …"""
 
     name: str
-    """What host and driver call it: ``image``, ``root``, later the volumes' names."""
+    """Its name on the host and in the driver: ``image``, ``root``, later the volumes' names."""
     path: Path
     readonly: bool = False
 
@@ -36,14 +36,14 @@ class UserNic:
 
 
 Nic: TypeAlias = UserNic
-"""A network device. Each kind is a class of its own, which a driver's capabilities name if it can make it."""
+"""A network device. Each kind is a class of its own; a driver's capabilities list the kinds that it can make."""
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """Who the VMM's process is once it has opened its files: a user of its own, in a network namespace of its own.
+    """The user and the network namespace that the VMM's process has once it has opened its files.
 
-    ``netns`` is ``None`` for a machine with user-mode network, which talks to the world through the host's.
+    ``netns`` is ``None`` for a machine with user-mode network, which reaches the world through the host's network.
     """
 
     uid: int
@@ -64,8 +64,8 @@ class Sockets:
 class MachinePlan:
     """One virtual machine.
 
-    ``memory`` is the file behind the guest's RAM: with ``memory_shared`` the guest writes into it (a bake), else it is
-    mapped privately and stays as it is. ``boot`` is ``None`` for a machine that will be given a captured state.
+    ``memory`` is the file behind the guest's RAM: with ``memory_shared`` the guest writes to it (a bake), else it is
+    mapped privately and never changes. ``boot`` is ``None`` for a machine into which a captured state will be loaded.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A process that somebody else started: watched and ended by its pidfd, so that a pid used again is never meant."""
+"""A process that another process started, watched and ended by its pidfd, so that a reused pid is never hit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pandastack.host.processes.identity import ProcessIdentity, alive
 
 
 class ForeignProcess:
-    """A living process that is not our child. Its exit status is nobody's to know but its parent's."""
+    """A living process that is not our child. Only its parent can know its exit status."""
 
     returncode: int | None = None
 
@@ -24,8 +24,8 @@ class ForeignProcess:
         self._waiting = anyio.Lock()
 
     async def wait(self) -> int | None:
-        """Wait for its end, beside others who do."""
-        async with self._waiting:  # a descriptor can be waited for by one task at a time
+        """Wait for its end. Several tasks may wait at once."""
+        async with self._waiting:  # only one task at a time can wait for a descriptor
             await anyio.wait_readable(self._pidfd)
         return None
 
@@ -36,7 +36,7 @@ class ForeignProcess:
 
 @asynccontextmanager
 async def adopted(identity: ProcessIdentity) -> AsyncIterator[ForeignProcess]:
-    """The process for as long as the block runs, at whose end it is killed. Raises :class:`NotFoundError`."""
+    """The process for as long as the block runs; it is killed at the block's end. Raises :class:`NotFoundError`."""
     try:
         pidfd = os.pidfd_open(identity.pid)
     except ProcessLookupError as error:

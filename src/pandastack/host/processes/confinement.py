@@ -24,7 +24,7 @@ class Confinement:
 
 
 def confinement_of(pid: int) -> Confinement:
-    """Raises ``OSError`` when the process is gone, or is one that we may not look at."""
+    """Raises ``OSError`` when the process is gone, or when this user may not inspect it."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     fields = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Confinement(

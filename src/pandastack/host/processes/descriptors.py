@@ -1,4 +1,4 @@
-"""What a process has open, as proc(5) shows it."""
+"""The open descriptors of a process, as proc(5) shows them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Descriptor:
 
 
 def descriptors(pid: int) -> Iterator[Descriptor]:
-    """Every descriptor of the process; one that it closes meanwhile is passed over."""
+    """Every descriptor of the process; those that it closes meanwhile are skipped."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
             lines = Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Finding processes by the name they were given."""
+"""Finding processes by their ``-name`` argument."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pandastack.host.processes.identity import ProcessIdentity, identify
 
 
 def named_processes(prefix: str) -> Iterator[tuple[ProcessIdentity, str]]:
-    """Every living process with an argument ``-name`` whose value begins with ``prefix``, and that value."""
+    """Every living process with a ``-name`` argument that begins with ``prefix``, and the argument's value."""
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue

@@ -1,4 +1,4 @@
-"""Which process is this, really? A pid is reused; a pid together with its start time is not."""
+"""The identity of a process: a pid is reused, a pid together with its start time is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process for as long as the host runs. ``started``: clock ticks since the host's boot (proc(5), field 22)."""
+    """One process, unique until the host reboots. ``started``: clock ticks since boot (proc(5), field 22)."""
 
     pid: int
     started: int
@@ -18,7 +18,7 @@ class ProcessIdentity:
 
 
 def boot_id() -> str:
-    """The kernel's random name of this boot of the host."""
+    """The kernel's random id of this boot of the host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -35,12 +35,12 @@ def identify(pid: int) -> ProcessIdentity | None:
 
 
 def alive(identity: ProcessIdentity) -> bool:
-    """Whether exactly this process still runs."""
+    """Whether this very process still runs."""
     return identify(identity.pid) == identity
 
 
 def kill(identity: ProcessIdentity) -> bool:
-    """Kill exactly this process, never a later one with the same pid. True if it was there."""
+    """Kill this very process, never a later one with the same pid. True if it existed."""
     try:
         fd = os.pidfd_open(identity.pid)
     except ProcessLookupError:

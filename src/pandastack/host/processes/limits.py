@@ -14,9 +14,10 @@ def raise_descriptor_limit() -> int:
 
 
 def limiting_descriptors(most: int) -> list[str]:
-    """What to put before a command so that it has at most ``most`` files open at once, for good (prlimit(1)).
+    """A prefix for a command that limits it, irrevocably, to ``most`` open files (prlimit(1)).
 
-    Before it starts, because another user's process can be limited only with a capability that containers often lack.
+    The limit is set before it starts, because limiting another user's process takes a capability that containers often
+    lack.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)

@@ -1,7 +1,7 @@
-"""The one door to other processes.
+"""The only way in which this package starts other processes.
 
-:func:`run` is for tools that end by themselves; :func:`spawn` and :func:`stop` are for processes with a life of their
-own. Every failure names the argv, the exit status and the last lines the process printed.
+:func:`run` is for tools that end by themselves; :func:`spawn` and :func:`stop` are for long-running processes. Every
+failure names the argv, the exit status and the last lines the process printed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ TAIL_LINES = 20
 """How many of the last lines of output an error shows."""
 
 OUTPUT_LIMIT = 64 * 1024 * 1024
-"""Bytes of each output that :func:`run` keeps; a tool that prints more is ended."""
+"""The most bytes of each output that :func:`run` accepts; a tool that prints more is ended."""
 
 LINE_LIMIT = 64 * 1024
-"""A line is handed over in pieces of at most this many bytes."""
+"""Lines are passed on in pieces of at most this many bytes."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ async def _open(words: list[str], *, input: bytes | None, cwd: Path | None, env:
 
 async def _feed(process: Process, data: bytes) -> None:
     assert process.stdin is not None
-    # It may end without reading everything: its exit status tells whether that is an error.
+    # The process may end without reading everything: its exit status tells whether that is an error.
     with suppress(anyio.BrokenResourceError, BrokenPipeError):
         await process.stdin.send(data)
         await process.stdin.aclose()
@@ -162,7 +162,7 @@ async def stop(process: Process, *, grace: float = 2.0) -> int:
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):  # it may end between the look and the signal
+    with suppress(ProcessLookupError):  # it may end between the check and the signal
         process.send_signal(number)
 
 
@@ -177,7 +177,7 @@ async def spawn(
 ) -> AsyncIterator[Process]:
     """A process whose life is this block.
 
-    ``log`` is the fd that gets what it prints. ``env`` is its whole environment, without it the host's. ``grace`` as
+    ``log`` is the fd that its output goes to. ``env`` is its whole environment (default: the host's). ``grace`` is as
     for :func:`stop`.
     """
     words = [str(word) for word in argv]

@@ -13,10 +13,10 @@ from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, UserNic
 
 KERNEL_CMDLINE = "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable"
-"""What every guest kernel is told. ``panic=-1`` ends the machine at once; the driver runs QEMU with ``-no-reboot``."""
+"""Every guest's kernel parameters. ``panic=-1`` ends the machine at once; the driver runs QEMU with ``-no-reboot``."""
 
 TRANSLATION_CACHE_MB = 64
-"""Memory for translated code under software emulation: reserved, used only as the guest runs new code."""
+"""Memory for translated code under software emulation: reserved, but used only as the guest runs new code."""
 
 _MACHINE = (
     "microvm,acpi=on,pcie=off,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,"
@@ -90,7 +90,7 @@ def _chardev(name: str, fd: int) -> Sequence[str]:
 
 
 def drive_id(index: int) -> str:
-    """What QEMU calls the disk at a place in the plan."""
+    """QEMU's id for the disk at a place in the plan."""
     return f"d{index}"
 
 
@@ -98,7 +98,7 @@ def _disks(disks: Sequence[Disk]) -> list[str]:
     words: list[str] = []
     for index, disk in enumerate(disks):
         mode = "on" if disk.readonly else "off"
-        # The host's crash is the sandbox's end, so nothing the guest syncs has to reach the host's platter.
+        # A sandbox does not survive a host crash, so the guest's syncs need not reach the physical disk.
         words += (
             "-drive",
             f"if=none,id={drive_id(index)},file={_escape(disk.path)},format=raw,readonly={mode},auto-read-only=off,cache=unsafe",

@@ -1,7 +1,7 @@
 """QMP, QEMU's control protocol (docs/interop/qmp-spec.rst): one command at a time, events as they come.
 
-A VMM that its guest has taken over speaks for the guest: lines are bounded, every command has a deadline, and one that
-breaks the protocol is ended.
+A guest may have taken over its VMM, so the VMM is not trusted: lines are bounded, every command has a deadline, and a
+VMM that breaks the protocol is ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LINE_LIMIT = 1024 * 1024
 _TEXT_LIMIT = 500
 
 RATE = 128 * 1024
-"""Bytes a second that are read of a VMM; QEMU says a hundredth of it. More has to wait in its own memory."""
+"""Bytes a second that are read from a VMM; QEMU sends a hundredth of that. More has to wait in its own memory."""
 
 Message = dict[str, Any]
 _GONE = (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError)
@@ -53,10 +53,10 @@ class Control:
         self._answered = anyio.Event()
         self._gone = False
         self.breach = ""
-        """How the VMM broke the protocol, if it did; it was ended for that."""
+        """How the VMM broke the protocol, if it did; it was ended because of it."""
 
     async def execute(self, command: str, arguments: Message | None = None, *, fds: Sequence[int] = ()) -> Any:
-        """Run one command and return what it answers. ``fds`` travel with it. Raises :class:`ControlError`."""
+        """Run one command and return its answer. ``fds`` are sent along. Raises :class:`ControlError`."""
         async with self._lock:
             self._number += 1
             self._answer, self._answered = None, anyio.Event()
@@ -81,7 +81,7 @@ class Control:
             raise anyio.EndOfStream
 
     async def read(self) -> None:
-        """Take in what the VMM says, until it ends. Has to run beside the commands."""
+        """Read the VMM's answers and events until it ends. Must run concurrently with the commands."""
         try:
             async for line in _lines(self._stream):
                 self._take(_message(line))
@@ -107,7 +107,7 @@ class Control:
 
 
 async def _lines(stream: UNIXSocketStream) -> AsyncIterator[bytes]:
-    """What comes, line by line, at no more than :data:`RATE`."""
+    """The VMM's output line by line, at no more than :data:`RATE`."""
     rest, allowance, refilled = b"", RATE, anyio.current_time()
     while True:
         data = await stream.receive()
@@ -127,7 +127,7 @@ def _message(line: bytes) -> Message:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ControlError("the VMM sent what is not JSON") from error
+        raise ControlError("the VMM sent invalid JSON") from error
     if not isinstance(message, dict):
         raise ControlError("the VMM sent a malformed message")
     return message

@@ -35,10 +35,10 @@ class QemuDriver:
 
 
 async def open_qemu() -> QemuDriver:
-    """The driver for the QEMU that is installed here. Raises :class:`ServerError` when there is none."""
+    """The driver for the QEMU installed on this host. Raises :class:`ServerError` when there is none."""
     return QemuDriver(qemu_binary(), await qemu_version(), cpus_on(facts.cpu_fingerprint()))
 
 
 def cpus_on(host: str) -> Mapping[Accelerator, str]:
-    """The model, and what tells hosts apart: either way a guest was told the rate of its host's time-stamp counter."""
+    """The CPU model and the host's identity: with either accelerator a guest was told its host's counter rate."""
     return {each: f"{cpu_model(each).partition(',')[0]}:{host}" for each in Accelerator}

@@ -1,6 +1,6 @@
-"""The environment of a VMM's process: none of the server's, whose variables may hold keys and passwords.
+"""The environment of a VMM's process: none of the server's variables, which may hold keys and passwords.
 
-A guest that has taken over its VMM reads this memory.
+A guest that has taken over its VMM can read this memory.
 """
 
 from __future__ import annotations

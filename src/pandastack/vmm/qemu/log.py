@@ -1,7 +1,7 @@
-"""What a VMM prints. A guest can make it print for ever, so it goes through a pipe into a bounded file.
+"""The output of a VMM. A guest can make it print for ever, so it goes through a pipe into a bounded file.
 
-The VMM never waits for a reader: what does not fit into the pipe is lost. When the server dies the pipe has no reader,
-which QEMU, ignoring SIGPIPE, does not mind, and the next server opens the same pipe again.
+The VMM never waits for a reader: what does not fit into the pipe is lost. When the server dies the pipe has no reader.
+QEMU ignores SIGPIPE, so it keeps running, and the next server opens the same pipe again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pandastack.host.bounded_file import BoundedFile
 from pandastack.host.tasks import beside
 
 KEEP_BYTES = 64 * 1024
-"""What is kept at least, from the end."""
+"""How many of the last bytes are retained at least."""
 
 PIPE_BYTES = 64 * 1024
-"""What a pipe holds (pipe(7)), and so what one read takes."""
+"""The capacity of a pipe (pipe(7)), and so the size of one read."""
 
 PAUSE = 0.1
 """Seconds between two reads: a VMM that prints without end keeps neither the server nor the disk busy."""
@@ -30,13 +30,13 @@ _TAIL = 4096
 
 
 def make_pipe() -> tuple[int, FileIO]:
-    """The reader's and the writer's end."""
+    """The reading and the writing end of a new pipe."""
     receive, send = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     return receive, FileIO(send, "w")
 
 
 def reopen_pipe(pid: int) -> int:
-    """The reader's end of what the process ``pid`` prints into; of nothing where that cannot be had."""
+    """The reading end of the pipe that the process ``pid`` prints into; of an empty pipe if that cannot be opened."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         return os.open(f"/proc/{pid}/fd/2", flags)
@@ -52,13 +52,13 @@ class Log:
         self._pipe = pipe
 
     def tail(self) -> str:
-        """The last words, those that are still in the pipe included."""
+        """The last lines of output, including those still in the pipe."""
         with suppress(OSError):
             self._take()
         return self._file.tail(_TAIL).decode("utf-8", "replace").strip()
 
     async def follow(self) -> None:
-        """Write down what comes, until the pipe's last writer is gone or the disk is full."""
+        """Write the output to the file until the pipe's last writer is gone or the disk is full."""
         with suppress(OSError):
             await anyio.wait_readable(self._pipe)
             while self._take():
@@ -78,7 +78,7 @@ class Log:
 
 @asynccontextmanager
 async def following(path: Path, pipe: int) -> AsyncIterator[Log]:
-    """The log at ``path`` of what comes out of ``pipe``, which is closed with the block."""
+    """The log at ``path``, fed from ``pipe``, which is closed with the block."""
     log = Log(path, pipe)
     try:
         async with beside(log.follow):

@@ -27,10 +27,10 @@ from pandastack.vmm.qemu.log import Log, following, make_pipe, reopen_pipe
 from pandastack.vmm.qemu.stall import Stall
 
 OOM_SCORE = 900
-"""When the host runs out of memory a VMM goes before the server and nearly everything else."""
+"""When the host runs out of memory, a VMM is killed before the server and nearly everything else."""
 
 NICE = 5
-"""CPU priority of a VMM below the server's: of a core that both want, the server gets three quarters."""
+"""How far a VMM's CPU priority is below the server's: of a core that both want, the server gets three quarters."""
 
 MOST_FILES = 2048
 """How many files a VMM may have open at once; it needs some twenty."""
@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 
 class Process(Protocol):
-    """The VMM's process, whoever started it."""
+    """The VMM's process, started by this server or a former one."""
 
     @property
     def pid(self) -> int: ...
@@ -56,7 +56,7 @@ class Process(Protocol):
 
 
 class Machine:
-    """A running VMM. Made by :func:`launch` or :func:`reattach`, whose block is its life."""
+    """A running VMM. Made by :func:`launch` or :func:`reattach`; it lives as long as their block."""
 
     def __init__(self, plan: MachinePlan, process: Process, control: Control, log: Log, stall: Stall) -> None:
         self.plan = plan
@@ -68,7 +68,7 @@ class Machine:
         self._paused = False
 
     async def load(self, state: Path) -> None:
-        """Give the machine a captured device state; it starts to run as soon as it has read it."""
+        """Load a captured device state; the machine runs as soon as it is loaded."""
         fd = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
         try:
             await self._control.execute("getfd", {"fdname": "state"}, fds=[fd])
@@ -77,7 +77,7 @@ class Machine:
         await self._control.execute("migrate-incoming", {"uri": "fd:state"})
 
     async def pause(self) -> None:
-        """Stop the virtual CPUs and drain the disks."""
+        """Pause the virtual CPUs and drain the disks."""
         self._paused = True
         await self._control.execute("stop")
 
@@ -86,16 +86,16 @@ class Machine:
         await self._control.execute("cont")
 
     async def wait_stalled(self) -> None:
-        """Wait until a write of the guest finds the host's disk full, for which the CPUs are stopped."""
+        """Wait until the machine stalls: a write of the guest found the host's disk full, so its CPUs were paused."""
         await self._stall.wait()
 
     @property
     def stalled(self) -> bool:
-        """Whether that is still so."""
+        """Whether the machine is stalled now."""
         return self._stall.lasts
 
     async def retry(self) -> None:
-        """Let a stalled machine run again and repeat the write; one that was paused stays so."""
+        """Resume a stalled machine, which repeats the write; a machine that was also paused stays paused."""
         if self.stalled and not self._paused:
             await self._control.execute("cont")
 
@@ -106,18 +106,18 @@ class Machine:
             added = _number_in(await self._control.execute("add-fd", {"fdset-id": 1}, fds=[fd]), "fd")
         finally:
             os.close(fd)
-        # "live" leaves the disks active: the machine may go on afterwards, and they were flushed when it was paused.
+        # "live" leaves the disks active: the machine may be resumed, and they were flushed when it was paused.
         arguments = {"filename": "/dev/fdset/1", "live": True}
         await self._control.execute("xen-save-devices-state", arguments)
         await self._control.execute("remove-fd", {"fdset-id": 1, "fd": added})
 
     async def resize_disk(self, name: str, size: int) -> None:
-        """Tell the guest that a disk has ``size`` bytes, to which its file has grown."""
+        """Tell the guest that a disk now has ``size`` bytes; its file has already been grown."""
         index = next(index for index, disk in enumerate(self.plan.disks) if disk.name == name)
         await self._control.execute("block_resize", {"device": drive_id(index), "size": size})
 
     async def wait(self) -> str:
-        """Wait for the process's end and say how it ended. What it printed last is for the operator alone."""
+        """Wait for the process's end; returns how it ended. Its last output is only for the operator."""
         status = await self._process.wait()
         how = self._control.breach or _describe(status)
         if tail := self._log.tail():
@@ -129,8 +129,8 @@ class Machine:
 async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Machine]:
     """Start QEMU for ``plan``; leaving the block kills it and removes its sockets.
 
-    What it prints goes to the bounded file ``log``. Raises :class:`ServerError` with the last lines of it when it does
-    not come up.
+    Its output goes to the bounded file ``log``. Raises :class:`ServerError` with the last lines of it when QEMU does
+    not start.
     """
     environment = vmm_environment(plan, preload.library())
     with _listen(plan.sockets) as sockets:
@@ -142,13 +142,13 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
                 following(log, receive) as printed,
                 spawn(argv, pass_fds=inherited, log=send.fileno(), env=environment) as process,
             ):
-                # Only the child may hold them now: when it dies, whoever is connected must see it.
+                # Only the child may hold them now: when it dies, its clients must see their connections close.
                 for each in sockets:
                     each.close()
                 send.close()
                 async with _controlled(plan, argv, process, printed) as machine:
                     set_oom_score(OOM_SCORE, process.pid)
-                    give_way(process.pid, NICE)  # by now it has all the threads that do not inherit it
+                    give_way(process.pid, NICE)  # by now it has started the threads that would not inherit it
                     yield machine
 
 
@@ -168,7 +168,7 @@ async def reattach(identity: ProcessIdentity, plan: MachinePlan, log: Path) -> A
 
 @asynccontextmanager
 async def _controlled(plan: MachinePlan, argv: list[str], process: Process, log: Log) -> AsyncIterator[Machine]:
-    """The machine of ``process``, which answers on its control socket."""
+    """The machine of ``process``, once it answers on its control socket."""
     started, stall = False, Stall()
     try:
         async with connect(plan.sockets.control, process.kill, stall.take) as control:
@@ -182,7 +182,7 @@ async def _controlled(plan: MachinePlan, argv: list[str], process: Process, log:
 
 
 async def _end(process: Process) -> int | None:
-    """Its exit status. A process that is ending gets the time to say how, any other is killed."""
+    """The process's exit status. A process that is ending gets time to do so, any other is killed."""
     with anyio.move_on_after(EXIT_DEADLINE):
         return await process.wait()
     process.kill()

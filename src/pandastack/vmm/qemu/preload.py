@@ -1,7 +1,7 @@
-"""A library loaded into QEMU that opens the file behind a private memory for reading only (``readonly_memory.c``).
+"""A library loaded into QEMU that opens the file behind private memory read-only (``readonly_memory.c``).
 
-QEMU 7.2 opens it for writing, and all machines of a template map the same file: with that descriptor a VMM that was
-taken over could change what the others run. The package's build hook loads this file: standard library only.
+QEMU 7.2 opens it for writing, and all machines of a template map the same file: with that descriptor, a VMM that was
+taken over could change what the others run. The package's build hook loads this module: standard library only.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _SOURCE = _HERE / "readonly_memory.c"
 
 ARCHITECTURES = ("x86_64", "aarch64")
 VARIABLE = "PANDASTACK_READONLY"
-"""Names the file to the library."""
+"""The environment variable that names the file to the library."""
 
 
 REMEDY = "pip install ziglang, and keep the package in a path without spaces and colons"
 
 
 def target(arch: str) -> Path:
-    """Where the library for ``arch`` is, or is to be: named by what it is made of."""
+    """The path of the library for ``arch``, built or not; its name has the hash of its sources."""
     digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(arguments(arch)).encode()).hexdigest()
     return _HERE / "bin" / f"readonly-memory-{arch}-{digest[:12]}.so"
 
 
 def arguments(arch: str) -> list[str]:
-    """What the compiler is told. It links to the C library that QEMU has loaded, of any version."""
+    """The compiler's arguments. The library links to the C library that QEMU has loaded, of any version."""
     return [
         *("-target", f"{arch}-linux-gnu.2.17", "-shared", "-fPIC", "-fvisibility=hidden", "-s", "-Os"),
         *("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"),
@@ -59,6 +59,6 @@ def library() -> Path | None:
 
 
 def is_possible() -> bool:
-    """Whether there is a library, or a compiler for it, at a path that the dynamic linker takes for one (ld.so(8))."""
+    """Whether the library exists or can be compiled, at a path that the dynamic linker accepts (ld.so(8))."""
     path = target(facts.architecture())
     return not set(" :") & set(str(path)) and (path.exists() or zig.is_installed())

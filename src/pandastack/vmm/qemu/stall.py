@@ -1,7 +1,7 @@
-"""Whether a machine stands still because the host's disk is full.
+"""Whether a machine is stalled: paused because the host's disk is full.
 
 QEMU pauses the guest when a write finds no room (``werror=enospc``, its default), and repeats the write when it is
-resumed. It says so by events (qapi/block-core.json, qapi/run-state.json).
+resumed. It reports this by events (qapi/block-core.json, qapi/run-state.json).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import anyio
 
 
 class Stall:
-    """Kept up to date by the events of one VMM."""
+    """The stall state of one VMM, updated by its events."""
 
     def __init__(self) -> None:
         self._begun = anyio.Event()
@@ -26,7 +26,7 @@ class Stall:
         await self._begun.wait()
 
     def take(self, event: dict[str, Any]) -> None:
-        """Look at an event of the control session."""
+        """Update the state with an event of the control session."""
         data = event.get("data")
         if event["event"] == "BLOCK_IO_ERROR" and isinstance(data, dict) and data.get("action") == "stop":
             self._begun.set()
