@@ -1,4 +1,4 @@
-"""What runs inside a machine, and the channel to it: commands, files and the identity after every restore."""
+"""The guest inside a machine, and the channel to it: commands, files and the identity after every restore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that belong to no stream: they come in the order of the questions."""
+"""Answers outside of streams, which come in the order of the questions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pandastack.errors import GuestError
 
 
 class Answers:
-    """Counts the questions and answers of one kind, so that a late answer never passes for a later one's.
+    """Counts the questions and answers of one kind, so that a late answer is never taken for a later one.
 
     ``unasked`` allows one answer before the question (the HELLO of a guest that booted faster than we asked).
     """
@@ -26,11 +26,11 @@ class Answers:
         return self._asked
 
     def has(self, ticket: int) -> bool:
-        """Whether the question with this ticket is answered; then ``payload`` is the latest answer."""
+        """Whether the question with this ticket has been answered; then ``payload`` is the latest answer."""
         return self._given >= ticket
 
     def give(self, payload: bytes) -> None:
-        """Count an answer; GuestError when there was no question."""
+        """Count an answer. Raises GuestError when there was no question."""
         self._given += 1
         if self._given > max(self._asked, int(self._unasked)):
             raise GuestError("the guest answered a request that was never made")
@@ -38,11 +38,11 @@ class Answers:
         self.wake()
 
     def forget(self) -> None:
-        """No question of before will be answered any more."""
+        """Give up all earlier questions: they will not be answered."""
         self._given = self._asked
 
     def wake(self) -> None:
-        """Wake all waiters, so that they look again."""
+        """Wake all waiters, so that they check again."""
         self._changed.set()
         self._changed = anyio.Event()
 

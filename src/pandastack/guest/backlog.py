@@ -1,4 +1,4 @@
-"""What a guest has sent on a stream and nobody has taken yet."""
+"""Data that a guest has sent on a stream and the host has not read yet."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from pandastack.errors import GuestError
 from pandastack.guest.keys import FrameType
 
 _TOGETHER = 64 * 1024
-"""Bytes from which on no more are joined."""
+"""Pieces of this many bytes or more are not joined further."""
 _SMALL = 4096
 _PIECES_MAX = 4096
 _OFFSETS_MAX = 1024
 
 
 class Backlog:
-    """Pieces in order, each of one kind. Its memory follows the bytes, not the number of frames they came in.
+    """Pieces in order, each of one kind. Memory use depends on their bytes, not on the number of frames they came in.
 
-    Small pieces of one kind are joined as they come. When thousands of pieces alternate between the two outputs,
-    further ones are joined with the last piece of their kind: only the order between the outputs gets coarse.
+    Small pieces of one kind are joined as they arrive. When thousands of pieces alternate between the two outputs,
+    further ones are joined with the last piece of their kind: only the order between the outputs gets coarser.
     """
 
     def __init__(self) -> None:
         self._pieces: deque[tuple[FrameType, bytes | bytearray]] = deque()
         self._growing: dict[FrameType, bytearray] = {}
-        """The last piece of a kind, while it is still here and small pieces may be added to it."""
+        """The last piece of a kind, while it is queued and small pieces may be added to it."""
         self._offsets = 0
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
 
     def add(self, kind: FrameType, payload: bytes) -> None:
-        """Add what a frame carried. GuestError when it sends more offsets than any agent does."""
+        """Add a frame's data. Raises GuestError when the guest sends more offsets than any agent would."""
         if kind is FrameType.AT:
             self._add_offset(payload)
         elif kind is FrameType.EOF:
@@ -46,7 +46,7 @@ class Backlog:
         self._offsets += 1
         if self._offsets > _OFFSETS_MAX:
             raise GuestError("the guest sent offsets without end")
-        self._growing.clear()  # what comes next is at another offset
+        self._growing.clear()  # the following data are at another offset
         self._pieces.append((FrameType.AT, payload))
 
     def _add_small(self, kind: FrameType, payload: bytes) -> None:
@@ -59,7 +59,7 @@ class Backlog:
             self._pieces.append((kind, self._growing[kind]))
 
     def take(self) -> tuple[FrameType, bytes]:
-        """The oldest piece, with those of its kind right behind it: each passes through every layer of the host."""
+        """The oldest piece, joined with those of its kind right behind it: each piece passes all layers of the host."""
         kind, payload = self._pop()
         if kind is FrameType.AT:
             self._offsets -= 1

@@ -1,7 +1,7 @@
-"""What a guest has changed since its template: the list that its agent makes of the upper directory of its root.
+"""A guest's changes since its template: the list that its agent makes of the upper directory of its root.
 
-The kernel keeps there everything that differs (``guest-agent/src/files/changes.c`` says how), so the list is complete
-without the host ever looking at the guest's file system. File systems that the guest has mounted itself are not in it.
+The kernel stores everything that differs there (``guest-agent/src/files/changes.c`` says how), so the list is complete
+without the host ever reading the guest's file system. File systems that the guest itself mounted are not in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pandastack.guest.outcome import checked
 
 ENTRIES_MAX = 100_000
 BYTES_MAX = 32 * 1024 * 1024
-"""Bounds of one list. A guest that has changed more is told to its owner, not cut."""
+"""Bounds of one list. A guest with more changes is reported as an error, not truncated."""
 
 _PATH_MAX = 4096
 _KINDS = "-dlcbps"
@@ -30,7 +30,7 @@ _GONE = "x"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A file. ``kind`` is one of ``-dlcbps``, ``size`` in bytes, times in ns since the epoch, ``target`` a link's."""
+    """A file. ``kind`` is one of ``-dlcbps``, ``size`` in bytes, times in ns since the epoch; ``target`` of a link."""
 
     kind: str
     size: int
@@ -46,7 +46,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What is at one path now (None: what the template has there was deleted), and what the template has there.
+    """What is at one path now (None: the template's file was deleted), and what the template has there.
 
     With ``opaque`` nothing of the template shows below it.
     """
@@ -57,14 +57,14 @@ class Changed:
 
 
 Listing = Mapping[bytes, Changed]
-"""By absolute path, as bytes: a guest's names are in no encoding."""
+"""By absolute path, as bytes: names in a guest have no defined encoding."""
 
 
 async def changes(connection: Connection, timeout_s: float) -> Listing:
-    """Everything that differs from the template. Of a guest that is busy meanwhile: roughly so.
+    """Everything that differs from the template. For a guest that changes files meanwhile, it is approximate.
 
-    Raises BadRequestError when it is more than :data:`ENTRIES_MAX` entries or :data:`BYTES_MAX` bytes, GuestError when
-    it takes more than ``timeout_s`` seconds or sends no valid list.
+    Raises BadRequestError when the list has more than :data:`ENTRIES_MAX` entries or :data:`BYTES_MAX` bytes,
+    GuestError when it takes more than ``timeout_s`` seconds or is not valid.
     """
     found: dict[bytes, Changed] = {}
     entries = size = 0
@@ -104,9 +104,9 @@ def _check(result: Fields) -> None:
 
 
 def add(found: dict[bytes, Changed], payload: bytes) -> int:
-    """Take the entries of one piece of the list; returns how many. Raises GuestError for anything that no agent sends.
+    """Take the entries of one piece of the list; returns how many. Raises GuestError for anything an agent never sends.
 
-    A path may come twice, when it is moved while the agent walks: then the later one counts.
+    A path may come twice if it is moved while the agent walks: then the later one counts.
     """
     values = frames.decode_fields(payload).get(ResultKey.ENTRY, [])
     for value in values:

@@ -1,4 +1,4 @@
-"""The channel with every operation that a guest offers: what the engine uses."""
+"""The channel with every operation that a guest offers, for the engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Channel(Connection):
     """``async with Channel(byte_stream) as channel``; then ``hello`` after a boot, ``resume``, and the operations.
 
     Errors are those of :mod:`pandastack.errors`; a :class:`~pandastack.errors.GuestError` may mean that the whole
-    channel is over (``check`` tells).
+    channel is closed (``check`` tells).
     """
 
     def exec(self, request: ExecRequest) -> AbstractAsyncContextManager[Process]:
@@ -32,25 +32,25 @@ class Channel(Connection):
         return commands.execute(self, request)
 
     async def start(self, request: ExecRequest) -> ProcessRecord:
-        """Start a process that has an id and is looked at later."""
+        """Start a process with an id, to be viewed later."""
         return await processes.start(self, request)
 
     async def processes(self, process: str | None = None) -> tuple[list[ProcessRecord], Retention]:
-        """The records of all processes that have an id, or of one."""
+        """The records of all processes with an id, or of one process."""
         return await processes.records(self, process)
 
     def attach(
         self, process: str, *, stdout: int | None = 0, stderr: int | None = 0, follow: bool = True
     ) -> AbstractAsyncContextManager[View]:
-        """Look at a process's output from these offsets on; leaving the block leaves it as it is."""
+        """View a process's output from these offsets on; leaving the block does not affect the process."""
         return processes.attach(self, process, stdout=stdout, stderr=stderr, follow=follow)
 
     async def send_input(self, process: str, data: AsyncIterable[bytes], *, close: bool = False) -> int:
-        """Write to a process's standard input; returns the bytes that it took."""
+        """Write to a process's standard input; returns how many bytes it accepted."""
         return await processes.send_input(self, process, data, close=close)
 
     async def resize(self, process: str, rows: int, columns: int) -> None:
-        """Give a process's terminal another size."""
+        """Resize a process's terminal."""
         await processes.resize(self, process, rows, columns)
 
     async def signal(self, process: str, number: int) -> None:
@@ -64,7 +64,7 @@ class Channel(Connection):
         return tunnel.connect(self, path=path, port=port, id=id, acknowledge=acknowledge)
 
     def attach_tunnel(self, id: str, received: int, *, acknowledge: bool = True) -> AbstractAsyncContextManager[Tunnel]:
-        """The connection with this id again, from an offset on of what the guest sent."""
+        """Reattach to the connection with this id, from an offset in the guest's output on."""
         return tunnel.attach(self, id, received, acknowledge=acknowledge)
 
     def listen(
@@ -82,23 +82,23 @@ class Channel(Connection):
         return await files.write(self, path, data, mode=mode)
 
     async def stat(self, path: str) -> FileEntry:
-        """What ``path`` is."""
+        """A description of the file ``path``."""
         return await files.stat(self, path)
 
     async def list(self, path: str) -> list[FileEntry]:
-        """What a directory holds, sorted by name."""
+        """The entries of a directory, sorted by name."""
         return await files.entries(self, path)
 
     async def delete(self, path: str, timeout_s: float = _LONG_S) -> None:
-        """Remove a file or a whole tree; missing is fine."""
+        """Remove a file or a whole tree; does nothing if it is missing."""
         await files.simple(self, Operation.DELETE, path, timeout_s)
 
     async def mkdir(self, path: str, timeout_s: float = _LONG_S) -> None:
-        """Make a directory and its parents; existing is fine."""
+        """Make a directory and its parents; it may exist already."""
         await files.simple(self, Operation.MKDIR, path, timeout_s)
 
     async def changes(self, timeout_s: float) -> Listing:
-        """What differs from the template."""
+        """The list of everything that differs from the template."""
         return await changing.changes(self, timeout_s)
 
     async def sync(self, timeout_s: float = _LONG_S) -> None:

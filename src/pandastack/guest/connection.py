@@ -1,4 +1,4 @@
-"""The host's end of the channel (docs/design/0001-guest-channel.md): one task reads, one writes, streams share it."""
+"""The host's end of the channel (docs/design/0001-guest-channel.md): one task reads, one writes, for all streams."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _SPOKEN = " and ".join(map(str, sorted(SUPPORTED)))
 
 
 class Connection:
-    """Frames in and out over a byte stream that it owns. Use as ``async with``; leave it in the task that entered it.
+    """Sends and receives frames over a byte stream that it owns. Use as ``async with``, within one task.
 
     A guest that breaks the protocol, or goes away, ends the connection: every operation raises :class:`GuestError`.
     """
 
     def __init__(self, stream: ByteStream) -> None:
         self.version = VERSION
-        """Of the protocol, as the guest's agent speaks it; right once it said so."""
+        """The protocol version of the guest's agent; valid once the agent has stated it."""
         self._stream = stream
         self._decoder = frames.Decoder()
         self._streams: dict[int, Stream] = {}
@@ -69,18 +69,18 @@ class Connection:
         self._fail(GuestError("the channel was closed"))
         self._group.cancel_scope.cancel()
         try:
-            # Not given the block's error: a task group would wrap it into an exception group.
+            # The task group does not get the block's error: it would wrap it into an exception group.
             await self._group.__aexit__(None, None, None)
         finally:
             await anyio.aclose_forcefully(self._stream)
 
     async def hello(self, timeout_s: float) -> None:
-        """Wait for a booting guest's HELLO, at most ``timeout_s`` seconds; GuestError otherwise."""
+        """Wait for a booting guest's HELLO, at most ``timeout_s`` seconds; raises GuestError otherwise."""
         payload = await self._answer(FrameType.HELLO, timeout_s)
         self._agree(frames.integer(frames.decode_fields(payload), HelloKey.VERSION))
 
     def _agree(self, version: int) -> None:
-        """Speak the version that the guest's agent speaks: machines outlive the release that made them."""
+        """Adopt the version that the guest's agent speaks: machines outlive the release that made them."""
         if version not in SUPPORTED:
             raise GuestError(
                 f"the guest's agent speaks version {version} of the channel's protocol, and this server {_SPOKEN}",
@@ -89,10 +89,10 @@ class Connection:
         self.version = version
 
     async def resume(self, identity: Identity, *, at_frame_boundary: bool, timeout_s: float) -> None:
-        """Give a booted or restored guest its identity and wait until it took it on (fail closed: GuestError).
+        """Give a booted or restored guest its identity and wait until it is applied (fail closed: GuestError).
 
-        ``at_frame_boundary`` says that the guest's parser stands there: the snapshot was captured inside
-        :meth:`quiesced`, or the guest just booted. Streams of before are gone.
+        ``at_frame_boundary`` says that the guest's parser is at one: the snapshot was captured inside
+        :meth:`quiesced`, or the guest just booted. Earlier streams are detached.
         """
         nonce = os.urandom(frames.NONCE_SIZE)
         message = frames.encode(FrameType.RESUME, 0, resume_payload(nonce, identity))
@@ -106,12 +106,12 @@ class Connection:
         if ResumedKey.ERROR in fields:
             reason = frames.text(fields, ResumedKey.ERROR)[:300]
             raise GuestError(f"the guest did not apply its identity: {reason}")
-        self._agree(frames.integer(fields, ResumedKey.VERSION, 1))  # version 1 says nothing
-        if not identity.frozen:  # the correction would thaw them
+        self._agree(frames.integer(fields, ResumedKey.VERSION, 1))  # version 1 reports nothing
+        if not identity.frozen:  # the correction would thaw its programs
             await self._correct_clock(time.monotonic() - sent, timeout_s)
 
     async def _correct_clock(self, late_s: float, timeout_s: float) -> None:
-        """Tell the time again to a guest that may have learnt it ``late_s`` seconds late: a busy host takes long."""
+        """Correct the clock of a guest that may have got the time ``late_s`` seconds late, as on a busy host."""
         for _ in range(_CLOCK_TRIES):
             if late_s <= _CLOCK_TOLERANCE_S:
                 return
@@ -126,7 +126,7 @@ class Connection:
         return time.monotonic() - began
 
     async def quiesce(self, timeout_s: float, *, freeze: bool = False) -> None:
-        """Wait until the guest consumed everything sent so far. For a capture use :meth:`quiesced`.
+        """Wait until the guest has consumed everything sent so far. For a capture use :meth:`quiesced`.
 
         With ``freeze`` its programs are frozen until :meth:`thaw` or :meth:`resume`, also when this raises.
         """
@@ -134,12 +134,12 @@ class Connection:
         await self._answer(FrameType.QUIET, timeout_s)
 
     def thaw(self) -> None:
-        """The machine runs again after it was stopped: set its clock and thaw its programs."""
+        """After the machine's CPUs were paused and resumed: set its clock and thaw its programs."""
         self.post(frames.encode(FrameType.THAW, payload=frames.u64(time.time_ns())))
 
     @asynccontextmanager
     async def quiesced(self, timeout_s: float, *, freeze: bool = False) -> AsyncIterator[None]:
-        """Inside this block the guest's parser is at a frame border: frames sent meanwhile wait for the block's end.
+        """Inside this block the guest's parser is at a frame boundary: frames sent meanwhile wait for the block's end.
 
         With ``freeze`` its programs are frozen too, so that none runs in a copy without an identity of its own.
         """
@@ -148,13 +148,13 @@ class Connection:
             yield
 
     async def wait_closed(self) -> PandastackError:
-        """Wait until the connection ends, and why it did. Nothing is read before something was asked of the guest."""
+        """Wait until the connection ends; returns why. Nothing is read before the first request to the guest."""
         await self._closed.wait()
         assert self._error is not None
         return self._error
 
     def check(self) -> None:
-        """Raise :class:`GuestError` when the connection is over."""
+        """Raise :class:`GuestError` when the connection has ended."""
         if self._error is not None:
             raise GuestError(self._error.message) from self._error
 
@@ -210,7 +210,7 @@ class Connection:
 
     @contextmanager
     def _hold(self, last: bytes, *, thaw: bool) -> Iterator[None]:
-        """Queue ``last``, and inside the block nothing behind it. The ``thaw``, if any, comes first afterwards."""
+        """Queue ``last``, and nothing behind it inside the block. Afterwards the ``thaw``, if any, is sent first."""
         self.check()
         if self._held is not None:
             raise ConflictError("the guest is being captured already")
@@ -226,7 +226,7 @@ class Connection:
             self._outbox_filled.set()
 
     async def _read(self) -> None:
-        # What a restored guest sends is undecodable until a resume() said which nonce to look for.
+        # A restored guest's output cannot be decoded until resume() knows which nonce to look for.
         await self._begun.wait()
         try:
             pace = Pace()

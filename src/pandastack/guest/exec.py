@@ -18,7 +18,7 @@ from pandastack.guest.outcome import checked, encoded
 from pandastack.guest.streams import Stream
 
 DEADLINE_GRACE_S = 5.0
-"""Seconds that the guest gets beyond a command's timeout before the host ends the command itself."""
+"""Seconds that the guest gets beyond a command's timeout before the host itself ends the command."""
 _SCRIPT_FROM = 32 * 1024
 _TIMEOUT_MAX_MS = 10**12
 
@@ -29,8 +29,8 @@ class ExecRequest:
 
     Without ``stdin`` the command reads from /dev/null. ``timeout_s`` (seconds) ends the whole session.
 
-    With an ``id`` (lower-case letters, digits and dashes, at most 36) the guest keeps a record of it, and its output:
-    of each stream the last ``keep_bytes``, from the first byte on with ``spool``, else from when its first view ends.
+    With an ``id`` (lower-case letters, digits and dashes, at most 36) the guest retains a record and the output: the
+    last ``keep_bytes`` of each stream, from the first byte on with ``spool``, else from the end of its first view on.
     ``terminal`` (rows and columns) gives it a terminal instead of pipes.
     """
 
@@ -49,7 +49,7 @@ class ExecRequest:
 
 
 class Process:
-    """A running command. Take its output to the end, and then ``result`` says how it ended."""
+    """A running command. Once its output has been read to the end, ``result`` says how it ended."""
 
     def __init__(self, stream: Stream, timeout_s: float | None) -> None:
         self._stream = stream
@@ -58,7 +58,7 @@ class Process:
 
     @property
     def result(self) -> ExecResult:
-        """How the command ended; GuestError while the output was not taken to its end."""
+        """How the command ended. Raises GuestError until the output has been read to its end."""
         if self._result is None:
             raise GuestError("the command has not ended yet")
         return self._result
@@ -66,8 +66,8 @@ class Process:
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """Pieces of output as they come: 1 with stdout's bytes, 2 with stderr's; sets ``result`` at the end.
 
-        A piece stays in the guest until the ones before were taken, so a slow reader slows the command down.
-        Raises what kept the command from starting: BadRequestError, NotFoundError, GuestError.
+        A piece stays in the guest until the ones before it were read, so a slow reader slows the command down.
+        Raises the error that kept the command from starting: BadRequestError, NotFoundError, GuestError.
         """
         while self._result is None:
             try:
@@ -94,7 +94,7 @@ class Process:
         await self._stream.send(data)
 
     async def close_stdin(self) -> None:
-        """The command reads the end of its input."""
+        """Close the command's standard input."""
         self._stream.end_input()
 
     async def signal(self, number: int) -> None:
@@ -104,11 +104,11 @@ class Process:
         self._stream.signal(number)
 
     def leave(self) -> None:
-        """Stop watching a command that has an id: it keeps running, and its output is kept."""
+        """Detach from a command with an id: it keeps running, and its output is retained."""
         self._stream.abandon(Signal.LEAVE)
 
     def _patience(self) -> float | None:
-        """Seconds to wait for the guest. One that still sends what a slow reader takes is not late."""
+        """Seconds to wait for the guest, which is not late while a slow reader still has output to read."""
         if self._deadline is None:
             return None
         return max(self._deadline - time.monotonic(), 0.0) + DEADLINE_GRACE_S
@@ -126,7 +126,7 @@ async def execute(connection: Connection, request: ExecRequest) -> AsyncIterator
 
 @contextmanager
 def open_command(connection: Connection, request: ExecRequest, operation: Operation) -> Iterator[tuple[Stream, bytes]]:
-    """The stream of a command that is being started, and the part of the request that is still to be sent."""
+    """The stream of a command that is being started, and the rest of the request, still to be sent."""
     if request.cmd is None and not request.argv:
         raise BadRequestError("no command", field="cmd")
     script = encoded(request.cmd or "", "cmd")

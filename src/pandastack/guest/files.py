@@ -1,4 +1,4 @@
-"""The guest's files. Every step has a deadline: a guest that makes no progress for that long has failed."""
+"""Files in the guest. Every step has a deadline: a guest that makes no progress for that long has failed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pandastack.guest.outcome import checked, encoded
 from pandastack.guest.replies import finish, next_piece, values
 
 STEP_TIMEOUT_S = 60.0
-"""Seconds without progress after which an operation on files fails with GuestError."""
+"""Seconds without progress after which a file operation fails with GuestError."""
 LIST_TIMEOUT_S = 120.0
-"""Seconds after which a list that has not ended fails."""
+"""Seconds that a whole list may take."""
 ENTRIES_MAX = 100_000
 BYTES_MAX = 64 * 1024 * 1024
 """Bounds of one list."""
@@ -56,7 +56,7 @@ def _request(operation: Operation, path: str, *extra: tuple[OpenKey, bytes]) -> 
 async def read(
     connection: Connection, path: str, *, offset: int = 0, length: int | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """A regular file's bytes; NotFoundError or BadRequestError come before the first piece."""
+    """A regular file's bytes. NotFoundError or BadRequestError is raised before the first piece."""
     extra = [(OpenKey.OFFSET, frames.u64(offset))]
     if length is not None:
         extra.append((OpenKey.LENGTH, frames.u64(length)))
@@ -69,7 +69,7 @@ async def read(
 async def write(connection: Connection, path: str, data: AsyncIterable[bytes], *, mode: int | None = None) -> int:
     """Replace a file's content, making its directories; returns the bytes written.
 
-    The content changes at once and whole, unless the file is a mount point or has several links. Raises
+    The content is replaced atomically, unless the file is a mount point or has several links. Raises
     StorageFullError when the guest's disk is full.
     """
     extra = [] if mode is None else [(OpenKey.MODE, frames.u32(mode))]
@@ -85,7 +85,7 @@ async def write(connection: Connection, path: str, data: AsyncIterable[bytes], *
 
 
 async def stat(connection: Connection, path: str) -> FileEntry:
-    """What ``path`` is; symbolic links are followed, dangling ones are themselves."""
+    """A description of ``path``. Symbolic links are followed; a dangling one is described itself."""
     with connection.open(_request(Operation.STAT, path)) as stream:
         fields = await finish(stream, path, STEP_TIMEOUT_S)
     if ResultKey.ENTRY not in fields:
@@ -94,7 +94,7 @@ async def stat(connection: Connection, path: str) -> FileEntry:
 
 
 async def entries(connection: Connection, path: str) -> list[FileEntry]:
-    """What a directory holds, sorted by name; BadRequestError for more than 100,000 entries."""
+    """The entries of a directory, sorted by name; BadRequestError for more than 100,000 entries."""
     found: list[FileEntry] = []
     try:
         with anyio.fail_after(LIST_TIMEOUT_S), connection.open(_request(Operation.LIST, path)) as stream:

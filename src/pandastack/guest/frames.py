@@ -16,12 +16,12 @@ from pandastack.guest.keys import FrameType, OpenKey, Operation, ResumedKey
 PAYLOAD_MAX = 65536
 """Largest payload of a frame, in bytes."""
 WINDOW = 256 * 1024
-"""Bytes that either side may send on a stream before it gets credit."""
+"""Bytes that either side may send on a stream before it receives credit."""
 NONCE_SIZE = 16
 RESULT_MAX = 4096
 """Largest RESULT that a host accepts, in bytes."""
 ZERO_RUN = PAYLOAD_MAX + 64
-"""Zero bytes that end any frame that was cut, and begin one empty PAD at least."""
+"""Zero bytes that complete any truncated frame, and then begin at least one empty PAD."""
 FIELDS_MAX = 4096
 
 HEADER_SIZE = 9
@@ -42,7 +42,7 @@ FROM_GUEST = frozenset(
 
 
 class Frame(NamedTuple):
-    """One frame as it was received."""
+    """One received frame."""
 
     type: FrameType
     stream: int
@@ -57,7 +57,7 @@ def encode(kind: FrameType, stream: int = 0, payload: bytes = b"") -> bytes:
 
 
 def encode_fields(items: Iterable[tuple[int, bytes]]) -> bytes:
-    """A TLV list. Key 0 is reserved: zeros that replace a lost tail must never be a list."""
+    """A TLV list. Key 0 is reserved: zeros that replace a lost tail must never parse as a list."""
     return b"".join(_ITEM.pack(key, len(value)) + value for key, value in items)
 
 
@@ -103,15 +103,15 @@ def integer(fields: Fields, key: int, default: int = 0) -> int:
 
 
 def text(fields: Fields, key: int, default: str = "") -> str:
-    """The last value of ``key`` as text for people; invalid UTF-8 is replaced."""
+    """The last value of ``key`` as text for people, with invalid UTF-8 replaced."""
     return fields[key][-1].decode("utf-8", "replace") if key in fields else default
 
 
 class Decoder:
     """Turns received bytes into frames, however they were split; holds at most one incomplete frame.
 
-    After :meth:`resync` everything is dropped until the RESUMED that carries the nonce: a restored machine may still
-    send the rest of a frame that it began before its capture.
+    After :meth:`resync` everything is dropped up to the RESUMED with the nonce: a restored machine may still send the
+    rest of a frame that it began before its capture.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Who a machine is from now on."""
+"""The identity that a machine receives with each RESUME."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pandastack.guest.keys import ResumeKey
 class Identity:
     """Given to a guest by every RESUME. ``machine_id`` is 32 hexadecimal digits, ``hostname`` at most 64 bytes.
 
-    ``entropy`` is 32 to 512 bytes that no other machine ever gets, ``generation`` a number of at most 64 bits that none
-    gets either; ``env`` replaces the environment that every command in the guest starts with. With ``frozen`` programs
-    stay frozen until the next RESUME or the next command: for a machine that is only inspected. ``continues`` says that
-    the machine continues exactly where it stopped, and is no copy: its tunnels stay.
+    ``entropy`` is 32 to 512 bytes, ``generation`` a number of at most 64 bits; no other machine ever gets the same.
+    ``env`` replaces the environment that every command in the guest starts with. With ``frozen``, programs stay frozen
+    until the next RESUME or the next command, for a machine that is only inspected. ``continues`` says that the machine
+    continues exactly where it stopped and is no copy: its tunnels stay.
     """
 
     hostname: str
@@ -34,7 +34,7 @@ class Identity:
 
 
 def environment(env: Mapping[str, str]) -> list[bytes]:
-    """``KEY=value`` for each variable; BadRequestError for a name or value that no process can have."""
+    """``KEY=value`` for each variable; BadRequestError for a name or value that is impossible in an environment."""
     for key, value in env.items():
         if not key or "=" in key or "\0" in key or "\0" in value:
             raise BadRequestError(f"{key!r} is not a valid environment variable", field="env")
@@ -42,7 +42,7 @@ def environment(env: Mapping[str, str]) -> list[bytes]:
 
 
 def resume_payload(nonce: bytes, identity: Identity) -> bytes:
-    """The payload of a RESUME, with the clock as it is now. The nonce comes first: the guest looks for it."""
+    """The payload of a RESUME, with the present time. The nonce comes first: the guest looks for it."""
     payload = frames.encode_fields(
         [
             (ResumeKey.NONCE, nonce),
@@ -57,7 +57,7 @@ def resume_payload(nonce: bytes, identity: Identity) -> bytes:
             *([(ResumeKey.CONTINUES, b"")] if identity.continues else []),
         ]
     )
-    if len(payload) % 256 == 0:  # the first byte behind a run of zeros must not be one itself
+    if len(payload) % 256 == 0:  # the first byte after a run of zeros must not be zero
         payload += frames.encode_fields([(ResumeKey.PADDING, b"")])
     if len(payload) > frames.PAYLOAD_MAX:
         raise BadRequestError("the environment is longer than 64 KiB", field="env")

@@ -8,13 +8,13 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag, StrEnum
 
 VERSION = 2
-"""Of the protocol that today's agent speaks."""
+"""The protocol version of today's agent."""
 SUPPORTED = frozenset((VERSION - 1, VERSION))
-"""A server speaks the previous version too: a machine that was hibernated under it is woken by this one."""
+"""A server also speaks the previous version, to wake machines that were hibernated under it."""
 
 
 class FrameType(IntEnum):
-    """What a frame is; the direction (host to guest or back) is fixed for each but DATA, EOF and CREDIT."""
+    """Types of frames. Each but DATA, EOF and CREDIT has a fixed direction (host to guest or back)."""
 
     PAD = 0
     HELLO = 1
@@ -38,7 +38,7 @@ class FrameType(IntEnum):
 
 
 class Operation(StrEnum):
-    """What an OPEN asks for."""
+    """The operation that an OPEN requests."""
 
     EXEC = "exec"
     START = "start"
@@ -57,17 +57,17 @@ class Operation(StrEnum):
     TUNNEL = "tunnel"
     LISTEN = "listen"
     CONNECT = "connect"
-    """Of agents of version 1 only: a connection without an id that the guest cannot half-close."""
+    """Only agents of version 1 have it: a connection without an id that the guest cannot half-close."""
 
 
 class HelloKey(IntEnum):
-    """A booted guest's HELLO."""
+    """The fields of a booted guest's HELLO."""
 
     VERSION = 1
 
 
 class ResumeKey(IntEnum):
-    """The identity in a RESUME. PADDING is read by nobody: see :func:`pandastack.guest.identity.resume_payload`."""
+    """The identity in a RESUME. Guests ignore PADDING: see :func:`pandastack.guest.identity.resume_payload`."""
 
     NONCE = 1
     TIME_NS = 2
@@ -83,7 +83,7 @@ class ResumeKey(IntEnum):
 
 
 class ResumedKey(IntEnum):
-    """The answer to a RESUME."""
+    """The fields of the answer to a RESUME."""
 
     NONCE = 1
     ERROR = 2
@@ -91,7 +91,7 @@ class ResumedKey(IntEnum):
 
 
 class OpenedKey(IntEnum):
-    """An operation that has begun."""
+    """The fields of the answer that an operation has begun."""
 
     CONSUMED = 1
 
@@ -199,9 +199,9 @@ class Signal(IntEnum):
     """What a SIGNAL frame carries besides the numbers of real signals (1 to 64)."""
 
     CANCEL = 0
-    """Ends the stream, and what it alone works on."""
+    """Ends the stream, and what belongs to that stream alone."""
     LEAVE = 255
-    """Ends a view, and nothing else."""
+    """Ends a view, but not its process."""
 
 
 class EntryKey(IntEnum):

@@ -1,4 +1,4 @@
-"""From the RESULT of an operation to its value or its error."""
+"""Turns the RESULT of an operation into its value or its error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CLASSES: dict[int, type[PandastackError]] = {
 
 
 def checked(fields: Fields, subject: str) -> Fields:
-    """``fields``, or the error that they carry; ``subject`` (a path, "command") says what it is about."""
+    """Return ``fields``, or raise the error in them; ``subject`` (a path, "command") is what the error is about."""
     number = frames.integer(fields, ResultKey.ERRNO)
     if number == 0:
         return fields
@@ -44,7 +44,7 @@ def checked(fields: Fields, subject: str) -> Fields:
 
 
 def encoded(value: str, field: str) -> bytes:
-    """A string for the guest as bytes; BadRequestError when it can be no argument or path."""
+    """A string for the guest as bytes; BadRequestError when it cannot be an argument or path."""
     try:
         data = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Keeping guests that send very many small frames from taking the event loop from everybody else."""
+"""Pacing: guests that send very many small frames must not monopolise the event loop."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 import anyio
 
 SMALL = 512
-"""Bytes of payload below which a frame costs more to look at than to carry."""
+"""A frame with a smaller payload (bytes) costs more to parse than to carry."""
 BURST = 256
-"""Small frames that are taken before others get their turn."""
+"""Small frames that are processed before other tasks get their turn."""
 _REST = 4
-"""Of the loop's time, busy guests together get one part in so many."""
+"""Busy guests together get one part in this many of the loop's time."""
 
 _free_at = 0.0
 
 
 class Pace:
-    """One guest's. All of one process share a clock: two floods get no more of the loop than one."""
+    """The pace of one guest. All of a process share a clock: two floods get no more of the loop than one."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -25,21 +25,21 @@ class Pace:
         self._began = 0.0
 
     def begin(self) -> None:
-        """Work on what was received begins now."""
+        """Start the clock: work on received data begins."""
         self._began = time.perf_counter()
 
     def end(self) -> None:
-        """It ends for now."""
+        """Stop the clock: that work ends for now."""
         self._spent += time.perf_counter() - self._began
 
     def is_over(self, size: int) -> bool:
-        """Whether it is the others' turn, after a frame with ``size`` bytes: then :meth:`give_way`."""
+        """Whether other tasks are due after a frame with ``size`` bytes; if so, call :meth:`give_way`."""
         if size < SMALL:
             self._count += 1
         return self._count >= BURST
 
     async def give_way(self) -> None:
-        """Wait until the time that this guest's frames took is small beside what everybody else had."""
+        """Wait until the time spent on this guest's frames is small compared with the time of all other tasks."""
         global _free_at
         self.end()
         now = time.perf_counter()

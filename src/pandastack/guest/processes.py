@@ -1,4 +1,4 @@
-"""Processes that a guest keeps records of: starting them, looking at them, feeding them (docs/design/0012)."""
+"""Processes that a guest has records of: starting them, viewing them, writing to them (docs/design/0012)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pandastack.guest.replies import finish, values
 from pandastack.guest.streams import Stream
 
 STEP_TIMEOUT_S = 30.0
-"""Seconds that the guest may take for an answer that does not wait for a process."""
+"""Seconds that the guest may take for an answer that does not depend on a process."""
 RECORDS_MAX = 1024
 RECORDS_BYTES_MAX = 4 * 1024 * 1024
 _RETENTION = (ResultKey.MAX_RECORDS, ResultKey.MAX_BYTES, ResultKey.MAX_AGE_S, ResultKey.FORGOTTEN)
 
 
 class Piece(NamedTuple):
-    """Output: ``kind`` is 1 or 2, ``offset`` that of its first byte. Without bytes: the next ones begin there."""
+    """Output: ``kind`` is 1 or 2, ``offset`` that of its first byte. After an empty piece, the next begins there."""
 
     kind: int
     offset: int
@@ -40,16 +40,16 @@ class Piece(NamedTuple):
 
 
 class View:
-    """A look at a process from some offsets on."""
+    """A view of a process's output from some offsets on."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._at = {STDOUT: 0, STDERR: 0}
         self.result: ExecResult | None = None
-        """How it ended; None after a view that did not follow, or whose process still runs."""
+        """How the process ended; None after a view that did not follow, or while the process runs."""
 
     async def output(self) -> AsyncIterator[Piece]:
-        """The output. What the guest no longer has is skipped, which the offsets show."""
+        """The output. Bytes that the guest no longer has are skipped, as the offsets show."""
         while True:
             item = await self._stream.next(None)
             if item is None:
@@ -71,7 +71,7 @@ class View:
 
 
 async def start(connection: Connection, request: ExecRequest) -> ProcessRecord:
-    """Start a process that nobody looks at yet; ConflictError when its id is taken."""
+    """Start a process without a view; ConflictError when its id is taken."""
     with open_command(connection, request, Operation.START) as (stream, script):
         if script:
             await stream.send(script, DEADLINE_GRACE_S)
@@ -99,9 +99,9 @@ async def records(connection: Connection, process: str | None = None) -> tuple[l
 async def attach(
     connection: Connection, process: str, *, stdout: int | None, stderr: int | None, follow: bool
 ) -> AsyncIterator[View]:
-    """Look at a process from these offsets on (None: not at all), until it ends or, without ``follow``, what is there.
+    """View a process from these offsets on (None: no such output), until it ends or, without ``follow``, now.
 
-    Leaving the block leaves the process as it is.
+    Leaving the block does not affect the process.
     """
     flags = OpenFlag.FOLLOW * follow | OpenFlag.STDOUT * (stdout is not None) | OpenFlag.STDERR * (stderr is not None)
     items = [(OpenKey.ID, encoded(process, "process")), (OpenKey.FLAGS, frames.u32(flags))]
@@ -114,9 +114,9 @@ async def attach(
 
 
 async def send_input(connection: Connection, process: str, data: AsyncIterable[bytes], *, close: bool = False) -> int:
-    """Write to a process's standard input, and end it with ``close``; returns the bytes that it took.
+    """Write to a process's standard input, and close it with ``close``; returns how many bytes it accepted.
 
-    Waits while its pipe is full. ConflictError when nobody can read them any more.
+    Waits while its pipe is full. ConflictError when no process can read it any more.
     """
     with connection.open(_input(process, close)) as stream:
         async for chunk in data:
@@ -127,7 +127,7 @@ async def send_input(connection: Connection, process: str, data: AsyncIterable[b
 
 
 async def resize(connection: Connection, process: str, rows: int, columns: int) -> None:
-    """Give a process's terminal another size."""
+    """Resize a process's terminal."""
     if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
         raise BadRequestError("a terminal has 1 to 65535 rows and columns", field="rows")
     with connection.open(_input(process, close=False)) as stream:
@@ -152,7 +152,7 @@ def _input(process: str, close: bool) -> bytes:
 
 
 def _checked_id(text: str) -> str:
-    """It becomes a part of URLs and headers."""
+    """A checked process id: it becomes part of URLs and headers."""
     if not re.fullmatch("[0-9a-z-]{1,36}", text):
         raise GuestError("the guest sent an impossible process id")
     return text

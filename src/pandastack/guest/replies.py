@@ -1,4 +1,4 @@
-"""Taking what an operation answers, never without an end: a guest may send anything for ever."""
+"""Reading an operation's answers, always within bounds: a guest may send anything for ever."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ async def next_piece(stream: Stream, timeout_s: float | None) -> bytes | None:
 async def finish(stream: Stream, subject: str, timeout_s: float | None) -> Fields:
     """The outcome of an operation that sends no data; ``subject`` is what its error is about."""
     if await next_piece(stream, timeout_s) is not None:
-        raise GuestError("the guest sent data that nobody asked for")
+        raise GuestError("the guest sent unrequested data")
     return checked(stream.result or {}, subject)
 
 
 async def values(stream: Stream, key: ResultKey, bytes_max: int, timeout_s: float | None) -> AsyncIterator[list[bytes]]:
-    """The values of a list that comes as data, some at a time.
+    """The values of a list that arrives as data, several at a time.
 
     GuestError when it has more than ``bytes_max`` bytes, or a piece without a value.
     """

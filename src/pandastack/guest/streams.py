@@ -1,4 +1,4 @@
-"""One operation in progress: what the guest sent and nobody took yet, both windows, and the outcome."""
+"""One operation in progress: the data not yet read, both windows, and the outcome."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _CREDIT_BATCH = 64 * 1024
 
 
 class Stream:
-    """The host's end of a stream. The channel's reader calls ``on_…``, which never wait.
+    """The host's end of a stream. The channel's reader calls the ``on_…`` methods, which never wait.
 
-    Of the rest one task uses what sends and one what takes. Only a ``duplex`` stream is opened and ended by the guest.
+    Of the other methods, one task uses those that send and one those that receive. Only a ``duplex`` stream is opened
+    and ended by the guest.
     """
 
     def __init__(self, number: int, post: Callable[[bytes], None], *, duplex: bool = False) -> None:
@@ -40,7 +41,7 @@ class Stream:
         self._changed: anyio.Event | None = None
 
     def on_data(self, kind: FrameType, payload: bytes) -> None:
-        """Keep a chunk; a guest that sends more than it has credit for broke the protocol."""
+        """Store a chunk; a guest that sends more than it has credit for breaks the protocol."""
         self._may_receive -= len(payload)
         if self._may_receive < 0 or not payload or self._ended:
             raise GuestError("the guest sent more than its window allows")
@@ -56,7 +57,7 @@ class Stream:
         self._notify()
 
     def on_end(self) -> None:
-        """The guest sends no more. The end is acknowledged like data, as one byte."""
+        """The guest will send no more data. The end is acknowledged like one byte of data."""
         self._may_receive -= 1
         if self._may_receive < 0 or self._ended or not self._duplex:
             raise GuestError("the guest ended a stream unasked")
@@ -66,7 +67,7 @@ class Stream:
             self._notify()
 
     def on_credit(self, count: int) -> None:
-        """The guest consumed ``count`` bytes, and at least one: else it could keep the host busy for nothing."""
+        """The guest consumed ``count`` bytes. At least one: else it could keep the host busy for nothing."""
         if not count:
             raise GuestError("the guest gave credit for no bytes")
         self._may_send += count
@@ -81,12 +82,12 @@ class Stream:
         self._notify()
 
     def on_failure(self, error: PandastackError) -> None:
-        """The channel is gone; chunks already here can still be taken."""
+        """The channel has failed; chunks received before can still be read."""
         self._error = error
         self._notify()
 
     def abandon(self, signal: Signal = Signal.CANCEL) -> None:
-        """Take nothing more: drop what the guest still sends, and cancel the operation there.
+        """Stop reading: drop what the guest still sends, and cancel the operation there.
 
         Another ``signal`` is sent instead of the cancellation.
         """
@@ -96,14 +97,14 @@ class Stream:
             self._post(encode(FrameType.SIGNAL, self.number, bytes([signal])))
 
     async def next(self, timeout_s: float | None) -> tuple[FrameType, bytes] | None:
-        """:meth:`take`, and let the guest send as much again."""
+        """:meth:`take`, and give the guest credit for as much again."""
         item = await self.take(timeout_s)
         if item is not None:
             self.acknowledge(len(item[1]))
         return item
 
     async def take(self, timeout_s: float | None) -> tuple[FrameType, bytes] | None:
-        """What has come, as one chunk of a kind, or None when the stream ended; waits at most ``timeout_s`` seconds.
+        """The received data as one chunk of a kind, or None when the stream ended; waits at most ``timeout_s`` seconds.
 
         Raises ``TimeoutError``, or :class:`GuestError` when the channel broke.
         """
@@ -114,7 +115,7 @@ class Stream:
         return self._backlog.take() if self._backlog else None
 
     def acknowledge(self, count: int, *, at_once: bool = False) -> None:
-        """Tell the guest, in batches, that ``count`` bytes more were taken."""
+        """Give the guest credit, in batches, for ``count`` bytes more."""
         self._owed += count
         if self._owed >= (1 if at_once else _CREDIT_BATCH) and self.result is None and self._error is None:
             self._may_receive += self._owed
@@ -122,7 +123,7 @@ class Stream:
             self._owed = 0
 
     async def wait_opened(self, timeout_s: float) -> Fields | None:
-        """What the guest says when the operation has begun, or None when it ended before."""
+        """The guest's answer when the operation has begun, or None when it ended before."""
         with anyio.fail_after(timeout_s):
             while self.opened is None and self.result is None:
                 await self._change()
@@ -135,7 +136,7 @@ class Stream:
         return self.acknowledged
 
     async def send(self, data: bytes, timeout_s: float | None = None) -> bool:
-        """Send input; waits for credit, at most ``timeout_s`` seconds for each piece. False when the stream ended."""
+        """Send input; waits for credit, at most ``timeout_s`` seconds a piece. Returns False when the stream ended."""
         view = memoryview(data)
         while view and self.result is None:
             if not self._may_send or self._error:
@@ -149,7 +150,7 @@ class Stream:
         return self.result is None
 
     async def send_end(self) -> bool:
-        """End a duplex stream's input, which takes a byte of the window. False when the stream ended."""
+        """End a duplex stream's input, which takes one byte of the window. Returns False when the stream ended."""
         while not self._may_send and self.result is None:
             await self._change()
         if self.result is None and self._error is None:

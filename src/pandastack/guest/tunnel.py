@@ -20,19 +20,19 @@ from pandastack.guest.replies import values
 from pandastack.guest.streams import Stream
 
 OPEN_TIMEOUT_S = 30.0
-"""Seconds that the guest may take to make a connection, which never leaves it."""
+"""Seconds that the guest may take to make a connection, which stays inside the guest."""
 _SINCE = 2
-"""The version of the protocol from which on tunnels have ids and both sides can end their way."""
+"""The first protocol version whose tunnels have ids and can be half-closed by both sides."""
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
 _IDS_MAX = 1 << 62
 
 
 class Tunnel(ByteStream):
-    """One connection in the guest: bytes both ways, each way with an end of its own.
+    """One connection in the guest: bytes in both directions, each with an end of its own.
 
     One task may send while another receives. Offsets count bytes from the connection's first, and an end as one more.
-    The guest sends a window beyond what was acknowledged, and keeps that for a later attachment: either what
-    :meth:`receive` returns is acknowledged at once, or its caller does so.
+    The guest sends up to a window beyond what was acknowledged, and retains that for a later attachment: either
+    :meth:`receive` acknowledges what it returns at once, or its caller does.
     """
 
     def __init__(self, stream: Stream, subject: str, received: int = 0, *, acknowledge: bool) -> None:
@@ -47,12 +47,12 @@ class Tunnel(ByteStream):
         self._ended = False
 
     async def wait_opened(self) -> None:
-        """Wait until the connection is there; raises why it is not."""
+        """Wait until the connection is established; raises the error that prevented it."""
         self._consumed = frames.integer(await _opened(self._stream, self._subject), OpenedKey.CONSUMED)
 
     @property
     def consumed(self) -> int:
-        """Offset up to which the guest's program has taken what was sent: it goes on from here after an attachment."""
+        """Offset up to which the guest's program has read what was sent: sending resumes here after an attachment."""
         return self._consumed + self._stream.acknowledged
 
     async def wait_consumed(self, beyond: int) -> int:
@@ -61,7 +61,7 @@ class Tunnel(ByteStream):
 
     @property
     def over(self) -> bool:
-        """Whether the guest has said how the connection ended."""
+        """Whether the guest has reported how the connection ended."""
         return self._stream.result is not None
 
     async def send(self, item: bytes) -> None:
@@ -71,12 +71,12 @@ class Tunnel(ByteStream):
             raise anyio.BrokenResourceError
 
     async def send_eof(self) -> None:
-        """The program reads the end, and may keep sending."""
+        """Half-close: the program reads the end, and may keep sending."""
         if not await self._stream.send_end():
             self._check()
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """What the program sent; ``EndOfStream`` after its end.
+        """The program's data; raises ``EndOfStream`` after its end.
 
         Raises :class:`GuestError` when the connection or the channel broke.
         """
@@ -99,28 +99,28 @@ class Tunnel(ByteStream):
         if item is None:
             self._check()
         elif item[0] is not FrameType.EOF:
-            raise GuestError("the guest sent something else than the data of a connection")
+            raise GuestError("the guest sent something other than the data of a connection")
         else:
             self.received += 1
             if self._acknowledges:
                 self.acknowledge(self.received, at_once=True)
 
     def acknowledge(self, offset: int, *, at_once: bool = False) -> None:
-        """Nobody will ask again for bytes before ``offset``, which is at most :attr:`received`."""
+        """Let the guest drop its copy of the bytes before ``offset``, which is at most :attr:`received`."""
         if not self._acknowledged <= offset <= self.received:
             raise BadRequestError(f"received: {offset} was not sent, or acknowledged before", field="received")
         self._stream.acknowledge(offset - self._acknowledged, at_once=at_once or self._ended)
         self._acknowledged = offset
 
     async def wait_closed(self) -> None:
-        """Wait until both ways have ended and all of it is acknowledged; raises what broke the connection."""
+        """Wait until both directions have ended and are acknowledged; raises the error that broke the connection."""
         while (item := await self._stream.take(None)) is not None:
             if item[1]:
-                raise GuestError("the guest sent data behind their end")
+                raise GuestError("the guest sent data after their end")
         self._check()
 
     def leave(self) -> None:
-        """Detach: the connection stays for a while, to be attached to again."""
+        """Detach: the connection stays open for a while, so that it can be reattached to."""
         self._stream.abandon(Signal.LEAVE)
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Listener:
         self._subject = subject
 
     async def accepted(self) -> AsyncIterator[str]:
-        """The ids, as the connections come; after a re-attachment those that nobody attached to come again."""
+        """The ids of connections as they arrive; after a reattachment, those not yet attached to come again."""
         async for some in values(self._stream, ResultKey.TUNNEL, _IDS_MAX, None):
             for value in some:
                 yield value.decode("ascii", "replace")[:36]
@@ -156,15 +156,15 @@ class Listener:
 
     @property
     def over(self) -> bool:
-        """Whether the guest listens no longer."""
+        """Whether the guest has stopped listening."""
         return self._stream.result is not None
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._stream.abandon()
 
     def leave(self) -> None:
-        """Detach: the guest's programs wait for a while, until somebody attaches again."""
+        """Detach: the guest keeps its programs' connections waiting for a while, until a reattachment."""
         self._stream.abandon(Signal.LEAVE)
 
 
@@ -179,8 +179,8 @@ async def connect(
 ) -> AsyncIterator[Tunnel]:
     """A connection to a Unix socket or a TCP port of the loopback, as a block; leaving it closes the connection.
 
-    With an ``id`` (lower-case letters, digits and dashes, at most 36) it can be left and attached to again. Without
-    ``acknowledge`` that is the caller's task. Raises :class:`NotFoundError` when nothing listens there, and
+    With an ``id`` (lower-case letters, digits and dashes, at most 36) it can be detached and reattached to. Without
+    ``acknowledge`` the caller acknowledges. Raises :class:`NotFoundError` when nothing listens there, and
     :class:`ConflictError` when the id is taken.
     """
     where, subject = _address(path, port)
@@ -201,8 +201,8 @@ async def connect(
 async def attach(connection: Connection, id: str, received: int, *, acknowledge: bool = True) -> AsyncIterator[Tunnel]:
     """The connection with this id, from offset ``received`` on of what the guest sent; see :attr:`Tunnel.consumed`.
 
-    A stream that was attached before ends. Raises :class:`NotFoundError` when there is none (any more), and
-    :class:`ConflictError` when the guest no longer has the bytes from that offset on, or never sent as many.
+    A stream that was attached before ends. Raises :class:`NotFoundError` when the connection does not exist (any more),
+    and :class:`ConflictError` when the guest no longer has the bytes from that offset on, or never sent as many.
     """
     if connection.version < _SINCE:
         raise too_old()
@@ -224,7 +224,8 @@ async def listen(
 ) -> AsyncIterator[Listener]:
     """Listen in the guest, at a TCP port of its loopback or a Unix socket with ``mode`` (0666 unless given).
 
-    Leaving the block ends that. With an ``id`` it can be left; listening with the same id and address attaches to it.
+    Leaving the block stops listening. With an ``id`` it can be detached from; listening with the same id and address
+    reattaches.
     Raises :class:`ConflictError` when the address is taken.
     """
     if connection.version < _SINCE:
@@ -239,7 +240,7 @@ async def listen(
 
 
 async def _opened(stream: Stream, subject: str) -> Fields:
-    """What the guest says when it begins; raises why it does not."""
+    """The guest's answer when it begins; raises the error that prevented it."""
     try:
         opened = await stream.wait_opened(OPEN_TIMEOUT_S)
     except TimeoutError as error:
@@ -274,7 +275,7 @@ def _address(path: str | None, port: int | None) -> tuple[tuple[OpenKey, bytes],
 
 
 def too_old() -> ConflictError:
-    """The guest's agent has no tunnels."""
+    """The error for a guest whose agent has no tunnels."""
     return ConflictError(
         "the sandbox was made by a release of pandastack whose guest agent has no tunnels",
         hint="create a new one, of a template that was built since",

@@ -14,12 +14,12 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 
 def sources(root: Path) -> list[Path]:
-    """Every file that the agent is made of, headers too, in the checkout whose ``guest-agent`` is ``root``."""
+    """Every source file of the agent, headers included, in the checkout whose ``guest-agent`` is ``root``."""
     return sorted([*root.glob("src/**/*.c"), *root.glob("src/**/*.h")])
 
 
 def arguments(root: Path, arch: str) -> list[str]:
-    """What the compiler is told to make one static program."""
+    """The compiler's arguments for one static program."""
     return [
         *("-target", f"{arch}-linux-musl", "-static", "-s", "-Os"),
         *("-std=c11", "-D_GNU_SOURCE", *WARNINGS, "-I", str(root / "src")),
