@@ -34,7 +34,7 @@ def test_a_snapshot_of_another_host_is_refused(
         assert f"was made with {field} {value}, this host has" in answer.json()["error"]
         assert (
             answer.json()["hint"]
-            == "what ran in it needs the VMM and the CPU of then: restore it on such a host, or delete it"
+            == "its programs need the VMM and CPU of its capture: restore it on such a host, or delete it"
         )
     assert {each.id for each in client.sandboxes.list()} == before
     assert machines <= set(server.installation.machines())

@@ -29,7 +29,7 @@ class Api:
 
     @contextmanager
     def sandbox(self, template: str | None = None) -> Iterator[str]:
-        """One for as long as the block runs."""
+        """A workspace's connection for as long as the block runs."""
         made = self.create(template)
         try:
             yield made
@@ -50,7 +50,7 @@ class Api:
         return answer
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What the server answers; an empty answer is an empty object."""
+        """The server's answer; an empty answer becomes an empty object."""
         answer: dict[str, Any] = json.loads(self._send("POST", path, body or {}) or b"{}")
         return answer
 

@@ -1,6 +1,6 @@
-"""``bench create``: how long until there is a sandbox, and what it costs to use, keep and end one.
+"""``bench create``: how long a create takes, and what it costs to use, hold and delete a sandbox.
 
-Floor and create are measured in turns in one run, so that a host whose speed drifts does not favour either.
+Floor and create alternate in one run, so that a host whose speed drifts does not favour either.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Samples:
 
 
 def measure(api: Api, floor: Floor, n: int) -> Samples:
-    """All measures but the cold boot. ``n`` creates, in turns with as many bare restores."""
+    """All measures but the cold boot. ``n`` creates alternate with as many bare restores."""
     samples = Samples()
     floor.measure()  # the first restore reads the image from the disk
     _one(api, Samples())
@@ -47,7 +47,7 @@ def measure(api: Api, floor: Floor, n: int) -> Samples:
 
 
 def _one(api: Api, samples: Samples) -> None:
-    """One sandbox from create to delete, one command in between."""
+    """One sandbox from create to delete, with one command in between."""
     with timed(samples.create_first_exec):
         with timed(samples.create):
             sandbox = api.create()
@@ -57,7 +57,7 @@ def _one(api: Api, samples: Samples) -> None:
 
 
 def _warm(api: Api, samples: Samples, n: int) -> None:
-    """A command that does nothing, again and again: what the guest does not account for is the host's share."""
+    """Repeat a command that does nothing: time that the guest does not account for is the host's share."""
     sandbox = api.create()
     for _ in range(3):
         api.execute(sandbox, "true")
@@ -69,7 +69,7 @@ def _warm(api: Api, samples: Samples, n: int) -> None:
 
 
 def _parallel(api: Api, samples: Samples, rounds: int = 5) -> None:
-    """Creates per second with :data:`PARALLEL` requests under way at any time."""
+    """Creates per second with :data:`PARALLEL` concurrent requests."""
     with ThreadPoolExecutor(PARALLEL) as pool:
         for _ in range(rounds):
             count = 4 * PARALLEL
@@ -80,7 +80,7 @@ def _parallel(api: Api, samples: Samples, rounds: int = 5) -> None:
 
 
 def _idle(api: Api, samples: Samples, count: int = 10) -> None:
-    """Memory that would be free again without the sandbox, in megabytes, for sandboxes that ran nothing."""
+    """Memory that deleting a sandbox would free, in megabytes, for sandboxes that ran nothing."""
     made = [api.create() for _ in range(count)]
     samples.idle_private_mb = [private_bytes(api.pid(sandbox)) / 1e6 for sandbox in made]
     for sandbox in made:
@@ -88,7 +88,7 @@ def _idle(api: Api, samples: Samples, count: int = 10) -> None:
 
 
 def rows(samples: Samples) -> list[Row]:
-    """The report's rows; creates are held against the floor."""
+    """The report's rows; creates are compared with the floor."""
     floor = samples.floor
     return [
         summarize("floor", "ms", floor),

@@ -1,6 +1,6 @@
-"""``bench exec``: what a command, its output, a file and a key cost over what the guest and its channel take.
+"""``bench exec``: the cost of a command, its output, a file and a key beyond that of the guest and its channel.
 
-Raw and real transfers are measured in turns in one run, on two copies of the same guest.
+Raw and real transfers alternate in one run, on two copies of the same guest.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Wire:
-    """Transfers over plain HTTP and WebSockets, as little of a client as can be."""
+    """Transfers over plain HTTP and WebSockets, with a minimal client."""
 
     url: str
     token: str
 
     def stream(self, sandbox: str, cmd: str) -> float:
-        """MB/s of a command's output by ``exec/stream``; what the events add around it does not count."""
+        """MB/s of a command's output by ``exec/stream``, not counting the events' own bytes."""
         body = b'{"cmd": "%s"}' % cmd.encode()
         started = time.perf_counter()
         self._request("POST", f"/v1/sandboxes/{sandbox}/exec/stream", body)
@@ -74,7 +74,7 @@ class Wire:
         return len(data) / 1e6 / (time.perf_counter() - started)
 
     def echoes(self, sandbox: str, n: int) -> list[float]:
-        """Milliseconds from a key to what the terminal says to it, for ``n`` keys."""
+        """Milliseconds from a key to the terminal's response, for ``n`` keys."""
         url = f"ws{self.url.removeprefix('http')}/v1/sandboxes/{sandbox}/exec/pty?cmd=cat"
         samples: list[float] = []
         with connect(url, additional_headers={"Authorization": f"Bearer {self.token}"}, compression=None) as socket:
@@ -96,7 +96,7 @@ class Wire:
 
 
 def measure(api: Api, wire: Wire, floor: Floor, n: int) -> Samples:
-    """All measures, ``n`` samples of what is short, half or a quarter of that of what is long."""
+    """All measures: ``n`` samples of short ones, half or a quarter as many of long ones."""
     samples = Samples()
     sandbox = api.create()
     _warm(api, samples, sandbox, n)
@@ -124,7 +124,7 @@ def _transfers(api: Api, wire: Wire, raw: RawChannel, samples: Samples, sandbox:
     data = bytes(FILE_MB * 1_000_000)
     api.execute(sandbox, _MAKE)
     raw.command(_MAKE)
-    wire.stream(sandbox, _SHOW)  # code that runs for the first time is translated
+    wire.stream(sandbox, _SHOW)  # code is translated when it first runs
     raw.command(_SHOW)
     for _ in range(n):
         samples.raw_stream.append(raw.command(_SHOW))
@@ -139,18 +139,18 @@ def _transfers(api: Api, wire: Wire, raw: RawChannel, samples: Samples, sandbox:
 
 
 def _at_once(api: Api, into: list[float], sandboxes: Sequence[str], rounds: int) -> None:
-    """Commands per second with :data:`AT_ONCE` under way, spread over ``sandboxes``."""
+    """Commands per second with :data:`AT_ONCE` running at once, spread over ``sandboxes``."""
     targets: list[Any] = [sandboxes[number % len(sandboxes)] for number in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for round_number in range(rounds + 1):
             started = time.perf_counter()
             list(pool.map(lambda each: api.execute(each, "true"), targets))
-            if round_number:  # the first connects
+            if round_number:  # the first request connects
                 into.append(AT_ONCE / (time.perf_counter() - started))
 
 
 def rows(samples: Samples) -> list[Row]:
-    """The report's rows; transfers are held against the raw channel."""
+    """The report's rows; transfers are compared with the raw channel."""
     return [
         summarize("exec_warm", "ms", samples.warm_ms),
         summarize("exec_host_share", "ms", samples.host_share_ms),

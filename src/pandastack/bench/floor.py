@@ -1,4 +1,4 @@
-"""The floor: what this host takes to restore the bare VMM with the same argv, with nothing of ours around it."""
+"""The floor: the time this host takes to restore the bare VMM with the same argv, without the platform."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DEADLINE = 20.0
 """Seconds after which a restore counts as failed."""
 
 PING = b"\0\0\0\0\x06\0\0\0\0"
-"""An empty PING frame of the guest channel: the least that the agent answers."""
+"""An empty PING frame of the guest channel: the smallest request that the agent answers."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What a bare restore needs. ``plan`` names the files; ``disk`` is the snapshot's, ``work`` a place for a copy."""
+    """Inputs of a bare restore. ``plan`` names the files; ``disk`` is the snapshot's, ``work`` a place for a copy."""
 
     qemu: Path
     plan: MachinePlan
@@ -54,7 +54,7 @@ class Floor:
         return elapsed
 
     def argv(self, channel: int, state: int) -> list[str]:
-        """The engine's own argv, but the state is given at once and nobody listens to the two other sockets."""
+        """The engine's own argv, but the state is loaded at once and the two other sockets have no listener."""
         argv = qemu_argv(self.qemu, self.plan, Listeners(channel=channel, control=-1, console=-2))
         swaps = {"defer": f"fd:{state}"}
         nulls = {"socket,id=control,fd=-1,server=on,wait=off": "null,id=control"}

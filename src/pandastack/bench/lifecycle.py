@@ -1,6 +1,6 @@
-"""``bench lifecycle``: what it costs to copy a sandbox, to put it aside and to have it back.
+"""``bench lifecycle``: the cost of copying, hibernating and waking a sandbox.
 
-Every measure takes turns with the floor, so that a host whose speed drifts does not favour either.
+Every measure alternates with the floor, so that a host whose speed drifts does not favour either.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TREE = 8
 """Children of the measured fork tree."""
 
 ASLEEP = 5
-"""Sandboxes that lie on the disk while their bytes are counted."""
+"""Sandboxes that are hibernated while their bytes on the disk are counted."""
 
 AGAINST_FLOOR = ("fork", "fork_first_exec", "fork_tree_8", "wake", "wake_first_exec")
 
@@ -34,7 +34,7 @@ _WRITE = "mount -t tmpfs -o size=1g none /mnt && tr '\\0' x </dev/zero | head -c
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a server, the bare restore to hold it against, and the directory that its disks are in.
+    """What is measured: a server, the bare restore to compare it with, and the directory of its disks.
 
     ``large`` is a template with more memory than ``floor``'s, for the measures that need it.
     """
@@ -77,7 +77,7 @@ def measure(subject: Subject, n: int, progress: Callable[[str], None]) -> Sample
 
 @contextmanager
 def _idle(api: Api, template: str | None = None) -> Iterator[str]:
-    """A sandbox on a host that has nothing to do: the machine that was made ahead for it has been replaced by then."""
+    """A sandbox on an idle host: the machine that was made ahead for it has been replaced by then."""
     with api.sandbox(template) as sandbox:
         time.sleep(_REPLACE_SECONDS)
         yield sandbox
@@ -162,7 +162,7 @@ def _footprint(subject: Subject, samples: Samples) -> None:
 
 
 def _settled(pool: Path) -> int:
-    """Bytes in use on the pool's file system, once what was deleted before has become free."""
+    """Bytes in use on the pool's file system, once files deleted before have been freed."""
     before, now = -1, _used(pool)
     while now != before:
         time.sleep(_SETTLE_SECONDS)
@@ -171,13 +171,13 @@ def _settled(pool: Path) -> int:
 
 
 def _used(pool: Path) -> int:
-    os.sync()  # blocks are given out when data is written back
+    os.sync()  # blocks are allocated when data is written back
     status = os.statvfs(pool)
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
 def rows(samples: Samples) -> list[Row]:
-    """The report's rows; what restores a machine is held against the floor."""
+    """The report's rows; measures that restore a machine are compared with the floor."""
     floor = samples["floor"]
     return [
         summarize(name, "MiB" if name.endswith("_mib") else "ms", values, floor if name in AGAINST_FLOOR else None)

@@ -1,4 +1,4 @@
-"""What the channel itself carries: the same guest, a bare VMM, and a reader that does as little as can be done."""
+"""The throughput of the channel itself: the same guest, a bare VMM and a minimal reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark says: samples become a row of percentiles, rows become a table or JSON."""
+"""Benchmark reports: samples become a row of percentiles, rows become a table or JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pandastack.host import facts
 
 @dataclass(frozen=True)
 class Row:
-    """One measure. ``ratio`` is its median over the floor's median of the same run, where there is a floor."""
+    """One measure. ``ratio`` is its median divided by the floor's median of the same run, if it has a floor."""
 
     name: str
     unit: str
@@ -36,7 +36,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def summarize(name: str, unit: str, samples: Sequence[float], floor: Sequence[float] | None = None) -> Row:
-    """The row of ``samples``; ``floor`` are the samples of the same run that they are held against."""
+    """The row of ``samples``; ``floor`` are the samples of the same run to compare them with."""
     ordered = sorted(samples)
     p50 = percentile(ordered, 0.5)
     floor_p50 = percentile(sorted(floor), 0.5) if floor else None
@@ -55,7 +55,7 @@ def summarize(name: str, unit: str, samples: Sequence[float], floor: Sequence[fl
 
 
 def machine_facts(vmm: str, accelerator: str) -> dict[str, Any]:
-    """What a reader has to know of the host to compare two runs."""
+    """Facts about the host that a reader needs to compare two runs."""
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     return {
         "cpu": cpu.partition(":")[2].strip(),

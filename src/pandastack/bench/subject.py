@@ -1,4 +1,4 @@
-"""What the platform is held against: the same snapshot, restored and booted without the platform."""
+"""The baseline of the platform: the same snapshot, restored and booted without it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
     """The floor for ``template`` on the engine's own storage, and the facts of this machine."""
     async with open_pool(layout.engine) as pool:
         installed = Templates(layout.templates, pool).get(template)
-        # Not in the engine's own directory of machines: it would take this for something to sweep.
+        # Not in the engine's own directory of machines, where it would be swept.
         async with work_directory(pool.directory, "floor") as work:
             netns = await empty_namespace()
             allocation = Allocation(NAME, SLOTS - 2, work, work, NetworkSlot(netns), facts.is_root())
@@ -42,7 +42,7 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
 
 
 async def cold_boots(host: BuildHost, image: Path, memory_mb: int, n: int) -> list[float]:
-    """Milliseconds from the VMM's start to an agent that knows who it is, for ``n`` boots of ``image``."""
+    """Milliseconds from the VMM's start until the agent has its identity, for ``n`` boots of ``image``."""
     samples: list[float] = []
     async with work_directory(host.scratch, "boot") as work:
         for _ in range(n):

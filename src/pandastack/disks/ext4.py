@@ -8,8 +8,8 @@ from pandastack.host.processes.run import run
 
 
 async def make_ext4(path: Path, size_mb: int) -> None:
-    """An empty ext4 of ``size_mb`` MiB that takes about 4 MiB on the host. No journal: a sandbox's disk does not
-    outlive a crash of its host, and a clone is always taken while nothing writes."""
+    """Make an empty ext4 of ``size_mb`` MiB that takes about 4 MiB on the host. It has no journal: a sandbox's disk
+    does not survive a crash of its host, and a clone is always taken while nothing writes."""
     with path.open("wb") as file:
         file.truncate(size_mb * 1024 * 1024)
     options = "lazy_itable_init=1,nodiscard,root_owner=0:0"

@@ -20,11 +20,11 @@ from pandastack.host.lock import FileLock
 from pandastack.host.processes.run import CommandError, run
 
 IMAGE_SHARE = 0.9
-"""Share of the free space that an XFS image may grow to; it is sparse and takes what is used."""
+"""The share of the free space that an XFS image may grow to; it is sparse, so it takes only what is used."""
 
 IMAGE_MINIMUM = 2 * 1024**3
 RESERVE = 1024**3
-"""Bytes that stay free in the pool: a create below it is refused so that running sandboxes can still write."""
+"""Bytes that stay free in the pool: creates below it are refused so that running sandboxes can still write."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Pool:
 async def open_pool(directory: Path) -> AsyncIterator[Pool]:
     """The pool under ``directory``, mounted if it needs to be; the last process that leaves it unmounts it.
 
-    Processes that use the pool share one lock; whoever mounts or unmounts holds another, for that moment only.
+    Processes that use the pool share one lock; a process that mounts or unmounts briefly holds another.
     """
     target = directory / "pool"
     target.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ async def open_pool(directory: Path) -> AsyncIterator[Pool]:
 
 
 async def _mount_if_needed(image: Path, target: Path) -> None:
-    if mount.is_mounted(target):  # by another process, or left by one that was killed
+    if mount.is_mounted(target):  # mounted by another process, or left by one that was killed
         return
     if not image.exists() and (files.can_clone(target) or not await _make_image(image)):
         return
@@ -117,5 +117,5 @@ async def _unmount(target: Path) -> None:
     try:
         await mount.unmount(target)
     except CommandError:
-        # Something still has a file open (a machine that is just going): detach now, the last user ends the mount.
+        # Some process (of an ending machine) still has a file open: detach now, the last user ends the mount.
         await run(["umount", "--lazy", target], timeout=60)

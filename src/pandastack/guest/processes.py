@@ -99,7 +99,7 @@ async def records(connection: Connection, process: str | None = None) -> tuple[l
 async def attach(
     connection: Connection, process: str, *, stdout: int | None, stderr: int | None, follow: bool
 ) -> AsyncIterator[View]:
-    """View a process from these offsets on (None: no such output), until it ends or, without ``follow``, now.
+    """View a process from these offsets on (None: skip that output): with ``follow`` to its end, else what is there.
 
     Leaving the block does not affect the process.
     """

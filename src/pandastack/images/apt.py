@@ -61,9 +61,9 @@ def default_sources(suite: str = SUITE) -> tuple[Source, ...]:
 
 
 def host_sources(suite: str = SUITE, root: Path = Path("/etc/apt")) -> tuple[Source, ...]:
-    """The mirrors that this host is configured to use for ``suite``; Debian's own where it names none.
+    """The mirrors that this host is configured to use for ``suite``; Debian's own servers if there are none.
 
-    Only what a guest can use as well is taken: network mirrors of the suite itself, component ``main``.
+    Only mirrors that a guest can use too are included: network mirrors of the suite itself, component ``main``.
     """
     wanted = {suite, f"{suite}-updates", f"{suite}-security"}
     found = []
@@ -135,7 +135,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Apt:
-    """A private apt whose whole state lies in ``home``. Made by :func:`private_apt`."""
+    """A private apt with all of its state in ``home``. Made by :func:`private_apt`."""
 
     home: Path
 

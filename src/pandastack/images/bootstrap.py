@@ -79,7 +79,7 @@ async def debian(cache: Cache, *, suite: str = SUITE, include: Sequence[str] = (
 
 
 async def builder(cache: Cache, *, suite: str = SUITE) -> Image:
-    """The tool machine's root: a shell, mount, tar, mkfs.erofs and mke2fs; no apt, nothing is configured."""
+    """The tool machine's root: a shell, mount, tar, mkfs.erofs and mke2fs; no apt, and no package is configured."""
     return await bootstrap(cache, Bootstrap("extract", _TOOLS, suite, debian_architecture(), host_sources(suite)))
 
 
@@ -130,7 +130,7 @@ mkdir -p mnt
 find . -xdev -newermt "$2" -exec touch -h -d EPOCH {} +
 find var/cache/apt -exec touch -h -d EPOCH {} +
 """.replace("EPOCH", _EPOCH)
-"""Over the finished tree $1: nothing of the host stays inside, and no file tells when it was made.
+"""A script for the finished tree $1: it removes all traces of the host and of the time of the build.
 
 Files unpacked from packages keep their times (compiled Python depends on them): only those younger than $2
 are set back.
@@ -154,7 +154,7 @@ async def _tree() -> AsyncIterator[Path]:
         yield scratch / "tree"
     finally:
         enter = () if is_root() else _ENTER_NAMESPACE
-        remove = ("rm", "-rf", "--one-file-system")  # never through a mount that a killed mmdebstrap left
+        remove = ("rm", "-rf", "--one-file-system")  # never delete through a mount that a killed mmdebstrap left behind
         with anyio.CancelScope(shield=True):
             await run([*enter, *remove, scratch / "tree"], check=False, timeout=120)
             await run([*remove, scratch], check=False, timeout=60)

@@ -1,4 +1,4 @@
-"""Files that are made once and found again by the hash of what made them.
+"""A content cache: files that are made once and found again by the hash of their inputs.
 
 An entry is a directory ``root/kind/key``. It is made under another name and renamed when it is whole, so an
 entry that exists is complete, and one process at a time makes it: the others wait and then find it ready.
@@ -39,14 +39,14 @@ def file_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One cache entry while it is looked at: where it is when ``ready``, else where to make it."""
+    """One cache entry during a lookup: its path when ``ready``, else the place to make it."""
 
     path: Path
     work: Path
     ready: bool
 
     def commit(self) -> None:
-        """Make what stands in ``work`` the entry. After a crash it is there whole or not at all."""
+        """Turn ``work`` into the entry. After a crash the entry exists as a whole or not at all."""
         try:
             for file in sorted(self.work.rglob("*")):
                 if file.is_file() and not file.is_symlink():
@@ -64,7 +64,7 @@ class Cache:
     root: Path
 
     def find(self, kind: str, key: str) -> Path | None:
-        """Where the entry is, if it exists. Takes no lock: what exists is whole."""
+        """The entry's path, if it exists. Takes no lock: an existing entry is complete."""
         path = self.root / kind / key
         return path if path.is_dir() else None
 
@@ -84,10 +84,10 @@ class Cache:
         _make_directory(path.parent)
         lock = await _lock(path.with_name(f".{key}.lock"))
         try:
-            if path.is_dir():  # made by another while this one waited
+            if path.is_dir():  # another process made it while this one waited
                 yield Entry(path, work, ready=True)
                 return
-            shutil.rmtree(work, ignore_errors=True)  # what a killed process left
+            shutil.rmtree(work, ignore_errors=True)  # left by a killed process
             work.mkdir(mode=0o700)
             yield Entry(path, work, ready=False)
         finally:
@@ -95,7 +95,7 @@ class Cache:
             os.close(lock)
 
     async def forget(self, kind: str, key: str) -> None:
-        """Remove an entry, so that it is made anew; missing is fine."""
+        """Remove an entry, so that it is made anew; it may be missing."""
         path = self.root / kind / key
         _make_directory(path.parent)
         lock = await _lock(path.with_name(f".{key}.lock"))
@@ -124,7 +124,7 @@ def _flush(path: Path) -> None:
 
 
 async def _lock(path: Path) -> int:
-    """An open fd that holds the exclusive lock of ``path``; closing it lets go.
+    """An open fd that holds the exclusive lock of ``path``; closing it releases the lock.
 
     A waiter may be cancelled while its thread still sleeps in flock(2): the thread then gives the lock back
     by itself.
@@ -134,14 +134,14 @@ async def _lock(path: Path) -> int:
     def acquire() -> int:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.fchmod(fd, 0o600)  # who can open it can lock it
+            os.fchmod(fd, 0o600)  # any user who can open it can lock it
         except OSError as error:
             raise map_error(error, path) from error
         fcntl.flock(fd, fcntl.LOCK_EX)
         with guard:
             if state["abandoned"]:
                 os.close(fd)
-                raise ServerError("nobody waits for this lock any more")
+                raise ServerError("the wait for this lock was cancelled")
         return fd
 
     try:

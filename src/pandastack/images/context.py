@@ -36,7 +36,7 @@ class ContextFile:
 
     @cached_property
     def digest(self) -> str:
-        """What the member holds: a hash of the bytes, or where the link points."""
+        """The member's content: a hash of the bytes, or the link's target."""
         return file_sha256(self.path) if self.kind == "file" else self.link
 
 
@@ -72,7 +72,7 @@ class Ignore:
         return last is not None and not self.rules[last][1]
 
     def _matched(self, name: str) -> int:
-        """Bit i: rule i matches the name or one of its folders."""
+        """A bit set: bit i says that rule i matches the name or one of its folders."""
         folder = name.rpartition("/")[0]
         if not folder:
             matched = 0
@@ -136,7 +136,7 @@ class Context:
         return any(member.startswith(f"{name}/") for member in self.members)
 
     def source(self, name: str) -> ContextFile:
-        """The file or folder that ``name`` is, following it if it is a link within the context."""
+        """The file or folder ``name``; a link within the context is followed."""
         path = self.root / name
         try:
             real = path.resolve(strict=True)

@@ -1,4 +1,4 @@
-"""Where COPY puts what: Docker's rules for sources and destination, and the tar stream that carries the files
+"""What COPY puts where: Docker's rules for sources and destination, and the tar stream that carries the files
 to the guest."""
 
 from __future__ import annotations

@@ -76,11 +76,11 @@ def _join(first: str, physical: _Numbered, escape: str) -> str:
 
 
 def _heredoc_openings(rest: str, escape: str) -> list[str]:
-    """Words like ``<<EOF``: whole and unquoted, so that ``1<<2`` in a shell's arithmetic is none."""
+    """Words like ``<<EOF``: whole and unquoted, so that ``1<<2`` in a shell's arithmetic does not count."""
     try:
         return [word for word in split_words(rest, escape) if _HEREDOC.fullmatch(word)]
     except BadRequestError:
-        return []  # quotes that do not close are the shell's business
+        return []  # unclosed quotes are left to the shell
 
 
 def heredoc_name(opening: str) -> str:

@@ -38,9 +38,9 @@ class Pattern:
     literals: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     classes: list[_Class] = field(default_factory=list)
     not_slash: int = 0
-    """Take one character that is no slash."""
+    """Take one character other than a slash."""
     names: int = 0
-    """Take any number of characters that are no slashes."""
+    """Take any number of characters other than slashes."""
     anything: int = 0
     """Take any number of characters."""
     folders: int = 0
@@ -65,14 +65,14 @@ class Pattern:
         return self._skipped((ways & once) << 1 | ways & often)
 
     def _skipped(self, ways: int) -> int:
-        """With the ways that need no further character. At most four tokens that can be skipped are neighbours."""
+        """Add the states reachable without a further character. At most four adjacent tokens can be skipped."""
         optional = self.names | self.anything | self.folders
         while (more := ways | (ways & optional) << 1 | (ways & self.folders) << 3) != ways:
             ways = more
         return ways
 
     def next_bit(self) -> int:
-        """The bit of a further token at the end."""
+        """Append a token; returns its bit."""
         self.size += 1
         return 1 << self.size - 1
 
@@ -94,7 +94,7 @@ def has_wildcard(text: str) -> bool:
 
 
 def _take(made: Pattern, text: str, at: int) -> int:
-    """Add what stands at ``at`` and return where it ends."""
+    """Add the token at ``at`` and return where it ends."""
     if text.startswith("**", at):
         while text.startswith("**", at):
             at += 3 if text.startswith("/", at + 2) else 2
@@ -125,7 +125,7 @@ def _add_folders(made: Pattern) -> None:
 
 
 def _add_class(made: Pattern, text: str, at: int) -> int:
-    """A class such as ``[^a-z_]``, from behind its bracket."""
+    """A class such as ``[^a-z_]``, after its opening bracket."""
     negated = text.startswith("^", at)
     at += negated
     ranges: list[tuple[str, str]] = []
@@ -148,7 +148,7 @@ def _member(text: str, at: int) -> tuple[str, int]:
 
 
 def _character(text: str, at: int) -> tuple[str, int]:
-    """One character, perhaps behind a backslash."""
+    """One character, possibly after a backslash."""
     at += text.startswith("\\", at)
     if at == len(text):
         raise _malformed(text)

@@ -27,13 +27,13 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXY_ARGUMENTS = frozenset(
     name for word in ("http", "https", "ftp", "no", "all") for name in (f"{word}_proxy", f"{word}_proxy".upper())
 )
-"""Build arguments that need no ARG. Without one they count for no key, because they say where the build happens and
-not what it makes (Dockerfile reference, "Predefined ARGs")."""
+"""Build arguments that need no ARG. Without one they are not part of any key, because they say where the build happens
+and not what it makes (Dockerfile reference, "Predefined ARGs")."""
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What an image says about the programs in it. A template built on it starts from this."""
+    """An image's settings for the programs in it. A template built on it starts from these."""
 
     env: Mapping[str, str] = field(default_factory=lambda: {"PATH": PATH})
     workdir: str = "/"
@@ -222,7 +222,7 @@ class _Planner:
         return (*interpreter, "/dev/stdin"), step.script.encode()
 
     def _argv(self, command: str | tuple[str, ...]) -> tuple[str, ...]:
-        """The shell form runs by the recipe's shell, the exec form as it is."""
+        """The shell form runs in the recipe's shell, the exec form as it is."""
         return (*self.config.shell, command) if isinstance(command, str) else command
 
     def _copy(self, step: dockerfile.Copy) -> None:

@@ -48,7 +48,7 @@ class TemplateRecipe:
 
     @property
     def context(self) -> Context:
-        """The folder itself is the build's context."""
+        """The build's context: the folder itself."""
         return Context(self.folder)
 
 

@@ -10,19 +10,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class NetworkSlot:
-    """What one machine has of the network."""
+    """The network resources of one machine."""
 
     netns: Path | None
     """The namespace that its VMM runs in; ``None``: the host's own."""
 
 
 class NoNetwork:
-    """Slots for machines without a network: one empty namespace for all, in which there is nothing to meet over."""
+    """Slots for machines without a network: all share one empty namespace, through which they cannot communicate."""
 
     def __init__(self, netns: Path | None) -> None:
         self._slot = NetworkSlot(netns)
 
     @asynccontextmanager
     async def slot(self, number: int) -> AsyncIterator[NetworkSlot]:
-        """The place of the machine with that number, for as long as the block runs."""
+        """The slot of the machine with that number, for as long as the block runs."""
         yield self._slot

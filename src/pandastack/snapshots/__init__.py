@@ -1,1 +1,1 @@
-"""What a captured machine consists of on disk, and whether this host can run it."""
+"""The files of a captured machine, and whether this host can run it."""

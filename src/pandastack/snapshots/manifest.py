@@ -19,18 +19,18 @@ from pandastack.errors import ConflictError, ServerError
 from pandastack.host.files import map_error
 
 FORMAT = 1
-"""Raised whenever a snapshot of the former kind can no longer be restored."""
+"""Increment it whenever older snapshots can no longer be restored."""
 
 
 ROOT = "root"
-"""The name of the disk that every guest has its own files on."""
+"""The name of the disk with a guest's own files, which every guest has."""
 
 _DISK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a restore must find again, and what the template was made from."""
+    """Everything that must be the same at a restore, and what the template was made from."""
 
     key: str
     format: int
@@ -45,12 +45,12 @@ class Manifest:
     kernel_version: str
     kernel_sha256: str
     at_frame_boundary: bool = field(metadata={"key": "quiet"})
-    """Whether the guest's end of the channel stood at a frame boundary when it was captured."""
+    """Whether the guest's end of the channel was at a frame boundary when it was captured."""
     built_at: str
     parent: str = ""
     """The snapshot that the captured machine was restored from; empty for a template's."""
     memory_stamp: str = ""
-    """:func:`stamp` of the file ``memory`` as it was made; empty where that was not recorded."""
+    """The :func:`stamp` of the file ``memory`` when it was made; empty if that was not recorded."""
     disks: tuple[str, ...] = (ROOT,)
     """The names of the writable disks in the order of the devices: ``root``, then volumes."""
 
@@ -75,20 +75,20 @@ class Manifest:
 
 
 def _value(value: Any) -> Any:
-    """What is a list in JSON is a tuple here."""
+    """Convert lists from JSON to tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _key(each: Field[Any]) -> str:
-    """What the field is called in JSON."""
+    """The field's name in JSON."""
     return str(each.metadata.get("key", each.name))
 
 
 def stamp(memory: Path) -> str:
-    """What changes when somebody writes to the file: its size in bytes and the time of its last write.
+    """The size of a file in bytes and the time of its last write, which change when the file is modified.
 
-    Many machines map one file, so a write to it would reach them all. A process that has the file open can write, but
-    only the file's owner can set the time back.
+    Many machines map one file, so a write to it would reach them all. A process that has the file open can write to it,
+    but only the file's owner can reset the time.
     """
     try:
         found = memory.stat()
@@ -150,7 +150,7 @@ class Snapshot:
         self.check_memory()
 
     def check_memory(self) -> None:
-        """Raise :class:`ConflictError` when the file ``memory`` was written to after it was made."""
+        """Raise :class:`ConflictError` when the file ``memory`` was modified after it was made."""
         made = self.manifest.memory_stamp
         if made and stamp(self.memory) != made:
             raise ConflictError(
@@ -162,7 +162,7 @@ class Snapshot:
 
     def _remedy(self) -> str:
         if self.manifest.parent:
-            return "what ran in it needs the VMM and the CPU of then: restore it on such a host, or delete it"
+            return "its programs need the VMM and CPU of its capture: restore it on such a host, or delete it"
         return "build the template again: `pandastack template build`"
 
 

@@ -1,4 +1,4 @@
-"""The file ``pages`` of a snapshot: what its memory has that the file ``memory`` beside it does not.
+"""The file ``pages`` of a snapshot: the pages in which its memory differs from the file ``memory`` beside it.
 
 Layout, all integers 64 bits, little-endian: the magic ``PSPAGES1``, the number of runs, for each run its offset in the
 memory and its length, then the runs' bytes one after the other. A snapshot of a machine that has written little needs
@@ -21,7 +21,7 @@ _HEAD = struct.Struct("<8sQ")
 _RUN = struct.Struct("<2Q")
 
 CHUNK = 1024 * 1024
-"""Bytes that are read at once."""
+"""How many bytes are read at once."""
 
 
 def write(path: Path, runs: Sequence[tuple[int, int]], contents: Iterable[bytes]) -> None:
@@ -36,7 +36,7 @@ def write(path: Path, runs: Sequence[tuple[int, int]], contents: Iterable[bytes]
 def read(path: Path) -> Iterator[tuple[int, bytes]]:
     """The runs as pairs of offset and bytes, long ones in pieces; none when there is no such file.
 
-    Raises :class:`ServerError` when the file is not whole.
+    Raises :class:`ServerError` when the file is truncated or malformed.
     """
     with suppress(FileNotFoundError), path.open("rb", buffering=CHUNK) as file:
         magic, count = _HEAD.unpack(_exactly(file, _HEAD.size, path))
