@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Entry point of the console script. Says what to install when the ``cli`` extra is missing."""
+    """Entry point of the console script. Tells what to install when the ``cli`` extra is missing."""
     try:
         from pandastack.cli.app import app
     except ModuleNotFoundError as cause:

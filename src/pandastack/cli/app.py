@@ -1,4 +1,4 @@
-"""The root of the command line: which nouns there are, and what happens to their errors.
+"""The root of the command line: the groups of commands, and the handling of their errors.
 
 Every noun is a module of this package, named here. The modules
 import what they need when they run: ``--help`` stays instant and works without the server's packages.
@@ -23,7 +23,7 @@ GROUPS = {
     "template": "template.template",
     "bench": "server.bench",
 }
-"""Groups of commands, and the modules that hold them."""
+"""Groups of commands, and their modules."""
 
 COMMANDS = {
     "sandbox.run": ("run",),
@@ -31,14 +31,14 @@ COMMANDS = {
     "server.doctor": ("doctor",),
     "server.mcp": ("mcp",),
 }
-"""Modules, and the commands at the root that each brings."""
+"""Modules, and the root commands that each defines."""
 
 TIMED_OUT = 124
-"""Exit status for a command that ran into its time limit, as coreutils' ``timeout`` has it."""
+"""Exit status for a command that exceeded its time limit, as with coreutils' ``timeout``."""
 
 
 class ReportingGroup(TyperGroup):
-    """Where errors become messages and exit statuses; anything unforeseen keeps its traceback."""
+    """Turns errors into messages and exit statuses; unexpected ones keep their traceback."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # Typer brings its own click
         """Run the chosen command; 1 for an error of this package, 124 for a time limit."""

@@ -1,4 +1,4 @@
-"""The command line's way to the server and to a sandbox there, and the output of a command as it appears."""
+"""The command line's connection to the server and to a sandbox there, and the live output of commands."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The sandbox's id.")]
-"""The argument of every command that is about one sandbox."""
+"""The argument of every command about one sandbox."""
 
 
 def connect() -> Client:
-    """A client from the environment and the configuration file; waits for capacity are told to the user."""
+    """A client configured by the environment and the configuration file; it reports waits for capacity."""
     from pandastack import Client
 
     return Client(on_create_retry=_tell)
@@ -36,7 +36,7 @@ def record_of(sandbox: Sandbox) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended; the texts are empty when they were shown live."""
+    """How a command ended; the texts are empty if the output was shown live."""
 
     exit_code: int
     stdout: str = ""

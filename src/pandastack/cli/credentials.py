@@ -1,4 +1,4 @@
-"""The token that a new server makes for whoever started it, and where that person's clients find it."""
+"""The token that a new server makes for the user who started it, and where that user's clients find it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CLIENT_FILE = "client.json"
 
 
 def keep(data: Path, url: str, token: str) -> None:
-    """Keep a server's first token in its data directory (mode 0600): the store itself only has a hash of it."""
+    """Write a server's first token to its data directory (mode 0600): the store itself has only a hash of it."""
     write_atomically(data / CLIENT_FILE, json.dumps({"api_url": url, "token": token}).encode())
 
 
 def first_token(data: Path) -> str | None:
-    """The token that was kept when the server was new."""
+    """The token that was written when the server was new."""
     try:
         return str(json.loads((data / CLIENT_FILE).read_bytes())["token"])
     except (OSError, ValueError, KeyError):
@@ -27,14 +27,14 @@ def first_token(data: Path) -> str | None:
 
 
 def publish(data: Path, url: str) -> None:
-    """Make the server at ``url`` the one that this user's clients speak to.
+    """Make the server at ``url`` the default of this user's clients.
 
     A configuration that names another server stays as it is: two servers on one host must not take each other's
     clients.
     """
     token = first_token(data)
     if token is None:
-        return  # it went to somebody else
+        return  # the token was given to another user
     keep(data, url, token)
     try:
         known = config.read_config()

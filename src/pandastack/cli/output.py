@@ -47,7 +47,7 @@ def result(value: object, text: str, *, as_json: bool) -> None:
 
 
 def printable(text: str) -> str:
-    """``text`` without anything that a terminal would obey: control characters, line ends among them, become escapes.
+    """``text`` without anything that a terminal would obey: control characters, including line ends, are escaped.
 
     Guests choose file names, command lines and error messages. An escape sequence in one could set the terminal's
     title, move its cursor or fill the clipboard.
@@ -98,14 +98,14 @@ def size_of(size_bytes: int | None) -> str | None:
 
 
 def note(text: str) -> None:
-    """Tell the user something that is not the result."""
+    """Print a note to the user that is not part of the result."""
     typer.echo(printable(text), err=True)
 
 
 def report(error: PandastackError, as_json: bool) -> None:
     """Print an error: one line for it, one for its hint, or the same JSON object as the server sends.
 
-    What a failed program printed last is part of some messages, a line each, indented by two spaces.
+    Some messages include a failed program's last lines of output, each indented by two spaces.
     """
     if as_json:
         typer.echo(json_codec.dumps(to_body(error)), err=True)

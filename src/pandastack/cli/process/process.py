@@ -1,4 +1,4 @@
-"""``pandastack process``: commands in a sandbox that go on whoever looks at them."""
+"""``pandastack process``: commands in a sandbox that run independently of their clients."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def start(
     sandbox_id: Id,
     command: Annotated[str, typer.Argument(metavar="COMMAND", help="A shell command.")],
     background: Annotated[
-        bool, typer.Option("--background", help="It does not keep the sandbox from being idle.")
+        bool, typer.Option("--background", help="Do not count it as activity of the sandbox.")
     ] = False,
     cwd: Annotated[str | None, typer.Option("--cwd", help="Working directory.")] = None,
-    user: Annotated[str | None, typer.Option("--user", help="Who runs it.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="The user who runs it.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Keep its standard input open.")] = False,
     timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Limit in seconds.")] = None,
     json: Json = False,
 ) -> None:
-    """Start a command, print its id and leave it."""
+    """Start a command in the background and print its id."""
     with connect() as client:
         processes = client.sandboxes.get(sandbox_id).processes
         process = processes.start(
@@ -53,11 +53,11 @@ def start(
 def list_(
     sandbox_id: Id,
     filter_: Annotated[
-        Literal["status=running", "status=exited"] | None, typer.Option("--filter", help="Only one kind of them.")
+        Literal["status=running", "status=exited"] | None, typer.Option("--filter", help="Only this kind.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """List running processes and those that are remembered, oldest first."""
+    """List running processes and ended ones on record, oldest first."""
     status: Literal["running", "exited"] | None = None
     if filter_ is not None:
         status = "running" if filter_ == "status=running" else "exited"
@@ -96,7 +96,9 @@ def output(
     process: Name,
     stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead of output.")] = False,
     offset: Annotated[int, typer.Option("--offset", help="Where to begin; negative: from the end.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Both, from the first byte, until it ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Both outputs, from the first byte to its end.")
+    ] = False,
 ) -> None:
     """Print what a process has written. With --follow the exit status is the process's."""
     with _found(sandbox_id, process) as found:
@@ -109,9 +111,9 @@ def output(
 def wait(
     sandbox_id: Id,
     process: Name,
-    timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Give up after so many seconds.")] = None,
+    timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Give up after this many seconds.")] = None,
 ) -> None:
-    """Wait for a process's end; the exit status is its own, 124 when it still runs."""
+    """Wait for a process's end. The exit status is the process's, or 124 if it still runs."""
     with _found(sandbox_id, process) as found:
         try:
             code = found.wait(timeout)
@@ -136,9 +138,9 @@ def signal(
 def stdin(
     sandbox_id: Id,
     process: Name,
-    close: Annotated[bool, typer.Option("--close", help="End its input afterwards.")] = False,
+    close: Annotated[bool, typer.Option("--close", help="Close its input afterwards.")] = False,
 ) -> None:
-    """Give what is typed or piped here to a process's standard input."""
+    """Send what is typed or piped here to a process's standard input."""
     with _found(sandbox_id, process) as found:
         found.send_stdin(sys.stdin.buffer.read(), close=close)
 
@@ -152,4 +154,4 @@ def _show_error(chunk: str) -> None:
 
 
 def _tell(stream: str, start: int, end: int) -> None:
-    note(f"[pandastack: bytes {start} to {end} of {stream} are no longer kept]")
+    note(f"[pandastack: bytes {start} to {end} of {stream} are no longer retained]")

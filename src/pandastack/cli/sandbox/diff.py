@@ -55,7 +55,7 @@ def _tell_of_the_rest(found: Diff) -> None:
 
 
 def _shown(text: str) -> str:
-    """What a terminal may be shown of a guest's text; a file or a program gets it as it is."""
+    """A guest's text with escapes for a terminal; a file or program gets it unchanged."""
     if not sys.stdout.isatty():
         return text
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))

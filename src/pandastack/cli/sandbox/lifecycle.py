@@ -1,4 +1,4 @@
-"""The commands of ``pandastack sandbox`` about its life: stop and wake it, copy it, say when it ends."""
+"""The lifecycle commands of ``pandastack sandbox``: pause, hibernate and wake it, copy it, set its limits."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ OnExpire = Annotated[
 ]
 CheckpointEvery = Annotated[
     float | None,
-    typer.Option("--checkpoint-every", metavar="SECONDS", min=0, help="Take checkpoints so often; 0: do not."),
+    typer.Option(
+        "--checkpoint-every", metavar="SECONDS", min=0, help="Interval between automatic checkpoints; 0 turns them off."
+    ),
 ]
 
 
 def pause(sandbox_id: Id, json: Json = False) -> None:
-    """Stop a sandbox's CPUs; its memory stays where it is."""
+    """Pause a sandbox's CPUs; its memory stays on the host."""
     _change(sandbox_id, "pause", json)
 
 
 def resume(sandbox_id: Id, json: Json = False) -> None:
-    """Let a paused sandbox go on."""
+    """Resume a paused sandbox."""
     _change(sandbox_id, "resume", json)
 
 
 def hibernate(sandbox_id: Id, json: Json = False) -> None:
-    """Put a sandbox's memory into storage and end its machine; the next call into it wakes it."""
+    """Write a sandbox's memory to storage and end its machine; the next call into it wakes it."""
     _change(sandbox_id, "hibernate", json)
 
 
 def wake(sandbox_id: Id, json: Json = False) -> None:
-    """Bring a hibernated sandbox back."""
+    """Wake a hibernated sandbox."""
     _change(sandbox_id, "wake", json)
 
 
 def snapshot(sandbox_id: Id, json: Json = False) -> None:
-    """Capture a sandbox and print the snapshot's id; `sandbox create --from-snapshot` makes others of it."""
+    """Capture a sandbox and print the snapshot's id; `sandbox create --from-snapshot` creates others from it."""
     with connect() as client:
         snapshot_id = client.sandboxes.get(sandbox_id).snapshot()
     result({"id": snapshot_id, "sandbox_id": sandbox_id}, snapshot_id, as_json=json)
@@ -51,13 +53,14 @@ def fork(
     sandbox_id: Id,
     count: Annotated[int, typer.Option("--count", min=1, max=16, help="How many copies of the same moment.")] = 1,
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", metavar="CHECKPOINT", help="Copy it as it was then.")
+        str | None,
+        typer.Option("--checkpoint", metavar="CHECKPOINT", help="Copy the sandbox as it was at this checkpoint."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Copy a running sandbox, memory and disk, and print the ids of the copies. With --checkpoint there is one copy.
 
-    When there is room for some of them only, those are printed and the exit status is 1.
+    If there is room for only some of them, those are printed and the exit status is 1.
     """
     if checkpoint is not None and count != 1:
         raise typer.BadParameter("not together with --checkpoint", param_hint="--count")

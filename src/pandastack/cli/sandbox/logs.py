@@ -1,4 +1,4 @@
-"""How this program logs: to standard error, a line a record, without the values of local variables."""
+"""This program's logging: to standard error, one record a line, without the values of local variables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def configure(default: str) -> None:
-    """Log from ``default`` or ``PANDASTACK_LOG_LEVEL`` on (``debug``, ``info``, ``warning``, ``error``)."""
+    """Log at the level ``PANDASTACK_LOG_LEVEL`` (``debug``, ``info``, ``warning``, ``error``), else ``default``."""
     import structlog
 
     level = logging.getLevelNamesMapping().get(os.environ.get("PANDASTACK_LOG_LEVEL", default).upper(), logging.INFO)

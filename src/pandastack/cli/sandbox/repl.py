@@ -25,7 +25,8 @@ def repl(
     language: Annotated[str, typer.Option("--language", "-l", help="python, bash or node.")] = "python",
     timeout: Annotated[float | None, typer.Option("--timeout", min=0.001, help="Limit of a cell in seconds.")] = None,
     save: Annotated[
-        Path | None, typer.Option("--save", metavar="DIRECTORY", help="Where pictures are written, as 1.png and so on.")
+        Path | None,
+        typer.Option("--save", metavar="DIRECTORY", help="Directory for pictures, written as 1.png and so on."),
     ] = None,
 ) -> None:
     """Run code in a session that keeps its state.
@@ -51,7 +52,7 @@ def _converse(context: CodeContext, timeout: float | None, names: Iterator[Path]
 
 
 def _cells(language: str) -> Iterator[str]:
-    """What is typed, a statement at a time."""
+    """The typed input, one statement at a time."""
     lines: list[str] = []
     while True:
         try:
@@ -77,7 +78,7 @@ def is_complete(code: str) -> bool:
         return True
     try:
         return codeop.compile_command(code, symbol="single") is not None
-    except (SyntaxError, ValueError, OverflowError):  # the kernel says better what is wrong with it
+    except (SyntaxError, ValueError, OverflowError):  # the kernel reports the error better
         return True
 
 

@@ -1,4 +1,4 @@
-"""``pandastack run FILE``: a program in a microVM of its own, as if it ran here."""
+"""``pandastack run FILE``: runs a program in a microVM of its own, as if it ran here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WORKSPACE = "/workspace"
 _IDLE_SECONDS = 300
-# -u: a program that prints to a pipe would otherwise keep its output back until the end.
+# -u: without it Python buffers output to a pipe until the end.
 _INTERPRETERS = {".py": "python3 -u", ".sh": "bash", ".js": "node"}
 
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The program to run.")]

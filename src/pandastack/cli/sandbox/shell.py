@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 RETRY_SECONDS = 60.0
-"""How long a connection that broke is tried again."""
+"""How long a broken connection is retried, in seconds."""
 _PAUSE_SECONDS = 0.5
 _END_OF_INPUT = b"\x04"
 _CHUNK = 16 * 1024
 _GOING_AWAY = 1001
-"""What a connection closes with whose shell is to go on."""
+"""The close code of a connection whose shell is to keep running."""
 
 
 def shell(
     sandbox_id: Id,
     attach: Annotated[
-        str | None, typer.Option("--attach", metavar="PROCESS", help="A terminal that is there already: its id or pid.")
+        str | None, typer.Option("--attach", metavar="PROCESS", help="The id or pid of an existing terminal.")
     ] = None,
-    command: Annotated[str | None, typer.Option("--command", help="Instead of a login shell.")] = None,
+    command: Annotated[str | None, typer.Option("--command", help="A command instead of a login shell.")] = None,
 ) -> None:
     """Open a shell in a sandbox. The exit status is the shell's.
 
-    A connection that breaks is taken up again where it was. Closing this terminal leaves the shell for five minutes.
+    A broken connection is reestablished where it stopped. After this terminal closes, the shell stays for five minutes.
     """
     from pandastack.config import resolve_client
 
@@ -54,7 +54,7 @@ def shell(
 
 @contextmanager
 def raw_mode(fd: int) -> Iterator[None]:
-    """Pass every key on as it is; the terminal is as it was afterwards, whatever happens."""
+    """Pass every key on unchanged; afterwards the terminal's settings are restored in any case."""
     if not os.isatty(fd):
         yield
         return
@@ -81,7 +81,7 @@ class Terminal:
         self._typed: asyncio.Queue[bytes] = asyncio.Queue(64)
 
     async def run(self) -> int:
-        """The shell's exit status. Raises what kept it from starting, and ConnectionError when it is lost for good."""
+        """The shell's exit status. Raises the error that kept it from starting, or ConnectionError when it is lost."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGWINCH, self._resize)
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -97,7 +97,7 @@ class Terminal:
         return self._exit
 
     def _leave(self, number: int) -> None:
-        """End here and leave the shell as it is."""
+        """Detach: end here and leave the shell running."""
         self._exit = 128 + number
         if self._socket is not None:
             closing = asyncio.ensure_future(self._socket.close(_GOING_AWAY))
@@ -122,7 +122,7 @@ class Terminal:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _once(self) -> bool:
-        """One connection, to its end; whether there was one."""
+        """Run one connection to its end; returns whether it was established."""
         from websockets.asyncio.client import connect
         from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
@@ -171,7 +171,7 @@ class Terminal:
             raise PandastackError(str(last["error"]))
 
     async def _read_keys(self) -> None:
-        """Take what is typed as it comes, and no more than the other side takes."""
+        """Read what is typed as it comes, and no faster than the other side reads."""
         loop, fd = asyncio.get_running_loop(), sys.stdin.fileno()
         while True:
             try:

@@ -50,7 +50,7 @@ def delete(
     snapshot_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The snapshots' ids.")],
     json: Json = False,
 ) -> None:
-    """Delete snapshots; sandboxes made of them live on. The others are deleted even when one cannot be."""
+    """Delete snapshots; sandboxes made from them remain. The others are deleted even when one cannot be."""
     deleted: list[str] = []
     with connect() as client:
         for each in snapshot_ids:

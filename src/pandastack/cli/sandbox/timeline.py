@@ -1,4 +1,4 @@
-"""The commands of ``pandastack sandbox`` about its timeline: remember states, look at them, go back to one."""
+"""The commands of ``pandastack sandbox`` about its timeline: take, list and delete checkpoints, rewind to one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint(
     label: Annotated[str | None, typer.Option("--label", help="A name for people.")] = None,
     json: Json = False,
 ) -> None:
-    """Remember a sandbox's present state in its timeline and print the checkpoint's id."""
+    """Take a checkpoint of a sandbox's present state and print its id."""
     with connect() as client:
         made = client.sandboxes.get(sandbox_id).checkpoint(label)
     result(asdict(made), made.id, as_json=json)
@@ -46,7 +46,7 @@ def delete_checkpoint(
     checkpoint_ids: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="The checkpoints' ids.")],
     json: Json = False,
 ) -> None:
-    """Take checkpoints out of a sandbox's timeline. The others are deleted even when one cannot be."""
+    """Delete checkpoints from a sandbox's timeline. The others are deleted even when one cannot be."""
     deleted: list[str] = []
     with connect() as client:
         sandbox = client.sandboxes.get(sandbox_id)
@@ -62,14 +62,14 @@ def delete_checkpoint(
 
 
 def rewind(sandbox_id: Id, checkpoint_id: CheckpointId, json: Json = False) -> None:
-    """Go back to a checkpoint: memory, processes and disk are as they were then."""
+    """Rewind to a checkpoint: memory, processes and disk are as they were then."""
     with connect() as client:
         sandbox = client.sandboxes.get(sandbox_id).rewind(checkpoint_id)
     result(record_of(sandbox), sandbox.status, as_json=json)
 
 
 def _ran(checkpoint: Checkpoint) -> str:
-    """The commands in one cell."""
+    """The commands, joined into one table cell."""
     before = checkpoint.command_count - len(checkpoint.commands)
     return "; ".join([f"({before} more)"] * (before > 0) + list(checkpoint.commands))
 
@@ -81,4 +81,4 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rewind": rewind,
     "diff": diff,
 }
-"""What ``pandastack sandbox`` takes from here, in the order of its help."""
+"""This module's commands of ``pandastack sandbox``, in the order of its help."""

@@ -1,4 +1,4 @@
-"""``pandastack bench``: how fast this host is, held against the bare VMM on the same host in the same run."""
+"""``pandastack bench``: how fast this host is, compared with the bare VMM on the same host in the same run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ group = typer.Typer(no_args_is_help=True, help="Measure this host.", rich_markup
 COLD_BOOTS = 5
 
 
-Count = Annotated[int, typer.Option("-n", min=5, help="How often each thing is measured.")]
+Count = Annotated[int, typer.Option("-n", min=5, help="How often each operation is measured.")]
 TemplateName = Annotated[str, typer.Option("--template", help="What the sandboxes are created from.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The running server's data directory.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")]

@@ -1,4 +1,4 @@
-"""A server of a data directory seen from outside: is it there, start it in the background, stop it."""
+"""The server of a data directory, seen from outside: find it, start it in the background, stop it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP_DEADLINE = 30.0
 """Seconds a server may take to end all its machines before it is killed."""
 
 READY_VARIABLE = "PANDASTACK_READY_FD"
-"""The descriptor on which a detached server says that it answers."""
+"""The descriptor on which a detached server reports that it answers."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Server:
 
 
 def own(data: Path) -> None:
-    """Make the data directory, and make it nobody else's: it holds the store and every machine's memory."""
+    """Make the data directory, accessible to this user only: it holds the store and every machine's memory."""
     hint = f"look at what is in it, then chown and chmod 700 {data}, or choose another data directory"
     own_directory(data, links=True, hint=hint)
 
 
 def record(data: Path, url: str) -> None:
-    """Write down that this process is the server of ``data``."""
+    """Record that this process is the server of ``data``."""
     identity = identify(os.getpid())
     assert identity is not None
     write_atomically(data / STATE_FILE, json.dumps({"url": url, "process": asdict(identity)}).encode())
@@ -61,7 +61,7 @@ def find(data: Path) -> Server | None:
 
 
 def start_detached(data: Path, arguments: list[str], deadline: float) -> str:
-    """Start ``pandastack up`` in a session of its own; returns the line it says when it answers.
+    """Start ``pandastack up`` in a session of its own; returns the line that it prints when it answers.
 
     Raises :class:`ServerError` with the end of its log when it does not.
     """
@@ -97,7 +97,7 @@ def _line(fd: int, deadline: float) -> str:
 
 
 def announce(line: str) -> None:
-    """Say that the server answers: to the terminal, and to whoever started it in the background."""
+    """Report that the server answers: to the terminal, and to the process that started it in the background."""
     print(line, flush=True)
     descriptor = os.environ.pop(READY_VARIABLE, None)
     if descriptor is not None:

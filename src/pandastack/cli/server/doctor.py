@@ -1,4 +1,4 @@
-"""``pandastack doctor``: what this host lacks, and the exact fix."""
+"""``pandastack doctor``: what this host lacks, and how exactly to fix it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def doctor(
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")] = None,
     json: Json = False,
 ) -> None:
-    """Examine this host. Exit code 1 when something that is needed is missing."""
+    """Check this host. The exit code is 1 when something required is missing."""
     from pandastack.engine.doctor import Verdict, examine
     from pandastack.engine.layout import Layout
 

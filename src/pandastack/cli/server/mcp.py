@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def mcp(
-    sandbox: Annotated[str | None, typer.Option(help="Only for this sandbox, and with its tools alone.")] = None,
+    sandbox: Annotated[str | None, typer.Option(help="Offer only the tools for this sandbox.")] = None,
 ) -> None:
     """Offer tools to an agent over stdin and stdout, by the Model Context Protocol."""
     import anyio
@@ -28,7 +28,7 @@ async def _serve(sandbox: str | None) -> None:
     async with AsyncClient() as client:
         if sandbox is not None:
             await client.sandboxes.get(sandbox)
-        await client.me()  # what is wrong with address or token is said before the agent asks for anything
+        await client.me()  # report a wrong address or token before the agent's first request
         face = faces.WORKSPACE if sandbox is None else faces.SANDBOX
         server = faces.server(face, __version__, await _routes(client), client.transport, sandbox)
         async with stdio_server() as (read, write):
@@ -36,7 +36,7 @@ async def _serve(sandbox: str | None) -> None:
 
 
 async def _routes(client: AsyncClient) -> frozenset[str]:
-    """What the server says that it serves."""
+    """The routes that the server reports."""
     import httpx
 
     from pandastack.sdk.wire.coding import mapped_transport_errors

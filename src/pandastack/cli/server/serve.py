@@ -25,10 +25,10 @@ START_DEADLINE = 120.0
 """Seconds a detached server may take until it answers."""
 
 OOM_SCORE = -500
-"""When the host runs out of memory the server, which all its callers need, goes late. Only root may ask for that."""
+"""When the host runs out of memory, the server, which all its clients need, is killed late. Only root may set that."""
 
 WS_MAX_SIZE = 1024 * 1024 + 1024
-"""Bytes of a WebSocket's frame. The routes say what is wrong with one that is a little over 1 MiB."""
+"""The largest WebSocket frame in bytes: over the routes' limit of 1 MiB, so that they can report a larger one."""
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")]
 
@@ -67,7 +67,7 @@ def down(data_dir: DataDir = None, json: Json = False) -> None:
 
 
 def status(data_dir: DataDir = None, json: Json = False) -> None:
-    """Say whether the server runs, and how it is. Exit code 1 when it does not."""
+    """Show whether the server runs, and its state. The exit code is 1 when it does not run."""
     import httpx
 
     data = config.data_dir(data_dir)
@@ -105,7 +105,7 @@ def _status_text(facts: dict[str, object]) -> str:
 
 
 def _confined(measures: dict[str, bool]) -> str:
-    """What confines the machines, and what does not."""
+    """The measures that confine the machines, and the missing ones."""
     applied, missing = ([name for name, holds in measures.items() if holds is wanted] for wanted in (True, False))
     return ", ".join(applied or ["by nothing"]) + (f"; not: {', '.join(missing)}" if missing else "")
 
@@ -142,7 +142,7 @@ async def _serve(data: Path, host: str, port: int) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket, before anything else is started: a port that is taken costs nothing."""
+    """A socket, bound before anything else is started so that a taken port fails at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, the event loop turns Nagle's algorithm off for what it accepts: a response's head and
     # body are two writes, and the second would wait 40 ms for the client's delayed acknowledgement.
@@ -177,14 +177,14 @@ async def _answer(app: ASGIApp, listener: socket.socket, most: int, on_ready: Ca
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
-            yield  # uvicorn would end the process by the same signal afterwards, before the machines are ended
+            yield  # uvicorn would then end the process by the same signal, before the machines are ended
 
     configuration = uvicorn.Config(
         app,
         http=Protocol,
         log_level="warning",
         access_log=False,
-        # Longer than clients keep an idle connection, so that it is they who close it: no request meets a closed one.
+        # Longer than clients keep an idle connection, so that the clients close it: no request meets a closed one.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
         ws_max_size=WS_MAX_SIZE,

@@ -37,7 +37,7 @@ def build(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Build templates. What is in the cache is not built again; a running server has them at once."""
+    """Build templates. Cached steps are not built again; a running server offers the templates at once."""
     data, wanted = config.data_dir(data_dir), folders or []
     server, token = daemon.find(data), credentials.first_token(data)
     if server is not None and token is not None and not debug_shell:
@@ -51,7 +51,7 @@ def build(
 
 
 def pin(json: Json = False) -> None:
-    """Move the pinned guest kernel to the newest that the distribution's mirror has."""
+    """Pin the newest guest kernel that the distribution's mirror has."""
     import anyio
 
     from pandastack.images.kernel import LOCK_FILE, refresh_lock
@@ -70,7 +70,7 @@ def _is_folder(name: str) -> bool:
 
 
 def _build_by_server(url: str, token: str, names: Iterable[str]) -> list[dict[str, Any]]:
-    """One after the other; an interrupt cancels the build under way."""
+    """Build one after the other; an interrupt cancels the current build."""
     from pandastack import Client
     from pandastack.cli.template.progress import TerminalProgress
 
@@ -133,7 +133,7 @@ async def _start(builds: Builds, name: str) -> str:
 
 
 async def _follow(builds: Builds, build_id: str, progress: TerminalProgress) -> str:
-    """Show the build to its end; the name of its template."""
+    """Show the build to its end; returns the name of its template."""
     async for event in builds.read(build_id, follow=True):
         progress.show(event.KIND, asdict(event))
     build = builds.get(build_id)

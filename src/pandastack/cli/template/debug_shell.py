@@ -20,7 +20,7 @@ _CHUNK = 16 * 1024
 
 
 def check_terminal() -> None:
-    """Raises :class:`BadRequestError` when there is nobody who could type."""
+    """Raises :class:`BadRequestError` when standard input is not a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise BadRequestError("--debug-shell needs a terminal", field="debug-shell")
 

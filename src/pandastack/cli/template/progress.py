@@ -1,4 +1,4 @@
-"""How a build looks on a terminal: a line per finished step, a spinner with the last output for the running one."""
+"""A build's progress on a terminal: a line per finished step, a spinner with the last output for the running one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pandastack.cli.output import short
 
 
 class TerminalProgress:
-    """Steps as they go; without a terminal only the finished ones are printed."""
+    """Shows steps as they run; without a terminal only finished ones are printed."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -51,7 +51,7 @@ class TerminalProgress:
             )
 
     def stop(self) -> None:
-        """Take the spinner off the terminal."""
+        """Remove the spinner from the terminal."""
         if self._status is not None:
             self._status.stop()
             self._status = None

@@ -1,4 +1,4 @@
-"""``pandastack template``: what sandboxes can be created from."""
+"""``pandastack template``: templates that sandboxes can be created from."""
 
 from __future__ import annotations
 
