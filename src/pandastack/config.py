@@ -1,4 +1,4 @@
-"""Where the client finds its server and its token, and where the server keeps its data.
+"""Where the client finds its server and token, and where the server stores its data.
 
 The configuration file is ``~/.config/pandastack/config.json``, always below the home directory: the official
 clients read exactly that path, so ``XDG_CONFIG_HOME`` is left out of it on purpose.
@@ -36,7 +36,7 @@ def config_file() -> Path:
 def read_config() -> dict[str, Any]:
     """The configuration file's content, empty when there is no file.
 
-    Raises PandastackError when the file exists and cannot be used: a token that is silently ignored looks
+    Raises PandastackError when the file exists but cannot be used: a token that is silently ignored would look
     like a rejected one.
     """
     path = config_file()
@@ -54,9 +54,9 @@ def read_config() -> dict[str, Any]:
 
 
 def save_config(api_url: str, token: str) -> Path:
-    """Write server and token (mode 0600, atomically), keep every other key, and return the file's path.
+    """Write server and token (mode 0600, atomically), preserve every other key, and return the file's path.
 
-    Raises PandastackError when the present file is damaged or the directory cannot be written.
+    Raises PandastackError when the existing file is damaged or the directory cannot be written.
     """
     path = config_file()
     content = read_config() | {"api_url": api_url, "token": token}
@@ -69,7 +69,7 @@ def save_config(api_url: str, token: str) -> Path:
 
 
 def _replace(path: Path, text: str) -> None:
-    # mkstemp creates the file with mode 0600: the token is never readable by others, not even for a moment.
+    # mkstemp creates the file with mode 0600: the token is never readable by others, even for a moment.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -1,8 +1,8 @@
 """The one tree of errors, shared by the SDK and the server.
 
-Every error carries a stable ``code`` (for programs), an HTTP ``status``, a message that says what went wrong and, where
-there is something to do about it, a ``hint``. The server turns an error into a response in one place and the clients
-turn the response back into the same class in one place: :func:`to_body` and :func:`from_response`.
+Every error carries a stable ``code`` (for programs), an HTTP ``status``, a message that says what went wrong and, if
+there is a remedy, a ``hint``. The server turns an error into a response in one place, and the clients turn the response
+back into the same class in one place: :func:`to_body` and :func:`from_response`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class PandastackError(Exception):
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
     public: str | None = None
-    """What callers are told instead of the message, when that names things of the host: paths, command lines, logs."""
+    """Shown to callers instead of a message that reveals details of the host: paths, command lines, logs."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class BadRequestError(PandastackError):
 
 
 class AuthError(PandastackError):
-    """No credentials, or credentials that are not valid."""
+    """Missing or invalid credentials."""
 
     code, status = "unauthorized", 401
 
@@ -70,13 +70,13 @@ class KeyReusedError(ConflictError):
 
 
 class KeyInUseError(ConflictError):
-    """The first request with this idempotency key is not answered yet: send it again in a moment."""
+    """The first request with this idempotency key has not been answered yet: send it again in a moment."""
 
     code = "idempotency_key_in_use"
 
 
 class AnswerLostError(ConflictError):
-    """The idempotency key was used before, and there is no answer to repeat. Nothing was done this time."""
+    """The idempotency key was used before, and there is no answer to repeat. This request did nothing."""
 
     code = "idempotency_answer_lost"
 
@@ -104,19 +104,19 @@ class RateLimitError(BadRequestError):
 
 
 class ForbiddenError(BadRequestError):
-    """The request comes from where it may not come from."""
+    """The request comes from a forbidden origin."""
 
     code, status = "forbidden", 403
 
 
 class ServerError(PandastackError):
-    """The server failed to do what a correct request asked for."""
+    """The server failed to carry out a correct request."""
 
     code, status = "server_error", 500
 
 
 class CapacityError(ServerError):
-    """No room for this now and *nothing was created*: the caller may try again after ``retry_after`` seconds."""
+    """No capacity now, and *nothing was created*: the caller may try again after ``retry_after`` seconds."""
 
     code, status = "no_capacity", 503
 
@@ -132,7 +132,7 @@ class StorageFullError(CapacityError):
 
 
 class UnavailableError(ServerError):
-    """A part that is needed does not answer. Unlike :class:`CapacityError` this promises nothing about side effects."""
+    """A required part does not answer. Unlike :class:`CapacityError` this promises nothing about side effects."""
 
     code, status = "unavailable", 503
 
@@ -173,7 +173,7 @@ class SandboxTimeout(PandastackError):
 class ExecInterrupted(PandastackError):
     """A stream of output ended without an outcome: whether the command finished is unknown.
 
-    ``process_id`` names the record that the sandbox keeps of it, when the server said so: it knows.
+    ``process_id`` names the sandbox's record of the command, which has the outcome, if the server reported an id.
     """
 
     code = "exec_interrupted"
@@ -188,7 +188,7 @@ class ExecInterrupted(PandastackError):
 
 
 class CommandFailed(PandastackError):
-    """A command asked for with ``check=True`` ended with a non-zero exit code."""
+    """A command run with ``check=True`` ended with a non-zero exit code."""
 
     code = "command_failed"
 
@@ -200,7 +200,7 @@ class CommandFailed(PandastackError):
 
 
 class TemplateBuildError(PandastackError):
-    """A template build ended as failed; ``build`` is its last known record."""
+    """A template build failed; ``build`` is its last known record."""
 
     code = "template_build_failed"
 
@@ -220,7 +220,7 @@ def _subclasses(root: type[PandastackError]) -> list[type[PandastackError]]:
 
 
 def to_body(error: PandastackError) -> dict[str, Any]:
-    """The JSON object that stands for ``error`` on the wire: flat, ``error`` is always a sentence."""
+    """The JSON form of ``error`` on the wire: a flat object whose field ``error`` is always a sentence."""
     body: dict[str, Any] = {"error": error.message or error.code, "code": error.code}
     extras = {"hint": error.hint, "field": error.field, "detail": error.detail or None}
     return body | {key: value for key, value in extras.items() if value is not None}
@@ -232,7 +232,7 @@ def to_public_body(error: PandastackError) -> dict[str, Any]:
 
 
 def from_body(status: int, body: Mapping[str, Any]) -> PandastackError:
-    """The inverse of :func:`to_body`: the class is chosen by ``code``, else by the HTTP status (0: not known)."""
+    """The inverse of :func:`to_body`: the class is chosen by ``code``, otherwise by the HTTP status (0: unknown)."""
     by_code = {cls.code: cls for cls in reversed(_subclasses(PandastackError))}
     kind = by_code.get(str(body.get("code")), for_status(status or 500))
     if kind in _OWN_CONSTRUCTORS:
@@ -248,7 +248,7 @@ def from_body(status: int, body: Mapping[str, Any]) -> PandastackError:
 
 
 _WRITTEN = ("stdout", "stderr")
-"""What a command had written when it failed stands beside the error, not below ``detail``."""
+"""The output of a failed command is placed beside the error, not below ``detail``."""
 
 
 def for_status(status: int) -> type[PandastackError]:

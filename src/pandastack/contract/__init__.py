@@ -1,4 +1,4 @@
-"""What passes between control plane and engine: frozen messages, and one codec for all of them.
+"""The messages between control plane and engine: frozen dataclasses, and one codec for all of them.
 
-Both sides import this package and nothing of each other. It uses the standard library only.
+Both sides import this package, and nothing from each other. It uses only the standard library.
 """

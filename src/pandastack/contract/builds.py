@@ -1,4 +1,4 @@
-"""Template builds: started, followed, cancelled."""
+"""Template builds: start, follow, cancel."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pandastack.contract.fields import Uuid
 
 
 class BuildStatus(StrEnum):
-    """How far a build has come."""
+    """The state of a build."""
 
     QUEUED = "queued"
     """It waits for builds that were started before it."""
     RUNNING = "running"
-    """Its steps are carried out."""
+    """Its steps are being carried out."""
     DONE = "done"
     """Sandboxes can be created from its template."""
     FAILED = "failed"
-    """A step failed, or the engine was stopped. The former version of the template is still there."""
+    """A step failed, or the engine was stopped. The previous version of the template still exists."""
     CANCELLED = "cancelled"
-    """A caller has ended it."""
+    """A caller cancelled it."""
 
     @property
     def ended(self) -> bool:
-        """Whether it stays as it is."""
+        """Whether the state is final."""
         return not BUILD_MOVES[self]
 
 
@@ -56,7 +56,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class StepBegan:
-    """A step is under way; steps follow one another and never nest."""
+    """A step has begun; steps follow one another and never nest."""
 
     KIND: ClassVar[str] = "step"
 
@@ -65,7 +65,7 @@ class StepBegan:
 
 @dataclass(frozen=True, slots=True)
 class StepPrinted:
-    """A line of output of the step under way."""
+    """A line of output of the current step."""
 
     KIND: ClassVar[str] = "line"
 
@@ -74,7 +74,7 @@ class StepPrinted:
 
 @dataclass(frozen=True, slots=True)
 class StepEnded:
-    """The step ended well. ``note`` is what there is to say of its outcome, such as a size; it may be empty."""
+    """The step succeeded. ``note`` is a remark on its outcome, such as a size; it may be empty."""
 
     KIND: ClassVar[str] = "step_ended"
 
@@ -85,7 +85,7 @@ class StepEnded:
 
 @dataclass(frozen=True, slots=True)
 class LinesDropped:
-    """So many events in this place are no longer retained."""
+    """This many events were here and are no longer retained."""
 
     KIND: ClassVar[str] = "dropped"
 
@@ -94,7 +94,7 @@ class LinesDropped:
 
 @dataclass(frozen=True, slots=True)
 class BuildEnded:
-    """The last event: the build as it stays."""
+    """The last event: the build in its final state."""
 
     KIND: ClassVar[str] = "ended"
 

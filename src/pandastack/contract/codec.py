@@ -1,12 +1,12 @@
-"""Messages to JSON and back.
+"""Converts messages to JSON and back.
 
 A message is a frozen dataclass. Its type hints are its schema: ``str``, ``int``, ``float``, ``bool``, ``bytes`` (base64
 on the wire), a :class:`~enum.StrEnum`, another message, ``X | None``, ``tuple[X, ...]``, ``Mapping[str, X]``, ``Any``
 (any JSON), and ``Annotated[X, Constraint(...)]``. A message with a class variable ``KIND`` carries it as the field
 ``kind``, which tells the members of a union apart.
 
-Decoding is strict: an unknown field, a missing one and a wrong type are refused. A field with a default may be missing,
-and then has it. The decoder of a class is made once, at its first use.
+Decoding is strict: it refuses unknown fields, missing fields and wrong types. A missing field gets its default, if it
+has one. The decoder of a class is built once, at its first use.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Reader = Callable[[Any], Any]
 
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 _NAME_CHARACTERS = 64
-"""How much of a name that somebody else chose an error repeats."""
+"""How many characters of a foreign name an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What a value must be beyond its type: ``holds`` decides, ``must`` completes the sentence "FIELD must …"."""
+    """A condition on a value beyond its type: ``holds`` checks it, ``must`` completes the sentence "FIELD must …"."""
 
     holds: Callable[[Any], Any]
     must: str
 
 
 class Malformed(ValueError):
-    """A value is not what its type asks for; ``where`` is the path of the field, empty for the whole."""
+    """A value does not match its type; ``where`` is the path of the field, empty for the whole message."""
 
     def __init__(self, problem: str, where: str = "") -> None:
         super().__init__(problem)
@@ -50,7 +50,7 @@ class Malformed(ValueError):
         self.where = where
 
     def inside(self, name: str) -> Malformed:
-        """The same, seen from the object or array that has it under ``name``."""
+        """The same error as seen from the object or array that contains the value under ``name``."""
         separator = "." if self.where and not self.where.startswith("[") else ""
         return Malformed(self.problem, name + separator + self.where)
 
@@ -68,7 +68,7 @@ def decode_request(kind: type[T], data: bytes) -> T: ...
 @overload
 def decode_request(kind: object, data: bytes) -> Any: ...
 def decode_request(kind: Any, data: bytes) -> Any:
-    """What somebody asks for. Raises :class:`BadRequestError` that names the field."""
+    """Decode a request. Raises a :class:`BadRequestError` that names the field."""
     try:
         return _reader(kind)(_parsed(data))
     except Malformed as error:
@@ -76,7 +76,7 @@ def decode_request(kind: Any, data: bytes) -> Any:
 
 
 def check_request(kind: Any, value: object, field: str) -> Any:
-    """The same for one value that is not in a body, such as a part of the path."""
+    """The same for one value outside a body, such as a part of the path."""
     try:
         return _reader(kind)(value)
     except Malformed as error:
@@ -88,7 +88,7 @@ def decode_answer(kind: type[T], data: bytes | str) -> T: ...
 @overload
 def decode_answer(kind: object, data: bytes | str) -> Any: ...
 def decode_answer(kind: Any, data: bytes | str) -> Any:
-    """What the engine said. Raises :class:`ServerError`: the two sides do not understand each other."""
+    """Decode the engine's answer. Raises :class:`ServerError`: the two sides do not understand each other."""
     try:
         return _reader(kind)(_parsed(data))
     except Malformed as error:
@@ -114,7 +114,7 @@ def _parsed(data: bytes | str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What the JSON encoder does not know by itself, as something that it knows."""
+    """Convert a value that the JSON encoder does not know into one that it does."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):
@@ -131,7 +131,7 @@ def _writer(kind: type) -> Callable[[Any], dict[str, Any]]:
         raise TypeError(f"{kind.__name__} is not a message")
     names = tuple(each.name for each in fields(kind))
     tag = {"kind": kind.KIND} if hasattr(kind, "KIND") else {}
-    if len(names) < 2:  # an attrgetter of one name gives no tuple
+    if len(names) < 2:  # an attrgetter with one name returns no tuple
         return lambda message: {**tag, **{name: getattr(message, name) for name in names}}
     values = attrgetter(*names)
     return lambda message: {**tag, **dict(zip(names, values(message), strict=True))}
@@ -139,7 +139,7 @@ def _writer(kind: type) -> Callable[[Any], dict[str, Any]]:
 
 @cache
 def _reader(kind: Any) -> Reader:
-    """The function that makes a value of type ``kind`` out of parsed JSON."""
+    """The function that makes a value of type ``kind`` from parsed JSON."""
     if kind in _SCALARS:
         return _SCALARS[kind]
     origin, arguments = get_origin(kind), get_args(kind)
@@ -253,7 +253,7 @@ def _mapping(read: Reader) -> Reader:
 
 
 def _union(kinds: tuple[Any, ...]) -> Reader:
-    """``X | None``, or messages that their ``kind`` tells apart."""
+    """``X | None``, or a union of messages that their ``kind`` tells apart."""
     others = tuple(each for each in kinds if each is not NoneType)
     read = _reader(others[0]) if len(others) == 1 else _tagged(others)
     if len(others) == len(kinds):

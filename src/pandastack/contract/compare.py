@@ -1,4 +1,4 @@
-"""What differs between the files of two guests, or of one at two times."""
+"""Differences between the files of two guests, or of one guest at two times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pandastack.contract.references import Point
 
 @dataclass(frozen=True, slots=True)
 class CompareFiles:
-    """Asks what is different in ``after``; with ``patch`` also how, for small text files."""
+    """Asks what differs in ``after``; with ``patch``, also for unified diffs of small text files."""
 
     before: Point
     after: Point
@@ -34,7 +34,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """A file on one side. ``mode`` as ``ls -l`` writes it, ``mtime`` in epoch seconds, ``target`` of a link only."""
+    """A file on one side. ``mode`` as ``ls -l`` writes it, ``mtime`` in epoch seconds; only links have a ``target``."""
 
     kind: FileKind
     size: int
@@ -47,7 +47,7 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One path. ``before`` or ``after`` is None where there is nothing; ``what`` says how two that are there differ.
+    """One path. ``before`` or ``after`` is None if the path does not exist there; otherwise ``what`` lists differences.
 
     ``unread``: the contents were not compared, so they may be the same. Bytes of a path that are not UTF-8 are shown
     as ``\\xNN``.
@@ -65,7 +65,7 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """All changes in numbers, and as many as one answer holds in full, by path."""
+    """The number of all changes, and by path the changes themselves, as many as fit in one answer."""
 
     added: int
     removed: int

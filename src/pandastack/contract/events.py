@@ -1,4 +1,4 @@
-"""What happens on an engine without being asked for: one message a line, an empty line as a sign of life."""
+"""Unsolicited events of an engine: one message per line, an empty line as a sign of life."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MachineDied:
 
 @dataclass(frozen=True, slots=True)
 class MachineStalled:
-    """A sandbox's machine has paused by itself: a write of its guest found the host's storage full."""
+    """A sandbox's machine has paused by itself, because a write of its guest found the host's storage full."""
 
     KIND: ClassVar[str] = "vm.stalled"
 
@@ -28,7 +28,7 @@ class MachineStalled:
 
 @dataclass(frozen=True, slots=True)
 class MachineContinued:
-    """A stalled machine runs again, the write included."""
+    """A stalled machine runs again; its write was carried out."""
 
     KIND: ClassVar[str] = "vm.continued"
 

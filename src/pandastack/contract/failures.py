@@ -1,4 +1,4 @@
-"""Errors inside answers: of one child among several, or of a command whose response has begun."""
+"""Errors inside answers: for one child among several, or for a command whose response has begun."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pandastack.errors import PandastackError, from_body, to_public_body
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error of :mod:`pandastack.errors` with all that it says; ``status`` is the HTTP status it would have had."""
+    """An error of :mod:`pandastack.errors` with all its fields; ``status`` is the HTTP status it would have had."""
 
     status: int
     error: str

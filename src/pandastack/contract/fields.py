@@ -14,7 +14,7 @@ Uuid = Annotated[
         "be a UUID in lower case",
     ),
 ]
-"""An id that the control plane chose. It is safe as the name of a file."""
+"""An id chosen by the control plane. It is safe to use as a file name."""
 
 NonEmpty = Annotated[str, Constraint(bool, "not be empty")]
 

@@ -22,7 +22,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """What a directory holds, by name."""
+    """The entries of a directory, by name."""
 
     path: str
     entries: tuple[FileEntry, ...]
@@ -30,7 +30,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file was written with so many bytes."""
+    """A file was written; ``bytes`` is its size."""
 
     path: str
     bytes: int

@@ -1,4 +1,4 @@
-"""How an engine is."""
+"""The health of an engine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``checks`` has a word for each part; ``sandboxes`` counts those that run.
+    """``checks`` maps each part to a word about its state; ``sandboxes`` counts the running ones.
 
-    ``accelerator`` is how guests' instructions are run, ``isolation`` what stands between them and the host, in words.
+    ``accelerator`` is how guests' instructions are run; ``isolation`` describes what separates guests from the host.
     """
 
     status: str
@@ -20,4 +20,4 @@ class Health:
     vmm: str
     sandboxes: int
     confinement: Mapping[str, bool]
-    """Every measure by name, and whether machines here are under it: :class:`pandastack.model.confinement.Measure`."""
+    """For each :class:`pandastack.model.confinement.Measure`, whether it confines the machines here."""

@@ -20,8 +20,8 @@ class TerminalSize:
 class CommandSpec:
     """A line for the guest's shell. ``cwd`` None is the user's home, ``user`` None is root.
 
-    With an ``id`` the guest keeps a record, and of each output the last ``keep_bytes``: from the first byte on with
-    ``spool``, else from when nobody reads it any more.
+    With an ``id`` the guest keeps a record, and retains the last ``keep_bytes`` of each output: with ``spool`` from the
+    first byte on, otherwise from the moment when it has no reader any more.
     """
 
     cmd: NonEmpty
@@ -36,9 +36,9 @@ class CommandSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecSpec(CommandSpec):
-    """A command whose output is streamed to the one who asks. ``stdin`` None is /dev/null.
+    """A command whose output is streamed to its caller. ``stdin`` None is /dev/null.
 
-    With ``leave`` and an ``id`` it keeps running when its reader leaves; otherwise it is killed then.
+    With ``leave`` and an ``id`` it keeps running when its reader disconnects; otherwise it is killed then.
     """
 
     stdin: bytes | None = None
@@ -47,7 +47,7 @@ class ExecSpec(CommandSpec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec(CommandSpec):
-    """A command that runs whether or not somebody reads its output. With ``stdin_open`` it can be written to.
+    """A command that runs whether or not a client reads its output. With ``stdin_open`` it can be written to.
 
     ``terminal`` gives it a terminal instead of pipes.
     """
@@ -60,7 +60,7 @@ class ProcessSpec(CommandSpec):
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What is kept of an output: bytes ``base`` up to ``end``, counted from the first that was ever written."""
+    """The retained part of an output: bytes ``base`` up to ``end``, counted from the first byte ever written."""
 
     base: int
     end: int
@@ -70,7 +70,7 @@ class Extent:
 class ProcessRecord:
     """A process as the guest remembers it. Times are the guest's; ``blocks`` are of 512 bytes.
 
-    ``inherited``: it began in another machine, of which this one is a copy. ``exit_code`` is None while it runs.
+    ``inherited``: it was started in the machine that this one is a copy of. ``exit_code`` is None while it runs.
     """
 
     id: str
@@ -103,7 +103,7 @@ class ProcessRecord:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much the guest keeps of processes that ended, and how many records it has forgotten."""
+    """The limits of what the guest retains of ended processes, and the number of records it has dropped."""
 
     records: int
     bytes: int
@@ -128,6 +128,6 @@ class SendSignal:
 
 @dataclass(frozen=True, slots=True)
 class InputTaken:
-    """How many bytes a process's standard input took."""
+    """How many bytes a process's standard input accepted."""
 
     bytes: int

@@ -1,6 +1,6 @@
 """The output of a command as a stream of records: ``u8 kind | u32 length (little endian) | payload``.
 
-Bytes stay bytes. Keep-alives say nothing and are dropped by the parser; the last record is the end, and exactly one.
+Output stays bytes. Keep-alives carry nothing, and the parser drops them; the last record is the one and only end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pandastack.errors import ServerError
 
 
 class RecordKind(IntEnum):
-    """What a record is. ``STDOUT`` and ``STDERR`` are also the numbers by which guests tell the two outputs apart."""
+    """The kind of a record. ``STDOUT`` and ``STDERR`` are also the guests' numbers for the two outputs."""
 
     KEEP_ALIVE = 0
     STDOUT = 1
@@ -24,7 +24,7 @@ class RecordKind(IntEnum):
     RESULT = 3
     """How the command ended: :class:`ExecResult` as JSON."""
     OFFSET = 4
-    """``u8 which output | u64 offset``: where in it the next bytes are."""
+    """``u8 which output | u64 offset``: the offset of the next bytes in that output."""
     FAILED = 5
     """Why there is no result: :class:`Failure` as JSON."""
     STILL_RUNNING = 6
@@ -41,7 +41,7 @@ _MAX_PAYLOAD = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A piece of what the command wrote; ``kind`` is :data:`STDOUT` or :data:`STDERR`."""
+    """A piece of the command's output; ``kind`` is :data:`STDOUT` or :data:`STDERR`."""
 
     kind: int
     data: bytes
@@ -49,7 +49,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class OutputOffset:
-    """The next bytes of this output are at ``offset``: what was before it is not kept, if it did not come."""
+    """The next bytes of this output are at ``offset``; earlier bytes that did not arrive are no longer retained."""
 
     kind: int
     offset: int
@@ -77,7 +77,7 @@ class ExecFailed:
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """The process had not ended when the view did."""
+    """The process was still running when the view ended."""
 
 
 Ended = ExecResult | ExecFailed
@@ -115,7 +115,7 @@ class RecordParser:
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Record]:
-        """The records that ``data`` completes. Raises :class:`ServerError` when the stream makes no sense."""
+        """The records that ``data`` completes. Raises :class:`ServerError` for a malformed stream."""
         pending = self._pending
         pending += data
         start = 0

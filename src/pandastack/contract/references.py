@@ -1,4 +1,4 @@
-"""Names of what the engine has. On the wire their ``kind`` tells them apart."""
+"""References to objects of the engine. On the wire their ``kind`` tells them apart."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SandboxRef:
 
 
 StartFrom = TemplateRef | SnapshotRef
-"""What a new sandbox is restored from."""
+"""The source of a new sandbox."""
 
 Point = TemplateRef | SnapshotRef | SandboxRef
-"""A state of a guest: a template's, a captured one, or the present one of a sandbox."""
+"""A state of a guest: a template's, a captured one, or a sandbox's present one."""

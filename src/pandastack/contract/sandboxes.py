@@ -1,4 +1,4 @@
-"""Sandboxes: made, listed, put aside, copied."""
+"""Sandboxes: create, list, hibernate, copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pandastack.contract.references import StartFrom
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What a sandbox is to be. ``hostname`` None: the first eight digits of the id."""
+    """The specification of a sandbox. ``hostname`` None: the first eight digits of the id."""
 
     id: Uuid
     hostname: str | None = None
@@ -36,33 +36,33 @@ def _distinct(children: tuple[SandboxSpec, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ForkSandbox:
-    """Asks for copies of a running sandbox. A child has the parent's environment, and what its own spec adds."""
+    """Asks for copies of a running sandbox. A child has the parent's environment plus that of its own spec."""
 
     children: Annotated[tuple[SandboxSpec, ...], Constraint(_distinct, "be one or more, with different ids")]
 
 
 @dataclass(frozen=True, slots=True)
 class RewindSandbox:
-    """Asks for the state that a snapshot has, under the sandbox's own id."""
+    """Asks to restore the state of a snapshot under the sandbox's own id."""
 
     snapshot: Uuid
 
 
 class SandboxState(StrEnum):
-    """What a sandbox does, as its engine sees it."""
+    """The state of a sandbox, as its engine sees it."""
 
     RUNNING = "running"
     """Its guest executes commands."""
     PAUSED = "paused"
-    """Its CPUs are stopped; the memory stays."""
+    """Its CPUs are paused; the memory stays."""
     HIBERNATED = "hibernated"
-    """It is on the disk, and has no machine."""
+    """It is stored on disk, and has no machine."""
     FAILED = "failed"
     """Its machine ended by itself."""
 
 
 class BootMode(StrEnum):
-    """Which way a machine came to run."""
+    """How a machine was started."""
 
     SNAPSHOT = "snapshot"
     """From a template or a snapshot, or rewound to one."""
@@ -72,7 +72,7 @@ class BootMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A sandbox runs now. ``phases``: what each part of its start took, in milliseconds; ``boot_ms`` is their sum."""
+    """A sandbox runs now. ``phases``: the duration of each part of its start in milliseconds; ``boot_ms``: the sum."""
 
     KIND: ClassVar[str] = "started"
 
@@ -88,7 +88,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """A sandbox that was asked for does not exist, and why."""
+    """A requested sandbox that could not be made, and the reason."""
 
     KIND: ClassVar[str] = "not_started"
 
@@ -98,8 +98,8 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What a capture cost: bytes that are new on the disk at most, bytes of memory that differ, milliseconds that the
-    guest stood still."""
+    """The cost of a capture: an upper bound of new bytes on the disk, changed bytes of memory, and the guest's pause
+    in milliseconds."""
 
     size_bytes: int
     dirty_bytes: int
@@ -107,12 +107,12 @@ class Captured:
 
 
 NOTHING_CAPTURED = Captured(0, 0, 0.0)
-"""The cost of a hibernate when the sandbox was on the disk already."""
+"""The cost of hibernating a sandbox that is already hibernated."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForkAnswer:
-    """What became of each child, in the order of the request. At least one of them was started."""
+    """The result for each child, in the order of the request. At least one of them was started."""
 
     captured: Captured
     children: tuple[Started | NotStarted, ...]
@@ -120,7 +120,7 @@ class ForkAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a machine uses on its host. The percentage is the mean over its life, 100 for one whole core."""
+    """The host resources of a machine. The percentage is the mean over its life; 100 is one whole core."""
 
     pid: int
     uptime_seconds: float
@@ -132,8 +132,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """A sandbox as its engine has it. A hibernated one has no ``pid`` and no ``started_at`` (epoch seconds); ``usage``
-    is measured only when one sandbox is asked for."""
+    """A sandbox as its engine sees it. A hibernated one has no ``pid`` and no ``started_at`` (epoch seconds); ``usage``
+    is measured only in a request for a single sandbox."""
 
     id: str
     template: str

@@ -1,4 +1,4 @@
-"""Snapshots that the engine keeps of sandboxes."""
+"""Snapshots of sandboxes at the engine."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ class TakeSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """One that is kept."""
+    """One stored snapshot."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureSnapshots:
-    """Asks what would become free if these were deleted, the first one first."""
+    """Asks how much storage deleting these snapshots, in this order, would free."""
 
     ids: tuple[Uuid, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Bytes of the engine's storage, and for each snapshot those that become free when it is deleted after those
-    before it.
+    """Bytes of the engine's storage, and for each snapshot the bytes that its deletion frees, after the deletion of
+    those before it.
 
-    True at one moment only: a disk that a running sandbox writes to leaves its snapshots more and more old blocks.
+    The numbers hold at one moment only: as a running sandbox writes to its disk, its snapshots come to own more and
+    more old blocks.
     """
 
     total_bytes: int

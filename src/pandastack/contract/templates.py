@@ -1,4 +1,4 @@
-"""Templates that an engine has."""
+"""The templates of an engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a template's snapshot was made with, and so where it can be restored."""
+    """The hardware and software that a template's snapshot was made with, which decide where it can be restored."""
 
     key: str
     format: int
@@ -23,15 +23,15 @@ class Manifest:
     kernel_version: str
     kernel_sha256: str
     quiet: bool
-    """Whether the guest's end of the channel stood at a frame boundary."""
+    """Whether the guest's end of the channel was at a frame boundary."""
     built_at: str
     parent: str
-    """The snapshot that the captured machine was restored from; empty for a template's."""
+    """The snapshot that the captured machine was restored from; empty for a template's snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a sandbox can be created from. ``memory_mb`` and ``disk_mb`` are in MiB; ``size_bytes`` is the image plus
+    """A template. ``memory_mb`` and ``disk_mb`` are in MiB; ``size_bytes`` is the image plus
     the baked memory; ``version`` is the key of the snapshot."""
 
     name: str

@@ -1,6 +1,6 @@
-"""What passes over the WebSocket of a tunnel beside its bytes, which are the binary messages.
+"""The text messages on the WebSocket of a tunnel; binary messages are its bytes.
 
-Offsets count bytes from the first of each way; the end of a way counts as one more (docs/design/0024-tunnels.md).
+Offsets count the bytes of each direction; the end of a direction counts as one more (docs/design/0024-tunnels.md).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pandastack.contract.failures import Failure
 from pandastack.contract.fields import Count
 
 WINDOW = 256 * 1024
-"""Bytes that either side may have sent and not been told of yet."""
+"""Most bytes that either side may have sent without acknowledgement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The connection is there: always the engine's first message. It wants the bytes from ``consumed`` on."""
+    """The connection is open: always the engine's first message. It wants the bytes from ``consumed`` on."""
 
     KIND: ClassVar[str] = "opened"
 
@@ -26,7 +26,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """The program in the guest has so many bytes: the engine never asks for them again."""
+    """The program in the guest has read this many bytes: the engine never asks for them again."""
 
     KIND: ClassVar[str] = "consumed"
 
@@ -51,14 +51,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The control plane wants the connection closed. Leaving without this message keeps one that has an id."""
+    """The control plane wants the connection closed. Without this message a connection with an id stays open."""
 
     KIND: ClassVar[str] = "close"
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The connection, or the listening, is over: the engine's last message. A failure is why it broke."""
+    """The connection, or the listening, is over: the engine's last message. If it broke, the failure tells why."""
 
     KIND: ClassVar[str] = "closed"
 
@@ -67,7 +67,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A program in the guest connected to where the engine listens: a tunnel with this id."""
+    """A program in the guest connected to the engine's listener: a tunnel with this id."""
 
     KIND: ClassVar[str] = "accepted"
 

@@ -1,17 +1,17 @@
-"""Which contract somebody speaks. Both sides say it in a header of every request and every answer."""
+"""The version of the contract. Both sides send it in a header of every request and every answer."""
 
 from __future__ import annotations
 
 from pandastack.errors import ServerError
 
 VERSION = "1"
-"""Raised whenever a message or a path changes so that the other side would no longer understand it."""
+"""Incremented whenever a message or a path changes so that the other side would no longer understand it."""
 
 HEADER = "x-pandastack-engine-version"
 
 
 def check_version(engine: str | None, control_plane: str | None) -> None:
-    """Raise :class:`ServerError` naming both versions when they differ; None is a side that names none."""
+    """Raise a :class:`ServerError` that names both versions if they differ; None: the side sent no version."""
     if engine != control_plane:
         raise ServerError(
             f"the engine speaks version {_shown(engine)} of its interface,"

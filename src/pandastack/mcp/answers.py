@@ -1,4 +1,4 @@
-"""Results of tools: what the API answers, cut where it is longer than a model should read. Every cut is announced."""
+"""Results of tools: the API's answers, cut where they are longer than a model should read. Every cut is announced."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _HINTS = {
     "no_capacity": "delete a sandbox that is no longer needed, or try again in a while",
     "storage_full": "delete sandboxes or files that are no longer needed",
 }
-"""What a model can do about an error that has no hint of its own."""
+"""Hints for a model about errors that have none of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``text`` is what the API answered; ``notices`` say what is not in it."""
+    """``text`` is the API's answer; ``notices`` describe what was cut from it."""
 
     text: str
     notices: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ async def of_response(call: Call, response: httpx.Response) -> Answer:
 
 
 def of_error(error: PandastackError) -> Answer:
-    """The result of a call that failed: the body of the API's error, with a hint and what a command had written."""
+    """The result of a call that failed: the body of the API's error, with a hint and a command's output so far."""
     body = to_body(error)
     body.setdefault("hint", _HINTS.get(error.code, "")) or body.pop("hint")
     detail = body.get("detail")
@@ -73,7 +73,7 @@ async def _of_file(call: Call, response: httpx.Response) -> Answer:
     declared = response.headers.get("content-length", "")
     if not more and declared.isdecimal() and int(declared) != len(data):
         raise ConnectionError("the file's content broke off")
-    # An unfinished character at the cut is no fault of the file.
+    # An incomplete character at the cut is not the file's fault.
     text = data[:FILE_BYTES].decode("utf-8", "ignore" if more else "replace")
     notices = []
     if more:
@@ -103,7 +103,7 @@ def _of_command(value: dict[str, Any]) -> Answer:
 
 
 def _of_listing(value: Any) -> Answer:
-    """Lists are cut by entries, so that what is left is still JSON."""
+    """Cut a list by whole entries, so that the rest is still JSON."""
     entries = value.get("entries") if isinstance(value, dict) else value
     if not isinstance(entries, list) or len(entries) <= LIST_ENTRIES:
         return Answer(_json(value))
@@ -113,7 +113,7 @@ def _of_listing(value: Any) -> Answer:
 
 
 def _cut(text: str) -> tuple[str, int]:
-    """``text`` without its middle if it is too long, and how many characters that was."""
+    """``text``, without its middle if it is too long, and the number of characters dropped."""
     dropped = len(text) - TEXT_CHARACTERS
     if dropped <= 0:
         return text, 0

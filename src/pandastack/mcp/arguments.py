@@ -1,4 +1,4 @@
-"""What the tools take. A model sees the fields' names, types and descriptions; each class says which request it is."""
+"""The arguments of the tools. A model sees the fields' names, types and descriptions; each class makes a request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WORKSPACE = "/workspace"
 
 
 class Arguments(BaseModel):
-    """``call`` is the request that the arguments mean."""
+    """Arguments; ``call`` is the request that they stand for."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     other_names: ClassVar[dict[str, tuple[str, float]]] = {}
-    """Names that other clients give to an argument: the name here, and how much one of theirs is."""
+    """Other clients' names of an argument, each with the name here and the factor between the units."""
 
     @model_validator(mode="before")
     @classmethod
@@ -37,8 +37,8 @@ class Arguments(BaseModel):
 
     @classmethod
     def read(cls, given: Mapping[str, Any], hidden: Collection[str] = ()) -> Self:
-        """The arguments of a call. Raises :class:`BadRequestError` that names the one that is wrong, and the others
-        but for those that are ``hidden`` from the caller.
+        """The arguments of a call. Raises a :class:`BadRequestError` that names the invalid argument, and lists all
+        arguments except those ``hidden`` from the caller.
         """
         try:
             return cls.model_validate(dict(given))

@@ -1,4 +1,4 @@
-"""The two servers: that of a workspace, and that of one sandbox."""
+"""The two servers: one for a workspace, and one for a single sandbox."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pandastack.mcp.tools import Tool
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """What differs between the server of a workspace and that of a sandbox."""
+    """The differences between the server of a workspace and the server of a sandbox."""
 
     name: str
     instructions: str
     protocol: str
-    """What a client speaks that does not say."""
+    """Protocol version assumed when the client states none."""
     noted: int
     """HTTP status for a notification."""
     tools: Sequence[Tool]
@@ -46,7 +46,7 @@ def server(
     sandbox_id: str | None = None,
     admit: Callable[[], None] = lambda: None,
 ) -> Server[Any]:
-    """The server of a face. ``admit`` is asked before each call of a tool."""
+    """The server of a face. ``admit`` is called before each call of a tool."""
 
     def caller(_context: Context) -> Caller:
         admit()

@@ -1,6 +1,6 @@
 """The protocol over HTTP, without sessions: one POST, one JSON answer (the protocol's "streamable HTTP").
 
-Simple clients are met, too: any ``Accept`` and content type, an ``initialize`` that says nothing.
+Simple clients are accepted too: any ``Accept`` and content type, an ``initialize`` without parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def answer(face: Face, server: Server[Any], body: bytes, scope: Scope, sen
     if isinstance(message, list):
         refused = _refusal(INVALID_REQUEST, "batches are not supported: send one message at a time")
     elif _is_notification(message):
-        refused = Response(status_code=face.noted)  # there is no session that it could be about
+        refused = Response(status_code=face.noted)  # there is no session that it could refer to
     if refused is not None:
         await refused(scope, _replay(b""), send)
         return
@@ -47,7 +47,7 @@ def _is_notification(message: Any) -> bool:
 
 
 def _completed(message: Any, face: Face) -> Any:
-    """An ``initialize`` with everything that the protocol wants to be there."""
+    """An ``initialize`` with every field that the protocol requires."""
     if not isinstance(message, dict) or message.get("method") != "initialize":
         return message
     given = message.get("params")
@@ -61,7 +61,7 @@ def _refusal(code: int, message: str) -> Response:
 
 
 def _replay(body: bytes) -> Receive:
-    """A source of the request's body; that the caller has left is somebody else's to notice."""
+    """A source of the request's body; a disconnected caller is noticed elsewhere."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:

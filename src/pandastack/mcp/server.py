@@ -1,4 +1,4 @@
-"""The protocol's server around a set of tools, whatever it is reached by."""
+"""The protocol's server around a set of tools, independent of the transport."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Context = ServerRequestContext[Any, Any]
 
 
 class Api(Protocol):
-    """The way to the public API, as one caller."""
+    """Access to the public API, as one caller."""
 
     async def run(self, call: Call) -> httpx.Response:
-        """Raises :class:`PandastackError` for an answer that is no success."""
+        """Send a request. Raises :class:`PandastackError` for an unsuccessful answer."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls a tool. ``sandbox_id`` is the sandbox of a server that is for one."""
+    """The caller of a tool. ``sandbox_id`` is set when the server is for one sandbox."""
 
     api: Api
     sandbox_id: str | None = None
@@ -49,7 +49,7 @@ class Caller:
 def tool_server(
     name: str, version: str, instructions: str, tools: Sequence[Tool], caller: Callable[[Context], Caller]
 ) -> Server[Any]:
-    """A server that offers ``tools``. ``caller`` says who makes a request; it may refuse with :class:`MCPError`."""
+    """A server that offers ``tools``. ``caller`` returns the caller of a request, or refuses with :class:`MCPError`."""
     by_name = {tool.name: tool for tool in tools}
 
     async def list_tools(_context: Context, _params: PaginatedRequestParams | None) -> ListToolsResult:

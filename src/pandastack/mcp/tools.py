@@ -1,4 +1,4 @@
-"""The tools: those of a workspace, and those of one sandbox, whose ``sandbox_id`` is given."""
+"""The tools of a workspace, and the tools of a single sandbox, whose ``sandbox_id`` is fixed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pandastack.mcp import arguments as take
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """``needs`` is the route behind it, ``METHOD /path``. ``reads`` changes nothing; ``destroys`` cannot be undone."""
+    """A tool. ``needs`` is its route, ``METHOD /path``. ``reads``: changes nothing; ``destroys``: cannot be undone."""
 
     name: str
     description: str
@@ -21,15 +21,15 @@ class Tool:
     reads: bool = False
     destroys: bool = False
     bound: bool = False
-    """It acts on the sandbox that its server is for: callers name none."""
+    """Whether it acts on its server's sandbox, so that callers name none."""
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """Arguments that callers do not give."""
+        """Arguments that callers do not pass."""
         return ("sandbox_id",) if self.bound else ()
 
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the arguments, without the titles that say every name a second time."""
+        """The JSON Schema of the arguments, without the titles, which only repeat the names."""
         full = self.arguments.model_json_schema()
         properties = {
             name: {key: value for key, value in each.items() if key != "title"}
@@ -116,6 +116,6 @@ SANDBOX: Sequence[Tool] = (
 
 
 def offered(tools: Sequence[Tool], routes: Collection[str]) -> list[Tool]:
-    """Those whose route is among ``routes`` (``METHOD /path``, whatever stands in the braces)."""
+    """The tools whose route is among ``routes`` (``METHOD /path``, whatever the names in braces)."""
     served = {re.sub(r"{[^}]*}", "{}", route) for route in routes}
     return [tool for tool in tools if tool.needs in served]

@@ -1,1 +1,1 @@
-"""Plain data that several layers speak of: frozen, without behaviour beyond its own consistency."""
+"""Plain data that several layers share: frozen, without behaviour beyond its own consistency."""

@@ -13,7 +13,7 @@ class Accelerator(StrEnum):
 
     @property
     def isolation(self) -> str:
-        """What stands between the guest and the host, in honest words."""
+        """An honest description of what separates the guest from the host."""
         if self is Accelerator.KVM:
             return "hardware virtualization: the guest runs in its own VT-x/AMD-V context"
         return "software emulation: an unprivileged, seccomp-confined process; not hardware isolation"

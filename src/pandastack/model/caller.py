@@ -1,4 +1,4 @@
-"""Who asks for something."""
+"""The caller of a request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class Role(StrEnum):
     """What a member may do in a workspace."""
 
     OWNER = "owner"
-    """Everything. There are no others yet."""
+    """May do everything. There are no other roles yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A member of a workspace, who sees only what belongs to it. ``token`` is the beginning of the API token in use."""
+    """A member of a workspace, who sees only its objects. ``token`` is the prefix of the API token in use."""
 
     workspace: str
     member: str
@@ -24,5 +24,5 @@ class Caller:
 
     @classmethod
     def server(cls, workspace: str) -> Caller:
-        """The server itself, which acts in a workspace without having been asked."""
+        """The server itself, acting in a workspace on its own initiative."""
         return cls(workspace, "server")

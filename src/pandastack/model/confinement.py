@@ -1,4 +1,4 @@
-"""What stands around a machine's process on its host, besides the virtual machine itself."""
+"""Measures that confine a machine's process on its host, in addition to the virtual machine itself."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from enum import StrEnum
 
 
 class Measure(StrEnum):
-    """Each by the name that an operator requires it by."""
+    """The measures, by the names with which operators require them."""
 
     KVM = "kvm"
-    """Guests' instructions are run by the CPU's virtualization, not by an emulator."""
+    """The CPU's virtualization runs guests' instructions, not an emulator."""
     USER = "user"
     """A host user of its own, without groups and capabilities."""
     NETNS = "netns"
-    """A network namespace of its own, with nothing in it."""
+    """A network namespace of its own, which is empty."""
     SECCOMP = "seccomp"
-    """A filter of system calls; no program that it starts has more rights than it."""
+    """A filter of system calls; no program that the process starts has more rights than the process."""
     PRIORITY = "priority"
-    """It gives way to the server when CPU or memory run short."""
+    """The process yields to the server when CPU or memory run short."""
     MEMORY = "memory"
-    """It cannot write to the memory image that it shares with others."""
+    """The process cannot write to the memory image that it shares with others."""

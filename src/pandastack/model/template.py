@@ -1,4 +1,4 @@
-"""A template: what a sandbox can be created from."""
+"""A template, from which sandboxes are created."""
 
 from __future__ import annotations
 
