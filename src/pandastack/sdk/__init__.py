@@ -1,7 +1,7 @@
-"""The client library: :class:`Sandbox` and :class:`Client`, and the same for asyncio.
+"""The client library: :class:`Sandbox` and :class:`Client`, and their asyncio versions.
 
 ``_async`` is written by hand, ``_sync`` is generated from it by ``scripts/generate_sync.py``; everything that
-does not wait (types, retry rules, error mapping, the event-stream parser) is shared by both.
+does not wait (types, retry rules, error mapping, the event-stream parser) is shared.
 """
 
 from pandastack.errors import (

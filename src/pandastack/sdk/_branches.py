@@ -1,4 +1,4 @@
-"""Fork, fork-tree and promote as data: what is sent, and the records in every form of answer."""
+"""Fork, fork-tree and promote as data: the requests, and the records in every form of answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONTAINERS = ("children", "items", "sandboxes")
 
 
 def fork_sandbox(sandbox_id: str, metadata: Mapping[str, str] | None, key: str | None = None) -> Call:
-    """``POST …/fork``; without metadata there is no body. ``key`` None: a new one."""
+    """``POST …/fork``; without metadata it has no body. ``key`` None: a new one."""
     body = None if metadata is None else {"metadata": dict(metadata)}
     return Call("POST", f"/sandboxes/{segment(sandbox_id)}/fork", json=body, creates=True, key=key or new_key())
 
@@ -35,7 +35,7 @@ def promote_sandbox(sandbox_id: str, cleanup_siblings: bool, tree_id: str | None
 
 
 def forked(answer: object, parent_id: str) -> dict[str, Any]:
-    """The record of the one child in the answer to a fork. Raises ServerError when there is none."""
+    """The record of the only child in the answer to a fork. Raises ServerError when there is none."""
     if isinstance(answer, dict):
         if isinstance(answer.get("sandbox"), dict):
             return _child(answer["sandbox"], parent_id)
@@ -59,7 +59,7 @@ def children_of(answer: object, parent_id: str) -> list[dict[str, Any]]:
 
 
 def _child(child: object, parent_id: str) -> dict[str, Any]:
-    """One child's record; a bare id is one too."""
+    """One child's record; a bare id is accepted too."""
     record: dict[str, Any] = dict(child) if isinstance(child, dict) else {"id": str(child)}
     metadata = {"fork_parent_id": parent_id, **(record.get("metadata") or {})}
     return {"status": "running", **record, "metadata": metadata}

@@ -1,4 +1,4 @@
-"""What cells of code give: rich results and how the cell ended."""
+"""Results of code cells: rich output, and how the cell ended."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ CHART = "application/vnd.pandastack.chart+json"
 _ALIASES = {"py": "python", "python3": "python", "sh": "bash", "shell": "bash", "js": "node"}
 _CELL_SECONDS = 30.0
 _GRACE_SECONDS = 75.0
-"""What the server may take beyond a cell's limit: it interrupts, and replaces an interpreter that does not react."""
+"""Seconds that the server may take beyond a cell's limit, to interrupt it or to replace a stuck interpreter."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One thing that a cell shows, in one or more representations: ``data`` maps MIME types to text.
+    """One result of a cell, in one or more representations: ``data`` maps MIME types to text.
 
-    Pictures are base64, JSON is text. The properties give a representation, or None when there is none such.
+    Pictures are base64, JSON is text. Each property returns one representation, or None.
     """
 
     data: dict[str, str]
 
     @property
     def text(self) -> str | None:
-        """Plain text: every value that a cell ends with has it."""
+        """Plain text: every value at the end of a cell has it."""
         return self.data.get("text/plain")
 
     @property
     def html(self) -> str | None:
-        """Markup, of a DataFrame for example."""
+        """HTML, for example of a DataFrame."""
         return self.data.get("text/html")
 
     @property
@@ -47,7 +47,7 @@ class Result:
 
     @property
     def svg(self) -> str | None:
-        """A drawing as markup."""
+        """A drawing as SVG."""
         return self.data.get("image/svg+xml")
 
     @property
@@ -62,26 +62,26 @@ class Result:
 
     @property
     def json(self) -> Any:
-        """The value that ``application/json`` stands for; its text when that is no JSON."""
+        """The parsed ``application/json``; its text when it is not valid JSON."""
         return _loaded(self.data.get("application/json"))
 
     @property
     def chart(self) -> str | None:
-        """The picture, in whatever format there is one."""
+        """The picture, in any available format."""
         return self.png or self.jpeg or self.svg
 
     @property
     def chart_data(self) -> Any:
-        """What a matplotlib figure shows, as ``{"axes": [{"type", "title", "series", …}]}``."""
+        """The content of a matplotlib figure, as ``{"axes": [{"type", "title", "series", …}]}``."""
         return _loaded(self.data.get(CHART))
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What a cell printed and showed, and how it ended. ``error`` is the traceback of an exception.
+    """The output and results of a cell, and how it ended. ``error`` is the traceback of an exception.
 
-    With ``restarted`` the interpreter has ended: the session goes on without its state. ``checkpoint_id`` is set when
-    a checkpoint was asked for.
+    With ``restarted`` the interpreter was replaced: the session continues without its state. ``checkpoint_id`` is set
+    when a checkpoint was requested.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -140,7 +140,7 @@ def _loaded(text: str | None) -> Any:
 
 
 def language_of(name: str) -> str:
-    """The language that callers mean by ``name``."""
+    """The language that ``name`` stands for."""
     lower = name.lower()
     return _ALIASES.get(lower, lower)
 
@@ -154,7 +154,7 @@ def sessions_path(sandbox_id: str, session_id: str | None = None, below: str = "
 def run_cell(
     sandbox_id: str, session_id: str, code: str, timeout_seconds: float | None, checkpoint: bool, default: float
 ) -> Call:
-    """Run a cell; the client waits longer than the cell may take, whatever its default is."""
+    """Run a cell; the client always waits longer than the cell may take, whatever the client's default timeout."""
     body: dict[str, Any] = {"code": code}
     if timeout_seconds is not None:
         body["timeout_ms"] = int(timeout_seconds * 1000)

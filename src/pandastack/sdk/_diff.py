@@ -1,4 +1,4 @@
-"""What differs between the files of two states of a sandbox, as values."""
+"""Differences between the files of two states of a sandbox, as values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class FileState:
-    """A file at one of the two times. ``size`` in bytes, ``mtime`` in seconds since the epoch, ``target`` of a link."""
+    """A file in one of the two states. ``size`` is in bytes, ``mtime`` in epoch seconds; links have a ``target``."""
 
     kind: str
     size: int
@@ -22,10 +22,10 @@ class FileState:
 
 @dataclass(frozen=True)
 class FileChange:
-    """One path. ``change`` is ``added``, ``removed`` or ``changed``, ``what`` says in what a changed one differs.
+    """One path. ``change`` is ``added``, ``removed`` or ``changed``, ``what`` lists what changed.
 
-    ``before`` or ``after`` is None where there was nothing. With ``unread`` there was no time to compare the contents
-    of two files of the same size.
+    ``before`` or ``after`` is None if the path did not exist there. With ``unread`` there was no time to compare the
+    contents of two files of the same size.
     """
 
     path: str
@@ -40,7 +40,7 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Diff:
-    """The changes by path, and how many there are of each kind. With ``truncated`` there are more than are listed."""
+    """The changes by path, and the number of each kind. With ``truncated`` not all changes are listed."""
 
     changes: tuple[FileChange, ...]
     added: int

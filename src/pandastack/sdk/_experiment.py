@@ -1,6 +1,6 @@
-"""An experiment as data: what each branch tries, how it went, and which branch is the best one.
+"""An experiment as data: its candidates, their outcomes, and the choice of the best.
 
-Only the parts that do not wait; running it is in ``_async/explore.py``.
+This module has only the parts that do not wait; ``_async/explore.py`` runs the experiment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ S = TypeVar("S")
 
 MAX_BRANCHES = 16
 PROBE_SECONDS = 10
-"""Limit for each of the two commands that find out which files a branch has changed."""
+"""Limit for each of the two commands that find the files changed by a branch."""
 
 _MARKER = "/tmp/.pandastack-explore-marker"
 _WATCHED = "/app /work /workspace /root /home"
@@ -26,17 +26,17 @@ _TAIL_BYTES = 4096
 
 
 class ExploreError(PandastackError):
-    """An experiment cannot run, or none of its branches can be taken."""
+    """An experiment cannot run, or none of its branches can win."""
 
     code = "explore_failed"
 
 
 @dataclass
 class Candidate:
-    """What one branch tries: a shell command ``cmd``, or a function ``fn`` that is given the branch's sandbox.
+    """The work of one branch: a shell command ``cmd``, or a function ``fn`` that is called with the branch's sandbox.
 
-    ``timeout_s`` and ``env`` are the command's limit in seconds and its variables. With ``score`` the branch
-    has its score already.
+    ``timeout_s`` and ``env`` are the command's limit in seconds and its variables. ``score`` sets the branch's
+    score in advance.
     """
 
     label: str
@@ -71,7 +71,7 @@ class Candidate:
 
 @dataclass
 class BranchOutcome:
-    """How one branch went. The tails are the last 4 KiB of output; ``value`` is what ``fn`` returned."""
+    """The outcome of one branch. The tails are the last 4 KiB of output; ``value`` is the result of ``fn``."""
 
     label: str
     sandbox_id: str
@@ -95,7 +95,7 @@ class BranchOutcome:
 
 @dataclass
 class ExploreResult(Generic[S]):
-    """The end of an experiment: ``outcomes`` best first, ``reaped`` the ids of the branches that were deleted."""
+    """The result of an experiment: ``outcomes`` are best first, ``reaped`` are the ids of deleted branches."""
 
     winner: S | None
     winner_outcome: BranchOutcome | None
@@ -123,7 +123,7 @@ class ExploreResult(Generic[S]):
 
 
 def candidates_of(given: Sequence[Candidate | str]) -> list[Candidate]:
-    """The candidates; a text is a command and its own label. Raises ExploreError for none and for too many."""
+    """The candidates; a string is a command and its own label. Raises ExploreError for none and for too many."""
     candidates = [each if isinstance(each, Candidate) else Candidate(each, each) for each in given]
     if not candidates:
         raise ExploreError("there are no candidates to explore")
@@ -133,12 +133,12 @@ def candidates_of(given: Sequence[Candidate | str]) -> list[Candidate]:
 
 
 def marker_command() -> str:
-    """The command that marks the moment after which a file counts as changed."""
+    """The command that records the moment after which a modified file counts as changed."""
     return f"touch {_MARKER}"
 
 
 def changed_files_command(capture: bool | str) -> str:
-    """The command that prints the files changed since, below the usual directories or those named."""
+    """The command that prints the files changed since then, below the given directories or the usual ones."""
     roots = shlex.join(shlex.split(capture if isinstance(capture, str) else _WATCHED))
     return f"find {roots} -type f -newer {_MARKER} 2>/dev/null | head -n {_MAX_FILES}"
 
@@ -149,7 +149,7 @@ def tail(text: str) -> str:
 
 
 def ranked(outcomes: Iterable[BranchOutcome], select: Literal["max", "min"]) -> list[BranchOutcome]:
-    """Best first: those without an error, then by score, then the faster, then by label."""
+    """Best first: outcomes without an error, then by score, duration and label."""
     sign = 1 if select == "min" else -1
 
     def rank(each: BranchOutcome) -> tuple[bool, float, int, str]:
@@ -159,6 +159,6 @@ def ranked(outcomes: Iterable[BranchOutcome], select: Literal["max", "min"]) -> 
 
 
 def tree_id_of(metadata: Iterable[Mapping[str, str]]) -> str:
-    """The tree that children with this metadata belong to; empty when none says so."""
+    """The tree that children with this metadata belong to; empty when the metadata names none."""
     named = (each.get("fork_tree_id") or each.get("tree_id") for each in metadata)
     return next((each for each in named if each), "")

@@ -1,7 +1,7 @@
-"""When a refused request is sent again: rules as small state machines without any waiting or I/O.
+"""Rules for retrying refused requests, as small state machines without waiting or I/O.
 
-A rule lives as long as one call. It answers each refusal with the seconds to wait, or None for "this one is
-final".
+A rule lives as long as one call. It answers each refusal with the seconds to wait, or None if the refusal is
+final.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ DEFAULT_BUDGET_SECONDS = 60.0
 _JITTER_CAPS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 _STORAGE_FLOOR_SECONDS = 0.5
 _WARM_UP_SECONDS = 20.0
-# A host that cannot reach the guest yet says one of these, and only before anything ran in it.
+# A host that cannot reach the guest yet reports one of these, and only before anything ran in it.
 _WARM_UP_SIGNS = ("connect: connection refused", "no route to host", "i/o timeout")
 
 _log = logging.getLogger("pandastack.sdk")
 
 
 class Rule(Protocol):
-    """One reason to send a request again."""
+    """One reason to retry a request."""
 
     def delay(self, refusal: Refusal, elapsed: float) -> float | None:
-        """Seconds to wait before the next attempt, None not to try again; ``elapsed`` since the first one."""
+        """Seconds to wait before the next attempt, or None for no retry; ``elapsed`` is since the first attempt."""
 
 
 class NotFoundOnce:
-    """A 404 may come from a replica that lags behind: ask once more."""
+    """A 404 may come from a lagging replica: retry once."""
 
     def __init__(self) -> None:
         self._asked_again = False
@@ -62,12 +62,11 @@ class WarmUp:
 
 
 class Capacity:
-    """The platform has no room *and promises that nothing was created*: 503 or 429 with ``Retry-After``, or
+    """The platform has no capacity *and promises that nothing was created*: 503 or 429 with ``Retry-After``, or
     507.
 
-    Waits are the server's hint plus growing jitter, so that clients refused together do not come back
-    together. The last attempt starts within ``budget`` seconds; a hint that does not fit into the rest ends
-    it.
+    Waits are the server's hint plus growing jitter, so that clients refused together do not return together. The
+    last attempt starts within ``budget`` seconds; a hint beyond the remaining budget ends the retries.
     """
 
     def __init__(self, budget: float, jitter: Callable[[float, float], float] = random.uniform) -> None:
@@ -86,10 +85,10 @@ class Capacity:
 
 
 class Unanswered:
-    """Of a call with an idempotency key: the connection broke before the answer, or an earlier attempt is still
-    being answered. The server does the call once, so it may be sent again.
+    """For a call with an idempotency key: the connection broke before the answer, or an earlier attempt is still
+    being answered. The server carries out the call only once, so it may be retried.
 
-    A connection that cannot be made ends a first attempt; after one that broke, the server may be starting again.
+    If the first attempt cannot connect, it is final; after a broken connection, the server may be restarting.
     """
 
     def __init__(self, budget: float) -> None:
@@ -117,17 +116,17 @@ def _capacity_floor(refusal: Refusal) -> float | None:
 
 
 def first_delay(rules: Iterable[Rule], refusal: Refusal, elapsed: float) -> float | None:
-    """The wait of the first rule that wants another attempt."""
+    """The wait of the first rule that allows another attempt."""
     delays = (rule.delay(refusal, elapsed) for rule in rules)
     return next((delay for delay in delays if delay is not None), None)
 
 
 def create_retry_budget(explicit: float | None, environ: Mapping[str, str] = os.environ) -> float:
-    """Seconds that refused creates may be repeated for: the argument,
+    """Seconds for which refused creates may be retried: the argument,
     ``PANDASTACK_MAX_CREATE_RETRY_SECONDS``, 60.
 
-    Raises ValueError for an argument that is negative or not finite. A bad environment variable is only
-    warned about: a typo there must not break every program.
+    Raises ValueError for an argument that is negative or not finite. An invalid environment variable only causes a
+    warning: a typo there must not break every program.
     """
     if explicit is None:
         return _seconds(environ, "PANDASTACK_MAX_CREATE_RETRY_SECONDS", DEFAULT_BUDGET_SECONDS)
@@ -137,7 +136,7 @@ def create_retry_budget(explicit: float | None, environ: Mapping[str, str] = os.
 
 
 def warm_up_budget(environ: Mapping[str, str] = os.environ) -> float:
-    """Seconds that a call into a guest may be repeated for: ``PANDASTACK_EXEC_READY_TIMEOUT``, 20."""
+    """Seconds for which a call into a guest may be retried: ``PANDASTACK_EXEC_READY_TIMEOUT``, 20."""
     return _seconds(environ, "PANDASTACK_EXEC_READY_TIMEOUT", _WARM_UP_SECONDS)
 
 

@@ -1,8 +1,7 @@
-"""The few things that waiting code and blocking code do differently, each in both flavours under matching
-names.
+"""The few things that asyncio code and blocking code do differently, in both flavours under matching names.
 
-The generator turns ``async_pause`` into ``pause`` and so on; nothing else in this package knows which flavour
-it is.
+The generator turns ``async_pause`` into ``pause`` and so on; nothing else in this package knows its
+flavour.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _IN_MEMORY = 4 * 1024 * 1024  # bytes of a spooled file
 
 
 class CancelEvent(Protocol):
-    """What ``cancel=`` accepts: :class:`threading.Event` and everything that blocks like it."""
+    """The type of ``cancel=``: :class:`threading.Event`, or anything that blocks like it."""
 
     def is_set(self) -> bool: ...
 
@@ -35,9 +34,7 @@ class CancelEvent(Protocol):
 
 
 class AsyncCancelEvent(Protocol):
-    """What ``cancel=`` accepts in the asyncio client: :class:`asyncio.Event` and everything that waits like
-    it.
-    """
+    """The type of ``cancel=`` in the asyncio client: :class:`asyncio.Event`, or anything that waits like it."""
 
     def is_set(self) -> bool: ...
 
@@ -45,7 +42,7 @@ class AsyncCancelEvent(Protocol):
 
 
 def check_cancel(event: CancelEvent | None) -> None:
-    """Raise TypeError, before anything is sent, for an event that cannot be waited for by blocking."""
+    """Raise TypeError, before anything is sent, for an event without a blocking ``wait``."""
     _check(event, awaitable=False)
 
 
@@ -137,10 +134,10 @@ async def async_pack_tree(directory: str | os.PathLike[str]) -> bytes:
 
 
 def unpack_tree(packed: IO[bytes], directory: str | os.PathLike[str]) -> None:
-    """Unpack a tar archive into a local directory, which is made. Raises OSError and tarfile.TarError."""
+    """Unpack a tar archive into a local directory, which is created. Raises OSError and tarfile.TarError."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     packed.seek(0)
-    # The server has made it harmless; this is for servers that do not, where Python can (3.11.4).
+    # Our server sends safe archives; this protects against servers that do not, if Python supports it (3.11.4).
     rules: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(fileobj=packed) as archive:
         archive.extractall(directory, **rules)
@@ -152,13 +149,13 @@ async def async_unpack_tree(packed: IO[bytes], directory: str | os.PathLike[str]
 
 
 def run_all(function: Callable[[T], R], items: Sequence[T], limit: int) -> list[R]:
-    """``function`` of every item, in threads, at most ``limit`` at a time; the results in the items' order."""
+    """Call ``function`` with every item, in threads, at most ``limit`` at a time; results are in the items' order."""
     with ThreadPoolExecutor(max_workers=limit) as pool:
         return list(pool.map(function, items))
 
 
 async def async_run_all(function: Callable[[T], Awaitable[R]], items: Sequence[T], limit: int) -> list[R]:
-    """``function`` of every item, at most ``limit`` at a time; the results in the items' order."""
+    """Call ``function`` with every item, at most ``limit`` at a time; results are in the items' order."""
     room = asyncio.Semaphore(limit)
 
     async def run(item: T) -> R:
@@ -171,22 +168,22 @@ async def async_run_all(function: Callable[[T], Awaitable[R]], items: Sequence[T
 
 
 def settled(value: Any) -> Any:
-    """What a function of the program returned."""
+    """The result of a function of the program."""
     return value
 
 
 async def async_settled(value: Any) -> Any:
-    """What a function of the program returned, waited for if it has to be."""
+    """The result of a function of the program, awaited if necessary."""
     return await value if inspect.isawaitable(value) else value
 
 
 def scope() -> object | None:
-    """What an open connection is bound to: nothing, in blocking code."""
+    """The owner of open connections: none, in blocking code."""
     return None
 
 
 def async_scope() -> object | None:
-    """What an open connection is bound to: the running event loop, if there is one."""
+    """The owner of open connections: the running event loop, if there is one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The values that the client library returns, built from the JSON of the HTTP API by ``from_dict``."""
+"""The values that the client library returns; ``from_dict`` builds them from the JSON of the HTTP API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pandastack.errors import ServerError
 
 @dataclass(frozen=True)
 class CreateRetryEvent:
-    """One refused create that is about to be sent again; ``delay_seconds`` is the wait that follows."""
+    """A refused create that is about to be retried; ``delay_seconds`` is the wait before that."""
 
     method: str
     path: str
@@ -26,7 +26,7 @@ class CreateRetryEvent:
 
 @dataclass
 class ExecResult:
-    """What a command printed and how it ended; ``duration_ms`` is measured inside the sandbox."""
+    """A command's output and how it ended; ``duration_ms`` is measured inside the sandbox."""
 
     stdout: str
     stderr: str
@@ -35,9 +35,9 @@ class ExecResult:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ExecResult:
-        """Build from the answer of ``exec``; an older spelling of the exit code, ``exit``, is understood too.
+        """Build from the answer of ``exec``; an older name of the exit code, ``exit``, is accepted too.
 
-        Raises ServerError when there is no exit code: none is ever made up.
+        Raises ServerError when there is no exit code: it is never guessed.
         """
         exit_code = data.get("exit_code", data.get("exit"))
         if exit_code is None:
@@ -54,7 +54,7 @@ class ExecResult:
 class ProcessInfo:
     """A process of a sandbox. ``exit_code`` is None while it runs; 128 + ``signal`` when it was killed.
 
-    ``stdout`` and ``stderr`` are the offsets of the first byte that is kept and behind the last that was written.
+    ``stdout`` and ``stderr`` are offsets: of the first retained byte, and after the last byte written.
     """
 
     id: str
@@ -99,7 +99,7 @@ class FileInfo:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], parent: str = "") -> FileInfo:
-        """Build from one entry; when the server left ``path`` out, it is the name below ``parent``."""
+        """Build from one entry; if the server omits ``path``, it is the name below ``parent``."""
         name = str(data["name"])
         return cls(
             name=name,
@@ -113,7 +113,7 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class FileMatch:
-    """What a search found: a file, or one line of it, ``line`` being its number from 1."""
+    """A match of a search: a file, or one of its lines; ``line`` is the line number, from 1."""
 
     path: str
     line: int | None = None
@@ -127,7 +127,7 @@ class FileMatch:
 
 @dataclass
 class Template:
-    """What a sandbox can be created from."""
+    """A template, from which sandboxes are created."""
 
     name: str
     rootfs_path: str | None = None
@@ -152,7 +152,7 @@ class Template:
 
 @dataclass(frozen=True)
 class TemplateBuild:
-    """A build of a template; ``status`` is ``queued``, ``running``, ``done`` or ``failed``, the last two for good."""
+    """A build of a template; ``status`` is ``queued``, ``running``, ``done`` or ``failed``, the last two are final."""
 
     id: str
     name: str
@@ -191,10 +191,10 @@ class Snapshot(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state in the timeline of a sandbox; ``dirty_bytes`` is what was written anew for it.
+    """A state in the timeline of a sandbox; ``dirty_bytes`` is the size of the data written for it.
 
-    ``commands`` are the last of the ``command_count`` commands that ran since the checkpoint before, shortened and each
-    on one line; ``automatic`` ones the server took by itself.
+    ``commands`` are the last of the ``command_count`` commands since the previous checkpoint, shortened to one line
+    each; ``automatic`` ones were taken by the server.
     """
 
     id: str

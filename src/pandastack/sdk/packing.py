@@ -1,4 +1,4 @@
-"""A recipe's folder as the archive that a build takes."""
+"""Packs a recipe's folder into the archive that a build accepts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ RECIPE_BYTES_MAX = 256 * 1024 * 1024
 
 
 def pack_recipe(folder: str | os.PathLike[str]) -> bytes:
-    """The tar of ``folder``, which is its one entry: names, modes and contents, without owners and times.
+    """A tar archive with ``folder`` as its only entry: names, modes and contents, without owners and times.
 
-    Raises BadRequestError when it has no Dockerfile, TooLargeError when it is over 256 MiB.
+    Raises BadRequestError when the folder has no Dockerfile, TooLargeError when it is over 256 MiB.
     """
     root = Path(folder).resolve()
     if not (root / "Dockerfile").is_file():

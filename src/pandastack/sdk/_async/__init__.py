@@ -1,1 +1,1 @@
-"""The client library in the flavour of this package; the waiting one is the source of the blocking one."""
+"""The client library in the flavour of this package; the blocking one is generated from the other."""

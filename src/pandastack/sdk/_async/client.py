@@ -1,4 +1,4 @@
-"""The client: one server, one token, and the collections found there."""
+"""The client: one server, one token, and the server's collections."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class AsyncClient:
 
     ``api_url`` and ``api_key`` default to the environment (``PANDASTACK_API``, ``PANDASTACK_API_KEY``), then
     to ``~/.config/pandastack/config.json``; ``api_base`` is another name of ``api_url``. ``timeout`` is the
-    longest silence of the server in seconds. Creates refused for capacity are sent again for
-    ``max_create_retry_seconds`` (default 60, 0 for never), each time after telling ``on_create_retry``.
+    longest silence of the server in seconds. Creates refused for capacity are retried for
+    ``max_create_retry_seconds`` (default 60, 0: never); ``on_create_retry`` is called before each retry.
 
     Raises ValueError for a bad ``max_create_retry_seconds``. A missing key is reported by the first call.
     """
@@ -53,11 +53,11 @@ class AsyncClient:
         self.templates = AsyncTemplatesAPI(self)
 
     async def me(self) -> dict[str, Any]:
-        """Who the token belongs to: at least ``id`` and ``workspace``. Raises AuthError for a bad token."""
+        """The caller that the token identifies: at least ``id`` and ``workspace``. Raises AuthError for a bad token."""
         return await self.transport.object(Call("GET", "/me"))
 
     async def close(self) -> None:
-        """Close the connections to the server. Sandboxes live on."""
+        """Close the connections to the server. Sandboxes keep running."""
         await self.transport.close()
 
     async def __aenter__(self) -> Self:
@@ -95,12 +95,12 @@ class AsyncSandboxAPI:
         """Create a sandbox and return when commands can run in it.
 
         ``ttl_seconds`` is an idle limit: the sandbox is deleted after that long without activity, unless it
-        is ``persistent``; with ``on_expire="hibernate"`` it is put to sleep instead. ``checkpoint_every`` (seconds,
-        at least 1) and ``checkpoint_after_exec`` let the server take checkpoints by itself.
+        is ``persistent``; with ``on_expire="hibernate"`` it is hibernated instead. ``checkpoint_every`` (seconds,
+        at least 1) and ``checkpoint_after_exec`` make the server take checkpoints automatically.
 
-        A refusal for capacity, or a connection that breaks, is repeated within the client's budget; setting ``cancel``
-        ends that with CreateCancelled. With an ``idempotency_key`` of your own, the same call within 24 hours, by
-        another process too, returns the same sandbox; without it, this call has one for itself.
+        After a refusal for capacity or a broken connection, the call is retried within the client's budget; setting
+        ``cancel`` ends that with CreateCancelled. With your own ``idempotency_key``, the same call within 24 hours
+        returns the same sandbox, from another process too; by default each call uses a new key.
 
         Raises BadRequestError (unknown template, bad TTL) and ServerError.
         """
@@ -126,7 +126,7 @@ class AsyncSandboxAPI:
         metadata: Mapping[str, str] | None = None,
         page_size: int = 100,
     ) -> AsyncIterator[AsyncSandbox]:
-        """The same one by one, ``page_size`` (1 to 1000) with each request. What is created meanwhile is left out."""
+        """The same one by one, fetched in pages of ``page_size`` (1 to 1000), without those created meanwhile."""
         cursor: str | None = ""
         while cursor is not None:
             answer = await self._client.transport.run(list_sandboxes(status, metadata, page_size, cursor))
@@ -147,7 +147,7 @@ class AsyncSandboxAPI:
         cancel: AsyncCancelEvent | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncSandbox:
-        """Copy a sandbox as it is now; it goes on. Repeated and cancelled like :meth:`create`."""
+        """Copy a sandbox as it is now; it keeps running. Retried and cancelled like :meth:`create`."""
         answer = await self._client.transport.run(fork_sandbox(sandbox_id, metadata, idempotency_key), cancel)
         return AsyncSandbox.from_dict(forked(json_value(answer), sandbox_id), self._client)
 
@@ -160,7 +160,7 @@ class AsyncSandboxAPI:
         cancel: AsyncCancelEvent | None = None,
         idempotency_key: str | None = None,
     ) -> builtins.list[AsyncSandbox]:
-        """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
+        """Make up to ``count`` (at most 16) copies of the same moment; fewer when capacity runs out."""
         call = fork_sandbox_tree(sandbox_id, count, metadata, idempotency_key)
         answer = await self._client.transport.run(call, cancel)
         children = children_of(json_value(answer), sandbox_id)
@@ -176,21 +176,21 @@ class AsyncSandboxAPI:
         return await self._client.transport.object(promote_sandbox(sandbox_id, cleanup_siblings, tree_id))
 
     async def delete(self, sandbox_id: str) -> None:
-        """End a sandbox and delete its disk. Raises NotFoundError."""
+        """Delete a sandbox and its disk. Raises NotFoundError."""
         await self._client.transport.run(Call("DELETE", f"/sandboxes/{segment(sandbox_id)}"))
 
 
 def get_default_async_client() -> AsyncClient:
-    """The client set by the program, else one from the environment and the configuration file.
+    """The client set by the program, otherwise one from the environment and the configuration file.
 
-    Connections cannot move to another event loop, so a loop that did not make the default client gets a new
+    Connections cannot move to another event loop, so a loop that did not create the default client gets a new
     one.
     """
     return cast(AsyncClient, default_connection())
 
 
 def set_default_async_client(client: AsyncClient | None) -> None:
-    """Use ``client`` from now on; None forgets the present one, so that the configuration is read again."""
+    """Use ``client`` from now on; None drops the current one, so that the configuration is read again."""
     choose(client)
 
 

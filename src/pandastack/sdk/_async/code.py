@@ -1,4 +1,4 @@
-"""Sessions of code: an interpreter in the sandbox that keeps its state from cell to cell."""
+"""Code sessions: an interpreter in the sandbox that retains its state between cells."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pandastack.sdk.wire.coding import json_object, mapped_command_timeout
 
 
 class AsyncCodeContext:
-    """A session in a sandbox, made by ``sandbox.create_code_context``. As a context manager it is closed at the end.
+    """A session in a sandbox, opened by ``sandbox.create_code_context``. As a context manager it is closed at the end.
 
-    It lives through hibernation, and forks of the sandbox have it under the same id.
+    It survives hibernation, and forks of the sandbox have it under the same id.
     """
 
     def __init__(self, sandbox: AsyncSandboxHandle, session_id: str, language: str = "python") -> None:
@@ -24,17 +24,17 @@ class AsyncCodeContext:
         self.language = language
 
     async def run_code(self, code: str, timeout_seconds: float | None = None) -> Execution:
-        """Run a cell (at most 30 seconds unless told otherwise) and return what it gave.
+        """Run a cell (by default for at most 30 seconds) and return its result.
 
-        An exception in the code is no error here: see ``error`` of the result. Raises SandboxTimeout when the cell was
-        interrupted at its limit; the session goes on.
+        An exception in the code is not raised here: see ``error`` of the result. Raises SandboxTimeout when the cell
+        was interrupted at its limit; the session remains usable.
         """
         return await self._run(code, timeout_seconds, checkpoint=False)
 
     async def run_code_and_checkpoint(self, code: str, timeout_seconds: float | None = None) -> Execution:
         """Run a cell, then take a checkpoint of the sandbox: ``checkpoint_id`` of the result names it.
 
-        A sandbox that is forked from it, or set back to it, has this session as it was after the cell.
+        A sandbox forked from it, or rewound to it, has this session as it was after the cell.
         """
         return await self._run(code, timeout_seconds, checkpoint=True)
 
@@ -45,16 +45,16 @@ class AsyncCodeContext:
             return Execution.from_dict(json_object(await client.transport.run(call)))
 
     async def interrupt(self) -> bool:
-        """Interrupt the cell that runs, from another task or thread; False when none does."""
+        """Interrupt the running cell, from another task or thread; False when none runs."""
         call = Call("POST", self._path("/interrupt"))
         return bool((await self._sandbox.client.transport.object(call)).get("interrupted"))
 
     async def variables(self) -> list[dict[str, Any]]:
-        """What is named in a Python session: ``{"name", "type", "shape", "repr"}`` each."""
+        """The variables of a Python session, each as ``{"name", "type", "shape", "repr"}``."""
         return await self._sandbox.client.transport.list(Call("GET", self._path("/variables")), "variables")
 
     async def close(self) -> None:
-        """End the session. Never raises: one that is gone is what was wanted."""
+        """End the session. Never raises: a session that is already gone is fine."""
         try:
             await self._sandbox.client.transport.run(Call("DELETE", self._path()))
         except PandastackError:

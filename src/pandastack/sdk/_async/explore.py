@@ -45,14 +45,14 @@ async def async_explore(
 ) -> ExploreResult[S]:
     """Fork ``sandbox`` once per candidate, run each in its fork, and promote the best.
 
-    A candidate is a :class:`Candidate` or a shell command. ``score_fn`` gives a number; without it 1 stands for
-    success and 0 for failure. ``select`` says whether the highest or the lowest wins, or chooses one of the
-    outcomes itself; ``require_success`` leaves it only those that succeeded. ``max_concurrency`` branches run
-    at a time (4). ``capture_files`` collects the files that a branch has changed, below the directories it
-    names. The forks' idle limit is ``ttl_seconds``, in case this program ends early.
+    A candidate is a :class:`Candidate` or a shell command. ``score_fn`` returns a number; without it success scores 1
+    and failure 0. ``select`` says whether the highest or the lowest score wins, or is a function that chooses one of
+    the outcomes; with ``require_success`` only branches that succeeded can win. At most ``max_concurrency`` branches
+    (4) run at a time. ``capture_files`` names directories below which the files changed by a branch are collected.
+    The forks' idle limit is ``ttl_seconds``, in case this program ends early.
 
-    Raises ExploreError when there are no candidates or more than 16, and when no branch can be taken; all
-    forks are deleted then.
+    Raises ExploreError when there are no candidates or more than 16, and when no branch can win; all forks are
+    deleted then.
     """
     if not callable(select) and select not in ("max", "min"):
         raise ValueError(f"select must be 'max', 'min' or a function, not {select!r}")
@@ -91,7 +91,7 @@ async def async_explore(
 
 @dataclass
 class AsyncExperiment(Generic[S]):
-    """The forks of one experiment and what became of them."""
+    """The forks of one experiment and their outcomes."""
 
     forks: list[S]
     reaped: list[str] = field(default_factory=list)
@@ -100,11 +100,11 @@ class AsyncExperiment(Generic[S]):
 
     @property
     def tree_id(self) -> str:
-        """The tree of the forks, empty when the server does not say."""
+        """The tree of the forks, empty when the server does not report it."""
         return tree_id_of(each.metadata for each in self.forks)
 
     async def promote(self, winner: S, cleanup: bool) -> None:
-        """Make one fork independent; a failure is noted, since the work in it is done."""
+        """Make one fork independent; a failure is only noted, because the fork's work is done."""
         try:
             answer = await winner.promote(cleanup_siblings=cleanup, tree_id=self.tree_id or None)
         except PandastackError as error:
@@ -114,7 +114,7 @@ class AsyncExperiment(Generic[S]):
         self.failures.update(answer.get("failures") or {})
 
     async def reap(self, keep: str) -> None:
-        """Delete all forks that are still there except one; what cannot be deleted is left to its idle limit."""
+        """Delete all remaining forks except one; a fork that cannot be deleted is left to its idle limit."""
         for fork in self.forks:
             if fork.id == keep or fork.id in self.reaped:
                 continue
@@ -131,7 +131,7 @@ class AsyncExperiment(Generic[S]):
 
 @dataclass
 class AsyncBranches(Generic[S]):
-    """Runs candidates in their forks; whatever goes wrong in one stays in its outcome."""
+    """Runs candidates in their forks; a failure in one is recorded in its outcome."""
 
     score_fn: Callable[[S, BranchOutcome], Any] | None
     capture_files: bool | str
@@ -187,7 +187,7 @@ class AsyncBranches(Generic[S]):
             self.errors.append(f"on_outcome failed: {error}")
 
     async def _probe(self, fork: S, command: str) -> str:
-        """The output of a command that a branch can do without."""
+        """The output of a command that may fail without failing its branch."""
         try:
             return (await fork.exec(command, timeout_seconds=PROBE_SECONDS)).stdout
         except PandastackError as error:

@@ -1,4 +1,4 @@
-"""What the parts of a sandbox need of it, so that they do not need its class."""
+"""Protocols for the parts of a sandbox, so that they do not need its class."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pandastack.sdk._types import ExecResult
 
 
 class AsyncConnection(Protocol):
-    """A way to one server: a client."""
+    """Access to one server: a client."""
 
     @property
     def transport(self) -> AsyncTransport:
-        """What sends requests."""
+        """The transport that sends requests."""
         ...
 
     @property
@@ -24,26 +24,26 @@ class AsyncConnection(Protocol):
 
     @property
     def api_url(self) -> str:
-        """Where the server is."""
+        """The address of the server."""
         ...
 
 
 class AsyncSandboxHandle(Protocol):
-    """Which sandbox, and how to reach it."""
+    """A sandbox, and access to its server."""
 
     @property
     def id(self) -> str:
-        """Its name at the server."""
+        """Its id at the server."""
         ...
 
     @property
     def client(self) -> AsyncConnection:
-        """The way to its server."""
+        """The client of its server."""
         ...
 
 
 class AsyncForkable(Protocol):
-    """A sandbox that can be tried out in copies."""
+    """A sandbox that candidates can be tried in, by forking it."""
 
     id: str
     metadata: dict[str, str]

@@ -1,4 +1,4 @@
-"""A sandbox as an object: its record, and everything that can be done with it."""
+"""A sandbox as an object: its record and its operations."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class AsyncSandbox(AsyncLifecycle):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], client: AsyncConnection, persistent: bool = False) -> Self:
-        """Build from the server's record; ``persistent`` counts when the record does not say."""
+        """Build from the server's record; ``persistent`` is the default if the record lacks it."""
         return cls(
             id=str(data["id"]),
             template=data.get("template") or cls.default_template,
@@ -118,7 +118,7 @@ class AsyncSandbox(AsyncLifecycle):
 
     @property
     def client(self) -> AsyncConnection:
-        """The client this sandbox talks through."""
+        """The client that this sandbox uses."""
         return self._client or default_connection()
 
     @property
@@ -133,13 +133,13 @@ class AsyncSandbox(AsyncLifecycle):
 
     @property
     def commands(self) -> AsyncSandboxCommands:
-        """Another way to spell :meth:`exec`."""
+        """Another spelling of :meth:`exec`."""
         return AsyncSandboxCommands(self)
 
     async def exec(self, cmd: str, timeout_seconds: float | None = None, check: bool = False) -> ExecResult:
-        """Run a shell command as root and return its output when it ended.
+        """Run a shell command as root and return its output once it has ended.
 
-        Without ``timeout_seconds`` the command has no limit of its own, but this call gives up after the
+        Without ``timeout_seconds`` the command itself has no limit, but this call gives up after the
         client's ``timeout``. Raises SandboxTimeout when the limit was reached (the command was killed),
         CommandFailed if ``check`` and the exit code is not 0, NotFoundError.
         """
@@ -152,7 +152,7 @@ class AsyncSandbox(AsyncLifecycle):
         on_stderr: Callable[[str], object] | None = None,
         timeout_seconds: float | None = None,
     ) -> int:
-        """Run a shell command, hand its output to the callbacks as it appears, and return its exit code.
+        """Run a shell command, pass its output to the callbacks as it arrives, and return its exit code.
 
         An exception from a callback cancels the command. Raises SandboxTimeout, and ExecInterrupted with the
         last 1 Mi characters of output when the stream ends without an outcome.
@@ -160,34 +160,34 @@ class AsyncSandbox(AsyncLifecycle):
         return await AsyncCommandStream(on_stdout, on_stderr).run(self.client, self.id, cmd, timeout_seconds)
 
     async def run_code(self, code: str, language: str = "python") -> ExecResult:
-        """Run a piece of code with a fresh interpreter (``python`` or ``bash``). Raises ValueError for
-        others.
+        """Run a piece of code in a fresh interpreter (``python`` or ``bash``). Raises ValueError for other
+        languages.
         """
         return await self.exec(code_command(code, language))
 
     async def create_code_context(self, language: str = "python") -> AsyncCodeContext:
-        """Open a session that keeps its state from cell to cell, in ``python``, ``bash`` or ``node``.
+        """Open a session that retains its state between cells, in ``python``, ``bash`` or ``node``.
 
         The template code-interpreter has a kernel for Python; every template has bash.
 
-        Raises BadRequestError when the template has none such, QuotaError for more than 8 in one sandbox.
+        Raises BadRequestError when the template lacks the language, QuotaError for more than 8 in one sandbox.
         """
         wanted = language_of(language)
         call = Call("POST", sessions_path(self.id), json={"language": wanted}, into_guest=True, key=new_key())
         return AsyncCodeContext(self, str((await self.client.transport.object(call))["id"]), wanted)
 
     async def code_contexts(self) -> builtins.list[AsyncCodeContext]:
-        """The sessions that the sandbox has, those inherited from the one that it is a copy of included."""
+        """The sandbox's sessions, including those inherited from the sandbox that it is a copy of."""
         found = await self.client.transport.list(Call("GET", sessions_path(self.id)))
         return [AsyncCodeContext(self, str(each["id"]), str(each["language"])) for each in found]
 
     async def kill(self) -> None:
-        """End the sandbox and delete its disk. Raises NotFoundError when it is gone already."""
+        """Delete the sandbox and its disk. Raises NotFoundError when it is already gone."""
         await self.client.transport.run(Call("DELETE", self._path()))
         self.status = "deleted"
 
     async def refresh(self) -> Self:
-        """Ask the server for the present record, update this object in place and return it."""
+        """Fetch the current record from the server, update this object in place and return it."""
         return self._take_over(await self.client.transport.object(Call("GET", self._path())))
 
     async def fork(
@@ -197,9 +197,9 @@ class AsyncSandbox(AsyncLifecycle):
         cancel: AsyncCancelEvent | None = None,
         idempotency_key: str | None = None,
     ) -> Self:
-        """Make a copy of this sandbox as it is now, memory, processes and disk. This one goes on.
+        """Copy this sandbox as it is now: memory, processes and disk. This one keeps running.
 
-        ``metadata`` is added to the child's. Repeated and cancelled like ``client.sandboxes.create``.
+        ``metadata`` is merged into the child's. Retried and cancelled like ``client.sandboxes.create``.
         """
         answer = await self.client.transport.run(fork_sandbox(self.id, metadata, idempotency_key), cancel)
         return type(self).from_dict(forked(json_value(answer), self.id), self.client)
@@ -212,7 +212,7 @@ class AsyncSandbox(AsyncLifecycle):
         cancel: AsyncCancelEvent | None = None,
         idempotency_key: str | None = None,
     ) -> builtins.list[Self]:
-        """Make up to ``count`` (at most 16) copies of the same moment; there are fewer when room runs out."""
+        """Make up to ``count`` (at most 16) copies of the same moment; fewer when capacity runs out."""
         call = fork_sandbox_tree(self.id, count, metadata, idempotency_key)
         answer = await self.client.transport.run(call, cancel)
         children = children_of(json_value(answer), self.id)
@@ -254,7 +254,7 @@ class AsyncSandbox(AsyncLifecycle):
         try:
             await self.kill()
         except NotFoundError:
-            return  # its idle limit, or somebody else, was faster
+            return  # its idle limit, or another client, was faster
         except PandastackError as failure:
             if exc is None:
                 raise

@@ -1,4 +1,4 @@
-"""The snapshots that were made of sandboxes."""
+"""Snapshots of sandboxes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pandastack.sdk.wire.coding import json_list
 
 
 class AsyncSnapshotsAPI:
-    """The snapshots of the workspace. They outlive the sandboxes that they were made of."""
+    """The snapshots of the workspace. They outlive the sandboxes that they were taken of."""
 
     def __init__(self, client: AsyncConnection) -> None:
         self._client = client
@@ -24,7 +24,7 @@ class AsyncSnapshotsAPI:
         return [cast(Snapshot, each) for each in found]
 
     async def iterate(self, *, sandbox_id: str | None = None, page_size: int = 100) -> AsyncIterator[Snapshot]:
-        """The same one by one, ``page_size`` (1 to 1000) with each request."""
+        """The same one by one, fetched in pages of ``page_size`` (1 to 1000)."""
         cursor: str | None = ""
         while cursor is not None:
             answer = await self._client.transport.run(list_snapshots(sandbox_id, page_size, cursor))
@@ -38,5 +38,5 @@ class AsyncSnapshotsAPI:
         return cast(Snapshot, await self._client.transport.object(call))
 
     async def delete(self, snapshot_id: str) -> None:
-        """Delete a snapshot; sandboxes made of it live on. Raises NotFoundError."""
+        """Delete a snapshot; sandboxes created from it stay. Raises NotFoundError."""
         await self._client.transport.run(Call("DELETE", f"/snapshots/{segment(snapshot_id)}"))

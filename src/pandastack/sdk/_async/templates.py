@@ -1,4 +1,4 @@
-"""Templates: listed, and built by the server."""
+"""Templates: list them, and have the server build them."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class AsyncTemplatesAPI:
         return Template.from_dict(await self._client.transport.object(Call("GET", f"/templates/{segment(name)}")))
 
     async def recipes(self) -> builtins.list[str]:
-        """The names of the recipes that the server ships, a template's base before it."""
+        """The names of the recipes that ship with the server, a template's base before it."""
         response = await self._client.transport.run(Call("GET", "/templates/recipes"))
         return [str(each) for each in response.json()]
 
     async def start_build(
         self, folder: str | PathLike[str] | None = None, *, shipped: str | None = None
     ) -> TemplateBuild:
-        """Start to build the recipe in a local ``folder`` (``Dockerfile``, ``template.toml``, what it copies), or one
-        that the server ships. Raises BadRequestError when the recipe cannot be used."""
+        """Start to build the recipe in a local ``folder`` (``Dockerfile``, ``template.toml``, the files it copies), or
+        one that ships with the server. Raises BadRequestError when the recipe cannot be used."""
         params = {"shipped": shipped} if shipped is not None else {}
         content = pack_recipe(folder) if folder is not None else None
         call = Call(
@@ -65,7 +65,7 @@ class AsyncTemplatesAPI:
         shipped: str | None = None,
         on_event: Callable[[BuildEvent], object] | None = None,
     ) -> TemplateBuild:
-        """The same, to the end of the build. Raises TemplateBuildError when it fails; that has the build."""
+        """The same, to the end of the build. Raises TemplateBuildError, which has the build, when it fails."""
         started = await self.start_build(folder, shipped=shipped)
         async with aclosing(self.events(started.id)) as events:
             async for event in events:
@@ -77,7 +77,7 @@ class AsyncTemplatesAPI:
         return ended
 
     async def builds(self) -> builtins.list[TemplateBuild]:
-        """Recent builds, the newest first."""
+        """Recent builds, newest first."""
         found = await self._client.transport.list(Call("GET", "/templates/builds"))
         return [TemplateBuild.from_dict(each) for each in found]
 
@@ -87,12 +87,12 @@ class AsyncTemplatesAPI:
         return TemplateBuild.from_dict(found)
 
     async def cancel_build(self, build_id: str) -> TemplateBuild:
-        """End a build; one that has ended stays as it is."""
+        """Cancel a build; one that has ended stays as it is."""
         call = Call("POST", f"/templates/builds/{segment(build_id)}/cancel")
         return TemplateBuild.from_dict(await self._client.transport.object(call))
 
     async def events(self, build_id: str, *, follow: bool = True) -> AsyncGenerator[BuildEvent, None]:
-        """What a build has reported, and with ``follow`` what it reports until it ends."""
+        """The build's progress so far; with ``follow``, until it ends."""
         params = {"follow": "1"} if follow else {}
         path = f"/templates/builds/{segment(build_id)}/events"
         call = Call("GET", path, params=params, streamed=True, silence=STREAM_SILENCE_SECONDS)

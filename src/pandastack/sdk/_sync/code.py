@@ -1,5 +1,5 @@
 # Generated from ../_async/code.py by scripts/generate_sync.py: change that file, not this one.
-"""Sessions of code: an interpreter in the sandbox that keeps its state from cell to cell."""
+"""Code sessions: an interpreter in the sandbox that retains its state between cells."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pandastack.sdk.wire.coding import json_object, mapped_command_timeout
 
 
 class CodeContext:
-    """A session in a sandbox, made by ``sandbox.create_code_context``. As a context manager it is closed at the end.
+    """A session in a sandbox, opened by ``sandbox.create_code_context``. As a context manager it is closed at the end.
 
-    It lives through hibernation, and forks of the sandbox have it under the same id.
+    It survives hibernation, and forks of the sandbox have it under the same id.
     """
 
     def __init__(self, sandbox: SandboxHandle, session_id: str, language: str = "python") -> None:
@@ -25,17 +25,17 @@ class CodeContext:
         self.language = language
 
     def run_code(self, code: str, timeout_seconds: float | None = None) -> Execution:
-        """Run a cell (at most 30 seconds unless told otherwise) and return what it gave.
+        """Run a cell (by default for at most 30 seconds) and return its result.
 
-        An exception in the code is no error here: see ``error`` of the result. Raises SandboxTimeout when the cell was
-        interrupted at its limit; the session goes on.
+        An exception in the code is not raised here: see ``error`` of the result. Raises SandboxTimeout when the cell
+        was interrupted at its limit; the session remains usable.
         """
         return self._run(code, timeout_seconds, checkpoint=False)
 
     def run_code_and_checkpoint(self, code: str, timeout_seconds: float | None = None) -> Execution:
         """Run a cell, then take a checkpoint of the sandbox: ``checkpoint_id`` of the result names it.
 
-        A sandbox that is forked from it, or set back to it, has this session as it was after the cell.
+        A sandbox forked from it, or rewound to it, has this session as it was after the cell.
         """
         return self._run(code, timeout_seconds, checkpoint=True)
 
@@ -46,16 +46,16 @@ class CodeContext:
             return Execution.from_dict(json_object(client.transport.run(call)))
 
     def interrupt(self) -> bool:
-        """Interrupt the cell that runs, from another task or thread; False when none does."""
+        """Interrupt the running cell, from another task or thread; False when none runs."""
         call = Call("POST", self._path("/interrupt"))
         return bool((self._sandbox.client.transport.object(call)).get("interrupted"))
 
     def variables(self) -> list[dict[str, Any]]:
-        """What is named in a Python session: ``{"name", "type", "shape", "repr"}`` each."""
+        """The variables of a Python session, each as ``{"name", "type", "shape", "repr"}``."""
         return self._sandbox.client.transport.list(Call("GET", self._path("/variables")), "variables")
 
     def close(self) -> None:
-        """End the session. Never raises: one that is gone is what was wanted."""
+        """End the session. Never raises: a session that is already gone is fine."""
         try:
             self._sandbox.client.transport.run(Call("DELETE", self._path()))
         except PandastackError:

@@ -1,5 +1,5 @@
 # Generated from ../_async/commands.py by scripts/generate_sync.py: change that file, not this one.
-"""Running commands in a sandbox: with all output at the end, or while it appears."""
+"""Runs commands in a sandbox: with all output at the end, or streamed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARTIAL_OUTPUT_CHARACTERS = 1 << 20
 
 
 class SandboxCommands:
-    """Another way to spell :meth:`exec` of the sandbox."""
+    """Another spelling of the sandbox's :meth:`exec`."""
 
     def __init__(self, sandbox: SandboxHandle) -> None:
         self._sandbox = sandbox
@@ -50,7 +50,7 @@ def run_command(
 
 
 class _Tail:
-    """The end of a text that arrives in pieces, for errors; bounded, since a command may print forever."""
+    """The last part of a text that arrives in pieces, for errors; bounded, since a command may print forever."""
 
     def __init__(self) -> None:
         self._chunks: deque[str] = deque()
@@ -67,7 +67,7 @@ class _Tail:
 
 
 class CommandStream:
-    """One streamed command: hands out chunks, and keeps the last of them in case the stream breaks."""
+    """One streamed command: hands out chunks, and retains the last of them in case the stream breaks."""
 
     def __init__(self, on_stdout: Callable[[str], object] | None, on_stderr: Callable[[str], object] | None) -> None:
         self._listeners = {"stdout": on_stdout, "stderr": on_stderr}
@@ -100,7 +100,7 @@ class CommandStream:
                     return exit_code
 
     def _handle(self, event: Event) -> int | None:
-        """Act on one event; the exit code when it was the last one."""
+        """Handle one event; returns the exit code after the last one."""
         if event.name not in ("stdout", "stderr", "exit", "error"):
             return None
         data = self._decoded(event)

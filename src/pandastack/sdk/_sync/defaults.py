@@ -14,15 +14,15 @@ _made: tuple[object | None, Connection] | None = None
 
 
 def make_with(factory: Callable[[], Connection]) -> None:
-    """What makes the default client; said by the module of the client class."""
+    """The factory of the default client, set by the module of the client class."""
     global _factory
     _factory = factory
 
 
 def default_connection() -> Connection:
-    """The client set by the program, else one from the environment and the configuration file.
+    """The client set by the program, otherwise one from the environment and the configuration file.
 
-    Connections cannot move to another event loop, so a loop that did not make the default client gets a new
+    Connections cannot move to another event loop, so a loop that did not create the default client gets a new
     one.
     """
     global _made
@@ -35,6 +35,6 @@ def default_connection() -> Connection:
 
 
 def choose(client: Connection | None) -> None:
-    """Use ``client`` from now on; None forgets the present one, so that the configuration is read again."""
+    """Use ``client`` from now on; None drops the current one, so that the configuration is read again."""
     global _chosen, _made
     _chosen, _made = client, None

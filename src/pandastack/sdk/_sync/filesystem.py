@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     import httpx
 
 _PIECE = 16 * 1024 * 1024
-"""Bytes of a long file that are sent at once."""
+"""Bytes of a long file sent with one request."""
 
 MOST_OF_A_TREE = 1024 * 1024 * 1024
-"""Bytes of a directory's archive that are downloaded unless told otherwise."""
+"""Default limit of a directory's archive in a download, in bytes."""
 
 
 class SandboxFilesystem:
     """The files of one sandbox.
 
-    What is read or written is held in memory, except by ``upload`` and the downloads. The sandbox decides how much it
-    sends: give ``max_bytes`` when you do not trust what runs in it.
+    Content is held in memory, except by ``upload`` and the downloads. The sandbox decides how much it sends: pass
+    ``max_bytes`` when you do not trust the code in it.
     """
 
     def __init__(self, sandbox: SandboxHandle) -> None:
@@ -66,9 +66,9 @@ class SandboxFilesystem:
         return json_object(self._run(file_call("PUT", self._sandbox.id, path, content=data)))
 
     def upload(self, local_path: str | os.PathLike[str], remote_path: str) -> dict[str, Any]:
-        """Copy a local file of any size into the sandbox; it is there whole or not at all.
+        """Copy a local file of any size into the sandbox; it appears whole or not at all.
 
-        Returns ``{"path", "bytes"}``. Raises OSError for the local side, else as :meth:`write`.
+        Returns ``{"path", "bytes"}``. Raises OSError for the local side, and the errors of :meth:`write`.
         """
         piece = read_piece(local_path, 0, _PIECE)
         if len(piece) < _PIECE:
@@ -88,16 +88,16 @@ class SandboxFilesystem:
     def download(
         self, remote_path: str, local_path: str | os.PathLike[str], *, max_bytes: int | None = None
     ) -> None:
-        """Copy a file out of the sandbox; the local file changes when all of it has arrived.
+        """Copy a file out of the sandbox; the local file changes only once all of it has arrived.
 
-        Raises OSError for the local side, else as :meth:`read`.
+        Raises OSError for the local side, and the errors of :meth:`read`.
         """
         with spool() as content:
             self._fetch(content, remote_path, "", max_bytes)
             write_file(local_path, content)
 
     def upload_tree(self, local_path: str | os.PathLike[str], remote_path: str) -> int:
-        """Copy a local directory into the sandbox and return how many files and directories that were.
+        """Copy a local directory into the sandbox and return the number of files and directories.
 
         Raises OSError for the local side, BadRequestError for a link that points outside the directory.
         """
@@ -108,25 +108,25 @@ class SandboxFilesystem:
     def download_tree(
         self, remote_path: str, local_path: str | os.PathLike[str], *, max_bytes: int | None = MOST_OF_A_TREE
     ) -> None:
-        """Copy a directory out of the sandbox; owners and set-uid bits are lost, links that point outside refused.
+        """Copy a directory out of the sandbox; owners and set-uid bits are lost, links that point outside are refused.
 
         Raises OSError for the local side, NotFoundError, BadRequestError, and TooLargeError, before anything is
-        unpacked, when its archive has more than ``max_bytes`` (1 GiB unless told otherwise, None for any number).
+        unpacked, when its archive has more than ``max_bytes`` (default 1 GiB; None: no limit).
         """
         with spool() as packed:
             self._fetch(packed, remote_path, "/tar", max_bytes)
             unpack_tree(packed, local_path)
 
     def mkdir(self, path: str, mode: int | None = None) -> FileInfo:
-        """Make a directory and its parents; one that is there is fine."""
+        """Create a directory and its parents; an existing one is fine."""
         return self._change("mkdir", path=path, mode=None if mode is None else f"{mode:04o}")
 
     def move(self, path: str, new_path: str, overwrite: bool = False) -> FileInfo:
-        """Give a file or directory another name. Raises ConflictError when there is something already."""
+        """Move a file or directory. Raises ConflictError when the target exists."""
         return self._change("move", from_=path, to=new_path, overwrite=overwrite)
 
     def chmod(self, path: str, mode: int, recursive: bool = False) -> FileInfo:
-        """Change the mode of a file, or of all below a directory: ``chmod("/x", 0o600)``."""
+        """Change the mode of a file, or of everything below a directory: ``chmod("/x", 0o600)``."""
         return self._change("chmod", path=path, mode=f"{mode:04o}", recursive=recursive)
 
     def search(self, path: str, name: str = "*", text: str | None = None, limit: int = 1000) -> list[FileMatch]:
@@ -145,7 +145,7 @@ class SandboxFilesystem:
         return FileInfo.from_dict({"name": posixpath.basename(path), "path": path} | answer)
 
     def exists(self, path: str) -> bool:
-        """Whether there is something at ``path``."""
+        """Whether ``path`` exists."""
         try:
             self.stat(path)
         except NotFoundError:
@@ -171,7 +171,7 @@ class SandboxFilesystem:
                 append(into, piece)
 
     def _pieces(self, path: str, what: str, max_bytes: int | None) -> Generator[bytes, None]:
-        """What the sandbox sends, until it is too much."""
+        """The content from the sandbox, as long as it is within the limit."""
         call = replace(file_call("GET", self._sandbox.id, path, what), streamed=True)
         left = max_bytes
         with closing(self._run(call)) as response:

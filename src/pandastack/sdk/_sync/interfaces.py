@@ -1,5 +1,5 @@
 # Generated from ../_async/interfaces.py by scripts/generate_sync.py: change that file, not this one.
-"""What the parts of a sandbox need of it, so that they do not need its class."""
+"""Protocols for the parts of a sandbox, so that they do not need its class."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pandastack.sdk._types import ExecResult
 
 
 class Connection(Protocol):
-    """A way to one server: a client."""
+    """Access to one server: a client."""
 
     @property
     def transport(self) -> Transport:
-        """What sends requests."""
+        """The transport that sends requests."""
         ...
 
     @property
@@ -25,26 +25,26 @@ class Connection(Protocol):
 
     @property
     def api_url(self) -> str:
-        """Where the server is."""
+        """The address of the server."""
         ...
 
 
 class SandboxHandle(Protocol):
-    """Which sandbox, and how to reach it."""
+    """A sandbox, and access to its server."""
 
     @property
     def id(self) -> str:
-        """Its name at the server."""
+        """Its id at the server."""
         ...
 
     @property
     def client(self) -> Connection:
-        """The way to its server."""
+        """The client of its server."""
         ...
 
 
 class Forkable(Protocol):
-    """A sandbox that can be tried out in copies."""
+    """A sandbox that candidates can be tried in, by forking it."""
 
     id: str
     metadata: dict[str, str]

@@ -1,5 +1,5 @@
 # Generated from ../_async/lifecycle.py by scripts/generate_sync.py: change that file, not this one.
-"""What moves a sandbox through its life: stopping and waking it, its limits, its snapshots and checkpoints."""
+"""The life cycle of a sandbox: pausing and waking it, its limits, its snapshots and checkpoints."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Lifecycle:
-    """The part of a sandbox that deals with its life; the record is in the class made of it.
+    """The part of a sandbox that deals with its life cycle; subclasses hold the record.
 
-    Methods that change ``status`` set it here as well, without asking the server for the record.
+    Methods that change ``status`` set it here too, without asking the server for the record.
     """
 
     status: str
@@ -36,25 +36,25 @@ class Lifecycle:
         def _other(self, record: Mapping[str, Any]) -> Self: ...
 
     def pause(self) -> None:
-        """Stop the CPUs; the memory stays where it is. Until it is resumed, calls into it are refused."""
+        """Pause the CPUs; the memory stays where it is. Until it is resumed, calls into it are refused."""
         self._become("paused", "/pause")
 
     def resume(self) -> None:
-        """Resume the CPUs of a paused sandbox; a running one is left alone."""
+        """Resume the CPUs of a paused sandbox; a running one stays as it is."""
         self._become("running", "/resume")
 
     def hibernate(self) -> None:
-        """Keep memory and disk in storage and end the machine. The next call into the sandbox wakes it."""
+        """Store memory and disk, and end the machine. The next call into the sandbox wakes it."""
         self._become("hibernated", "/hibernate")
 
     def wake(self) -> None:
-        """Bring a hibernated sandbox back, where it was; one that is running is left alone."""
+        """Wake a hibernated sandbox where it stopped; a running one stays as it is."""
         self._become("running", "/wake")
 
     def snapshot(self, *, idempotency_key: str | None = None) -> str:
-        """Capture memory and disk and return the snapshot's id. The sandbox goes on.
+        """Capture memory and disk and return the snapshot's id. The sandbox keeps running.
 
-        ``client.sandboxes.create(from_snapshot=…)`` makes sandboxes of it, also after this one is deleted.
+        ``client.sandboxes.create(from_snapshot=…)`` creates sandboxes from it, even after this one is deleted.
         """
         answer = self.client.transport.object(self._capture("/snapshots", key=idempotency_key or new_key()))
         snapshot_id = answer.get("id") or answer.get("snapshot_id")
@@ -63,18 +63,18 @@ class Lifecycle:
         return str(snapshot_id)
 
     def checkpoint(self, label: str | None = None, *, idempotency_key: str | None = None) -> Checkpoint:
-        """Remember the present state in the sandbox's timeline; without a label it is named after the last command."""
+        """Add the present state to the sandbox's timeline; the default label is the last command."""
         body = {} if label is None else {"label": label}
         call = self._capture("/checkpoints", body, idempotency_key or new_key())
         return Checkpoint.from_dict(self.client.transport.object(call))
 
     def timeline(self) -> list[Checkpoint]:
-        """The checkpoints there are, oldest first."""
+        """The sandbox's checkpoints, oldest first."""
         found = self.client.transport.list(Call("GET", self._path("/checkpoints")), "checkpoints")
         return [Checkpoint.from_dict(each) for each in found]
 
     def rewind(self, checkpoint_id: str) -> Self:
-        """Go back to a checkpoint: memory, processes and disk are as they were then. Returns this object.
+        """Rewind to a checkpoint: memory, processes and disk are as they were then. Returns this object.
 
         Raises NotFoundError for a checkpoint that is not in the timeline.
         """
@@ -82,7 +82,7 @@ class Lifecycle:
         return self._take_over(self.client.transport.object(call))
 
     def fork_checkpoint(self, checkpoint_id: str, metadata: Mapping[str, str] | None = None) -> Self:
-        """A new sandbox that goes on from a checkpoint, with the server's default idle limit; this one is left as
+        """Create a sandbox that continues from a checkpoint, with the server's default idle limit; this one is left as
         it is. Raises NotFoundError for a checkpoint that is not in the timeline.
         """
         body = {} if metadata is None else {"metadata": dict(metadata)}
@@ -92,14 +92,14 @@ class Lifecycle:
         )
 
     def delete_checkpoint(self, checkpoint_id: str) -> None:
-        """Take a checkpoint out of the timeline. Raises NotFoundError."""
+        """Delete a checkpoint from the timeline. Raises NotFoundError."""
         self.client.transport.run(Call("DELETE", self._path(f"/checkpoints/{segment(checkpoint_id)}")))
 
     def diff(self, since: str = "template", until: str = "now", *, patch: bool = False) -> Diff:
         """The files that differ between two states of this sandbox, or of it and another.
 
         ``since`` and ``until`` are ``"template"``, ``"now"``, or the id of a checkpoint, a snapshot or a sandbox, all
-        of the same build of a template. With ``patch`` small text files come with a unified diff. Raises
+        of the same build of a template. With ``patch``, small text files come with a unified diff. Raises
         NotFoundError for an unknown id and BadRequestError for states that cannot be compared.
         """
         params = {"from": since, "to": until} | ({"patch": "1"} if patch else {})
@@ -123,11 +123,11 @@ class Lifecycle:
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
     ) -> dict[str, Any]:
-        """Change what is given and return the lifecycle.
+        """Change the given fields and return the lifecycle.
 
-        ``ttl_seconds`` is the idle limit, ``on_expire`` what happens when it is reached, ``checkpoint_every``
-        the seconds (at least 1; 0: never) between checkpoints that the server takes by itself, and with
-        ``checkpoint_after_exec`` it takes one after each command. Raises BadRequestError.
+        ``ttl_seconds`` is the idle limit, ``on_expire`` the action when it is reached, ``checkpoint_every`` the
+        seconds (at least 1; 0: never) between automatic checkpoints; with ``checkpoint_after_exec`` the server takes
+        one after each command. Raises BadRequestError.
         """
         wanted = {"ttl_seconds": ttl_seconds, "persistent": persistent}
         body = {key: value for key, value in wanted.items() if value is not None}
@@ -138,7 +138,7 @@ class Lifecycle:
         return answer
 
     def lifecycle(self) -> dict[str, Any]:
-        """At least ``ttl_seconds``, ``persistent`` and ``idle_seconds``."""
+        """The lifecycle: at least ``ttl_seconds``, ``persistent`` and ``idle_seconds``."""
         return self.client.transport.object(Call("GET", self._path("/lifecycle")))
 
     def _become(self, status: str, below: str) -> None:
@@ -146,6 +146,6 @@ class Lifecycle:
         self.status = status
 
     def _capture(self, below: str, body: Mapping[str, Any] | None = None, key: str | None = None) -> Call:
-        """A call during which a whole memory is written or read."""
+        """A call that writes or reads a whole memory, and may take long."""
         silence = max(CAPTURE_SILENCE_SECONDS, self.client.timeout)
         return Call("POST", self._path(below), json=body, silence=silence, key=key)

@@ -1,5 +1,5 @@
 # Generated from ../_async/processes.py by scripts/generate_sync.py: change that file, not this one.
-"""Processes of a sandbox: commands that run whether or not a client is attached, and keep their output."""
+"""Processes of a sandbox: commands that run whether or not a client is attached, and whose output is retained."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call, segment
 from pandastack.sdk.wire.coding import json_object, json_value, mapped_transport_errors
 
 _WAIT_SECONDS = 20.0
-"""How long one request waits for the end of a process; well below what clients wait for an answer."""
+"""How long one request waits for the end of a process; well below the time that clients wait for an answer."""
 _INPUT_BYTES = 1 << 20
-"""How much goes into one request to a standard input."""
+"""Bytes in one request to a standard input."""
 _RECONNECT_SECONDS = 60.0
-"""How long a stream that broke is tried again."""
+"""How long a broken stream is retried."""
 
 
 class Process:
@@ -36,16 +36,16 @@ class Process:
 
     @property
     def id(self) -> str:
-        """What names it for as long as the sandbox remembers it."""
+        """Its id, valid for as long as the sandbox remembers it."""
         return self.info.id
 
     def refresh(self) -> Self:
-        """Ask the server for the present record."""
+        """Fetch the current record from the server."""
         self.info = ProcessInfo.from_dict(self._sandbox.client.transport.object(self._call("GET")))
         return self
 
     def wait(self, timeout_seconds: float | None = None) -> int:
-        """Wait for its end and return the exit code. Raises TimeoutError when it still runs by then."""
+        """Wait for its end and return the exit code. Raises TimeoutError when it still runs after the timeout."""
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             left = _WAIT_SECONDS if end is None else max(0.0, min(_WAIT_SECONDS, end - time.monotonic()))
@@ -57,7 +57,7 @@ class Process:
                 raise TimeoutError(f"process {self.id} is still running after {timeout_seconds:g} s")
 
     def output(self, stream: str = "stdout", offset: int = 0) -> bytes:
-        """What it has written until now to ``stdout`` or ``stderr``, from ``offset`` on (negative: from the end)."""
+        """Its output so far on ``stdout`` or ``stderr``, from ``offset`` on (negative: from the end)."""
         query = {"stream": stream, "offset": str(offset)}
         response = self._sandbox.client.transport.run(self._call("GET", "/output", params=query))
         return response.content
@@ -69,10 +69,10 @@ class Process:
         *,
         on_gap: Callable[[str, int, int], object] | None = None,
     ) -> int:
-        """Hand its output, from the first byte on, to the callbacks as it appears, and return the exit code.
+        """Pass its output, from the first byte on, to the callbacks as it arrives, and return the exit code.
 
-        A stream that breaks is taken up again where it was; nothing comes twice. ``on_gap`` gets the name of the
-        stream and the offsets between which bytes are no longer kept. Raises ExecInterrupted when the server
+        A broken stream is resumed where it stopped, and nothing arrives twice. ``on_gap`` gets the name of the
+        stream and the offsets between which bytes are no longer retained. Raises ExecInterrupted when the server
         does not come back within a minute.
         """
         view = _View(on_stdout, on_stderr, on_gap)
@@ -91,7 +91,7 @@ class Process:
             pause(0.5, None)
 
     def _look(self, view: _View) -> int | None:
-        """One connection; None when it ended without the process's end."""
+        """Read one connection; None when it ended before the process did."""
         query = {"follow": "1", "offset": str(view.at["stdout"]), "stderr_offset": str(view.at["stderr"])}
         call = self._call("GET", "/output", params=query, silence=STREAM_SILENCE_SECONDS, streamed=True)
         response = self._sandbox.client.transport.run(call)
@@ -112,7 +112,7 @@ class Process:
                     return exit_code
 
     def send_stdin(self, data: bytes | str, *, close: bool = False) -> int:
-        """Write to its standard input and end that with ``close``; returns the bytes it took."""
+        """Write to its standard input, and close it with ``close``; returns the number of bytes accepted."""
         content = data.encode() if isinstance(data, str) else bytes(data)
         taken = 0
         for at in range(0, max(len(content), 1), _INPUT_BYTES):
@@ -156,10 +156,10 @@ class Processes:
         timeout_seconds: float | None = None,
         id: str | None = None,
     ) -> Process:
-        """Start a command and return at once. It goes on when this program, or the server, ends.
+        """Start a command and return at once. It keeps running when this program, or the server, ends.
 
-        ``background`` does not keep the sandbox from being idle; ``stdin`` keeps standard input open. With an ``id``
-        of your own (a UUID) you can find it again whatever happens; a second start with it raises ConflictError.
+        A ``background`` process does not count as activity of the sandbox; ``stdin`` leaves standard input open. With
+        your own ``id`` (a UUID) you can always find it again; a second start with the same id raises ConflictError.
         """
         optional = {
             "background": background or None,
@@ -175,15 +175,13 @@ class Processes:
         return Process(self._sandbox, ProcessInfo.from_dict(answer))
 
     def list(self, *, status: Literal["running", "exited"] | None = None) -> list[Process]:
-        """Those that run and those that are remembered, or one kind of them, oldest first; commands run by ``exec``
-        too.
-        """
+        """Running and remembered processes, or only one kind, oldest first. Commands run by ``exec`` are included."""
         call = Call("GET", self._path(), params={} if status is None else {"status": status})
         answer = json_object(self._sandbox.client.transport.run(call))
         return [Process(self._sandbox, ProcessInfo.from_dict(each)) for each in answer["processes"]]
 
     def get(self, process: str | int) -> Process:
-        """One, by its id or pid. Raises NotFoundError."""
+        """One process, by its id or pid. Raises NotFoundError."""
         call = Call("GET", f"{self._path()}/{segment(str(process))}")
         answer = json_value(self._sandbox.client.transport.run(call))
         return Process(self._sandbox, ProcessInfo.from_dict(answer))
@@ -193,7 +191,7 @@ class Processes:
 
 
 class _View:
-    """Where a reader is, over as many connections as it takes."""
+    """The position of a reader, across any number of connections."""
 
     def __init__(
         self,
@@ -207,7 +205,7 @@ class _View:
         self._on_gap = on_gap
 
     def take(self, name: str, text: str) -> int | None:
-        """Act on one event; the exit code when it is the last one."""
+        """Handle one event; returns the exit code after the last one."""
         data = json.loads(text) if text else {}
         if name in self.at:
             self.at[name], self.moved = int(data["end"]), True

@@ -1,5 +1,5 @@
 # Generated from ../_async/snapshots.py by scripts/generate_sync.py: change that file, not this one.
-"""The snapshots that were made of sandboxes."""
+"""Snapshots of sandboxes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pandastack.sdk.wire.coding import json_list
 
 
 class SnapshotsAPI:
-    """The snapshots of the workspace. They outlive the sandboxes that they were made of."""
+    """The snapshots of the workspace. They outlive the sandboxes that they were taken of."""
 
     def __init__(self, client: Connection) -> None:
         self._client = client
@@ -25,7 +25,7 @@ class SnapshotsAPI:
         return [cast(Snapshot, each) for each in found]
 
     def iterate(self, *, sandbox_id: str | None = None, page_size: int = 100) -> Iterator[Snapshot]:
-        """The same one by one, ``page_size`` (1 to 1000) with each request."""
+        """The same one by one, fetched in pages of ``page_size`` (1 to 1000)."""
         cursor: str | None = ""
         while cursor is not None:
             answer = self._client.transport.run(list_snapshots(sandbox_id, page_size, cursor))
@@ -39,5 +39,5 @@ class SnapshotsAPI:
         return cast(Snapshot, self._client.transport.object(call))
 
     def delete(self, snapshot_id: str) -> None:
-        """Delete a snapshot; sandboxes made of it live on. Raises NotFoundError."""
+        """Delete a snapshot; sandboxes created from it stay. Raises NotFoundError."""
         self._client.transport.run(Call("DELETE", f"/snapshots/{segment(snapshot_id)}"))

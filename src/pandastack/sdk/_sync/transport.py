@@ -1,7 +1,5 @@
 # Generated from ../_async/transport.py by scripts/generate_sync.py: change that file, not this one.
-"""Sends calls, again where their rules allow it, and raises this package's errors for everything that goes
-wrong.
-"""
+"""Sends calls, retries them where their rules allow it, and raises this package's errors for every failure."""
 
 from __future__ import annotations
 
@@ -57,12 +55,12 @@ class Transport:
         return json_object(self.run(call, cancel))
 
     def list(self, call: Call, key: str = "items") -> list[dict[str, Any]]:
-        """Run ``call`` and return the JSON objects of its answer: a bare array, or one under ``key``."""
+        """Run ``call`` and return the JSON objects in its answer: a bare array, or one under ``key``."""
         return json_list(self.run(call), key)
 
     def run(self, call: Call, cancel: CancelEvent | None = None) -> httpx.Response:
-        """Send ``call`` until it succeeds or none of its rules allows another attempt, which raises the last
-        refusal, or ConnectionError.
+        """Send ``call`` until it succeeds. When none of its rules allows another attempt, the last refusal, or a
+        ConnectionError, is raised.
 
         ``cancel`` ends it between attempts with CreateCancelled; an attempt under way is not interrupted.
         """

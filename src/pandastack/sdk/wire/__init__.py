@@ -1,1 +1,1 @@
-"""How API calls are written and answers are read; shared by the client and the tools for agents."""
+"""Encoding of API calls and decoding of answers; shared by the client and the tools for agents."""

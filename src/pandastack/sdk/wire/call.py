@@ -1,5 +1,5 @@
-"""Requests as data: what each method of the client library sends, and the rules under which it may be sent
-again.
+"""Requests as data: the request of each method of the client library, and the rules under which it may be
+retried.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pandastack.errors import BadRequestError
 from pandastack.sdk._retry import Capacity, NotFoundOnce, Rule, Unanswered, WarmUp, warm_up_budget
 
 STREAM_SILENCE_SECONDS = 900.0
-"""How long a stream of output may say nothing at all, keep-alives included, before it counts as broken."""
+"""How long a stream of output may be silent, without even keep-alives, before it counts as broken."""
 
 CAPTURE_SILENCE_SECONDS = 180.0
-"""How long the server may say nothing while it writes or reads the memory of a whole machine."""
+"""How long the server may be silent while it writes or reads the memory of a whole machine."""
 
 NEXT_CURSOR = "x-next-cursor"
-"""The header of a list's answer that names its next page."""
+"""The header of a list's answer with the cursor of the next page."""
 
 _EXEC_GRACE_SECONDS = 15.0
 # Linux allows one argument 128 KiB, and quoting makes code longer.
@@ -37,7 +37,7 @@ class Call:
 
     ``into_guest`` marks a call that needs the guest to answer, ``creates`` one whose refusal for capacity
     means that nothing was created. ``path`` starts below ``/v1``. With ``key`` (the header ``Idempotency-Key``) the
-    server does the call once, however often it is sent.
+    server carries out the call only once, however often it is sent.
     """
 
     method: str
@@ -67,7 +67,7 @@ class Call:
 
 
 def new_key() -> str:
-    """An idempotency key for one call, all attempts of it."""
+    """An idempotency key for all attempts of one call."""
     return str(uuid.uuid4())
 
 
@@ -91,7 +91,7 @@ def create_sandbox(
     key: str | None = None,
 ) -> Call:
     """``POST /sandboxes``. Sizes are baked into the template, so ``cpu`` and ``memory_mb`` are warned about
-    and left out. ``own`` has what the official SDK does not. ``key`` None: a new one.
+    and left out. ``own`` has the fields that the official SDK lacks. ``key`` None: a new one.
     """
     if cpu is not None or memory_mb is not None:
         warnings.warn("cpu and memory_mb have no effect: the template decides them", DeprecationWarning, stacklevel=3)
@@ -110,7 +110,7 @@ def create_sandbox(
 def list_sandboxes(
     status: str | Sequence[str] | None, metadata: Mapping[str, str] | None, limit: int | None = None, cursor: str = ""
 ) -> Call:
-    """``GET /sandboxes``: those with one of these statuses and all of this metadata, from ``cursor`` on."""
+    """``GET /sandboxes``: sandboxes with one of these statuses and all of this metadata, from ``cursor`` on."""
     statuses = [] if status is None else [status] if isinstance(status, str) else list(status)
     params: dict[str, str | list[str]] = {f"metadata.{key}": text for key, text in (metadata or {}).items()}
     params |= {"status": statuses} if statuses else {}
@@ -132,7 +132,7 @@ def _page(limit: int | None, cursor: str) -> dict[str, str]:
 def lifecycle_options(
     on_expire: str | None, checkpoint_every: float | None, checkpoint_after_exec: bool | None
 ) -> dict[str, Any]:
-    """The fields about a sandbox's life that a create and ``PATCH …/lifecycle`` have in common; None is left out."""
+    """The lifecycle fields that a create and ``PATCH …/lifecycle`` have in common; None is left out."""
     wanted = {
         "on_expire": on_expire,
         "checkpoint_every": checkpoint_every,
@@ -142,8 +142,8 @@ def lifecycle_options(
 
 
 def exec_command(sandbox_id: str, cmd: str, timeout_seconds: float | None, streamed: bool, default: float) -> Call:
-    """``exec`` or ``exec/stream``; the client waits longer than the command may take, whatever its default
-    is.
+    """``exec`` or ``exec/stream``; the client always waits longer than the command may take, whatever the client's
+    default timeout.
     """
     body: dict[str, Any] = {"cmd": cmd}
     if timeout_seconds is not None:
@@ -177,7 +177,7 @@ def code_command(code: str, language: str) -> str:
 
 
 def file_change(sandbox_id: str, what: str, **body: Any) -> Call:
-    """``mkdir``, ``move`` or ``chmod``; what is None is left out."""
+    """``mkdir``, ``move`` or ``chmod``; None values are left out."""
     given = {key.rstrip("_"): value for key, value in body.items() if value is not None}
     return Call("POST", f"/sandboxes/{segment(sandbox_id)}/fs/{what}", json=given, into_guest=True)
 

@@ -1,6 +1,4 @@
-"""From HTTP responses and transport failures to the errors of this package: the one place where they are
-mapped.
-"""
+"""Maps HTTP responses and transport failures to the errors of this package, and is the only place that does."""
 
 from __future__ import annotations
 
@@ -28,10 +26,10 @@ from pandastack.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that is not a success. ``enveloped``: the body is the platform's own JSON, not a proxy's
+    """An unsuccessful answer. ``enveloped``: the body is the platform's own JSON, not a proxy's
     page.
 
-    Without any answer ``status`` is 0, and ``broken`` says that the connection broke after it was made.
+    Without any answer ``status`` is 0, and ``broken`` means that an established connection broke.
     """
 
     status: int
@@ -42,7 +40,7 @@ class Refusal:
 
 
 def refusal_from(status: int, headers: Mapping[str, str], content: bytes) -> Refusal:
-    """Read an error response; ``content`` may be anything, also a load balancer's HTML."""
+    """Read an error response; ``content`` may be anything, such as a load balancer's HTML."""
     body = _object(content)
     retry_after = parse_retry_after(headers.get("retry-after"))
     message = _message(body) or content.decode("utf-8", "replace").strip()[:500] or f"HTTP {status}"
@@ -55,7 +53,7 @@ def refusal_from(status: int, headers: Mapping[str, str], content: bytes) -> Ref
 
 
 def no_answer(error: ConnectionError) -> Refusal:
-    """What :func:`mapped_transport_errors` raised, as a refusal."""
+    """An error raised by :func:`mapped_transport_errors`, as a refusal."""
     broken = isinstance(error.__cause__, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
     return Refusal(0, error, enveloped=False, retry_after=None, broken=broken)
 
@@ -77,7 +75,7 @@ def _is_text(value: object) -> bool:
 
 
 def parse_retry_after(value: str | None, now: float | None = None) -> float | None:
-    """Seconds to wait by a ``Retry-After`` header (seconds or an HTTP date); None if there is none."""
+    """The wait in a ``Retry-After`` header (seconds or an HTTP date), in seconds; None without one."""
     if value is None:
         return None
     try:
@@ -92,7 +90,7 @@ def parse_retry_after(value: str | None, now: float | None = None) -> float | No
 
 @contextmanager
 def mapped_transport_errors(url: str) -> Iterator[None]:
-    """Raise this package's errors for what can go wrong below HTTP while talking to ``url``."""
+    """Raise this package's errors for failures below HTTP in a call to ``url``."""
     try:
         yield
     except httpx.TimeoutException as cause:
@@ -141,14 +139,14 @@ def json_value(response: httpx.Response) -> Any:
 
 
 def is_command_timeout(error: ServerError) -> bool:
-    """Whether a server's error for a command says that the command's own limit was reached."""
+    """Whether a server's error for a command means that the command's own limit was reached."""
     text = error.message.lower()
     return ("timeout" in text or "deadline exceeded" in text) and "i/o timeout" not in text
 
 
 @contextmanager
 def mapped_command_timeout() -> Iterator[None]:
-    """Raise SandboxTimeout instead of a ServerError that stands for a command's time limit."""
+    """Raise SandboxTimeout in place of a ServerError that means a command's time limit."""
     try:
         yield
     except ServerError as cause:
