@@ -1,5 +1,5 @@
-"""The requests that are measured, over kept-alive connections and with the standard library's plain client: what is
-measured is the server."""
+"""The measured requests, over kept-alive connections and with the standard library's plain client, so that the server
+is measured and not the client."""
 
 from __future__ import annotations
 

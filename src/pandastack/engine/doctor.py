@@ -122,7 +122,7 @@ def _namespaces() -> Check:
     name = "network namespaces"
     if namespaces_work():
         return Check(name, Verdict.OK, "machines run in an empty one")
-    detail = "cannot be made: machines run in the host's, though without a network device"
+    detail = "cannot be made: machines run in the host's namespace, but without a network device"
     return Check(name, Verdict.WARN, detail, "run as root, in a container with CAP_SYS_ADMIN")
 
 
@@ -130,8 +130,8 @@ def _shared_memory() -> Check:
     name = "shared memory"
     remedy = find_memory_remedy()
     if remedy is None:
-        return Check(name, Verdict.OK, "machines open the image that they share for reading only")
-    detail = "machines could write to the memory image of their template once they have taken over their VMM"
+        return Check(name, Verdict.OK, "machines open their shared memory image read-only")
+    detail = "a guest that took over its VMM could write to the memory image of its template"
     return Check(name, Verdict.WARN, detail, remedy)
 
 
@@ -149,7 +149,7 @@ def _kvm_device() -> Check:
     return Check(
         "kvm",
         Verdict.OK,
-        "/dev/kvm is there; whether it works is tried with the guest kernel at the first build",
+        "/dev/kvm exists; the first build tests whether the guest kernel boots with it",
     )
 
 
@@ -157,7 +157,7 @@ def _memory() -> Check:
     free = facts.available_memory_bytes()
     text = f"{free / 2**30:.1f} GiB available of {facts.memory_bytes() / 2**30:.1f}"
     if free < 2 * 1024**3:
-        return Check("memory", Verdict.WARN, text, "2 GiB are needed to build templates; stop something")
+        return Check("memory", Verdict.WARN, text, "building templates needs 2 GiB: stop other programs")
     return Check("memory", Verdict.OK, text)
 
 

@@ -19,7 +19,7 @@ _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator may change about the engine: each field ``name`` is read from ``PANDASTACK_NAME``."""
+    """The engine settings that an operator may change: each field ``name`` is read from ``PANDASTACK_NAME``."""
 
     ready_machines: int = 4
     """How many machines are made ahead for each template; each takes about 20 MB. With 0 every create makes its own."""

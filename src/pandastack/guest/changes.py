@@ -78,7 +78,7 @@ async def changes(connection: Connection, timeout_s: float) -> Listing:
                 listed = add(found, item[1])
                 entries += listed
                 if not listed:
-                    raise GuestError("the guest does not end its list")
+                    raise GuestError("the guest sent an empty part of its list of changes")
                 if entries > ENTRIES_MAX or size > BYTES_MAX:
                     raise BadRequestError(
                         f"more than {ENTRIES_MAX} files differ from the template, or their names are too long",

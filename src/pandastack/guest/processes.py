@@ -89,7 +89,7 @@ async def records(connection: Connection, process: str | None = None) -> tuple[l
         async for some in values(stream, ResultKey.RECORD, RECORDS_BYTES_MAX, STEP_TIMEOUT_S):
             found += [_record(value) for value in some]
             if len(found) > RECORDS_MAX:
-                raise GuestError("the guest's list of processes does not end")
+                raise GuestError("the guest's list of processes is too long")
         fields = checked(stream.result or {}, f"process {process}")
     kept = Retention(*(frames.integer(fields, key) for key in _RETENTION))
     return sorted(found, key=lambda each: each.started_at), kept

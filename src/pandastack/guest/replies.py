@@ -40,6 +40,6 @@ async def values(stream: Stream, key: ResultKey, bytes_max: int, timeout_s: floa
         size += len(piece)
         found = frames.decode_fields(piece).get(key, [])
         if not found or size > bytes_max:
-            raise GuestError("the guest does not end its list")
+            raise GuestError("the guest's list is too long or malformed")
         yield found
         await anyio.lowlevel.checkpoint()

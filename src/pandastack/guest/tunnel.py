@@ -244,7 +244,7 @@ async def _opened(stream: Stream, subject: str) -> Fields:
     try:
         opened = await stream.wait_opened(OPEN_TIMEOUT_S)
     except TimeoutError as error:
-        raise GuestError(f"{subject}: not there within {OPEN_TIMEOUT_S:g} seconds") from error
+        raise GuestError(f"{subject}: the guest did not open it within {OPEN_TIMEOUT_S:g} seconds") from error
     if opened is None:
         _check(stream, subject)
         raise GuestError(f"{subject}: the guest ended it before it began")

@@ -132,7 +132,7 @@ class Context:
         return names
 
     def _holds(self, name: str) -> bool:
-        """A folder may itself be ignored while an exception keeps something in it."""
+        """Whether the folder has any member: it may itself be ignored while an exception includes something in it."""
         return any(member.startswith(f"{name}/") for member in self.members)
 
     def source(self, name: str) -> ContextFile:

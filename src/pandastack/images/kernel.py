@@ -27,8 +27,8 @@ from pandastack.images.vmlinux import find_modules, load_order, module_depends, 
 LOCK_FILE = Path(__file__).with_name("debian.lock")
 
 MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "erofs", "overlay")
-"""What the guest needs before its root is mounted; ext4 is built in. What these need in turn is found in the
-modules."""
+"""The modules that the guest needs before its root is mounted; ext4 is built in. Their own dependencies are read from
+the modules."""
 
 ARCHITECTURES = ("amd64", "arm64")
 _FORMAT = 1

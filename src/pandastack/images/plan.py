@@ -2,7 +2,7 @@
 will be like.
 
 Pure but for reading the context. Every action has a ``key``: a hash over its parent's key and everything that
-determines its result, so that a disk may be kept per key and found again.
+determines its result, so that a disk can be cached by its key.
 """
 
 from __future__ import annotations

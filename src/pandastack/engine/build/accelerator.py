@@ -72,12 +72,12 @@ async def _decide(trial: Trial) -> Choice:
     try:
         await _boot_with_kvm(trial)
     except PandastackError as error:
-        return Choice(Accelerator.TCG, f"/dev/kvm is there but the guest kernel does not boot with it: {_brief(error)}")
+        return Choice(Accelerator.TCG, f"/dev/kvm exists but the guest kernel does not boot with it: {_brief(error)}")
     return Choice(Accelerator.KVM, "the guest kernel boots with it")
 
 
 def _brief(error: PandastackError) -> str:
-    """The first line of the error, without the VMM's command line: ``doctor`` shows it to people every time."""
+    """The first line of the error, without the VMM's command line: it is cached and shown to people."""
     return error.reason if isinstance(error, CommandError) else str(error).splitlines()[0]
 
 

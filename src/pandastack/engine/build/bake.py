@@ -26,11 +26,11 @@ WARM_UP_DEADLINE = 600.0
 QUIESCE_DEADLINE = 20.0
 
 SETTLE_SECONDS = 3.0
-"""How long the guest is left alone before its capture. What the kernel still has to do after a command (write-back,
-deferred work, timers) would otherwise be done anew at the start of every sandbox: ten milliseconds of each create."""
+"""Seconds that the guest is left idle before its capture. The kernel's pending work after a command (write-back,
+deferred work, timers) would otherwise be repeated at the start of every sandbox: ten milliseconds of each create."""
 
 LAYOUT = 2
-"""Raised when the virtual hardware of the machines changes: a captured device state fits one layout only."""
+"""Increment it when the virtual hardware of machines changes: a captured device state fits only one layout."""
 
 
 @dataclass(frozen=True)

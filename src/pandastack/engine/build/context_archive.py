@@ -38,5 +38,5 @@ def _bounded(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for count, member in enumerate(tar):
         total += max(member.size, 0)
         if count >= MEMBERS_MAX or total > ARCHIVE_MAX:
-            raise TooLargeError("recipe: the archive unpacks to too much", field="recipe")
+            raise TooLargeError("recipe: the archive unpacks to too many bytes", field="recipe")
         yield member

@@ -33,7 +33,7 @@ class Steps:
         self.progress.begin(title)
 
     def note(self, text: str) -> None:
-        """What the running step has to say at its end, such as a size."""
+        """Set the note shown when the current step ends, such as a size."""
         self._note = text
 
     def _finish(self) -> None:

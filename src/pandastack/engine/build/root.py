@@ -35,7 +35,7 @@ _DEBIAN = "debian"
 
 @dataclass(frozen=True)
 class Root:
-    """A finished root image and what its recipe says about programs in it."""
+    """A finished root image and its recipe's settings for the programs in it."""
 
     image: Image
     config: ImageConfig
@@ -49,7 +49,7 @@ async def build_root(host: BuildHost, recipe: TemplateRecipe, steps: Steps) -> R
 
 
 async def _parent(host: BuildHost, name: str, steps: Steps, below: frozenset[str]) -> Root:
-    """What FROM names: another shipped template, or a Debian suite."""
+    """The base that FROM names: another shipped template, or a Debian suite."""
     if name in below:
         raise BadRequestError(f"FROM {name}: a template cannot be built from itself", field="dockerfile")
     recipe = host.recipe(name)
@@ -105,7 +105,7 @@ async def _act(host: BuildHost, machine: BuildMachine, action: Action) -> None:
 
 
 async def _last_kept(host: BuildHost, actions: Sequence[Action], disk: Path) -> int:
-    """Put the newest kept disk in place, or an empty one; returns how many actions it already holds."""
+    """Put the newest cached disk in place, or an empty one; returns how many actions it already contains."""
     for index in range(len(actions), 0, -1):
         kept = host.cache.find("layers", actions[index - 1].key)
         if kept is not None:

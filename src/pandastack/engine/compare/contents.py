@@ -8,11 +8,11 @@ from contextlib import aclosing
 
 PATCH_FILE_BYTES = 64 * 1024
 PATCH_LINES = 2000
-"""Files that are larger on either side are in no patch: comparing lines takes their number squared."""
+"""Files larger than this, on either side, get no patch: comparing n lines takes O(n²) time."""
 
 
 async def same(before: AsyncIterator[bytes], after: AsyncIterator[bytes]) -> bool:
-    """Whether two files have the same bytes; they are read no further than to the first piece that differs."""
+    """Whether two files have the same bytes; reading stops at the first piece that differs."""
     one: bytes | None = b""
     other: bytes | None = b""
     while True:
@@ -27,13 +27,13 @@ async def same(before: AsyncIterator[bytes], after: AsyncIterator[bytes]) -> boo
 
 
 async def same_files(before: AsyncGenerator[bytes], after: AsyncGenerator[bytes]) -> bool:
-    """:func:`same`, and what is not read to its end is let go."""
+    """:func:`same`, closing readers that were not read to their end."""
     async with aclosing(before), aclosing(after):
         return await same(before, after)
 
 
 def patch(path: bytes, before: bytes | None, after: bytes | None) -> str | None:
-    """The unified diff of two texts (None: no file). None for what is no UTF-8 text, or has too many lines."""
+    """The unified diff of two texts (None: no file). Returns None for text that is not UTF-8 or has too many lines."""
     old, new = _lines(before or b""), _lines(after or b"")
     if old is None or new is None or max(len(old), len(new)) > PATCH_LINES:
         return None
@@ -54,7 +54,7 @@ def _lines(data: bytes) -> list[str] | None:
 
 
 def _name(prefix: bytes, path: bytes) -> str:
-    """As git writes names: quoted when there is anything odd in them."""
+    """A name as git writes it: quoted if it has unusual characters."""
     name = prefix + path
     shown = "".join(chr(each) if 0x20 <= each < 0x7F and each not in b'"\\' else f"\\{each:03o}" for each in name)
     return shown if shown.encode() == name else f'"{shown}"'

@@ -1,4 +1,4 @@
-"""Processes that a guest keeps records of, over the engine's HTTP interface."""
+"""Processes that a guest has records of, over the engine's HTTP interface."""
 
 from __future__ import annotations
 
