@@ -31,7 +31,7 @@ async def creates(api: Api) -> int:
 
 
 async def forget_answers(api: Api) -> None:
-    """What a server that is killed leaves between the end of the work and the storing of its answer."""
+    """The state after a server is killed between finishing the work and storing its answer."""
     async with api.app.state.plane.store.write() as connection:
         await connection.execute(text("UPDATE idempotency_keys SET status = NULL, answer = NULL"))
 

@@ -73,7 +73,7 @@ async def test_an_engine_that_has_nothing(client: EngineClient) -> None:
 
 
 async def test_builds_that_cannot_be_started(client: EngineClient) -> None:
-    """The refusal names what is wrong, and leaves no build."""
+    """The refusal names the invalid field, and starts no build."""
     with pytest.raises(NotFoundError) as unknown:
         await client.builds.start_shipped(HERE, "no-such")
     assert unknown.value.field == "shipped"

@@ -1,4 +1,4 @@
-"""Archives of anybody, and what is left of them."""
+"""Untrusted archives, and what the filter makes of them."""
 
 from __future__ import annotations
 
