@@ -7,7 +7,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,17 @@ from anyio.abc import UNIXSocketStream
 from pandastack.errors import BadRequestError, GuestError
 from pandastack.guest import Channel, ExecRequest, Identity, frames
 from pandastack.guest.frames import encode, encode_fields
-from pandastack.guest.keys import FrameType, OpenKey, Operation, ResultKey, Signal
+from pandastack.guest.keys import (
+    VERSION,
+    FrameType,
+    HelloKey,
+    OpenKey,
+    Operation,
+    ResultKey,
+    ResumedKey,
+    ResumeKey,
+    Signal,
+)
 
 IDENTITY = Identity(hostname="again", machine_id="f" * 32, env={"WHO": "new"})
 
@@ -326,6 +336,28 @@ async def test_a_silent_guest_meets_the_hosts_deadlines(monkeypatch: pytest.Monk
             assert (await process.wait()).timed_out
         with pytest.raises(GuestError):
             await channel.sync(0.05)
+
+
+@pytest.mark.parametrize("version", range(VERSION + 2))
+async def test_the_versions_that_a_server_speaks(version: int) -> None:
+    """Today's and the one before, which says nothing of itself in a RESUMED; others are refused by their number."""
+    spoken = version in (VERSION - 1, VERSION)
+    async with hostile() as (channel, theirs):
+        theirs.sendall(encode(FrameType.HELLO, 0, encode_fields([(HelloKey.VERSION, frames.u32(version))])))
+        with nullcontext() if spoken else pytest.raises(GuestError, match=f"version {version} of the channel"):
+            await channel.hello(5)
+        async with anyio.create_task_group() as group:
+            group.start_soon(answer_resume, theirs, None if version == 1 else version)
+            with nullcontext() if spoken else pytest.raises(GuestError, match=f"version {version} of the channel"):
+                await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=5)
+        assert not spoken or channel.version == version
+
+
+async def answer_resume(theirs: socket.socket, version: int | None) -> None:
+    frame = sent_frames(await anyio.to_thread.run_sync(theirs.recv, 4096))[0]
+    nonce = frames.decode_fields(frame.payload)[ResumeKey.NONCE][0]
+    said = [] if version is None else [(ResumedKey.VERSION, frames.u32(version))]
+    theirs.sendall(encode(FrameType.RESUMED, 0, encode_fields([(ResumedKey.NONCE, nonce), *said])))
 
 
 async def test_an_error_in_the_block_comes_out_as_it_is() -> None:
