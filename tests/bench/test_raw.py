@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pandastack.bench import tunnel
 from pandastack.bench.exec import Samples, rows
 from pandastack.bench.raw import RawChannel
+from pandastack.bench.tunnel import Rates
 from pandastack.guest.agent import binary
 
 
@@ -39,6 +41,14 @@ def test_a_file_goes_in_and_out_and_a_command_prints_it(channel: RawChannel, tmp
 
 def test_transfers_are_held_against_the_raw_ones() -> None:
     names = Samples.__dataclass_fields__
-    samples = Samples(**{name: [1.0, 2.0, 4.0] for name in names} | {"raw_upload": [4.0, 4.0, 4.0]})
+    measured = {name: [1.0, 2.0, 4.0] for name in names} | {"raw_upload": [4.0, 4.0, 4.0]}
+    samples = Samples(**measured | {"tunnel": Rates([1.0], [2.0], [2.0], [4.0])})
     found = {row.name: row.ratio for row in rows(samples)}
     assert (found["exec_stream"], found["file_upload"], found["pty_echo"]) == (1.0, 0.5, None)
+    assert (found["tunnel_download"], found["tunnel_upload"]) == (0.5, 0.5)
+
+
+def test_tunnels_are_measured_on_the_same_guest(channel: RawChannel, tmp_path: Path) -> None:
+    rates = tunnel.measure(channel, 2, str(tmp_path / "bench"))
+    assert all(len(each) == 2 for each in vars(rates).values())
+    assert list(tmp_path.iterdir()) == []

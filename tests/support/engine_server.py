@@ -6,9 +6,10 @@ apart.
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT
 
@@ -22,6 +23,7 @@ from pandastack.engine.http.app import create_engine_app
 from pandastack.engine.layout import Layout
 from pandastack.engine.settings import Settings
 from pandastack.errors import UnavailableError
+from pandastack.host.tasks import beside
 from tests.support.installation import Installation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,10 +62,24 @@ async def _answers(client: EngineClient) -> bool:
     return True
 
 
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # uvicorn would end the process by the signal, before the engine has ended its machines
+
+
 async def _serve(data: Path, cache: Path, socket: str) -> None:
     async with open_engine(Layout(data, cache), Settings(ready_machines=0)) as engine:
         app = create_engine_app(engine)
-        await uvicorn.Server(uvicorn.Config(app, uds=socket, log_level="warning", timeout_graceful_shutdown=1)).serve()
+        server = _Server(uvicorn.Config(app, uds=socket, log_level="warning", timeout_graceful_shutdown=1))
+
+        async def stop() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+                async for _ in signals:
+                    server.should_exit = True
+
+        async with beside(stop):
+            await server.serve()
 
 
 if __name__ == "__main__":

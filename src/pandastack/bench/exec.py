@@ -15,10 +15,12 @@ from urllib.parse import quote
 
 from websockets.sync.client import connect
 
+from pandastack.bench import tunnel
 from pandastack.bench.api import Api, timed
 from pandastack.bench.floor import Floor
 from pandastack.bench.raw import RawChannel, bare_machine
 from pandastack.bench.report import Row, summarize
+from pandastack.bench.tunnel import Rates
 
 AT_ONCE = 50
 BOXES = 10
@@ -44,6 +46,7 @@ class Samples:
     raw_download: list[float] = field(default_factory=list)
     upload: list[float] = field(default_factory=list)
     raw_upload: list[float] = field(default_factory=list)
+    tunnel: Rates = field(default_factory=Rates)
     echo_ms: list[float] = field(default_factory=list)
 
 
@@ -103,6 +106,7 @@ def measure(api: Api, wire: Wire, floor: Floor, n: int) -> Samples:
     samples.echo_ms = wire.echoes(sandbox, 2 * n)
     with bare_machine(floor) as raw:
         _transfers(api, wire, raw, samples, sandbox, max(5, n // 2))
+        samples.tunnel = tunnel.measure(raw, max(5, n // 2))
     _at_once(api, samples.in_one_per_s, [sandbox], max(3, n // 4))
     others = [api.create() for _ in range(BOXES)]
     _at_once(api, samples.across_ten_per_s, others, max(3, n // 4))
@@ -160,5 +164,7 @@ def rows(samples: Samples) -> list[Row]:
         summarize("exec_stream", "MB/s", samples.stream, samples.raw_stream),
         summarize("file_download", "MB/s", samples.download, samples.raw_download),
         summarize("file_upload", "MB/s", samples.upload, samples.raw_upload),
+        summarize("tunnel_download", "MB/s", samples.tunnel.download, samples.tunnel.raw_download),
+        summarize("tunnel_upload", "MB/s", samples.tunnel.upload, samples.tunnel.raw_upload),
         summarize("pty_echo", "ms", samples.echo_ms),
     ]

@@ -76,6 +76,30 @@ class RawChannel:
             pass
         return len(data) / 1e6 / (time.perf_counter() - started)
 
+    def tunnel(self, path: str, data: bytes) -> None:
+        """Send ``data`` and their end to the program at a Unix socket, and take what it sends, to its end."""
+        self._open(frames.encode_request(Operation.TUNNEL, (OpenKey.PATH, path.encode())))
+        window, at, owed, ended = frames.WINDOW, 0, 0, False
+        buffer = bytearray()
+        while True:
+            while window and at < len(data):
+                piece = data[at : at + min(_CHUNK, window)]
+                self.socket.sendall(frames.encode(FrameType.DATA, self.stream, piece))
+                at, window = at + len(piece), window - len(piece)
+            if window and not ended:
+                self.socket.sendall(frames.encode(FrameType.EOF, self.stream))
+                ended, window = True, window - 1
+            kind, payload = self._frame(buffer)
+            if kind == FrameType.RESULT:
+                return
+            if kind == FrameType.CREDIT:
+                window += int.from_bytes(payload, "little")
+            if kind in (FrameType.DATA, FrameType.EOF):
+                owed += len(payload) or 1
+            if owed >= _CREDIT or kind == FrameType.EOF:
+                self.socket.sendall(frames.encode(FrameType.CREDIT, self.stream, frames.u32(owed)))
+                owed = 0
+
     def _open(self, request: bytes) -> None:
         self.stream += 1
         self.socket.sendall(frames.encode(FrameType.OPEN, self.stream, request))
