@@ -31,12 +31,13 @@ def addresses() -> list[str]:
     return ["cc", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
+RINGS = [ROOT / "fuzz/ring.c", ROOT / "src/streams/ring.c"]
 LOGS = [ROOT / "fuzz/log.c", ROOT / "src/processes/log.c"]
 
 
 @pytest.mark.parametrize("compiler", [undefined, addresses])
-@pytest.mark.parametrize("sources", [FUZZED, LOGS], ids=["parsers", "logs"])
-def test_parsers_and_logs_survive_a_fuzzer(compiler, sources: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sources", [FUZZED, LOGS, RINGS], ids=["parsers", "logs", "rings"])
+def test_parsers_and_buffers_survive_a_fuzzer(compiler, sources: list[Path], tmp_path: Path) -> None:
     program = tmp_path / "fuzz"
     built = subprocess.run([*compiler(), *FLAGS, "-o", program, *sources], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr

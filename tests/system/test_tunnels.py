@@ -239,6 +239,4 @@ async def test_a_tunnel_outlives_an_engine_that_is_killed(place: Installation) -
                     await tunnel.wait_detached()
         assert echo.got == LARGE + END
         assert killed == 2
-        async with engine_process(place) as (_, client):
-            await client.delete(sandbox)
-    assert place.left_behind() == []
+    assert place.left_behind() == []  # the last engine was told to stop, and ended the machine

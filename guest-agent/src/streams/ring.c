@@ -20,6 +20,12 @@ static void give_back(struct ring *ring)
 	ring->size = 0;
 }
 
+void ring_release(struct ring *ring)
+{
+	if (ring->base == ring->end)
+		give_back(ring);
+}
+
 /* The part of [offset, offset + length) that lies in one piece. */
 static uint32_t piece(const struct ring *ring, uint64_t offset, uint64_t length)
 {
@@ -83,6 +89,4 @@ uint32_t ring_read(const struct ring *ring, uint64_t offset, uint8_t *to, uint32
 void ring_drop(struct ring *ring, uint64_t offset)
 {
 	ring->base = offset;
-	if (ring->base == ring->end)
-		give_back(ring);
 }

@@ -207,6 +207,18 @@ static bool send_again(struct stream *s, struct tunnel *t)
 	return true;
 }
 
+/* How much can be kept now; idle tunnels give way to this one. */
+static uint32_t make_room(struct tunnel *t)
+{
+	uint32_t room = ring_room(&t->sent, DATA_CHUNK);
+
+	if (room < DATA_CHUNK && t->sent.size < WINDOW) {
+		tunnels_release();
+		room = ring_room(&t->sent, DATA_CHUNK);
+	}
+	return room;
+}
+
 static bool receive(struct stream *s, struct tunnel *t)
 {
 	size_t room;
@@ -215,7 +227,7 @@ static bool receive(struct stream *s, struct tunnel *t)
 
 	if (!t->readable)
 		return false;
-	room = t->id[0] ? ring_room(&t->sent, DATA_CHUNK) : DATA_CHUNK;
+	room = t->id[0] ? make_room(t) : DATA_CHUNK;
 	payload = stream_room(s, room, &room);
 	if (!payload)
 		return false;

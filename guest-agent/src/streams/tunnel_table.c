@@ -111,6 +111,7 @@ void tunnel_leave(struct tunnel *t)
 	t->stream = NULL;
 	t->opened = t->end_sent = t->end_received = false;
 	input_free(&t->input);
+	ring_release(&t->sent);
 	t->expires_ns = now_ns() + DETACHED_S * 1000000000ull;
 	if (!t->id[0])
 		tunnel_free(t);
@@ -121,6 +122,7 @@ void tunnel_free(struct tunnel *t)
 	tunnel_disconnect(t);
 	input_free(&t->input);
 	ring_drop(&t->sent, t->sent.end);
+	ring_release(&t->sent);
 	t->used = false;
 	while (used && !tunnels[used - 1].used)
 		used--;
@@ -132,6 +134,13 @@ struct tunnel *tunnel_accepted(const void *listener, struct tunnel *t)
 		if (tunnels[i].used && tunnels[i].listener == listener)
 			return &tunnels[i];
 	return NULL;
+}
+
+void tunnels_release(void)
+{
+	for (size_t i = 0; i < used; i++)
+		if (tunnels[i].used)
+			ring_release(&tunnels[i].sent);
 }
 
 void tunnels_close(void)

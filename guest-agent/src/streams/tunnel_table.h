@@ -52,6 +52,8 @@ void tunnel_free(struct tunnel *tunnel);
 /* The next of the tunnels with this listener after `tunnel` (NULL: the first), or NULL. */
 struct tunnel *tunnel_accepted(const void *listener, struct tunnel *tunnel);
 
+/* Takes the memory of rings in which nothing is. */
+void tunnels_release(void);
 /* Closes all of them. */
 void tunnels_close(void);
 /* When the next one without a stream is to be closed, or NO_DEADLINE. */
