@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -51,10 +52,10 @@ class Told:
     """What was told of stalls, and a way to wait for it."""
 
     def __init__(self) -> None:
-        self.send, self.receive = anyio.create_memory_object_stream[tuple[str, bool]](10)
+        self.queue = asyncio.Queue[tuple[str, bool]]()
 
     def __call__(self, sandbox: str, stalled: bool) -> None:
-        self.send.send_nowait((sandbox, stalled))
+        self.queue.put_nowait((sandbox, stalled))
 
 
 async def test_it_runs_again_when_there_is_room(
@@ -66,9 +67,9 @@ async def test_it_runs_again_when_there_is_room(
     async with launch(fake(tmp_path, STALLS), plan, tmp_path / "log") as machine:
         with anyio.fail_after(20):
             async with beside(partial(relieve, machine, tmp_path, journal, told)):
-                assert await told.receive.receive() == ("s", True)
+                assert await told.queue.get() == ("s", True)
                 monkeypatch.setattr(stall, "RESERVE", 0)
-                assert await told.receive.receive() == ("s", False)
+                assert await told.queue.get() == ("s", False)
     assert (tmp_path / "commands").read_text().split() == ["cont"]
 
 
@@ -81,11 +82,15 @@ async def test_one_that_was_paused_meanwhile_stays_so(
     async with launch(fake(tmp_path, STALLS), plan, tmp_path / "log") as machine:
         with anyio.fail_after(20):
             async with beside(partial(relieve, machine, tmp_path, journal, told)):
-                await told.receive.receive()
+                await told.queue.get()
                 await machine.pause()
                 monkeypatch.setattr(stall, "RESERVE", 0)
                 await machine.retry()
                 assert machine.stalled
+                assert (tmp_path / "commands").read_text().split() == ["stop"]
                 await machine.resume()
-                assert await told.receive.receive() == ("s", False)
-    assert (tmp_path / "commands").read_text().split() == ["stop", "cont"]
+                assert await told.queue.get() == ("s", False)
+    # Until the VMM has reported that it runs, one more check of the pool may come between: that does no harm.
+    first, *others = (tmp_path / "commands").read_text().split()
+    assert first == "stop"
+    assert set(others) == {"cont"}
