@@ -14,6 +14,7 @@ from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from pandastack.api.routes import terminals
 from pandastack.api.routes.terminals import WAITING_BYTES, _Session
 from pandastack.contract.records import STDOUT, Output, Record
 from pandastack.services.processes.terminals import Terminals, TerminalView
@@ -73,7 +74,10 @@ def type_until_closed(socket: WebSocketTestSession, frame: bytes, most: int) -> 
 
 
 @pytest.mark.parametrize("size", [1, 1000, 64 * 1024, 1024 * 1024])
-def test_a_terminal_that_takes_no_input_does_not_fill_the_servers_memory(client: TestClient, size: int) -> None:
+def test_a_terminal_that_takes_no_input_does_not_fill_the_servers_memory(
+    client: TestClient, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminals, "STUCK_SECONDS", 0.1)
     with client.websocket_connect("/") as socket:
         assert socket.receive_bytes() == b"$ "
         socket.send_bytes(b"stuck")

@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,11 +11,11 @@ import pytest
 
 from tests.conformance import official
 from tests.conformance.official import DRIVERS, NPM_PACKAGE, Cli, Official, environment_of
-from tests.support.installation import Installation, Server
+from tests.support.installation import Install, Server
 
 
 @pytest.fixture(scope="session")
-def server(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(install: Install, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One of our own, whose silences are short: nobody waits ten seconds to see a sign of life.
 
     Whatever the clients ask for, each answer is compared with the server's OpenAPI document (``watched.py``).
@@ -25,7 +24,7 @@ def server(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Ite
     quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1"}
     prefix = ("env", f"ANSWERS={answers}", f"PYTHONPATH={Path(__file__).parents[2]}")
     command = (sys.executable, "-m", "tests.conformance.watched")
-    with replace(built, settings={**built.settings, **quick}).serving(prefix=prefix, command=command) as server:
+    with install("base", "code-interpreter", **quick).serving(prefix=prefix, command=command) as server:
         yield server
     assert answers.read_text() == ""
 

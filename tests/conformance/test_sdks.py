@@ -7,6 +7,8 @@ import re
 from datetime import datetime
 from typing import Any
 
+import pytest
+
 from tests.conformance.official import Official
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -235,6 +237,7 @@ def test_the_routes_for_a_copy_that_carries_nothing_have_no_body(sdk: Official) 
     assert len([each for each in sent if re.fullmatch(r"POST /v1/sandboxes/[^/]+/fork", each)]) == 2
 
 
+@pytest.mark.alone  # it measures what an interrupt may take
 def test_cells_of_code(sdk: Official) -> None:
     seen = sdk.run("contexts.cells").value
     assert seen["id"]

@@ -35,6 +35,10 @@ RINGS = [ROOT / "fuzz/ring.c", ROOT / "src/streams/ring.c"]
 LOGS = [ROOT / "fuzz/log.c", ROOT / "src/processes/log.c"]
 
 
+pytestmark = pytest.mark.timeout(600)
+"""A cold compiler takes a minute for each architecture."""
+
+
 @pytest.mark.parametrize("compiler", [undefined, addresses])
 @pytest.mark.parametrize("sources", [FUZZED, LOGS, RINGS], ids=["parsers", "logs", "rings"])
 def test_parsers_and_buffers_survive_a_fuzzer(compiler, sources: list[Path], tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ def test_an_interrupt(context: CodeContext) -> None:
 def test_output_is_bounded(context: CodeContext) -> None:
     ran = context.run_code("print('y' * 3_000_000); '🐼' * 3_000_000", timeout_seconds=60)
     assert len(ran.stdout) < 1 << 21 and "bytes dropped]" in ran.stdout[-100:]
-    assert ran.text == "[pandastack: a result of 3000002 characters was dropped]" or len(ran.text or "") == 3000002
+    assert (ran.text or "").startswith("[pandastack: a result of 3000002 characters was dropped") or (
+        len(ran.text or "") == 3000002
+    )
 
 
 def test_variables(context: CodeContext) -> None:
@@ -228,7 +230,7 @@ def test_one_piece_of_code_in_any_template(http: httpx.Client, create: Create) -
 
 def test_a_template_without_ipython_has_sessions_of_bash(create: Create) -> None:
     sandbox = create()
-    with pytest.raises(BadRequestError, match="no IPython"):
+    with pytest.raises(BadRequestError, match="IPython is not installed"):
         sandbox.create_code_context()
     with sandbox.create_code_context("bash") as context:
         context.run_code("cd /tmp; x=1")

@@ -21,6 +21,7 @@ def official_python() -> Path:
     return official.python_sdk()
 
 
+@pytest.mark.alone  # the example's own limit of 30 seconds is for a machine that has a core to itself
 def test_the_official_sdk_runs_the_example_unchanged(server: Server, official_python: Path, tmp_path: Path) -> None:
     """It finds server and token in the file that our server wrote."""
     found = "import pandastack, importlib.metadata as m; print(m.version('pandastack'), pandastack.__file__)"
@@ -68,6 +69,7 @@ def test_the_official_sdk_runs_cells(server: Server, official_python: Path) -> N
     assert (ran.returncode, ran.stdout) == (0, "ok\n"), ran.stderr
 
 
+@pytest.mark.alone  # as above
 def test_our_sdk_runs_the_same_example(server: Server, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, EXAMPLE],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from pathlib import Path
@@ -77,8 +78,8 @@ def test_what_really_confines_machines_is_said(server: Server) -> None:
 
 
 def test_a_server_does_not_start_below_what_is_required_of_it(server: Server, install: Install) -> None:
-    if httpx.get(f"{server.url}/version").json()["accelerator"] == "kvm":
-        pytest.skip("this host has everything that can be required")
+    if os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("this host has a /dev/kvm: whether it works is found out by a build, and asked for at each restore")
     refused = install(PANDASTACK_REQUIRE="seccomp,kvm").cli("up", "--detach", "--port", "0")
     assert refused.returncode == 1
     assert "PANDASTACK_REQUIRE asks for kvm" in refused.stderr

@@ -172,7 +172,10 @@ def test_a_token_is_needed_and_may_be_in_the_query(server: Server, sandbox: Sand
     with pytest.raises(InvalidStatus) as refused:
         connect(url)
     assert refused.value.response.status_code == 401
-    with connect(f"{url}?access_token={server.token}", origin="https://elsewhere.example") as socket:  # type: ignore[arg-type]
+    with pytest.raises(InvalidStatus) as foreign:
+        connect(f"{url}?access_token={server.token}", origin="https://elsewhere.example")  # type: ignore[arg-type]
+    assert foreign.value.response.status_code == 403
+    with connect(f"{url}?access_token={server.token}") as socket:
         socket.send(json.dumps({"id": "a", "cmd": "exit 4"}))
         assert json.loads(socket.recv(30)) == {"id": "a", "exit": 4}
 

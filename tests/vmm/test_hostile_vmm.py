@@ -136,8 +136,8 @@ async def test_one_that_prints_without_end(plan: MachinePlan, tmp_path: Path, mo
     async with launch(fake(tmp_path, behaviour), plan, tmp_path / "log") as machine:
         with anyio.fail_after(120):
             reason = await machine.wait()
-        assert reason.startswith("exit status 3: xxx") and reason.endswith("\nlast words")
-        assert len(reason) < 5000
+        assert reason == "exit status 3"  # what it printed is for the log, not for a sandbox's owner
+        assert (tmp_path / "log").read_bytes().endswith(b"\nlast words\n")
         assert KEEP_BYTES <= (tmp_path / "log").stat().st_size <= 2 * KEEP_BYTES
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from anyio.abc import TaskGroup
@@ -89,13 +89,13 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
 
 @contextmanager
 def _alone_in(layout: Layout) -> Iterator[None]:
-    with FileLock(layout.engine / "engine.lock") as lock, FileLock(layout.users_lock) as users:
+    with FileLock(layout.engine / "engine.lock") as lock, ExitStack() as stack:
         if not lock.try_exclusive():
             raise ServerError(
                 f"another engine already uses {layout.data}",
                 hint="`pandastack down` stops it; `--data-dir` gives this one a directory of its own",
             )
-        if facts.is_root() and not users.try_exclusive():
+        if facts.is_root() and not stack.enter_context(FileLock(layout.users_lock)).try_exclusive():
             raise ServerError(
                 f"another engine on this host gives its machines the same host users as {layout.data} would",
                 hint="choose a data directory at another path",

@@ -22,6 +22,8 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["terminals"])
 OFFSET_HEADER = "x-pandastack-offset"
 WAITING_BYTES = 256 * 1024
 """How much input may wait for a terminal that does not read."""
+STUCK_SECONDS = 20.0
+"""How long a terminal may take none of it before its viewer is disconnected."""
 _EVENT_BYTES = 64
 """The cost of an event in addition to its bytes."""
 
@@ -78,6 +80,7 @@ class _Session:
         self._terminals = terminals
         self._place = place
         self._waiting = 0
+        self._taken = anyio.Event()
         self._left = anyio.Event()
 
     async def run(self) -> None:
@@ -124,9 +127,9 @@ class _Session:
             pass  # the viewer has disconnected as well
 
     async def _read(self, send: MemoryObjectSendStream[_Event], scope: anyio.CancelScope) -> None:
-        """Read frames without ever waiting for the terminal, so that the end of the connection is noticed."""
+        """Read frames ahead of the terminal, so that the end of the connection is noticed; a stuck one ends it."""
         try:
-            while self._waiting < WAITING_BYTES:
+            while await self._has_room():
                 frame = await receive(self._websocket)
                 event = frame if isinstance(frame, bytes) else _event(frame)
                 if event:
@@ -139,6 +142,14 @@ class _Session:
         self._left.set()
         scope.cancel()
 
+    async def _has_room(self) -> bool:
+        """Whether another frame may wait: a terminal that is busy gets a while to take what waits already."""
+        with anyio.move_on_after(STUCK_SECONDS):
+            while self._waiting >= WAITING_BYTES:
+                self._taken = anyio.Event()
+                await self._taken.wait()
+        return self._waiting < WAITING_BYTES
+
     async def _type(self, typed: MemoryObjectReceiveStream[_Event]) -> None:
         async for event in typed:
             try:
@@ -149,6 +160,7 @@ class _Session:
             except PandastackError:
                 pass  # it has ended, and its exit is about to be sent
             self._waiting -= _size(event)
+            self._taken.set()
 
 
 def _size(event: _Event) -> int:
