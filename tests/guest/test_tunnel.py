@@ -13,11 +13,12 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute, UNIXSocketStream
 
 from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError
 from pandastack.guest import Channel, Tunnel
-from pandastack.guest.frames import WINDOW
+from pandastack.guest.frames import WINDOW, encode, encode_request
+from pandastack.guest.keys import VERSION, FrameType, OpenKey, Operation, Signal
 from tests.support.connections import Connections, all_of, echo, exactly, free_port, on_a_port, serving
 from tests.support.guests import IDENTITY
 
@@ -214,6 +215,21 @@ async def test_a_hundred_tunnels_at_once(channel: Channel) -> None:
     async with on_a_port("127.0.0.1", echo) as port, anyio.create_task_group() as group:
         for number in range(100):
             group.start_soon(one, port, number)
+
+
+async def test_an_agent_of_the_version_before_is_told_to_close_what_is_left() -> None:
+    """It does not know of leaving, and would keep the connection for ever."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        async with Channel(await UNIXSocketStream.from_socket(ours)) as channel:
+            channel.version = VERSION - 1
+            async with channel.tunnel(path="/run/socket") as tunnel:
+                tunnel.leave()
+                expected = encode(FrameType.SIGNAL, 1, bytes([Signal.CANCEL]))
+                sent = b""
+                while not sent.endswith(expected):
+                    sent += await anyio.to_thread.run_sync(theirs.recv, 4096)
+    assert sent.startswith(encode(FrameType.OPEN, 1, encode_request(Operation.CONNECT, (OpenKey.PATH, b"/run/socket"))))
 
 
 class TestAttachments:

@@ -35,7 +35,8 @@ class Tunnel(ByteStream):
     :meth:`receive` acknowledges what it returns at once, or its caller does.
     """
 
-    def __init__(self, stream: Stream, subject: str, received: int = 0, *, acknowledge: bool) -> None:
+    def __init__(self, stream: Stream, subject: str, id: str | None, received: int = 0, *, acknowledge: bool) -> None:
+        self.id = id
         self.received = received
         """Offset of the next byte from the guest."""
         self._stream = stream
@@ -120,8 +121,8 @@ class Tunnel(ByteStream):
         self._check()
 
     def leave(self) -> None:
-        """Detach: the connection stays open for a while, so that it can be reattached to."""
-        self._stream.abandon(Signal.LEAVE)
+        """Detach: a connection with an id stays open for a while, so that it can be reattached to."""
+        self._stream.abandon(Signal.CANCEL if self.id is None else Signal.LEAVE)  # agents of version 1 ignore a LEAVE
 
     def close(self) -> None:
         """Close the connection, at once."""
@@ -188,11 +189,11 @@ async def connect(
         if id is not None:
             raise too_old()
         with connection.open(frames.encode_request(Operation.CONNECT, where)) as stream:
-            yield Tunnel(stream, subject, acknowledge=acknowledge)
+            yield Tunnel(stream, subject, id, acknowledge=acknowledge)
         return
     named = [] if id is None else [(OpenKey.ID, encoded(id, "id"))]
     with connection.open(frames.encode_request(Operation.TUNNEL, where, *named), duplex=True) as stream:
-        tunnel = Tunnel(stream, subject, acknowledge=acknowledge)
+        tunnel = Tunnel(stream, subject, id, acknowledge=acknowledge)
         await tunnel.wait_opened()
         yield tunnel
 
@@ -208,7 +209,7 @@ async def attach(connection: Connection, id: str, received: int, *, acknowledge:
         raise too_old()
     items = [(OpenKey.ID, encoded(id, "id")), (OpenKey.RECEIVED, frames.u64(received))]
     with connection.open(frames.encode_request(Operation.TUNNEL, *items), duplex=True) as stream:
-        tunnel = Tunnel(stream, f"tunnel {id}", received, acknowledge=acknowledge)
+        tunnel = Tunnel(stream, f"tunnel {id}", id, received, acknowledge=acknowledge)
         await tunnel.wait_opened()
         yield tunnel
 
