@@ -19,7 +19,7 @@ from jupyter_client.connect import write_connection_file
 DIRECTORY = os.environ.get("PANDASTACK_KERNELS", "/run/pandastack/kernels")
 HERE = os.path.dirname(os.path.abspath(__file__))
 READY_SECONDS = 120
-REPLY_SECONDS = 10
+REPLY_SECONDS = 60
 BEGIN_SECONDS = 5
 TOOLS = "__import__('sys').modules['pandastack_kernel_tools']"
 

@@ -29,7 +29,7 @@ from pandastack.vmm.qemu.stall import Stall
 OOM_SCORE = 900
 """When the host runs out of memory, a VMM is killed before the server and nearly everything else."""
 
-NICE = 5
+NICE = 2
 """How far a VMM's CPU priority is below the server's: of a core that both want, the server gets three quarters."""
 
 MOST_FILES = 2048
