@@ -17,6 +17,7 @@ from pandastack import BadRequestError, ExecInterrupted, NotFoundError, Sandbox,
 from pandastack.host.processes.confinement import confinement_of
 from pandastack.host.processes.descriptors import descriptors
 from pandastack.host.processes.priority import oom_score
+from pandastack.vmm.qemu.machine import NICE
 from tests.support.installation import Create, Server, eventually, machine_processes
 from tests.support.machines import directories_of, pid_of
 
@@ -187,7 +188,7 @@ def test_machines_run_as_users_of_their_own(server: Server, http: httpx.Client, 
 def test_a_machine_gives_way_to_the_server(server: Server, http: httpx.Client, create: Create) -> None:
     pid = pid_of(http, create())
     assert oom_score(pid) == 900
-    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, server.process.pid) + 5
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, server.process.pid) + NICE
     if confinement_of(server.process.pid).capabilities & CAP_SYS_RESOURCE:
         assert oom_score(server.process.pid) == -500
 

@@ -30,7 +30,7 @@ OOM_SCORE = 900
 """When the host runs out of memory, a VMM is killed before the server and nearly everything else."""
 
 NICE = 2
-"""How far a VMM's CPU priority is below the server's: of a core that both want, the server gets three quarters."""
+"""How far a VMM's CPU priority is below the server's: of a core that both want, the server gets six tenths."""
 
 MOST_FILES = 2048
 """How many files a VMM may have open at once; it needs some twenty."""
