@@ -239,7 +239,9 @@ def test_a_template_without_ipython_has_sessions_of_bash(create: Create) -> None
 def test_a_user_who_ends_the_kernels_gets_new_ones(create: Create) -> None:
     sandbox = create()
     first = sandbox.create_code_context("bash")
-    sandbox.exec("pkill -9 -f kernels/[s]erver.py", check=True)
+    # Until it is gone, it may still accept a connection that then breaks.
+    gone = "until ! pgrep -f kernels/[s]erver.py; do sleep 0.1; done"
+    assert sandbox.exec(f"pkill -9 -f kernels/[s]erver.py; {gone}", timeout_seconds=30).exit_code == 0
     with pytest.raises(NotFoundError):
         first.run_code("true")
     assert sandbox.create_code_context("bash").run_code("echo back").stdout == "back\n"
