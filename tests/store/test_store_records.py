@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from pandastack.errors import ServerError, UnavailableError
 from pandastack.store import Store, events, open_store, sandboxes, tokens
@@ -52,6 +52,18 @@ async def test_a_record_comes_back_as_it_was(store: Store) -> None:
     async with store.read() as connection:
         expected = replace(RECORD, status="running", cpu=2, boot_ms=37, last_active_at=5.5)
         assert await sandboxes.load_all(connection) == [expected]
+
+
+async def test_a_cancelled_read_keeps_its_connection(empty_database: str) -> None:
+    opened: list[object] = []
+    with anyio.fail_after(20):
+        async with open_store(empty_database) as store:
+            event.listen(store._engine.sync_engine, "connect", lambda connection, _: opened.append(connection))
+            for number in range(20):
+                with anyio.move_on_after(number / 10_000):  # seconds: each cancels at another step
+                    await store.check()
+            await store.check()
+    assert len(opened) <= 1
 
 
 async def test_events_go_with_their_sandbox(store: Store) -> None:

@@ -39,8 +39,12 @@ class Store:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for queries."""
-        with _mapped_errors():
+        """A connection for queries.
+
+        Shielded from cancellation: a connection whose query was cancelled is thrown away, and SQLite's driver can
+        then wait for ever for the thread of a connection that was closed twice.
+        """
+        with anyio.CancelScope(shield=True), _mapped_errors():
             async with self._engine.connect() as connection:
                 yield connection
 
