@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def test_modules_are_small_and_say_what_they_are(path: Path) -> None:
     assert path.stem not in ("utils", "util", "common", "helpers", "misc")
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 LONGEST = 65
 LONGER = {"open_control_plane": 80}
 """Functions that may be longer than the longest: one that only puts parts together, in order."""
@@ -58,7 +64,7 @@ LONGER = {"open_control_plane": 80}
 
 def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield path, node
 
@@ -90,7 +96,7 @@ def test_tests_import_helpers_that_exist_and_never_another_test() -> None:
     """What two test modules need stands in ``tests/support``; fixtures need no import at all."""
     wrong = []
     for path in (ROOT / "tests").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tests":
                 wrong += [f"{path.relative_to(ROOT)}: {each}" for each in _wrong_imports(str(node.module), node.names)]
     assert wrong == []
@@ -113,7 +119,7 @@ def imports() -> dict[str, set[str]]:
     """The modules that each module imports, for types only or inside functions too."""
     paths = [*SOURCES, *(ROOT / "src/pandastack/sdk/_sync").glob("*.py")]
     names = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path for path in paths}
-    modules = {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in names.items()}
+    modules = {name.removesuffix(".__init__"): parsed(path) for name, path in names.items()}
     found: dict[str, set[str]] = {}
     for name, tree in modules.items():
         statements = [each for each in ast.walk(tree) if isinstance(each, ast.ImportFrom) and each.module]

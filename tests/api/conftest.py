@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from pandastack.api import create_app
 from pandastack.cluster import EngineClient, Engines, StreamingASGITransport
@@ -22,12 +23,18 @@ def database_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def document() -> Mapping[str, Any]:
-    return document_of(create_app(Engines.local(EngineClient.in_process(ScriptedEngine().app)), ""))
+def described() -> FastAPI:
+    """An application that is never opened: what all applications have in common, made once."""
+    return create_app(Engines({}), "")
+
+
+@pytest.fixture(scope="session")
+def document(described: FastAPI) -> Mapping[str, Any]:
+    return document_of(described)
 
 
 @pytest.fixture
-def serve(database_url: str, document: Mapping[str, Any]) -> Serve:
+def serve(database_url: str, described: FastAPI, document: Mapping[str, Any]) -> Serve:
     """Open a server on an engine; a second one, after the first has ended, has the same store."""
 
     @asynccontextmanager
@@ -36,6 +43,9 @@ def serve(database_url: str, document: Mapping[str, Any]) -> Serve:
         app = create_app(
             Engines.local(EngineClient.in_process(engine.app)), database_url, SETTINGS, on_first_token=tokens.append
         )
+        # FastAPI analyses a route at its first request, which takes longer than most tests.
+        app.router.routes = described.router.routes
+        app.openapi_schema = described.openapi()
         async with app.router.lifespan_context(app):
             headers = {"authorization": f"Bearer {tokens[-1]}"}
             transport = StreamingASGITransport(

@@ -110,7 +110,7 @@ async def _check_any_body(api: Api, sandbox: str, body: bytes) -> None:
             assert answer["code"] == "bad_request"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES)
 async def test_any_body_is_answered_in_the_right_shape(api: Api, body: bytes) -> None:
     await _check_any_body(api, await api.sandbox(), body)

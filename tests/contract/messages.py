@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -59,12 +60,14 @@ _VALUES: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
+@cache
 def hints_of(message: type) -> dict[str, Any]:
     """The types of its fields."""
     hints = get_type_hints(message, include_extras=True)
     return {each.name: hints[each.name] for each in fields(message)}
 
 
+@cache
 def values(kind: Any) -> st.SearchStrategy[Any]:
     """Any value of a field's type, or any message of a class."""
     if kind in _VALUES:

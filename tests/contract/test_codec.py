@@ -69,7 +69,6 @@ def test_messages_are_frozen_and_have_slots(kind: Any) -> None:
 
 
 @every_message
-@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_what_is_encoded_is_decoded(kind: type, data: st.DataObject) -> None:
     message = data.draw(values(kind))

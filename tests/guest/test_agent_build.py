@@ -52,7 +52,7 @@ def test_parsers_and_buffers_survive_a_fuzzer(compiler, sources: list[Path], tmp
         assert int(done.stdout.split()[0]) > 20
 
 
-@pytest.mark.parametrize(("arch", "machine"), [("x86_64", 62), ("aarch64", 183)])
+@pytest.mark.parametrize(("arch", "machine"), [("x86_64", 62), pytest.param("aarch64", 183, marks=pytest.mark.slow)])
 def test_the_program_is_static_and_small(arch: str, machine: int) -> None:
     data = binary(arch).read_bytes()
     assert data[:4] == b"\x7fELF"

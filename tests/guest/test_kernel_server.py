@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ from pandastack import in_guest
 SERVER = Path(in_guest.__file__).parent / "code/server.py"
 BARE = [shutil.which("python3") or "python3", "-S"]
 """A Python without the packages of others, IPython above all."""
+
+HURRIED = f"""
+import sys
+sys.path.insert(0, {str(SERVER.parent)!r})
+import server
+server.INTERRUPT_SECONDS = (0.2, 0.2)
+server.asyncio.run(server.main())
+"""
+"""The server, with less patience for a cell that it has interrupted."""
 
 
 class Kernels:
@@ -47,9 +57,16 @@ class Kernels:
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernels]:
-    directory = tmp_path_factory.mktemp("k") / "kernels"
-    environment = {**os.environ, "PANDASTACK_KERNELS": str(directory), "HOME": str(directory.parent)}
-    process = subprocess.Popen([*BARE, SERVER], env=environment, stdin=subprocess.DEVNULL)
+    with serving(tmp_path_factory.mktemp("k"), str(SERVER)) as kernels:
+        yield kernels
+
+
+@contextmanager
+def serving(home: Path, *program: str) -> Iterator[Kernels]:
+    """A server with a bash session."""
+    directory = home / "kernels"
+    environment = {**os.environ, "PANDASTACK_KERNELS": str(directory), "HOME": str(home)}
+    process = subprocess.Popen([*BARE, *program], env=environment, stdin=subprocess.DEVNULL)
     made = Kernels(directory.with_name("kernels.sock"))
     try:
         deadline = time.monotonic() + 20
@@ -78,11 +95,12 @@ def test_a_cell_over_its_time_is_interrupted_and_the_state_stays(kernels: Kernel
     assert kernels.run("echo $kept")["stdout"] == "yes\n"
 
 
-def test_a_cell_that_ignores_interrupts_loses_its_state(kernels: Kernels) -> None:
-    kernels.run("lost=yes")
-    ran = kernels.run("trap '' INT; while :; do :; done", 200)
-    assert ran["timed_out"] and ran["restarted"] and "new one" in ran["error"]
-    assert kernels.run("echo ${lost:-no}")["stdout"] == "no\n"
+def test_a_cell_that_ignores_interrupts_loses_its_state(tmp_path: Path) -> None:
+    with serving(tmp_path, "-c", HURRIED) as kernels:
+        kernels.run("lost=yes")
+        ran = kernels.run("trap '' INT; while :; do sleep 0.1; done", 200)
+        assert ran["timed_out"] and ran["restarted"] and "new one" in ran["error"]
+        assert kernels.run("echo ${lost:-no}")["stdout"] == "no\n"
 
 
 def test_an_interpreter_that_ends_is_replaced(kernels: Kernels) -> None:

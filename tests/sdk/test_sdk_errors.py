@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 
 import pytest
 
@@ -20,6 +21,7 @@ from pandastack import (
 )
 from pandastack.config import save_config
 from pandastack.errors import ConflictError, TooLargeError, to_body
+from pandastack.sdk._sync.transport import _trusted
 from pandastack.sdk.wire.coding import refusal_from
 from tests.sdk.wire_server import RECORD, Reply, WireServer
 
@@ -159,3 +161,10 @@ def test_ids_are_quoted(client: Client, wire: WireServer) -> None:
     wire.will(Reply(200, RECORD))
     client.sandboxes.get("../me?x")
     assert wire.lines == ["GET /v1/sandboxes/..%2Fme%3Fx"]
+
+
+def test_a_client_without_tls_trusts_nobody() -> None:
+    trusted = _trusted("http://127.0.0.1:8080")
+    assert isinstance(trusted, ssl.SSLContext)
+    assert (trusted.verify_mode, trusted.get_ca_certs()) == (ssl.CERT_REQUIRED, [])
+    assert _trusted("HTTPS://sandboxes.example") is True

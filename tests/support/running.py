@@ -36,7 +36,7 @@ MACHINE_SECONDS = 600
 _GRACE_SECONDS = 5
 """What an asynchronous test is given to end after it was cancelled and before it is interrupted by a signal."""
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=500)
 hypothesis.settings.load_profile("default")
 

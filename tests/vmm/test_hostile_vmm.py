@@ -37,7 +37,10 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("said", NONSENSE.values(), ids=NONSENSE.keys())
-async def test_one_that_talks_nonsense_is_ended(said: bytes, plan: MachinePlan, tmp_path: Path) -> None:
+async def test_one_that_talks_nonsense_is_ended(
+    said: bytes, plan: MachinePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "RATE", 2 * LINE_LIMIT)  # the longest takes seconds at the usual rate
     (tmp_path / "said").write_bytes(said)
     program = fake(tmp_path, f"next(lines); peer.sendall(open({str(tmp_path / 'said')!r}, 'rb').read())")
     async with launch(program, plan, tmp_path / "log") as machine:

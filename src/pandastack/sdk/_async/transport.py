@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import ssl
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -43,7 +44,9 @@ class AsyncTransport:
         self.timeout = timeout
         self._create_budget = create_budget
         self._on_create_retry = on_create_retry
-        self._http = httpx.AsyncClient(headers={"User-Agent": _user_agent(), "Accept": "application/json"})
+        self._http = httpx.AsyncClient(
+            headers={"User-Agent": _user_agent(), "Accept": "application/json"}, verify=_trusted(settings.api_url)
+        )
 
     async def close(self) -> None:
         """Close the connections; the transport cannot be used afterwards."""
@@ -144,6 +147,14 @@ def _cancelled(attempts: int) -> PandastackError:
         f" after {attempts} refused attempt{'s' if attempts > 1 else ''}" if attempts else " before the first attempt"
     )
     return CreateCancelled("the create was cancelled" + after)
+
+
+def _trusted(api_url: str) -> ssl.SSLContext | bool:
+    """What a connection trusts: the host's authorities if the server uses TLS, else none.
+
+    Reading the authorities takes longer than most calls. Without them every TLS handshake fails.
+    """
+    return api_url.lower().startswith("https:") or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _user_agent() -> str:
