@@ -39,7 +39,7 @@ async def test_long_output_keeps_its_ends() -> None:
     assert shown["stdout"].startswith("first\n") and shown["stdout"].endswith("\nlast")
     assert f"[cut: {dropped} characters]" in shown["stdout"]
     assert (shown["stderr"], shown["exit_code"], answer.failed) == ("", 1, False)
-    assert answer.notices == (f"stdout cut: {dropped} characters in its middle are left out",)
+    assert answer.notices == (f"stdout cut: {dropped} characters omitted from the middle",)
 
 
 async def test_output_at_the_limit_is_whole() -> None:
@@ -64,7 +64,7 @@ async def test_files() -> None:
     (notice,) = long.notices
     assert f"first {FILE_BYTES} of {1 + 2 * FILE_BYTES} bytes" in notice and f"tail -c +{FILE_BYTES + 1}" in notice
     binary = await of_file(b"\x89PNG\xff")
-    assert binary.text == "�PNG�" and "no UTF-8" in binary.notices[0]
+    assert binary.text == "�PNG�" and "not valid UTF-8" in binary.notices[0]
     assert len((await of_file(b"\xff" * 3 * FILE_BYTES)).notices) == 2
 
 

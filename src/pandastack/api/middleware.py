@@ -49,7 +49,7 @@ class Edge:
             else:
                 await self._app(scope, receive, exchange.send)
         except Exception as error:
-            log.error("request failed", method=scope["method"], path=scope["path"], exc_info=error)
+            log.error("request.failed", method=scope["method"], path=scope["path"], exc_info=error)
             if exchange.status is not None:
                 raise  # too late for an answer: the server aborts the connection, so that the client notices
             failure = ServerError("internal server error", detail={"request_id": exchange.request_id})

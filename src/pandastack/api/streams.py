@@ -75,7 +75,7 @@ class EventStream(Response):
         except PandastackError as error:
             await self._write(send, _frame("error", Error.of(error).model_dump()))
         except Exception as error:
-            log.error("event stream failed", exc_info=error)
+            log.error("event_stream.failed", exc_info=error)
             await self._write(send, _frame("error", Error.of(ServerError("internal server error")).model_dump()))
 
     async def _keep_alive(self, send: Send) -> None:

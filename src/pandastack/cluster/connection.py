@@ -125,7 +125,7 @@ class EngineConnection:
         except Refused as refused:
             raise _refusal(refused.status, refused.headers, refused.body) from refused
         except OSError as error:
-            log.warning("engine does not answer", cause=repr(error))
+            log.warning("engine.unreachable", cause=repr(error))
             raise UnavailableError("the engine does not answer") from error
         async with AsyncExitStack() as stack:
             stack.push_async_exit(opening.__aexit__)
@@ -156,7 +156,7 @@ def _transport_errors() -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         # Neither the kind nor the text of the cause belongs in the message: clients act on words like "timeout".
-        log.warning("engine does not answer", cause=repr(error))
+        log.warning("engine.unreachable", cause=repr(error))
         broken = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
         raise UnavailableError(f"the engine {'aborted its answer' if broken else 'does not answer'}") from error
 

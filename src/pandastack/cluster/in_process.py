@@ -97,7 +97,7 @@ class _Exchange:
                 await app(_scope(self._request), self._receive, self._send)
         except Exception as error:
             if not self._gone.is_set():
-                log.error("in-process application failed", path=self._request.url.path, exc_info=error)
+                log.error("in_process.failed", path=self._request.url.path, exc_info=error)
                 self._fail_with_500()
         finally:
             self._send_chunk.close()

@@ -59,7 +59,7 @@ class _InProcessSocket:
         except Exception as error:
             if self._to_caller.statistics().open_receive_streams:
                 self._status = 500
-                log.error("in-process application failed", path=scope["path"], exc_info=error)
+                log.error("in_process.failed", path=scope["path"], exc_info=error)
         finally:
             self._to_caller.close()
             self._from_caller.close()
@@ -120,7 +120,7 @@ class _InProcessSocket:
         try:
             await self._to_caller.send(message["text"] if data is None else bytes(data))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise OSError("the caller left") from error
+            raise OSError("the caller disconnected") from error
 
 
 def _texts(message: Message) -> dict[str, str]:

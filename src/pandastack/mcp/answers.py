@@ -20,10 +20,10 @@ FILE_BYTES = 64 * 1024
 LIST_ENTRIES = 500
 
 _HINTS = {
-    "not_found": "list_sandboxes shows the sandboxes there are, list_dir a sandbox's files",
+    "not_found": "list_sandboxes lists the sandboxes, list_dir the files of one",
     "command_timeout": "give it more time (at most 300 s), or start it in the background: "
     "setsid COMMAND </dev/null >/tmp/log 2>&1 &",
-    "no_capacity": "delete a sandbox that is no longer needed, or try again in a while",
+    "no_capacity": "delete a sandbox that is no longer needed, or try again later",
     "storage_full": "delete sandboxes or files that are no longer needed",
 }
 """Hints for a model about errors that have none of their own."""
@@ -72,7 +72,7 @@ async def _of_file(call: Call, response: httpx.Response) -> Answer:
         await response.aclose()
     declared = response.headers.get("content-length", "")
     if not more and declared.isdecimal() and int(declared) != len(data):
-        raise ConnectionError("the file's content broke off")
+        raise ConnectionError("the connection broke before the end of the file")
     # An incomplete character at the cut is not the file's fault.
     text = data[:FILE_BYTES].decode("utf-8", "ignore" if more else "replace")
     notices = []
@@ -81,7 +81,7 @@ async def _of_file(call: Call, response: httpx.Response) -> Answer:
         rest = f"tail -c +{FILE_BYTES + 1} {shlex.quote(str(call.params['path']))}"
         notices.append(f"cut: the first {FILE_BYTES}{total} bytes; the rest: {rest}")
     if not _is_utf8(data[:FILE_BYTES], more):
-        notices.append("this is no UTF-8 text: some bytes are left out or replaced; `base64` shows them all")
+        notices.append("not valid UTF-8: some bytes are omitted or replaced; `base64` shows all of them")
     return Answer(text, tuple(notices))
 
 
@@ -98,7 +98,7 @@ def _of_command(value: dict[str, Any]) -> Answer:
     for name in ("stdout", "stderr"):
         value[name], dropped = _cut(str(value[name]))
         if dropped:
-            notices.append(f"{name} cut: {dropped} characters in its middle are left out")
+            notices.append(f"{name} cut: {dropped} characters omitted from the middle")
     return Answer(_json(value), tuple(notices))
 
 

@@ -77,9 +77,11 @@ class ListApps(Arguments):
 
 
 class CreateSandbox(Arguments):
-    template: str = Field("code-interpreter", description="A template's name; list_templates shows them")
-    ttl_seconds: int | None = Field(None, ge=0, description="Deleted after so long without use; absent: the default")
-    metadata: dict[str, str] | None = Field(None, description="Names and values to find it by")
+    template: str = Field("code-interpreter", description="Name of the template; list_templates lists them")
+    ttl_seconds: int | None = Field(
+        None, ge=0, description="Seconds of disuse after which it is deleted; by default, the server's limit"
+    )
+    metadata: dict[str, str] | None = Field(None, description="Key-value labels to find it by")
 
     def call(self) -> Call:
         return create_sandbox(self.template, None, None, self.ttl_seconds, False, self.metadata, None, None)
@@ -96,37 +98,39 @@ class DeleteSandbox(OfSandbox):
 
 class RunCommand(OfSandbox):
     other_names = {"cmd": ("command", 1), "timeout_ms": ("timeout_seconds", 0.001)}
-    command: str = Field(description="A line for `sh -c`, run as root", min_length=1)
-    timeout_seconds: float = Field(60, gt=0, le=LONGEST_COMMAND_SECONDS, description="The command is killed after this")
+    command: str = Field(description="Shell command for `sh -c`, run as root", min_length=1)
+    timeout_seconds: float = Field(
+        60, gt=0, le=LONGEST_COMMAND_SECONDS, description="Time limit; the command is killed when it expires"
+    )
 
     def call(self) -> Call:
         return exec_command(self.sandbox_id, self.command, self.timeout_seconds, False, self.timeout_seconds)
 
 
 class ReadFile(OfSandbox):
-    path: str = Field(description="An absolute path")
+    path: str = Field(description="Absolute path")
 
     def call(self) -> Call:
         return replace(file_call("GET", self.sandbox_id, self.path), streamed=True)
 
 
 class WriteFile(OfSandbox):
-    path: str = Field(description="An absolute path; missing directories are made")
-    content: str = Field(description="The whole new content, as text")
+    path: str = Field(description="Absolute path; missing directories are created")
+    content: str = Field(description="The complete new content, as text")
 
     def call(self) -> Call:
         return file_call("PUT", self.sandbox_id, self.path, content=self.content.encode())
 
 
 class ListDir(OfSandbox):
-    path: str = Field(_WORKSPACE, description="An absolute path")
+    path: str = Field(_WORKSPACE, description="Absolute path")
 
     def call(self) -> Call:
         return file_call("GET", self.sandbox_id, self.path, "/dir")
 
 
 class CreateDatabase(Arguments):
-    label: str | None = Field(None, description="A name to know it by")
+    label: str | None = Field(None, description="A name of your choice")
 
     def call(self) -> Call:
         return Call("POST", "/databases", json={} if self.label is None else {"label": self.label})
@@ -141,7 +145,7 @@ class DeleteDatabase(Arguments):
 
 class DeployApp(Arguments):
     app_id: str = Field(description="The app's id", min_length=1)
-    git_ref: str | None = Field(None, description="Branch, tag or commit; absent: the app's own")
+    git_ref: str | None = Field(None, description="Branch, tag or commit; by default, the app's own")
 
     def call(self) -> Call:
         body = {} if self.git_ref is None else {"git_ref": self.git_ref}
@@ -150,9 +154,9 @@ class DeployApp(Arguments):
 
 class Shell(OfSandbox):
     other_names = {"cmd": ("command", 1), "timeout_seconds": ("timeout_ms", 1000)}
-    command: str = Field(description="A line for `sh -c`, run as root", min_length=1)
+    command: str = Field(description="Shell command for `sh -c`, run as root", min_length=1)
     timeout_ms: float = Field(
-        30000, gt=0, le=LONGEST_COMMAND_SECONDS * 1000, description="The command is killed after this"
+        30000, gt=0, le=LONGEST_COMMAND_SECONDS * 1000, description="Time limit; the command is killed when it expires"
     )
 
     def call(self) -> Call:

@@ -12,7 +12,7 @@ from pandastack.services.processes.spec import Command
 
 
 class ExecCommand(Body):
-    cmd: str = Field("", description="A line for `sh -c`, run as root", examples=["echo hello"])
+    cmd: str = Field("", description="Shell command for `sh -c`, run as root", examples=["echo hello"])
     timeout_seconds: Number | None = Field(None, description="0 or absent: no limit")
     id: str | None = Field(None, description="A UUID for the command's record; absent: a new one")
 

@@ -14,7 +14,7 @@ _BLOCK_BYTES = 512
 
 
 class StartProcess(Body):
-    cmd: str = Field("", description="A line for `sh -c`", examples=["make test"])
+    cmd: str = Field("", description="Shell command for `sh -c`", examples=["make test"])
     id: str | None = Field(None, description="A UUID; absent: a new one")
     background: StrictBool | None = Field(None, description="The process does not count as activity of the sandbox")
     cwd: str | None = None

@@ -173,7 +173,7 @@ async def _first_offset(records: AsyncIterator[Record]) -> int:
             return record.offset
         if isinstance(record, ExecFailed):
             raise record.failure.exception()
-    raise UnavailableError("the guest did not report where the output begins")
+    raise UnavailableError("the guest did not report the output's first offset")
 
 
 async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes]:
@@ -184,7 +184,7 @@ async def _bytes(records: AsyncIterator[Record], at: int) -> AsyncIterator[bytes
             if record.data:
                 yield record.data
         elif isinstance(record, OutputOffset) and record.offset != at:
-            raise UnavailableError(f"output from {at} to {record.offset} is no longer kept")
+            raise UnavailableError(f"output from {at} to {record.offset} was discarded before it was sent")
         elif isinstance(record, ExecFailed):
             raise UnavailableError(record.failure.error)
 

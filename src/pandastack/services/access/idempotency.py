@@ -24,7 +24,7 @@ MOST_ANSWER_BYTES = 64 * 1024
 MOST_KEYS = 10_000
 """Keys per token. Beyond this the oldest tenth is forgotten early."""
 _SWEEP_SECONDS = 3600.0
-_LOOK = "look for what it made; to make another, use a new key"
+_LOOK = "check whether its object exists; to create another one, use a new key"
 
 log = structlog.get_logger(__name__)
 
@@ -131,9 +131,9 @@ class IdempotencyKeys:
             self._known[token] = set(await table.remove_oldest(connection, token, MOST_KEYS * 9 // 10))
 
     async def _end(self, request: Keyed, attempt: Attempt) -> None:
-        """Store a success, free the key after a refusal; without an outcome the key stays as it is.
+        """Store a success; free the key after a refusal; without an outcome, leave the key as it is.
 
-        When this fails, the request's effects stay, and the key counts as interrupted.
+        If this fails, the request's effects remain and the key counts as interrupted.
         """
         if attempt.status is None:
             return
@@ -147,7 +147,7 @@ class IdempotencyKeys:
                     await table.remove(connection, request.token, request.key)
                     self._known.get(request.token, set()).discard(request.key)
         except PandastackError as error:
-            log.error("idempotency.answer_not_kept", cause=repr(error))
+            log.error("idempotency.answer_not_stored", cause=repr(error))
 
 
 def _again(known: KeyRecord, request: Keyed) -> Attempt:
@@ -156,9 +156,9 @@ def _again(known: KeyRecord, request: Keyed) -> Attempt:
     if known.status is None and request.resumable:
         return Attempt(known.object_id, interrupted=True)
     if known.status is None:
-        raise AnswerLostError("the server ended during this request; it may have been done", hint=_LOOK)
+        raise AnswerLostError("the server stopped during this request, which may have been carried out", hint=_LOOK)
     if known.answer is None:
-        raise AnswerLostError("this request was done, and its answer is not kept", hint=_LOOK)
+        raise AnswerLostError("this request was carried out, but its answer was not stored", hint=_LOOK)
     return Attempt(known.object_id, replayed=(known.status, known.answer))
 
 

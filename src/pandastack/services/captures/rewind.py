@@ -33,15 +33,15 @@ class Rewinding:
         self._snapshots = snapshots
 
     async def restore(self, record: SandboxRecord) -> SandboxRecord:
-        """A failed sandbox as it was at its last checkpoint. Raises :class:`ConflictError` when it has none."""
+        """Restore a failed sandbox to its last checkpoint. Raises :class:`ConflictError` if it has none."""
         checkpoint = await self._snapshots.last_checkpoint(record.id)
         if checkpoint is None:
             raise await self._registry.refusal(record)
-        log.info("a failed sandbox is restored", sandbox_id=record.id, checkpoint=checkpoint.id)
+        log.info("sandbox.restoring_checkpoint", sandbox_id=record.id, checkpoint=checkpoint.id)
         return await self.rewind(record, checkpoint)
 
     async def rewind(self, record: SandboxRecord, checkpoint: SnapshotRecord) -> SandboxRecord:
-        """The sandbox as it was at ``checkpoint``, running. If its machine is lost meanwhile, the sandbox fails."""
+        """Restore the sandbox to ``checkpoint``, running. If its machine is lost meanwhile, the sandbox fails."""
         if record.status in (Status.CREATING, Status.STOPPING):
             raise await self._registry.refusal(record)
         self._snapshots.used(checkpoint.id)
@@ -69,7 +69,7 @@ class Rewinding:
             return  # recovery compares once the engine is back
         current = self._registry.get(record.id)
         if state is SandboxState.FAILED and current.status not in (Status.STOPPING, Status.FAILED):
-            reason = f"its machine was lost in a rewind: {error.message}"
+            reason = f"the machine was lost during a rewind: {error.message}"
             event = NewEvent("vm.died", {"reason": reason})
             await self._registry.move(current, Status.FAILED, event, reason=reason)
 

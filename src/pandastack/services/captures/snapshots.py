@@ -143,7 +143,7 @@ class Snapshots:
         known = {record.id for record in records} | self._unrecorded
         for found in await engine.snapshots():
             if found.id not in known and _ID.fullmatch(found.id):
-                log.warning("deleting a snapshot that has no record", snapshot_id=found.id)
+                log.warning("snapshot.without_record", snapshot_id=found.id)
                 await _free(engine, found.id)
 
     async def _add(self, record: SnapshotRecord, event: NewEvent) -> None:
@@ -157,7 +157,7 @@ class Snapshots:
             try:
                 await _free(engine, snapshot_id)
             except PandastackError as error:
-                log.error("undoing a failed snapshot failed; the next start does it", cause=repr(error))
+                log.error("snapshot.undo_failed", cause=repr(error))
 
 
 async def _free(engine: EngineClient, snapshot_id: str) -> None:

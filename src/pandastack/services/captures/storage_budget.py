@@ -83,7 +83,7 @@ class StorageBudget:
                     await self._snapshots.delete(each)
                 await self._keep_budget(sandbox.node)
             except PandastackError as error:
-                log.warning("checkpoints could not be evicted", sandbox_id=sandbox.id, cause=repr(error))
+                log.warning("checkpoint.evict_failed", sandbox_id=sandbox.id, cause=repr(error))
 
     async def _keep_budget(self, node: str) -> None:
         candidates, storage = await self._candidates(node), self._nodes[node]
@@ -128,6 +128,6 @@ class StorageBudget:
             await self._snapshots.delete(record)
             self._nodes[record.node].frees.pop(checkpoint_id, None)
             payload = {"id": record.id, "cause": cause, "freed_bytes": frees[record.id]}
-            log.info("a checkpoint is evicted", sandbox_id=record.sandbox_id, **payload)
+            log.info("checkpoint.evicted", sandbox_id=record.sandbox_id, **payload)
             if self._registry.find(record.sandbox_id):
                 await self._registry.note(record.sandbox_id, NewEvent("checkpoint.evicted", payload))

@@ -60,7 +60,7 @@ class IdleWatch:
             with self._activity.hold(sandbox.id):
                 found = (await self._engines.of(sandbox).processes(sandbox.id)).processes
         except PandastackError as error:
-            log.warning("processes are not known", sandbox_id=sandbox.id, cause=repr(error))
+            log.warning("processes.unknown", sandbox_id=sandbox.id, cause=repr(error))
             return
         if self._registry.find(sandbox.id) is None:
             return
@@ -77,7 +77,7 @@ class IdleWatch:
                     async for _ in records:
                         pass
             except PandastackError as error:
-                log.debug("a process is no longer watched", sandbox_id=sandbox.id, cause=repr(error))
+                log.debug("process.watch_ended", sandbox_id=sandbox.id, cause=repr(error))
 
 
 def is_restored(change: SandboxChanged) -> bool:

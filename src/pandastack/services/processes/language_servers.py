@@ -99,4 +99,4 @@ class LanguageServers:
                 await self._processes.check(session.caller, session.sandbox_id, running=True)
                 await self._processes.signal(session.caller, session.sandbox_id, session.process, _TERMINATE)
             except PandastackError as error:
-                log.debug("a language server is gone already", sandbox_id=session.sandbox_id, cause=repr(error))
+                log.debug("language_server.gone", sandbox_id=session.sandbox_id, cause=repr(error))

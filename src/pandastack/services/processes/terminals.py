@@ -168,7 +168,7 @@ class Terminals:
                 if not (await self._processes.wait(*where, _HANGUP_SECONDS)).running:
                     return
         except PandastackError as error:
-            log.debug("a terminal is gone already", sandbox_id=place.sandbox_id, cause=repr(error))
+            log.debug("terminal.gone", sandbox_id=place.sandbox_id, cause=repr(error))
 
     def _count(self, terminal: _Terminal, change: int) -> None:
         terminal.viewers += change

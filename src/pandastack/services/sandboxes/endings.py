@@ -67,7 +67,7 @@ class Endings:
                 elif self._registry.find(sandbox_id):
                     await self.delete(sandbox_id)
             except PandastackError as second:
-                log.error("undoing a failed create failed; the reaper tries again", cause=repr(second))
+                log.error("sandbox.undo_failed", cause=repr(second))
         self._activity.forget(sandbox_id)
 
     async def _end_machine(self, record: SandboxRecord) -> None:

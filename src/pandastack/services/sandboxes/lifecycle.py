@@ -173,7 +173,7 @@ class Lifecycle:
         )
         payload = {"cause": cause, **asdict(cost)}
         await self._registry.move(record, Status.HIBERNATED, NewEvent("sandbox.hibernated", payload))
-        log.info("sandbox hibernated", sandbox_id=record.id, cause=cause)
+        log.info("sandbox.hibernated", sandbox_id=record.id, cause=cause)
 
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
         try:
@@ -196,7 +196,7 @@ class Lifecycle:
         except ConflictError:
             raise
         except PandastackError as error:
-            log.warning("waking a sandbox failed", sandbox_id=record.id, cause=repr(error))
+            log.warning("sandbox.wake_failed", sandbox_id=record.id, cause=repr(error))
             raise UnavailableError(
                 f"sandbox {record.id} is hibernated and cannot be woken now", detail={"cause": error.code}
             ) from error

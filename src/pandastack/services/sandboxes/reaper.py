@@ -82,14 +82,14 @@ class Reaper:
                 with anyio.move_on_after(_DELETE_SECONDS):
                     await self._expire(sandbox_id)
             except PandastackError as error:
-                log.warning("ending an idle sandbox failed, trying again", sandbox_id=sandbox_id, cause=repr(error))
+                log.warning("sandbox.reap_failed", sandbox_id=sandbox_id, cause=repr(error))
 
     async def _expire(self, sandbox_id: str) -> None:
         if Deadlines.only_hibernates(self._registry.get(sandbox_id)):
             await self._lifecycle.hibernate_idle(sandbox_id)
             return
         await self._endings.delete(sandbox_id)
-        log.info("sandbox deleted", sandbox_id=sandbox_id, cause="idle")
+        log.info("sandbox.deleted", sandbox_id=sandbox_id, cause="idle")
 
     def _next(self) -> float:
         return min([time.time() + _SAVE_SECONDS, *self._due().values()])
@@ -113,4 +113,4 @@ class Reaper:
         try:
             await self._registry.save_activity(times)
         except PandastackError as error:
-            log.warning("saving idle clocks failed", cause=repr(error))
+            log.warning("idle_clocks.save_failed", cause=repr(error))

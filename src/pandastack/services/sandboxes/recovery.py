@@ -62,7 +62,7 @@ class Recovery:
                 await self.compare(node)
                 await self._snapshots.reconcile(node, {record.id for record in self._registry.all()})
             except PandastackError as error:
-                log.warning("recovery waits for the engine", node=node, cause=repr(error))
+                log.warning("recovery.waiting_for_engine", node=node, cause=repr(error))
 
     async def compare(self, node: str) -> None:
         """Set every record of a node to the state of its machine; fail those whose machine is gone or dead."""
@@ -91,7 +91,7 @@ class Recovery:
                     elif event is not None and self._has(node, event.sandbox_id):
                         await self._take(event)
             except PandastackError as error:
-                log.warning("the engine's events are interrupted", node=node, cause=repr(error))
+                log.warning("engine.events_interrupted", node=node, cause=repr(error))
             pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
             await anyio.sleep(pause)
 
@@ -135,7 +135,7 @@ class Recovery:
             await self._registry.change(sandbox_id, reason=reason)  # the create, still in progress, will notice
             return
         await self._registry.move(record, Status.FAILED, event, reason=reason)
-        log.warning("sandbox failed", sandbox_id=sandbox_id, reason=reason)
+        log.warning("sandbox.failed", sandbox_id=sandbox_id, reason=reason)
 
     async def _finish_deletions(self, node: str) -> None:
         for record in self._on(node):
@@ -146,5 +146,5 @@ class Recovery:
         engine = self._engines.at(node)
         for machine in await engine.sandboxes():
             if not self._has(node, machine.id):
-                log.warning("ending a machine that has no record", node=node, sandbox_id=machine.id)
+                log.warning("machine.without_record", node=node, sandbox_id=machine.id)
                 await engine.delete(machine.id)

@@ -108,7 +108,7 @@ class AutomaticCheckpoints:
                 if record is not None and at is not None and at <= time.time():  # it may have been taken meanwhile
                     await self._timeline.take(record, None, automatic=True)
         except PandastackError as error:
-            log.warning("an automatic checkpoint failed", sandbox_id=sandbox_id, cause=repr(error))
+            log.warning("checkpoint.automatic_failed", sandbox_id=sandbox_id, cause=repr(error))
         finally:
             self._in_progress.discard(sandbox_id)
             self._expect(sandbox_id)
