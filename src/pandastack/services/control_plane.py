@@ -18,7 +18,7 @@ from pandastack.services.access.tokens import Access
 from pandastack.services.captures.rewind import Rewinding
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.captures.storage_budget import StorageBudget
-from pandastack.services.code.sessions import Repl
+from pandastack.services.code.sessions import CodeSessions
 from pandastack.services.files.archives import Archives
 from pandastack.services.files.console import Consoles
 from pandastack.services.files.files import Files
@@ -78,7 +78,7 @@ class ControlPlane:
     streams: StreamQuota
     terminals: Terminals
     language_servers: LanguageServers
-    repl: Repl
+    code_sessions: CodeSessions
     files: Files
     file_operations: FileOperations
     archives: Archives
@@ -177,7 +177,7 @@ async def open_control_plane(
             language_servers=LanguageServers(processes),
             commands=commands,
             output_budget=budget,
-            repl=Repl(sandboxes, engines, activity, commands, timeline, budget),
+            code_sessions=CodeSessions(sandboxes, engines, activity, commands, timeline, budget),
             files=Files(sandboxes, engines),
             file_operations=FileOperations(sandboxes, engines, scripts),
             archives=Archives(sandboxes, engines, scripts),

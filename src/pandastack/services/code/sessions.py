@@ -65,7 +65,7 @@ class Ran:
     checkpoint_id: str | None = None
 
 
-class Repl:
+class CodeSessions:
     """Runs code in the sandboxes of a workspace."""
 
     def __init__(
