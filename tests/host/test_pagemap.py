@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pandastack.errors import ServerError
 from pandastack.host import pagemap
 from pandastack.host.pagemap import PAGE, Mapping, mappings_of, merged, own_pages, read_pages
 
@@ -68,6 +69,14 @@ def pages_of(child: Child, file: Path) -> set[int]:
 def test_nothing_is_found_before_anything_is_written(child: Child, file: Path) -> None:
     child.do("read 7")
     assert pages_of(child, file) == set()
+
+
+def test_a_file_that_is_not_mapped_is_an_error(child: Child, tmp_path: Path) -> None:
+    """No mapping is not the same as no written page: a capture without its pages restores a broken guest."""
+    other = tmp_path / "other"
+    other.touch()
+    with pytest.raises(ServerError, match=r"^other: .*no mapping"):
+        own_pages(child.process.pid, other)
 
 
 def test_exactly_the_written_pages_are_found(child: Child, file: Path) -> None:

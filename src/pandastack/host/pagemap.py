@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pandastack.errors import ServerError
+
 PAGE = mmap.PAGESIZE
 _ENTRY = 8
 _PRESENT, _SWAPPED, _FILE = 0x80, 0x40, 0x20  # bits 63, 62 and 61 of an entry, in its highest byte
@@ -64,15 +66,24 @@ def mappings_of(maps: str, device: int, inode: int) -> list[Mapping]:
 
 
 def mapped(pid: int, file: Path) -> list[Mapping]:
-    """Where the process ``pid`` has ``file`` in its memory."""
+    """Where the process ``pid`` has ``file`` in its memory.
+
+    Raises :class:`ServerError` when no mapping is found. Of a file on an overlay, Linux 6.1 names the one below it; to
+    take that for "nothing was written" would lose what the process has written.
+    """
     status = file.stat()
-    return mappings_of(Path(f"/proc/{pid}/maps").read_text(), status.st_dev, status.st_ino)
+    found = mappings_of(Path(f"/proc/{pid}/maps").read_text(), status.st_dev, status.st_ino)
+    if not found:
+        hint = "the data directory must not be on an overlay file system, as in a container without a volume"
+        raise ServerError(f"{file.name}: process {pid} has no mapping of it", hint=hint)
+    return found
 
 
 def own_pages(pid: int, file: Path) -> list[Extent]:
     """What the process ``pid`` has written to its private mapping of ``file``, in the order of addresses.
 
     O(pages it has), not O(size of the mapping), where the kernel can scan; else one pass over eight bytes a page.
+    Raises as :func:`mapped`.
     """
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -150,7 +161,8 @@ def read_pages(pid: int, extents: Iterable[Extent]) -> Iterator[tuple[int, bytes
 def write_pages(pid: int, file: Path, pages: Iterable[tuple[int, bytes]]) -> None:
     """Put bytes into the process's private mapping of ``file``, as if it had written them itself.
 
-    ``pages`` are pairs of file offset and content. Raises ``OSError`` for an offset that is not mapped.
+    ``pages`` are pairs of file offset and content. Raises ``OSError`` for an offset that is not mapped, and as
+    :func:`mapped`.
     """
     mappings = mapped(pid, file)
     fd = os.open(f"/proc/{pid}/mem", os.O_WRONLY | os.O_CLOEXEC)
