@@ -10,7 +10,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Tests start the command line hundreds of times: it is compiled once, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo quick test accept check soak bench docs setup system clean
+.PHONY: demo quick test test-kvm accept check soak bench docs setup system clean
 .DEFAULT_GOAL := help
 
 help:            ## show this list
@@ -33,6 +33,9 @@ accept: setup    ## run what takes long, without a limit, and keep its log in ac
 	  $(BIN)/pytest -s -m slow -o faulthandler_timeout=0; slow=$$?; \
 	  $(PYTEST) -m "hypothesis and not vm" --hypothesis-profile=thorough --timeout=0 -o faulthandler_timeout=0 && exit $$slow; \
 	} 2>&1 | tee accept.log
+
+test-kvm: setup  ## run machines with KVM in a host in a box, whose CPU is emulated with AMD-V
+	$(BIN)/pytest -s -m slow -o faulthandler_timeout=0 tests/kvm
 
 check: setup     ## formatting, lint, types and layers
 	$(BIN)/ruff format --check src tests scripts

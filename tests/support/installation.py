@@ -104,6 +104,8 @@ class Installation:
             process.send_signal(signal.SIGTERM)
             status = process.wait(60)
             log.close()
+            if process.stdout is not None:
+                process.stdout.close()
         assert status in (0, -signal.SIGKILL), (self.home / "server.log").read_text()
 
     def machines(self) -> list[int]:

@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import anyio
 
 from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.build.boot import boot
 from pandastack.engine.machines.plan import BootSpec
 from pandastack.engine.work import work_name
-from pandastack.errors import PandastackError
+from pandastack.errors import GuestError, PandastackError
 from pandastack.host.files import write_atomically
 from pandastack.host.processes.identity import boot_id
 from pandastack.host.processes.run import CommandError
+from pandastack.host.tasks import beside
 from pandastack.images.cache import content_key
 from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.driver import Driver
 from pandastack.vmm.plan import Boot, Disk
 
-TRIAL_DEADLINE = 6.0
-"""Seconds after which a trial boot has failed: with working hardware virtualization none takes as long."""
+TRIAL_DEADLINE = 300.0
+"""Seconds after which a trial boot has failed. Hardware needs one; an emulated AMD-V on a busy host needs a hundred."""
+
+TRIAL_SILENCE = 15.0
+"""Seconds without console output after which a trial boot has stalled: the kernel is told to report each step."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ async def _boot_with_kvm(trial: Trial) -> None:
             file.truncate(trial.memory_mb * 1024 * 1024)
         spec = BootSpec(
             name=work_name("trial"),
-            boot=trial.boot,
+            boot=replace(trial.boot, cmdline=f"{trial.boot.cmdline} loglevel=7".strip()),
             cpus=1,
             memory_mb=trial.memory_mb,
             memory=work / "memory",
@@ -97,5 +105,26 @@ async def _boot_with_kvm(trial: Trial) -> None:
             sockets=trial.sockets / str(os.getpid()),
             accelerator=Accelerator.KVM,
         )
-        async with boot(trial.driver, spec, work, deadline=TRIAL_DEADLINE):
+        async with (
+            making_progress(work / "console.log", TRIAL_SILENCE),
+            boot(trial.driver, spec, work, deadline=TRIAL_DEADLINE),
+        ):
             return
+    raise GuestError(f"its console was silent for {TRIAL_SILENCE:g} s")
+
+
+@asynccontextmanager
+async def making_progress(console: Path, silence: float) -> AsyncIterator[None]:
+    """Run a block, and cancel it when the file ``console`` has not grown for ``silence`` seconds."""
+
+    async def watch() -> None:
+        size, since = 0, anyio.current_time()
+        while anyio.current_time() - since < silence:
+            await anyio.sleep(silence / 20)
+            grown = console.stat().st_size if console.exists() else 0
+            if grown != size:
+                size, since = grown, anyio.current_time()
+        tasks.cancel_scope.cancel()
+
+    async with beside(watch) as tasks:
+        yield
