@@ -17,7 +17,6 @@ from pandastack.engine.machines.allocation import Allocation
 from pandastack.engine.machines.plan import BootSpec, boot_plan, restore_plan
 from pandastack.engine.machines.slots import Slots
 from pandastack.errors import BuildError, CapacityError, NotFoundError, ServerError
-from pandastack.host import facts
 from pandastack.host.lock import FileLock
 from pandastack.model.accelerator import Accelerator
 from pandastack.network.slot import NetworkSlot
@@ -165,20 +164,6 @@ def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_only_an_emulated_guest_is_told_its_clocks_rate() -> None:
     assert clock_rate(Accelerator.KVM) == ""
     assert clock_rate(Accelerator.TCG) == "" or clock_rate(Accelerator.TCG).startswith("tsc_early_khz=")
-
-
-@pytest.mark.anyio
-async def test_two_engines_never_share_host_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are 16384 ranges, so two data directories can come upon the same."""
-    monkeypatch.setattr("pandastack.engine.layout.runtime_directory", lambda: tmp_path / "run")
-    monkeypatch.setattr(facts, "is_root", lambda: True)
-    layout = Layout(tmp_path / "data", tmp_path / "cache")
-    with FileLock(layout.users_lock) as lock:
-        assert lock.try_exclusive()
-        with pytest.raises(ServerError, match="the same host users"):
-            async with open_engine(layout):
-                raise AssertionError("the users are taken")
-    assert not (layout.engine / "pool").exists()
 
 
 @pytest.mark.anyio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from anyio.abc import TaskGroup
@@ -18,10 +18,12 @@ from pandastack.engine.machines.allocation import MachineHost
 from pandastack.engine.machines.probe import probe, require
 from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.slots import Slots
+from pandastack.engine.machines.users import own_users
 from pandastack.engine.machines.warm_pool import WarmPool
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.recovery.start import Recovery, sweep_leftovers
+from pandastack.engine.recovery.sweep import sweep_runtime_directory
 from pandastack.engine.sandboxes.admission import Admission
 from pandastack.engine.sandboxes.copies import Copies
 from pandastack.engine.sandboxes.events import Events
@@ -32,7 +34,7 @@ from pandastack.engine.sandboxes.sandboxes import Sandboxes
 from pandastack.engine.settings import Settings
 from pandastack.errors import ServerError
 from pandastack.host import facts
-from pandastack.host.files import remove_when_empty
+from pandastack.host.leases import shared_directory
 from pandastack.host.lock import FileLock
 from pandastack.host.tasks import beside
 from pandastack.model.confinement import Measure
@@ -75,11 +77,12 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
     Raises :class:`ServerError` when another engine has the directory.
     """
     open_runtime_directory()
-    with _alone_in(layout):
+    sweep_runtime_directory()
+    with _alone_in(layout), own_users(layout) as layout:
         async with open_pool(layout.engine) as pool:
             asleep = CaptureStore(pool.directory / "asleep")
             left = sweep_leftovers(layout, pool, asleep)
-            with remove_when_empty(layout.sockets):
+            with shared_directory(layout.sockets):
                 async with beside() as lives:
                     engine = await _compose(layout, pool, asleep, lives, settings or Settings())
                     await engine.recovery.recover(left)
@@ -89,16 +92,11 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
 
 @contextmanager
 def _alone_in(layout: Layout) -> Iterator[None]:
-    with FileLock(layout.engine / "engine.lock") as lock, ExitStack() as stack:
+    with FileLock(layout.engine / "engine.lock") as lock:
         if not lock.try_exclusive():
             raise ServerError(
                 f"another engine already uses {layout.data}",
                 hint="`pandastack down` stops it; `--data-dir` gives this one a directory of its own",
-            )
-        if facts.is_root() and not stack.enter_context(FileLock(layout.users_lock)).try_exclusive():
-            raise ServerError(
-                f"another engine on this host gives its machines the same host users as {layout.data} would",
-                hint="choose a data directory at another path",
             )
         yield
 

@@ -18,7 +18,7 @@ SLOTS = 16384
 
 
 USER_RANGES = 16384
-"""Ranges of host users, of :data:`SLOTS` each: an engine's tag chooses one. All lie below 0x7000_0000."""
+"""Ranges of host users, of :data:`SLOTS` each. All lie below 0x7000_0000."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Layout:
 
     data: Path
     cache: Path
+    chosen_range: int | None = None
+    """The range of host users, if it is not the one that the tag prefers."""
 
     @property
     def tag(self) -> str:
@@ -53,16 +55,21 @@ class Layout:
 
     @property
     def users_lock(self) -> Path:
-        """Locked by the engine that uses this range of host users: two data directories may map to the same range."""
-        return runtime_directory() / f"users-{self._user_range}.lock"
+        """Locked by the engine that uses this range of host users: two data directories may prefer the same range."""
+        return runtime_directory() / f"users-{self.user_range}.lock"
 
     @property
-    def _user_range(self) -> int:
-        return int(self.tag, 16) % USER_RANGES
+    def user_range(self) -> int:
+        return int(self.tag, 16) % USER_RANGES if self.chosen_range is None else self.chosen_range
 
     def uid(self, slot: int) -> int:
-        """The host user of the machine in ``slot``. Engines that share a host get ranges of their own, by their tag."""
-        return FIRST_UID + self._user_range * SLOTS + slot
+        """The host user of the machine in ``slot``."""
+        return FIRST_UID + self.user_range * SLOTS + slot
+
+
+def user_range(uid: int) -> int:
+    """The range that a machine's host user belongs to."""
+    return (uid - FIRST_UID) // SLOTS
 
 
 def runtime_directory() -> Path:

@@ -8,8 +8,8 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -98,16 +98,6 @@ def make_durable(directory: Path, contents: bool = True) -> None:
                 os.close(fd)
         except OSError as error:
             raise map_error(error, path) from error
-
-
-@contextmanager
-def remove_when_empty(path: Path) -> Iterator[None]:
-    """Remove the directory ``path`` after the block if it is empty."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            path.rmdir()
 
 
 def can_clone(directory: Path) -> bool:

@@ -17,7 +17,8 @@ from pandastack.engine.machines.console import Console
 from pandastack.engine.machines.plan import BootSpec, boot_plan
 from pandastack.errors import BuildError, GuestError, PandastackError
 from pandastack.guest import Channel, ExecRequest, Identity, Process
-from pandastack.host.files import directory_for_now, remove_when_empty
+from pandastack.host.files import directory_for_now
+from pandastack.host.leases import shared_directory
 from pandastack.host.tasks import beside
 from pandastack.vmm.driver import Driver, Machine
 
@@ -40,7 +41,7 @@ async def boot(driver: Driver, spec: BootSpec, work: Path, *, deadline: float = 
     Raises :class:`GuestError` with the end of the console when the guest does not come up.
     """
     plan, console = boot_plan(spec), Console(work / "console.log")
-    with remove_when_empty(spec.sockets.parent):
+    with shared_directory(spec.sockets.parent):
         async with (
             directory_for_now(spec.sockets),
             driver.launch(plan, work / "vmm.log") as machine,

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Container
 from pathlib import Path
 
 import structlog
 
+from pandastack.engine.layout import runtime_directory
 from pandastack.engine.machines.names import machine_name
+from pandastack.host.leases import remove_unused
 from pandastack.host.processes.find import named_processes
 from pandastack.host.processes.identity import kill
 
+_LEFT = re.compile(r"users-\d+\.lock|[0-9a-f]{8}(-build|-trial)?")
+"""What engines make in the runtime directory."""
+
 log = structlog.get_logger(__name__)
+
+
+def sweep_runtime_directory() -> None:
+    """Remove the lock files and the empty socket directories of engines that were killed, whichever they were."""
+    for path in runtime_directory().iterdir():
+        if _LEFT.fullmatch(path.name):
+            remove_unused(path)
 
 
 def sweep(tag: str, machines: Path, sockets: Path, keep: Container[str] = ()) -> int:

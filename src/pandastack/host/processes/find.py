@@ -18,6 +18,15 @@ def named_processes(prefix: str) -> Iterator[tuple[ProcessIdentity, str]]:
             yield identity, name
 
 
+def user_of(pid: int) -> int | None:
+    """The effective user of a process, or None when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[2]) for line in lines if line.startswith("Uid:"))
+
+
 def _name_of(process: Path) -> str:
     try:
         words = (process / "cmdline").read_bytes().split(b"\0")
