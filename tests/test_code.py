@@ -58,7 +58,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 LONGEST = 65
-LONGER = {"open_control_plane": 80}
+LONGER = {"open_control_plane": 85}
 """Functions that may be longer than the longest: one that only puts parts together, in order."""
 
 

@@ -36,7 +36,16 @@ CLASSES = {
 METHODS = [(owner, name) for owner, methods in OFFICIAL["methods"].items() for name in methods]
 
 
-OWN = ("max_bytes", "on_expire", "checkpoint_every", "checkpoint_after_exec", "idempotency_key", "status", "metadata")
+OWN = (
+    "max_bytes",
+    "on_expire",
+    "checkpoint_every",
+    "checkpoint_after_exec",
+    "max_lifetime_seconds",
+    "idempotency_key",
+    "status",
+    "metadata",
+)
 """Keyword-only arguments that the official client does not have: they take nothing from its callers."""
 
 

@@ -11,6 +11,7 @@ import pytest
 from pandastack.errors import ConflictError, ServerError, StorageFullError
 from pandastack.services import ControlPlane, Settings
 from pandastack.services.records.spec import LifecyclePatch, NewSandbox
+from pandastack.services.sandboxes.restarts import AT_ONCE
 from tests.cluster.scripted_engine import ScriptedEngine, Taken
 from tests.support.plane import (
     BASE,
@@ -134,6 +135,44 @@ async def test_a_persistent_sandbox_hibernates_when_idle(engine: ScriptedEngine,
             await until(plane, other.id, "sandbox.hibernated")
             assert plane.sandboxes.get(CALLER, record.id).status == "running"
         await until(plane, record.id, "sandbox.hibernated")
+
+
+async def test_a_stop_hibernates_what_is_to_be_found_again(engine: ScriptedEngine, url: str) -> None:
+    async with running(engine, url) as plane:
+        used_last, paused, plain = [
+            (await plane.sandboxes.create(CALLER, NewSandbox("base", **settings))).id
+            for settings in ({"persistent": True}, {"on_expire": "hibernate"}, {})
+        ]
+        await plane.lifecycle.pause(CALLER, paused)
+    assert sorted(named(engine, "hibernate")) == sorted([f"hibernate {used_last}", f"hibernate {paused}"])
+    async with running(engine, url) as plane:
+        await until(plane, used_last, "sandbox.woken")
+        assert plane.registry.get(used_last).status == "running"
+        assert not plane.registry.get(used_last).wake_at_start
+        assert plane.registry.get(paused).status == "hibernated"
+        assert plane.registry.get(plain).status == "running"  # this engine has outlived the control plane
+    assert named(engine, "wake") == [f"wake {used_last}"]
+
+
+async def test_a_stop_that_takes_too_long_ends_without_the_rest(engine: ScriptedEngine, url: str) -> None:
+    async def slow(action: str, _: str) -> None:
+        if action == "hibernate":
+            await anyio.sleep(0.2)
+
+    async with running(engine, url, replace(QUICK, stop_seconds=0.3)) as plane:
+        for _ in range(5 * AT_ONCE):
+            await plane.sandboxes.create(CALLER, NewSandbox("base", persistent=True))
+        engine.before = slow
+    done = len(named(engine, "hibernate"))
+    assert AT_ONCE <= done < 5 * AT_ONCE
+
+
+async def test_a_life_that_is_over_ends_a_sandbox_in_use(plane: ControlPlane) -> None:
+    wanted = NewSandbox("base", persistent=True, max_lifetime_seconds=1)
+    record = await plane.sandboxes.create(CALLER, wanted)
+    assert plane.sandboxes.expires_at(record) == record.created_at + 1
+    with plane.activity.hold(record.id), anyio.fail_after(20):
+        await until_removed(plane, record.id)
 
 
 def test_never_is_a_choice_for_idle_persistent_sandboxes() -> None:

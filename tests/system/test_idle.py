@@ -26,6 +26,7 @@ def test_idle_sandboxes_are_deleted(http: httpx.Client, client: Client, create: 
         "on_expire": "delete",
         "checkpoint_every": None,
         "checkpoint_after_exec": False,
+        "max_lifetime_seconds": None,
     }
     eventually(lambda: not exists(http, idle.id), 10, "the idle sandbox is deleted")
     assert exists(http, kept.id)

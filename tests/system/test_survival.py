@@ -38,6 +38,26 @@ def test_ten_running_sandboxes_survive_a_killed_server(place: Installation) -> N
     assert place.left_behind() == []
 
 
+def test_an_orderly_stop_brings_back_what_ran(place: Installation) -> None:
+    with serving(place) as (_, client):
+        made = [client.sandboxes.create("base", persistent=number < 2, on_expire="hibernate") for number in range(4)]
+        plain = client.sandboxes.create("base")
+        for number, each in enumerate(made):
+            each.exec(f"echo {number} > /run/number; {COUNTER}", check=True)
+        made[3].pause()
+    with serving(place) as (_, client):
+        for number, each in enumerate(made):
+            found = client.sandboxes.get(each.id)
+            if number < 3:
+                eventually(lambda found=found: found.refresh().status == "running", 60, "it is woken")
+            assert found.exec("cat /run/number", check=True).stdout == f"{number}\n"
+            assert ticking(found)
+        assert client.sandboxes.get(plain.id).status == "failed"
+        for each in (*made, plain):
+            client.sandboxes.delete(each.id)
+    assert place.left_behind() == []
+
+
 @pytest.mark.parametrize("point", ["planned", "blank", "claimed", "running"])
 def test_killed_in_the_middle_of_a_create(place: Installation, point: str) -> None:
     with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):

@@ -43,6 +43,7 @@ from pandastack.services.sandboxes.forks import Forks
 from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.sandboxes.reaper import Reaper
 from pandastack.services.sandboxes.recovery import Recovery
+from pandastack.services.sandboxes.restarts import Restarts
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
 from pandastack.services.templates.builds import Builds
@@ -155,6 +156,7 @@ async def open_control_plane(
         terminals = Terminals(processes, bus, tasks, settings)
         commands = Commands(sandboxes, engines, activity, streams, budget, settings)
         recovery = Recovery(registry, engines, activity, lifecycle, endings, snapshots)
+        restarts = Restarts(registry, lifecycle, settings)
         reaper = Reaper(registry, lifecycle, endings, activity, deadlines, bus, settings)
         plane = ControlPlane(
             settings=settings,
@@ -196,8 +198,9 @@ async def open_control_plane(
         if on_first_token is not None:
             await access.first_token(on_first_token)
         async with tasks:
-            for part in (recovery, reaper, automatic, terminals, idle_watch, idempotency_keys):
+            for part in (recovery, reaper, automatic, terminals, idle_watch, idempotency_keys, restarts):
                 await tasks.start(part.run)
             idle_watch.find_all()  # every subscriber to what it finds is listening by now
             yield plane
+            await restarts.hibernate_all()
             tasks.cancel_scope.cancel()

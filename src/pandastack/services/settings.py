@@ -34,6 +34,8 @@ class Settings:
     default_ttl_seconds: int = 300
     """Idle limit of a sandbox that was created without one."""
     max_ttl_seconds: int = 2**31 - 1
+    stop_seconds: float = 30.0
+    """How long a stopping server hibernates one sandbox after another; those in progress then may still finish."""
     reaper_interval_seconds: float = 5.0
     """A TTL of 0 means this; also the pause before a failed deletion is tried again."""
     max_command_seconds: float = 7 * 24 * 3600.0

@@ -38,6 +38,8 @@ class SandboxRecord:
 
     ``on_expire`` is what happens at the idle limit (None: it is deleted), ``checkpoint_every`` the seconds between
     automatic checkpoints (None: there are none); with ``checkpoint_after_exec`` there is one after each command.
+    ``max_lifetime_seconds`` after its creation it is deleted, in use or not (None: never). ``wake_at_start`` marks what
+    a stopping server hibernated while it ran, for the next server to wake.
     """
 
     id: str
@@ -59,6 +61,8 @@ class SandboxRecord:
     checkpoint_every: float | None = None
     checkpoint_after_exec: bool = False
     node: str = LOCAL_NODE
+    max_lifetime_seconds: int | None = None
+    wake_at_start: bool = False
 
 
 _INSERT = insert(sandboxes).inline()

@@ -65,6 +65,8 @@ sandboxes = Table(
     Column("checkpoint_every", Double, nullable=True),
     Column("checkpoint_after_exec", Boolean, nullable=False, server_default=false()),
     Column("node", String(64), nullable=False, server_default=LOCAL_NODE),
+    Column("max_lifetime_seconds", Integer, nullable=True),
+    Column("wake_at_start", Boolean, nullable=False, server_default=false()),
     Index(None, "workspace", "created_at"),
 )
 

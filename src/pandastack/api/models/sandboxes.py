@@ -30,6 +30,9 @@ class CreateSandbox(Body):
         None, description="Seconds between automatic checkpoints, at least 1; 0: off"
     )
     checkpoint_after_exec: StrictBool | None = Field(None, description="Take a checkpoint after each command")
+    max_lifetime_seconds: WholeNumber | None = Field(
+        None, description="Seconds after which it is deleted, in use or not; 0: no limit"
+    )
 
     def wanted(self) -> NewSandbox:
         """The request. With a snapshot, `template` is ignored: clients send a default alongside.
@@ -52,6 +55,7 @@ class CreateSandbox(Body):
             on_expire=self.on_expire,
             checkpoint_every=self.checkpoint_every,
             checkpoint_after_exec=bool(self.checkpoint_after_exec),
+            max_lifetime_seconds=self.max_lifetime_seconds,
         )
 
 
@@ -69,7 +73,10 @@ class Sandbox(Answer):
     boot_mode: str
     from_snapshot: str | None
     on_expire: str = Field(description="What happens at the idle limit: `delete` or `hibernate`")
-    expires_at: str | None = Field(description="When the idle limit expires unless the sandbox is used; null: never")
+    expires_at: str | None = Field(
+        description="When the idle limit, which each use moves, or the longest life is over; null: never"
+    )
+    max_lifetime_seconds: int | None = Field(description="Seconds after which it is deleted, in use or not")
     accelerator: str | None = Field(description="What runs the guest's code: `kvm` or `tcg`")
     isolation: str | None = Field(description="What stands between the guest and the host, in a sentence")
     reason: str | None = omitted_if_none("Why it failed")
@@ -93,6 +100,7 @@ class Sandbox(Answer):
             from_snapshot=record.from_snapshot,
             on_expire=record.on_expire or DELETE,
             expires_at=timestamp_or_none(plane.sandboxes.expires_at(record)),
+            max_lifetime_seconds=record.max_lifetime_seconds,
             accelerator=None if host is None else host.accelerator,
             isolation=None if host is None else host.isolation,
             reason=record.reason,
@@ -107,10 +115,11 @@ class Lifecycle(Answer):
     expires_at: str | None
     checkpoint_every: float | None
     checkpoint_after_exec: bool
+    max_lifetime_seconds: int | None
 
     @classmethod
     def of(cls, record: SandboxRecord, plane: ControlPlane) -> Self:
-        """The idle limit, and when checkpoints are taken."""
+        """The limits of its life, and when checkpoints are taken."""
         return cls(
             ttl_seconds=record.ttl_seconds,
             persistent=record.persistent,
@@ -119,6 +128,7 @@ class Lifecycle(Answer):
             expires_at=timestamp_or_none(plane.sandboxes.expires_at(record)),
             checkpoint_every=record.checkpoint_every,
             checkpoint_after_exec=record.checkpoint_after_exec,
+            max_lifetime_seconds=record.max_lifetime_seconds,
         )
 
 
@@ -128,12 +138,22 @@ class PatchLifecycle(Body):
     on_expire: str | None = Field(None, description="At the idle limit: `delete` or `hibernate`")
     checkpoint_every: Number | None = Field(None, description="Seconds between checkpoints, at least 1; 0 or null: off")
     checkpoint_after_exec: StrictBool | None = Field(None, description="Take a checkpoint after each command")
+    max_lifetime_seconds: WholeNumber | None = Field(
+        None, description="Seconds after its creation at which it is deleted, in use or not; 0: no limit"
+    )
 
     def wanted(self) -> LifecyclePatch:
         """The request. `checkpoint_every` is the only field for which null does not mean "unchanged"."""
         off = self.checkpoint_every is None and "checkpoint_every" in self.model_fields_set
         every = 0.0 if off else self.checkpoint_every
-        return LifecyclePatch(self.ttl_seconds, self.persistent, self.on_expire, every, self.checkpoint_after_exec)
+        return LifecyclePatch(
+            self.ttl_seconds,
+            self.persistent,
+            self.on_expire,
+            every,
+            self.checkpoint_after_exec,
+            self.max_lifetime_seconds,
+        )
 
 
 class SandboxStatus(Answer):

@@ -20,6 +20,12 @@ CheckpointEvery = Annotated[
         "--checkpoint-every", metavar="SECONDS", min=0, help="Interval between automatic checkpoints; 0 turns them off."
     ),
 ]
+MaxLifetime = Annotated[
+    int | None,
+    typer.Option(
+        "--max-lifetime", metavar="SECONDS", min=0, help="Delete it after that long, in use or not; 0 sets no limit."
+    ),
+]
 
 
 def pause(sandbox_id: Id, json: Json = False) -> None:
@@ -121,10 +127,11 @@ def set_lifecycle(
         bool | None,
         typer.Option("--checkpoint-after-exec/--no-checkpoint-after-exec", help="A checkpoint after each command."),
     ] = None,
+    max_lifetime: MaxLifetime = None,
     json: Json = False,
 ) -> None:
     """Show a sandbox's lifecycle, after changing what is given."""
-    changes = (ttl, persistent, on_expire, checkpoint_every, after_exec)
+    changes = (ttl, persistent, on_expire, checkpoint_every, after_exec, max_lifetime)
     with connect() as client:
         sandbox = client.sandboxes.get(sandbox_id)
         changed = any(each is not None for each in changes)

@@ -12,7 +12,7 @@ import typer
 from pandastack.cli.connection import Id, connect, follow, record_of
 from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
 from pandastack.cli.sandbox import lifecycle, timeline
-from pandastack.cli.sandbox.lifecycle import CheckpointEvery, OnExpire
+from pandastack.cli.sandbox.lifecycle import CheckpointEvery, MaxLifetime, OnExpire
 from pandastack.cli.sandbox.repl import repl
 from pandastack.cli.sandbox.shell import shell
 from pandastack.errors import PandastackError
@@ -36,6 +36,7 @@ def create(
     after_exec: Annotated[
         bool, typer.Option("--checkpoint-after-exec", help="Take a checkpoint after each command.")
     ] = False,
+    max_lifetime: MaxLifetime = None,
     json: Json = False,
 ) -> None:
     """Create a sandbox and print its id."""
@@ -50,6 +51,7 @@ def create(
             on_expire=on_expire,
             checkpoint_every=checkpoint_every,
             checkpoint_after_exec=after_exec or None,
+            max_lifetime_seconds=max_lifetime,
         )
     result(record_of(sandbox), sandbox.id, as_json=json)
 

@@ -18,8 +18,8 @@ from pandastack.host.processes.identity import ProcessIdentity, alive, identify,
 STATE_FILE = "server.json"
 LOG_FILE = "server.log"
 
-STOP_DEADLINE = 30.0
-"""Seconds a server may take to end all its machines before it is killed."""
+STOP_DEADLINE = 120.0
+"""Seconds a server may take to hibernate or end all its machines before it is killed."""
 
 READY_VARIABLE = "PANDASTACK_READY_FD"
 """The descriptor on which a detached server reports that it answers."""

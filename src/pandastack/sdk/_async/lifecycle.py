@@ -121,16 +121,18 @@ class AsyncLifecycle:
         on_expire: Literal["delete", "hibernate"] | None = None,
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
+        max_lifetime_seconds: int | None = None,
     ) -> dict[str, Any]:
         """Change the given fields and return the lifecycle.
 
         ``ttl_seconds`` is the idle limit, ``on_expire`` the action when it is reached, ``checkpoint_every`` the
         seconds (at least 1; 0: never) between automatic checkpoints; with ``checkpoint_after_exec`` the server takes
-        one after each command. Raises BadRequestError.
+        one after each command. ``max_lifetime_seconds`` after its creation it is deleted, in use or not (0: no limit).
+        Raises BadRequestError.
         """
         wanted = {"ttl_seconds": ttl_seconds, "persistent": persistent}
         body = {key: value for key, value in wanted.items() if value is not None}
-        body |= lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
+        body |= lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds)
         answer = await self.client.transport.object(Call("PATCH", self._path("/lifecycle"), json=body))
         if persistent is not None:
             self.persistent = persistent

@@ -92,11 +92,12 @@ class AsyncSandbox(AsyncLifecycle):
         on_expire: Literal["delete", "hibernate"] | None = None,
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
+        max_lifetime_seconds: int | None = None,
         idempotency_key: str | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = default_connection()
-        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
+        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds)
         call = create_sandbox(
             template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
         )

@@ -91,6 +91,7 @@ class SandboxAPI:
         on_expire: Literal["delete", "hibernate"] | None = None,
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
+        max_lifetime_seconds: int | None = None,
         idempotency_key: str | None = None,
     ) -> Sandbox:
         """Create a sandbox and return when commands can run in it.
@@ -98,6 +99,7 @@ class SandboxAPI:
         ``ttl_seconds`` is an idle limit: the sandbox is deleted after that long without activity, unless it
         is ``persistent``; with ``on_expire="hibernate"`` it is hibernated instead. ``checkpoint_every`` (seconds,
         at least 1) and ``checkpoint_after_exec`` make the server take checkpoints automatically.
+        ``max_lifetime_seconds`` after its creation the sandbox is deleted, in use or not.
 
         After a refusal for capacity or a broken connection, the call is retried within the client's budget; setting
         ``cancel`` ends that with CreateCancelled. With your own ``idempotency_key``, the same call within 24 hours
@@ -105,7 +107,7 @@ class SandboxAPI:
 
         Raises BadRequestError (unknown template, bad TTL) and ServerError.
         """
-        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec)
+        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds)
         call = create_sandbox(
             template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
         )

@@ -130,13 +130,17 @@ def _page(limit: int | None, cursor: str) -> dict[str, str]:
 
 
 def lifecycle_options(
-    on_expire: str | None, checkpoint_every: float | None, checkpoint_after_exec: bool | None
+    on_expire: str | None,
+    checkpoint_every: float | None,
+    checkpoint_after_exec: bool | None,
+    max_lifetime_seconds: int | None = None,
 ) -> dict[str, Any]:
     """The lifecycle fields that a create and ``PATCH …/lifecycle`` have in common; None is left out."""
     wanted = {
         "on_expire": on_expire,
         "checkpoint_every": checkpoint_every,
         "checkpoint_after_exec": checkpoint_after_exec,
+        "max_lifetime_seconds": max_lifetime_seconds,
     }
     return {key: value for key, value in wanted.items() if value is not None}
 

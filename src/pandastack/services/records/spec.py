@@ -20,6 +20,7 @@ DELETE, HIBERNATE = "delete", "hibernate"
 
 _TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_METADATA = 64 * 1024  # characters; every record is held in memory
+_MAX_SECONDS = 2**31 - 1
 _OF_THE_PARENT_ONLY = ("fork_tree_id", "fork_tree_role", "fork_index", "explore", "explore_ttl")
 
 
@@ -28,7 +29,7 @@ class NewSandbox:
     """A request for a new sandbox. ``ttl_seconds`` None: the configured default. ``snapshot`` overrides ``template``.
 
     ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds (0, None: off).
-    ``id`` None: a new one.
+    ``max_lifetime_seconds`` 0 or None: no limit. ``id`` None: a new one.
     """
 
     template: str = ""
@@ -39,6 +40,7 @@ class NewSandbox:
     on_expire: str | None = None
     checkpoint_every: float | None = None
     checkpoint_after_exec: bool = False
+    max_lifetime_seconds: int | None = None
     id: str | None = None
 
 
@@ -46,7 +48,7 @@ class NewSandbox:
 class LifecyclePatch:
     """A request to change an existing sandbox; None leaves a field as it is.
 
-    ``checkpoint_every`` is in seconds; 0 means never.
+    ``checkpoint_every`` and ``max_lifetime_seconds`` are in seconds; 0 means never.
     """
 
     ttl_seconds: int | None = None
@@ -54,6 +56,7 @@ class LifecyclePatch:
     on_expire: str | None = None
     checkpoint_every: float | None = None
     checkpoint_after_exec: bool | None = None
+    max_lifetime_seconds: int | None = None
 
 
 def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
@@ -63,6 +66,8 @@ def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
         checked_ttl(patch.ttl_seconds, settings)
     if patch.checkpoint_every is not None:
         values["checkpoint_every"] = checked_every(patch.checkpoint_every)
+    if patch.max_lifetime_seconds is not None:
+        values["max_lifetime_seconds"] = checked_lifetime(patch.max_lifetime_seconds)
     checked_on_expire(patch.on_expire)
     return values
 
@@ -91,6 +96,7 @@ def planned(
         checkpoint_every=checked_every(wanted.checkpoint_every),
         checkpoint_after_exec=wanted.checkpoint_after_exec,
         node=node,
+        max_lifetime_seconds=checked_lifetime(wanted.max_lifetime_seconds),
     )
 
 
@@ -109,6 +115,7 @@ def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: 
         created_at=now,
         last_active_at=now,
         node=parent.node,
+        max_lifetime_seconds=parent.max_lifetime_seconds,
     )
 
 
@@ -135,6 +142,19 @@ def checked_every(seconds: float | None) -> float | None:
     if not (math.isfinite(seconds) and seconds >= 1):
         hint = "0 switches automatic checkpoints off"
         raise BadRequestError("checkpoint_every: must be at least 1 second", field="checkpoint_every", hint=hint)
+    return seconds
+
+
+def checked_lifetime(seconds: int | None) -> int | None:
+    """Check how long a sandbox may exist, in seconds; 0 becomes None. Raises :class:`BadRequestError`."""
+    if not seconds:
+        return None
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise BadRequestError(
+            f"max_lifetime_seconds: must be from 1 to {_MAX_SECONDS}",
+            field="max_lifetime_seconds",
+            hint="0 means no limit",
+        )
     return seconds
 
 

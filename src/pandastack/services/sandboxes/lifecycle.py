@@ -85,6 +85,18 @@ class Lifecycle:
             if record.status in (Status.RUNNING, Status.PAUSED) and at is not None and at <= time.time():
                 await self._hibernate(record, "idle")
 
+    async def hibernate_for_stop(self, sandbox_id: str) -> None:
+        """Hibernate it because the server stops. If it was running, the next server wakes it."""
+        async with self._transition(sandbox_id) as record:
+            if record.status in (Status.RUNNING, Status.PAUSED):
+                await self._hibernate(record, "stop", wake_at_start=record.status is Status.RUNNING)
+
+    async def wake_after_start(self, sandbox_id: str) -> None:
+        """Wake what a stopping server hibernated while it ran, unless something else has happened to it since."""
+        async with self._transition(sandbox_id) as record:
+            if record.status is Status.HIBERNATED and record.wake_at_start:
+                await self._wake(record)
+
     async def wake(self, caller: Caller, sandbox_id: str) -> None:
         """Bring it to ``running``: from hibernated or paused, or from failed by its last checkpoint.
 
@@ -167,12 +179,13 @@ class Lifecycle:
         await self._engines.of(record).resume(record.id)
         await self._registry.move(record, Status.RUNNING, NewEvent("sandbox.resumed"))
 
-    async def _hibernate(self, record: SandboxRecord, cause: str) -> None:
+    async def _hibernate(self, record: SandboxRecord, cause: str, *, wake_at_start: bool = False) -> None:
         cost = await self._storage_budget.retry_after_evicting(
             record.node, lambda: self._engines.of(record).hibernate(record.id), need_mb=record.memory_mb
         )
         payload = {"cause": cause, **asdict(cost)}
-        await self._registry.move(record, Status.HIBERNATED, NewEvent("sandbox.hibernated", payload))
+        event = NewEvent("sandbox.hibernated", payload)
+        await self._registry.move(record, Status.HIBERNATED, event, wake_at_start=wake_at_start)
         log.info("sandbox.hibernated", sandbox_id=record.id, cause=cause)
 
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
@@ -186,7 +199,8 @@ class Lifecycle:
             raise await self._registry.refusal(
                 await self._registry.move(record, Status.FAILED, event, reason=reason)
             ) from error
-        return await self._registry.move(record, Status.RUNNING, NewEvent("sandbox.woken", _boot(machine)))
+        event = NewEvent("sandbox.woken", _boot(machine))
+        return await self._registry.move(record, Status.RUNNING, event, wake_at_start=False)
 
     async def _wake_for_use(self, record: SandboxRecord) -> SandboxRecord:
         """The error for a failed wake. It omits the cause: clients act on words in it, and would misread them."""

@@ -1,4 +1,4 @@
-"""Deletes or hibernates sandboxes at their idle limit, finishes failed deletions, saves the idle clocks."""
+"""Ends sandboxes: at their idle limit, and when their longest life is over. Finishes deletions, saves idle clocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.settings import Settings
-from pandastack.store.sandboxes import Status
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 _SAVE_SECONDS = 30.0
 _DELETE_SECONDS = 60.0
@@ -75,7 +75,8 @@ class Reaper:
 
     async def _sweep(self) -> None:
         for sandbox_id, at in self._due().items():
-            if at > time.time() or self._activity.busy(sandbox_id) or self._registry.find(sandbox_id) is None:
+            record = self._registry.find(sandbox_id)
+            if record is None or at > time.time() or (self._activity.busy(sandbox_id) and not _outlived(record)):
                 continue
             self._retry_at[sandbox_id] = time.time() + self._interval
             try:
@@ -85,11 +86,13 @@ class Reaper:
                 log.warning("sandbox.reap_failed", sandbox_id=sandbox_id, cause=repr(error))
 
     async def _expire(self, sandbox_id: str) -> None:
-        if Deadlines.only_hibernates(self._registry.get(sandbox_id)):
+        record = self._registry.get(sandbox_id)
+        outlived = _outlived(record)
+        if not outlived and Deadlines.only_hibernates(record):
             await self._lifecycle.hibernate_idle(sandbox_id)
             return
         await self._endings.delete(sandbox_id)
-        log.info("sandbox.deleted", sandbox_id=sandbox_id, cause="idle")
+        log.info("sandbox.deleted", sandbox_id=sandbox_id, cause="max_lifetime" if outlived else "idle")
 
     def _next(self) -> float:
         return min([time.time() + _SAVE_SECONDS, *self._due().values()])
@@ -113,4 +116,10 @@ class Reaper:
         try:
             await self._registry.save_activity(times)
         except PandastackError as error:
-            log.warning("idle_clocks.save_failed", cause=repr(error))
+            log.warning("saving idle clocks failed", cause=repr(error))
+
+
+def _outlived(record: SandboxRecord) -> bool:
+    """Whether the sandbox has existed for as long as it may."""
+    at = Deadlines.ends_at(record)
+    return at is not None and at <= time.time()
