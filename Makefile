@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := python3-venv qemu-system-x86 erofs-utils e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 util-linux
+PACKAGES := python3-venv gcc musl-tools linux-libc-dev qemu-system-x86 erofs-utils e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 util-linux
 WORKERS ?= 2
 PYTEST = $(BIN)/pytest -n $(WORKERS)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-demo: setup      ## build the templates, start the server, draw a chart inside a microVM
+demo: system $(VENV)/.server  ## build the templates, start the server, draw a chart inside a microVM
 	$(BIN)/pandastack template build
 	$(BIN)/pandastack up --detach
 	$(BIN)/python examples/chart.py
@@ -63,8 +63,13 @@ system:          ## install the Debian packages that are missing
 	if [ -n "$$missing" ]; then echo "installing $$missing"; \
 	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
 
-$(VENV)/.installed: pyproject.toml
+# What a server needs is installed first: the first chart does not wait for what only tests need.
+$(VENV)/.server: pyproject.toml
 	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[server]'
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.server
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 

@@ -29,11 +29,11 @@ def _programs(root: Path) -> Iterator[Path]:
     for arch in agent.ARCHITECTURES:
         target = package / "guest/agent/bin" / f"agent-{arch}"
         if agent.is_stale(root / "guest-agent", target):
-            agent.compile_agent(root / "guest-agent", arch, target)
+            agent.compile_agent(root / "guest-agent", arch, target, portable=True)
         yield target
     preload = _load(package / "vmm/qemu/preload.py")
     for arch in preload.ARCHITECTURES:
-        yield preload.build(arch)
+        yield preload.build(arch, portable=True)
 
 
 class ProgramsBuildHook(BuildHookInterface[Any]):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pandastack.host import c_compiler
 from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.environment import vmm_environment
 from pandastack.vmm.qemu.preload import VARIABLE
@@ -66,5 +67,5 @@ def test_a_directory_that_the_linker_would_misread(name: str, tmp_path: Path, mo
 
 def test_where_it_cannot_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preload, "target", lambda arch: tmp_path / "library.so")
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(c_compiler, "find_compiler", lambda *_, **__: ["/bin/false"])
     assert preload.library.__wrapped__() is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pandastack.errors import BuildError
 from pandastack.guest.agent import build
-from pandastack.host import zig
+from pandastack.host import c_compiler
 
 _HERE = Path(__file__).resolve().parent
 _CHECKOUT = _HERE.parents[3] / "guest-agent"
@@ -32,9 +32,9 @@ def binary(arch: str = "x86_64") -> Path:
 
 
 def _compile(arch: str, path: Path) -> None:
-    if not zig.is_installed():
-        raise BuildError("the guest agent is not built", hint="pip install ziglang, which brings the compiler")
     try:
         build.compile_agent(_CHECKOUT, arch, path)
+    except FileNotFoundError as error:
+        raise BuildError("the guest agent is not built", hint=c_compiler.REMEDY) from error
     except subprocess.CalledProcessError as error:
         raise BuildError(f"the guest agent does not compile:\n{error.stderr[-4000:]}") from error

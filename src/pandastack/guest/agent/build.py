@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pandastack.host import zig
+from pandastack.host import c_compiler
+from pandastack.host.c_compiler import Libc
 
 ARCHITECTURES = ("x86_64", "aarch64")
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
@@ -18,11 +19,10 @@ def sources(root: Path) -> list[Path]:
     return sorted([*root.glob("src/**/*.c"), *root.glob("src/**/*.h")])
 
 
-def arguments(root: Path, arch: str) -> list[str]:
+def arguments(root: Path) -> list[str]:
     """The compiler's arguments for one static program."""
     return [
-        *("-target", f"{arch}-linux-musl", "-static", "-s", "-Os"),
-        *("-std=c11", "-D_GNU_SOURCE", *WARNINGS, "-I", str(root / "src")),
+        *("-static", "-s", "-Os", "-std=c11", "-D_GNU_SOURCE", *WARNINGS, "-I", str(root / "src")),
         *(str(path) for path in sources(root) if path.suffix == ".c"),
     ]
 
@@ -35,6 +35,6 @@ def is_stale(root: Path, target: Path) -> bool:
     return any(path.stat().st_mtime_ns > made for path in sources(root))
 
 
-def compile_agent(root: Path, arch: str, target: Path) -> None:
-    """Build ``target``. Raises as :func:`zig.compile_c`."""
-    zig.compile_c(arguments(root, arch), target)
+def compile_agent(root: Path, arch: str, target: Path, *, portable: bool = False) -> None:
+    """Build ``target``. Raises as :func:`c_compiler.compile_c`."""
+    c_compiler.compile_c(arch, Libc.MUSL, arguments(root), target, portable=portable)

@@ -11,7 +11,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from pandastack.host import facts, zig
+from pandastack.host import c_compiler, facts
+from pandastack.host.c_compiler import Libc
 
 _HERE = Path(__file__).resolve().parent
 _SOURCE = _HERE / "readonly_memory.c"
@@ -20,29 +21,26 @@ ARCHITECTURES = ("x86_64", "aarch64")
 VARIABLE = "PANDASTACK_READONLY"
 """The environment variable that names the file to the library."""
 
+ARGUMENTS = (
+    *("-shared", "-fPIC", "-fvisibility=hidden", "-s", "-Os"),
+    *("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"),
+)
+"""The compiler's arguments. The library links to the C library that QEMU has loaded, of any version."""
 
-REMEDY = "pip install ziglang, and keep the package in a path without spaces and colons"
+REMEDY = f"{c_compiler.REMEDY}; keep the package in a path without spaces and colons"
 
 
 def target(arch: str) -> Path:
     """The path of the library for ``arch``, built or not; its name has the hash of its sources."""
-    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(arguments(arch)).encode()).hexdigest()
+    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(ARGUMENTS).encode()).hexdigest()
     return _HERE / "bin" / f"readonly-memory-{arch}-{digest[:12]}.so"
 
 
-def arguments(arch: str) -> list[str]:
-    """The compiler's arguments. The library links to the C library that QEMU has loaded, of any version."""
-    return [
-        *("-target", f"{arch}-linux-gnu.2.17", "-shared", "-fPIC", "-fvisibility=hidden", "-s", "-Os"),
-        *("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"),
-    ]
-
-
-def build(arch: str) -> Path:
-    """The library for ``arch``, compiled if need be. Raises as :func:`zig.compile_c`, and ``OSError``."""
+def build(arch: str, *, portable: bool = False) -> Path:
+    """The library for ``arch``, compiled if need be. Raises as :func:`c_compiler.compile_c`."""
     path = target(arch)
     if not path.exists():
-        zig.compile_c([*arguments(arch), str(_SOURCE)], path)
+        c_compiler.compile_c(arch, Libc.GNU, [*ARGUMENTS, str(_SOURCE)], path, portable=portable)
     return path
 
 
@@ -61,4 +59,4 @@ def library() -> Path | None:
 def is_possible() -> bool:
     """Whether the library exists or can be compiled, at a path that the dynamic linker accepts (ld.so(8))."""
     path = target(facts.architecture())
-    return not set(" :") & set(str(path)) and (path.exists() or zig.is_installed())
+    return not set(" :") & set(str(path)) and (path.exists() or c_compiler.is_available(facts.architecture(), Libc.GNU))
