@@ -30,7 +30,12 @@ NETNS = Path("/run/netns/none")
 
 
 def allocation(*, confinable: bool) -> Allocation:
-    return Allocation("beef", 7, Path("/pool/machines/beef"), Path("/run/x/beef"), NetworkSlot(NETNS), confinable)
+    return Allocation(
+        "beef", 7, Path("/pool/machines/beef"), Path("/run/x/beef"), NetworkSlot(NETNS), GROUPS, confinable
+    )
+
+
+GROUPS = (Path("/sys/fs/cgroup/x"),)
 
 
 def test_a_restored_machine_is_what_its_snapshot_says() -> None:
@@ -43,7 +48,7 @@ def test_a_restored_machine_is_what_its_snapshot_says() -> None:
         Disk("image", Path("/pool/images/a.erofs"), readonly=True),
         Disk("root", Path("/pool/machines/beef/disk.img")),
     )
-    assert plan.confinement == Confinement(LAYOUT.uid(7), LAYOUT.uid(7), NETNS)
+    assert plan.confinement == Confinement(LAYOUT.uid(7), LAYOUT.uid(7), NETNS, GROUPS)
 
 
 def test_a_machine_has_the_disks_of_its_snapshot_in_its_own_directory() -> None:

@@ -17,6 +17,7 @@ from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import ConflictError, ServerError
 from pandastack.host import facts
+from pandastack.host.cgroups import open_groups
 from pandastack.host.processes.confinement import Confinement, confinement_of
 from pandastack.model.confinement import Measure
 from pandastack.model.template import Template
@@ -35,10 +36,26 @@ pytestmark = [
 ]
 
 SERVER = Confinement(
-    uid=0, groups=(), capabilities=1, no_new_privileges=False, seccomp=False, netns="net:[1]", nice=0, oom_score=-500
+    uid=0,
+    groups=(),
+    capabilities=1,
+    no_new_privileges=False,
+    seccomp=False,
+    netns="net:[1]",
+    nice=0,
+    oom_score=-500,
+    cgroups={"memory": "/", "cpu": "/", "pids": "/"},
 )
 VMM = Confinement(
-    uid=9, groups=(), capabilities=0, no_new_privileges=True, seccomp=True, netns="net:[2]", nice=5, oom_score=900
+    uid=9,
+    groups=(),
+    capabilities=0,
+    no_new_privileges=True,
+    seccomp=True,
+    netns="net:[2]",
+    nice=5,
+    oom_score=900,
+    cgroups={"memory": "/a", "cpu": "/a", "pids": "/a"},
 )
 HERE = frozenset(Measure) - {Measure.KVM}
 
@@ -55,6 +72,8 @@ HERE = frozenset(Measure) - {Measure.KVM}
         ({"no_new_privileges": False}, {Measure.SECCOMP}),
         ({"nice": 0}, {Measure.PRIORITY}),
         ({"oom_score": -500}, {Measure.PRIORITY}),
+        ({"cgroups": {"memory": "/a", "cpu": "/", "pids": "/a"}}, {Measure.CGROUP}),
+        ({"cgroups": {"": "/a"}}, {Measure.CGROUP}),
     ],
 )
 def test_each_measure_is_what_it_says(change: dict[str, object], lost: set[Measure]) -> None:
@@ -76,6 +95,7 @@ def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHos
         directory=directory,
         slots=Slots(1),
         network=NoNetwork(netns),
+        cgroups=open_groups("pandastack-test") if facts.is_root() else None,
         confinable=confinable,
         driver=driver(qemu_binary()),
         ended=lambda sandbox: None,
@@ -85,7 +105,7 @@ def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHos
 
 async def test_a_vmm_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = host(tmp_path, await empty_namespace(), confinable=facts.is_root())
-    weaker = set() if facts.is_root() else {Measure.USER, Measure.NETNS}
+    weaker = set() if facts.is_root() else {Measure.USER, Measure.NETNS, Measure.CGROUP}
     assert await probe(place) == HERE - weaker
     assert not (place.layout.sockets / "probe").exists()
     monkeypatch.setattr(preload, "library", lambda: None)

@@ -34,7 +34,7 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
         # Not in the engine's own directory of machines, where it would be swept.
         async with work_directory(pool.directory, "floor") as work:
             netns = await empty_namespace()
-            allocation = Allocation(NAME, SLOTS - 2, work, work, NetworkSlot(netns), facts.is_root())
+            allocation = Allocation(NAME, SLOTS - 2, work, work, NetworkSlot(netns), (), facts.is_root())
             plan = restore_plan(layout, allocation, installed.image, installed.snapshot)
             driver = await open_qemu()
             floor = Floor(driver.binary, plan, installed.snapshot.devices, installed.snapshot.root, work)

@@ -14,6 +14,7 @@ from pandastack.disks.pool import IMAGE_MINIMUM
 from pandastack.engine.driver import find_memory_remedy
 from pandastack.engine.layout import Layout, runtime_directory
 from pandastack.host import facts, files, mount
+from pandastack.host.cgroups import open_groups
 from pandastack.host.side_channels import side_channels
 from pandastack.network.namespace import namespaces_work
 
@@ -67,6 +68,7 @@ def examine(layout: Layout) -> Iterator[Check]:
     yield from (_tool(tool) for tool in TOOLS)
     yield _privileges()
     yield _namespaces()
+    yield _control_groups()
     yield _shared_memory()
     yield from (Check(f"side channel {name}", Verdict.WARN, detail, fix) for name, detail, fix in side_channels())
     yield _kvm_device()
@@ -124,6 +126,17 @@ def _namespaces() -> Check:
         return Check(name, Verdict.OK, "machines run in an empty one")
     detail = "cannot be made: machines run in the host's namespace, but without a network device"
     return Check(name, Verdict.WARN, detail, "run as root, in a container with CAP_SYS_ADMIN")
+
+
+def _control_groups() -> Check:
+    name = "control groups"
+    if facts.is_root() and (groups := open_groups("pandastack-doctor")):
+        groups.close()
+        return Check(
+            name, Verdict.OK, f"version {groups.version}: machines have limits of memory, CPU time and threads"
+        )
+    detail = "cannot be made: only the host's limits hold machines back"
+    return Check(name, Verdict.WARN, detail, "run as root; in a systemd service, set Delegate=yes")
 
 
 def _shared_memory() -> Check:

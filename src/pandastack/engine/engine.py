@@ -34,6 +34,7 @@ from pandastack.engine.sandboxes.sandboxes import Sandboxes
 from pandastack.engine.settings import Settings
 from pandastack.errors import ServerError
 from pandastack.host import facts
+from pandastack.host.cgroups import Groups, open_groups
 from pandastack.host.leases import shared_directory
 from pandastack.host.lock import FileLock
 from pandastack.host.tasks import beside
@@ -82,9 +83,9 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
         async with open_pool(layout.engine) as pool:
             asleep = CaptureStore(pool.directory / "asleep")
             left = sweep_leftovers(layout, pool, asleep)
-            with shared_directory(layout.sockets):
+            with shared_directory(layout.sockets), _machine_groups(layout) as cgroups:
                 async with beside() as lives:
-                    engine = await _compose(layout, pool, asleep, lives, settings or Settings())
+                    engine = await _compose(layout, pool, asleep, lives, cgroups, settings or Settings())
                     await engine.recovery.recover(left)
                     engine.warm_pool.start(engine.templates.list(), engine.admission.has_room)
                     yield engine
@@ -101,7 +102,24 @@ def _alone_in(layout: Layout) -> Iterator[None]:
         yield
 
 
-async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: TaskGroup, settings: Settings) -> Engine:
+@contextmanager
+def _machine_groups(layout: Layout) -> Iterator[Groups | None]:
+    groups = open_groups(layout.cgroup) if facts.is_root() else None
+    try:
+        yield groups
+    finally:
+        if groups is not None:
+            groups.close()
+
+
+async def _compose(
+    layout: Layout,
+    pool: Pool,
+    asleep: CaptureStore,
+    lives: TaskGroup,
+    cgroups: Groups | None,
+    settings: Settings,
+) -> Engine:
     driver = await open_driver()
     templates, saved = Templates(layout.templates, pool), CaptureStore(pool.directory / "saved")
     events = Events()
@@ -111,6 +129,7 @@ async def _compose(layout: Layout, pool: Pool, asleep: CaptureStore, lives: Task
         directory=pool.machines,
         slots=Slots(SLOTS - 1),
         network=NoNetwork(await empty_namespace()),
+        cgroups=cgroups,
         confinable=facts.is_root(),
         driver=driver,
         ended=registry.machine_ended,

@@ -49,6 +49,11 @@ class Layout:
         return runtime_directory() / self.tag
 
     @property
+    def cgroup(self) -> str:
+        """The name of the control group of this engine's machines."""
+        return f"pandastack-{self.tag}"
+
+    @property
     def build_uid(self) -> int:
         """The host user of this engine's build machines."""
         return self.uid(SLOTS - 1)

@@ -18,5 +18,7 @@ class Measure(StrEnum):
     """A filter of system calls; no program that the process starts has more rights than the process."""
     PRIORITY = "priority"
     """The process yields to the server when CPU or memory run short."""
+    CGROUP = "cgroup"
+    """Control groups limit the memory, CPU time and threads of the process."""
     MEMORY = "memory"
     """The process cannot write to the memory image that it shares with others."""

@@ -44,11 +44,13 @@ class Confinement:
     """The user and the network namespace that the VMM's process has once it has opened its files.
 
     ``netns`` is ``None`` for a machine with user-mode network, which reaches the world through the host's network.
+    ``cgroups`` are the directories of the control groups that limit it: one of version 2, several of version 1.
     """
 
     uid: int
     gid: int
     netns: Path | None = None
+    cgroups: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,13 @@ def restore_plan(layout: Layout, allocation: Allocation, image: Path, snapshot: 
         disks=(Disk("image", image, readonly=True), *(Disk(each.name, each.path) for each in own.disks)),
         sockets=sockets_in(allocation.sockets),
         accelerator=Accelerator(manifest.accelerator),
-        confinement=Confinement(layout.uid(allocation.slot), layout.uid(allocation.slot), allocation.network.netns)
-        if allocation.confinable
-        else None,
+        confinement=_confinement(layout, allocation),
     )
+
+
+def _confinement(layout: Layout, allocation: Allocation) -> Confinement | None:
+    uid = layout.uid(allocation.slot)
+    return Confinement(uid, uid, allocation.network.netns, allocation.cgroups) if allocation.confinable else None
 
 
 @dataclass(frozen=True)

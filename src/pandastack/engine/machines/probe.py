@@ -13,11 +13,12 @@ from pathlib import Path
 import structlog
 
 from pandastack.engine.layout import SLOTS
-from pandastack.engine.machines.allocation import MachineHost
+from pandastack.engine.machines.allocation import MachineHost, group_of
 from pandastack.engine.machines.plan import sockets_in
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.work import work_name
 from pandastack.errors import PandastackError, ServerError
+from pandastack.host.cgroups import Limits
 from pandastack.host.files import directory_for_now
 from pandastack.host.processes.confinement import Confinement as Confined
 from pandastack.host.processes.confinement import confinement_of
@@ -30,6 +31,7 @@ from pandastack.vmm.plan import Confinement, MachinePlan
 log = structlog.get_logger(__name__)
 
 _MEMORY_MB = 16
+_LIMITS = Limits(memory_bytes=1 << 30, cpus=1, threads=256)
 
 _REMEDIES = {
     Measure.KVM: "use a host with VT-x or AMD-V and build the templates on it",
@@ -37,6 +39,7 @@ _REMEDIES = {
     Measure.NETNS: "start the server as root, in a container with CAP_SYS_ADMIN; `ip netns list` must work",
     Measure.SECCOMP: "use a QEMU that is built with seccomp",
     Measure.PRIORITY: "start the server with a nice value below 19",
+    Measure.CGROUP: "start the server as root where it may make control groups (in a systemd service: Delegate=yes)",
     Measure.MEMORY: "`pandastack doctor` says what is missing",
 }
 
@@ -47,8 +50,9 @@ async def probe(host: MachineHost) -> frozenset[Measure]:
         async with (
             directory_for_now(host.layout.sockets / "probe") as directory,
             host.network.slot(SLOTS - 1) as network,
+            group_of(host.cgroups, "probe", _LIMITS) as cgroups,
         ):
-            plan = _plan(host, directory, network)
+            plan = _plan(host, directory, network, cgroups)
             with plan.memory.open("wb") as file:
                 file.truncate(_MEMORY_MB * 1024 * 1024)
             async with host.driver.launch(plan, directory / "log") as machine:
@@ -59,7 +63,7 @@ async def probe(host: MachineHost) -> frozenset[Measure]:
         return frozenset()
 
 
-def _plan(host: MachineHost, directory: Path, network: NetworkSlot) -> MachinePlan:
+def _plan(host: MachineHost, directory: Path, network: NetworkSlot, cgroups: tuple[Path, ...]) -> MachinePlan:
     uid = host.layout.build_uid
     return MachinePlan(
         name=work_name("probe"),
@@ -69,7 +73,7 @@ def _plan(host: MachineHost, directory: Path, network: NetworkSlot) -> MachinePl
         disks=(),
         sockets=sockets_in(directory),
         accelerator=Accelerator.TCG,
-        confinement=Confinement(uid, uid, network.netns) if host.confinable else None,
+        confinement=Confinement(uid, uid, network.netns, cgroups) if host.confinable else None,
     )
 
 
@@ -80,6 +84,7 @@ def measures(vmm: Confined, server: Confined, *, writes_memory: bool) -> frozens
         Measure.NETNS: vmm.netns != server.netns,
         Measure.SECCOMP: vmm.seccomp and vmm.no_new_privileges,
         Measure.PRIORITY: vmm.nice > server.nice and vmm.oom_score > server.oom_score,
+        Measure.CGROUP: all(vmm.cgroups.get(each, path) != path for each, path in server.cgroups.items()),
         Measure.MEMORY: not writes_memory,
     }
     return frozenset(measure for measure, holds in found.items() if holds)

@@ -20,7 +20,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from pandastack.engine import origins
-from pandastack.engine.machines.allocation import MachineHost, allocate
+from pandastack.engine.machines.allocation import MachineHost, allocate, limits_of
 from pandastack.engine.machines.console import Console
 from pandastack.engine.machines.journal import Entry, Journal
 from pandastack.engine.machines.occupy import Occupy, occupy_adopted, occupy_blank, occupy_rehearsed, rehearse
@@ -124,7 +124,7 @@ class _Death:
 @asynccontextmanager
 async def _start_blank(host: MachineHost, origin: Origin, death: _Death) -> AsyncIterator[LiveMachine]:
     """A new machine that can be loaded with ``origin``, or with any origin that uses the same files."""
-    async with allocate(host) as allocation:
+    async with allocate(host, limits_of(origin.snapshot.manifest)) as allocation:
         entry = Entry(allocation.name, allocation.slot, origin.name, origin.key, MachineState.PLANNED)
         journal = Journal(allocation.directory, entry)
         own = origins.link_base(origin, allocation.directory)
@@ -148,7 +148,7 @@ async def _start_rehearsed(host: MachineHost, origin: Origin, death: _Death) -> 
 async def _adopt(host: MachineHost, entry: Entry, origin: Origin, death: _Death) -> AsyncIterator[LiveMachine]:
     """A machine that a former engine left, with its guest running."""
     assert entry.process is not None
-    async with allocate(host, entry) as allocation:
+    async with allocate(host, limits_of(origin.snapshot.manifest), entry) as allocation:
         plan = restore_plan(host.layout, allocation, origin.image, origin.snapshot)
         journal = Journal(allocation.directory, entry)
         async with (

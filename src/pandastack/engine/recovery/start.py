@@ -52,6 +52,8 @@ class Recovery:
 
     async def recover(self, left: Sequence[Entry]) -> None:
         """Adopt the machines in ``left``, then load the hibernated sandboxes."""
+        if self.host.cgroups is not None:
+            await anyio.to_thread.run_sync(self.host.cgroups.sweep, {entry.machine for entry in left})
         async with anyio.create_task_group() as adoptions:
             for entry in left:
                 adoptions.start_soon(self._adopt, entry)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pandastack.host.cgroups import limiting_groups
 from pandastack.host.processes.priority import oom_score
 
 
@@ -21,6 +23,8 @@ class Confinement:
     netns: str
     nice: int
     oom_score: int
+    cgroups: Mapping[str, str]
+    """The path of its control group for each controller that limits it."""
 
 
 def confinement_of(pid: int) -> Confinement:
@@ -36,4 +40,5 @@ def confinement_of(pid: int) -> Confinement:
         netns=str(Path(f"/proc/{pid}/ns/net").readlink()),
         nice=os.getpriority(os.PRIO_PROCESS, pid),
         oom_score=oom_score(pid),
+        cgroups=limiting_groups(Path(f"/proc/{pid}/cgroup").read_text()),
     )

@@ -13,6 +13,7 @@ import anyio
 import structlog
 
 from pandastack.errors import ServerError
+from pandastack.host import cgroups
 from pandastack.host.processes.adopted import adopted
 from pandastack.host.processes.identity import ProcessIdentity
 from pandastack.host.processes.limits import limiting_descriptors
@@ -146,10 +147,24 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
                 for each in sockets:
                     each.close()
                 send.close()
+                await _place(process.pid, plan)
                 async with _controlled(plan, argv, process, printed) as machine:
                     set_oom_score(OOM_SCORE, process.pid)
                     give_way(process.pid, NICE)  # by now it has started the threads that would not inherit it
                     yield machine
+
+
+async def _place(pid: int, plan: MachinePlan) -> None:
+    """Put the VMM into its control groups while it starts: before it takes memory that would be accounted elsewhere."""
+    groups = plan.confinement.cgroups if plan.confinement else ()
+    if not groups:
+        return
+    try:
+        await anyio.to_thread.run_sync(cgroups.place, pid, groups)
+    except OSError as error:
+        raise ServerError(
+            f"the VMM cannot be limited: {error}", hint="`pandastack doctor` says what control groups need"
+        ) from error
 
 
 @asynccontextmanager
