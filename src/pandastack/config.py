@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pandastack.errors import PandastackError
+from pandastack.errors import BadRequestError, PandastackError
 
 DEFAULT_API_URL = "http://127.0.0.1:8080"
 """Where ``pandastack up`` listens unless told otherwise."""
+
+CACHE_BUDGET = "20G"
+"""What the cache may take after a build: a few generations of templates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +126,16 @@ def _directory(explicit: Path | None, variable: str | None, system: Path, below_
         return Path(explicit or variable or "").expanduser().absolute()
     parent = system if os.geteuid() == 0 else Path.home() / below_home
     return parent / "pandastack"
+
+
+def cache_budget(environ: Mapping[str, str] = os.environ) -> int:
+    """The bytes that the cache may take after a build (``PANDASTACK_CACHE_BUDGET``)."""
+    return parse_size("PANDASTACK_CACHE_BUDGET", environ.get("PANDASTACK_CACHE_BUDGET") or CACHE_BUDGET)
+
+
+def parse_size(name: str, text: str) -> int:
+    """The bytes of ``500M`` or ``1.5G`` (powers of 1024). Raises :class:`BadRequestError` for the field."""
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)([KMGT]?)", text)
+    if found is None:
+        raise BadRequestError(f"{name}: {text[:40]!r} is not a size", field=name, hint="for example 500M or 20G")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))

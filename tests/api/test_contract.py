@@ -280,7 +280,12 @@ async def test_lifecycle(api: Api) -> None:
     path = await api.sandbox()
     state = (await api.http.get(f"{path}/lifecycle")).json()
     assert state.pop("expires_at").endswith("Z")
-    automatic = {"checkpoint_every": None, "checkpoint_after_exec": False, "max_lifetime_seconds": None}
+    automatic = {
+        "checkpoint_every": None,
+        "checkpoint_after_exec": False,
+        "max_lifetime_seconds": None,
+        "in_use": False,
+    }
     assert 0 <= state.pop("idle_seconds") < 60
     assert state == {"ttl_seconds": 300, "persistent": False, "on_expire": "delete", **automatic}
     wanted = {"ttl_seconds": 0, "persistent": True, "on_expire": "hibernate"}

@@ -23,6 +23,7 @@ def test_idle_sandboxes_are_deleted(http: httpx.Client, client: Client, create: 
         "ttl_seconds": 1,
         "persistent": False,
         "idle_seconds": 0,
+        "in_use": False,
         "on_expire": "delete",
         "checkpoint_every": None,
         "checkpoint_after_exec": False,

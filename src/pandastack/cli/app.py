@@ -29,6 +29,8 @@ COMMANDS = {
     "sandbox.run": ("run",),
     "server.serve": ("up", "down", "status"),
     "server.doctor": ("doctor",),
+    "server.storage": ("df", "prune"),
+    "sandbox.top": ("top",),
     "server.mcp": ("mcp",),
 }
 """Modules, and the root commands that each defines."""

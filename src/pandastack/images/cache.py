@@ -66,7 +66,7 @@ class Cache:
     def find(self, kind: str, key: str) -> Path | None:
         """The entry's path, if it exists. Takes no lock: an existing entry is complete."""
         path = self.root / kind / key
-        return path if path.is_dir() else None
+        return path if _use(path) else None
 
     @asynccontextmanager
     async def entry(self, kind: str, key: str) -> AsyncIterator[Entry]:
@@ -78,7 +78,7 @@ class Cache:
         """
         path = self.root / kind / key
         work = path.with_name(f".{key}.making")
-        if path.is_dir():
+        if _use(path):
             yield Entry(path, work, ready=True)
             return
         _make_directory(path.parent)
@@ -106,6 +106,17 @@ class Cache:
                 shutil.rmtree(doomed)
         finally:
             os.close(lock)
+
+
+def _use(path: Path) -> bool:
+    """Whether the entry exists. Its time of modification is the time of its last use."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a read-only cache, or another user's
+        return path.is_dir()
+    return True
 
 
 def _make_directory(path: Path) -> None:

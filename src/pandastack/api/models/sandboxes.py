@@ -111,6 +111,7 @@ class Lifecycle(Answer):
     ttl_seconds: int
     persistent: bool
     idle_seconds: int
+    in_use: bool = Field(description="Whether a call is in progress or a command runs: the idle clock stands at 0")
     on_expire: str
     expires_at: str | None
     checkpoint_every: float | None
@@ -124,6 +125,7 @@ class Lifecycle(Answer):
             ttl_seconds=record.ttl_seconds,
             persistent=record.persistent,
             idle_seconds=plane.sandboxes.idle_seconds(record),
+            in_use=plane.activity.busy(record.id),
             on_expire=record.on_expire or DELETE,
             expires_at=timestamp_or_none(plane.sandboxes.expires_at(record)),
             checkpoint_every=record.checkpoint_every,

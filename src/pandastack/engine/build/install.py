@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 
+from pandastack.config import cache_budget
 from pandastack.disks.pool import Pool
 from pandastack.engine.build.bake import BakeSpec, bake
 from pandastack.engine.build.host import BuildHost
@@ -16,6 +17,7 @@ from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.origins.origin import Origin
 from pandastack.errors import NotFoundError
 from pandastack.host import files
+from pandastack.images.prune import prune
 from pandastack.images.template import TemplateRecipe
 from pandastack.model.template import Template
 from pandastack.snapshots.manifest import Snapshot
@@ -31,6 +33,7 @@ async def install_template(host: BuildHost, pool: Pool, recipe: TemplateRecipe) 
         install = Templates(host.layout.templates, pool).install
         installed = await anyio.to_thread.run_sync(install, template, snapshot.directory, root.image.path)
         steps.note(megabytes(template.size_bytes))
+    await prune(host.cache, cache_budget())
     return installed
 
 

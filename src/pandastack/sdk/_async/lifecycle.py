@@ -138,6 +138,13 @@ class AsyncLifecycle:
             self.persistent = persistent
         return answer
 
+    async def metrics(self) -> dict[str, Any]:
+        """What its machine takes of the host: ``pid``, ``uptime_seconds``, ``host_cpu_percent`` (of one core, the mean
+        over the machine's life), ``host_rss_bytes``, ``host_vsz_bytes``, ``threads``. Raises ConflictError when it has
+        no machine.
+        """
+        return await self.client.transport.object(Call("GET", self._path("/metrics")))
+
     async def lifecycle(self) -> dict[str, Any]:
         """The lifecycle: at least ``ttl_seconds``, ``persistent`` and ``idle_seconds``."""
         return await self.client.transport.object(Call("GET", self._path("/lifecycle")))
