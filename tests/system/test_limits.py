@@ -15,6 +15,12 @@ from pandastack.host.cgroups import limiting_groups
 from tests.support.installation import Server, eventually
 from tests.support.machines import pid_of
 
+AS_A_SERVICE = """
+cd /sys/fs/cgroup && echo +memory +cpu +pids > cgroup.subtree_control && mkdir pandastack.service &&
+echo $$ > pandastack.service/cgroup.procs &&
+"""
+"""What systemd does for a service with ``Delegate=yes``."""
+
 LOOK = """
 import os, subprocess, sys, types
 sys.path.insert(0, "/root/package")
@@ -60,8 +66,6 @@ def test_version_2(client: Client) -> None:
             sandbox.filesystem.write(f"/root/package/pandastack/{name}__init__.py", "")
         for each in package.glob("*.py"):
             sandbox.filesystem.write(f"/root/package/pandastack/host/cgroups/{each.name}", each.read_text())
-        assert sandbox.exec(f"python3 - <<'END'\n{LOOK}\nEND").stdout.split("\n")[:3] == [
-            "67108864 50000 100000",
-            "-9",
-            "False",
-        ]
+        sandbox.filesystem.write("/root/look.py", LOOK)
+        said = sandbox.exec(AS_A_SERVICE + "exec python3 /root/look.py")
+        assert said.stdout == "67108864 50000 100000\n-9\nFalse\n", said.stderr
