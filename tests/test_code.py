@@ -7,7 +7,6 @@ import importlib
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from graphlib import TopologicalSorter
@@ -62,11 +61,14 @@ LONGER = {"open_control_plane": 85}
 """Functions that may be longer than the longest: one that only puts parts together, in order."""
 
 
-def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for path in SOURCES:
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield path, node
+@cache
+def functions() -> list[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    return [
+        (path, node)
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
 def lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

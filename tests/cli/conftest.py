@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 from typer.testing import CliRunner, Result
 
 from pandastack.cli.app import build_app
@@ -22,11 +23,15 @@ def wire(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WireServer
         yield server
 
 
-@pytest.fixture
-def cli() -> Cli:
-    runner = CliRunner()
+@pytest.fixture(scope="session")
+def cli() -> Iterator[Cli]:
+    app, runner = build_app(), CliRunner()
+    command = typer.main.get_command(app)
 
     def run(*arguments: str) -> Result:
-        return runner.invoke(build_app(), arguments, catch_exceptions=False)
+        return runner.invoke(app, arguments, catch_exceptions=False)
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        # Typer's runner would make the commands anew for each run, which takes longer than most runs.
+        patch.setattr("typer.testing._get_command", lambda _app: command)
+        yield run

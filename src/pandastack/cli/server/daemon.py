@@ -84,6 +84,7 @@ def start_detached(data: Path, arguments: list[str], deadline: float) -> str:
         line = _line(ready.fileno(), deadline)
     if not line:
         process.kill()
+        process.wait()
         tail = "\n  ".join(log.read_text(errors="replace").strip().splitlines()[-15:])
         raise ServerError(f"the server did not start:\n  {tail}", hint=f"the whole log is {log}")
     return line
