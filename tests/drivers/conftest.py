@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from pandastack import config
-from pandastack.engine.build.host import clock_rate, open_build_host
+from pandastack.engine.build.host import kernel_parameters, open_build_host
 from pandastack.engine.layout import Layout
 from pandastack.images import bootstrap
 from pandastack.model.accelerator import Accelerator
@@ -33,7 +33,7 @@ async def _guest(accelerator: Accelerator) -> Guest:
     with TemporaryDirectory(prefix="ps-") as data:
         host = await open_build_host(Layout(Path(data), config.cache_dir()), {}, _Silent())
     tools = await bootstrap.builder(host.cache)
-    boot = Boot(host.kernel.vmlinux, host.initramfs, clock_rate(accelerator))
+    boot = Boot(host.kernel.vmlinux, host.initramfs, kernel_parameters(accelerator))
     return Guest(boot, tools.path, accelerator)
 
 

@@ -37,7 +37,7 @@ def test_a_restored_machine_as_a_whole() -> None:
         "-M",
         "microvm,acpi=on,pcie=off,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,suppress-vmdesc=on,"
         "memory-backend=mem",
-        *("-accel", "tcg,tb-size=64", "-cpu", "max", "-smp", "2"),
+        *("-accel", "tcg,tb-size=64", "-cpu", "max,erms=off", "-smp", "2"),
         *("-m", "256M"),
         *("-object", "memory-backend-file,id=mem,size=256M,mem-path=/pool/memory,share=off,reserve=off"),
         *("-global", "migration.send-configuration=off"),

@@ -52,7 +52,7 @@ def bake_key(host: BuildHost, spec: BakeSpec) -> str:
     return content_key(
         "baked",
         [FORMAT, LAYOUT, host.driver.identity, host.accelerator.value, host.cpu_flags],
-        [host.kernel.sha256, file_sha256(host.initramfs)],
+        [host.kernel.sha256, file_sha256(host.initramfs), host.boot.cmdline],
         [spec.image_key, spec.cpus, spec.memory_mb, spec.disk_mb, spec.warm_up, spec.env],
         guest_support_text(),
     )

@@ -93,7 +93,7 @@ class BuildHost:
 
     @property
     def boot(self) -> Boot:
-        return Boot(self.kernel.vmlinux, self.initramfs, clock_rate(self.accelerator))
+        return Boot(self.kernel.vmlinux, self.initramfs, kernel_parameters(self.accelerator))
 
     @property
     def confinement(self) -> Confinement | None:
@@ -101,10 +101,16 @@ class BuildHost:
         return Confinement(self.layout.build_uid, self.layout.build_uid) if facts.is_root() else None
 
 
-def clock_rate(accelerator: Accelerator) -> str:
-    """Kernel parameters about the guest's clock. With KVM there are none: the guest asks the hypervisor."""
-    khz = tsc_khz() if accelerator is Accelerator.TCG else None
-    return f"tsc_early_khz={khz}" if khz else ""
+def kernel_parameters(accelerator: Accelerator) -> str:
+    """Kernel parameters that a guest needs under software emulation; with KVM there are none.
+
+    The clock's rate, which KVM tells a guest. Programs at the same addresses in every process: QEMU finds translated
+    code by its address, and would translate the shell and its libraries anew for each command if addresses were random.
+    """
+    if accelerator is Accelerator.KVM:
+        return ""
+    khz = tsc_khz()
+    return " ".join(["norandmaps", *([f"tsc_early_khz={khz}"] if khz else [])])
 
 
 def _made(path: Path) -> Path:
