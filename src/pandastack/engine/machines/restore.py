@@ -38,10 +38,7 @@ class Restorer:
             message = f"template {origin.name} was built for software emulation, and this server requires kvm"
             raise ConflictError(message, hint="build the template again on this host: `pandastack template build`")
         origin.snapshot.check(vmm=self._driver.identity, cpu_flags=self._driver.cpus[accelerator])
-        # Shielded: a caller that is cancelled now must not leave behind a machine that is in no list.
-        with anyio.CancelScope(shield=True):
-            sandbox = await self._warm_pool.claim(origin, spec, Stopwatch())
-        return sandbox  # noqa: RET504  mypy takes a CancelScope for one that may swallow errors
+        return await self._warm_pool.claim(origin, spec, Stopwatch())
 
     @asynccontextmanager
     async def temporary(self, *origins: Origin) -> AsyncIterator[list[Sandbox]]:

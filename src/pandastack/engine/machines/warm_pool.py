@@ -21,15 +21,20 @@ from pandastack.engine.machines.allocation import MachineHost
 from pandastack.engine.machines.run import run_machine
 from pandastack.engine.machines.sandbox import Sandbox, WarmMachine
 from pandastack.engine.machines.stopwatch import Stopwatch
+from pandastack.engine.machines.turns import Turns
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import PandastackError
+from pandastack.host import facts
 
 log = structlog.get_logger(__name__)
 
 
 MOST_BLANK = 16
 """The most blank machines that wait for a template after a burst: as many as the largest fork tree has."""
+
+MOST_WAITING = 1000
+"""The most claims that wait for their turn; further ones are refused."""
 
 
 @dataclass
@@ -45,7 +50,11 @@ class _Stock:
 
 class WarmPool:
     """``depth`` machines of each kind, made ahead for each template in use; after a burst, as many blank ones as it
-    claimed."""
+    claimed.
+
+    A claim that finds a rehearsed machine has it at once. To load a guest takes a core, so all other claims take turns,
+    as many at a time as the host has cores: in a burst the first are served soon and none much later.
+    """
 
     def __init__(self, host: MachineHost, lives: TaskGroup, depth: int) -> None:
         self._host = host
@@ -53,6 +62,7 @@ class WarmPool:
         self._depth = depth
         self._stocks: dict[str, _Stock] = {}
         self._short = anyio.Event()
+        self._turns = Turns(facts.cores(), MOST_WAITING)
         self._claims = 0
         self._calm = anyio.Event()
         self._calm.set()
@@ -60,19 +70,21 @@ class WarmPool:
     async def claim(self, origin: Origin, spec: SandboxSpec, clock: Stopwatch) -> Sandbox:
         """A sandbox in a machine made ahead, else in a new one, by the same path.
 
-        A waiting machine may have died, or die now; that alone does not fail the claim.
+        A waiting machine may have died, or die now; that alone does not fail the claim. A claim may be cancelled until
+        it has its machine, and then is carried out: nobody else would know of the machine.
         """
         with self._without_refill():
-            for machine in self._take_suitable(origin):
-                try:
-                    return await machine.claim(spec, origin, clock)
-                except PandastackError as error:
-                    log.warning("warm_machine.failed", template=origin.name, reason=str(error))
-            return await (await self._start(origin, rehearsed=False)).claim(spec, origin, clock)
+            sandbox = await _claim_first(self._take_rehearsed(origin), spec, origin, clock)
+            if sandbox is not None:
+                return sandbox
+            async with self._turns.turn():
+                clock.lap("turn")
+                sandbox = await _claim_first(self._take_suitable(origin), spec, origin, clock)
+                return sandbox or await self._claim_new(origin, spec, clock)
 
     @contextmanager
     def _without_refill(self) -> Iterator[None]:
-        """While a claim is in progress no machine is made ahead: that would compete with it for CPUs."""
+        """While a claim waits or is in progress no machine is made ahead: that would compete with it for CPUs."""
         self._claims += 1
         if self._claims == 1:
             self._calm = anyio.Event()
@@ -83,10 +95,14 @@ class WarmPool:
             if self._claims == 0:
                 self._calm.set()
 
-    def _take_suitable(self, origin: Origin) -> Iterator[WarmMachine]:
+    def _take_rehearsed(self, origin: Origin) -> Iterator[WarmMachine]:
         for stock in list(self._stocks.values()):  # a template may be installed during a claim
             if stock.template.snapshot == origin.snapshot:
                 yield from self._take_all(stock.rehearsed)
+
+    def _take_suitable(self, origin: Origin) -> Iterator[WarmMachine]:
+        yield from self._take_rehearsed(origin)  # one may have become ready during the wait
+        for stock in list(self._stocks.values()):
             if origins.fits(stock.template, origin):
                 stock.asked += 1
                 yield from self._take_all(stock.blank)
@@ -106,7 +122,7 @@ class WarmPool:
     def replenish(self, template: Origin) -> None:
         """Register that ``template`` is in use; missing machines are made in the background."""
         former = self._stocks.get(template.name)
-        if former is None or former.template.snapshot != template.snapshot:
+        if former is None or former.template != template:
             self._stocks[template.name] = _Stock(template)
             for outdated in (*former.rehearsed, *former.blank) if former else ():
                 outdated.dismiss()
@@ -151,6 +167,26 @@ class WarmPool:
                 log.warning("warm_pool.refill_failed", template=stock.template.name, reason=str(error))
                 return
 
+    async def _claim_new(self, origin: Origin, spec: SandboxSpec, clock: Stopwatch) -> Sandbox:
+        with anyio.CancelScope(shield=True):
+            sandbox = await (await self._start(origin, rehearsed=False)).claim(spec, origin, clock)
+        return sandbox  # noqa: RET504  mypy takes a CancelScope for one that may swallow errors
+
     async def _start(self, template: Origin, *, rehearsed: bool) -> WarmMachine:
         machine: WarmMachine = await self._lives.start(partial(run_machine, self._host, template, rehearsed=rehearsed))
         return machine
+
+
+async def _claim_first(
+    machines: Iterable[WarmMachine], spec: SandboxSpec, origin: Origin, clock: Stopwatch
+) -> Sandbox | None:
+    """The sandbox in the first of ``machines`` that becomes it; ``None`` when none does."""
+    sandbox: Sandbox | None = None
+    with anyio.CancelScope(shield=True):
+        for machine in machines:
+            try:
+                sandbox = await machine.claim(spec, origin, clock)
+                break
+            except PandastackError as error:
+                log.warning("warm_machine.failed", template=origin.name, reason=str(error))
+    return sandbox

@@ -19,7 +19,6 @@ from pandastack.engine.sandboxes.registry import Registry
 from pandastack.engine.sandboxes.sandboxes import Sandboxes
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import ConflictError, PandastackError
-from pandastack.host import facts
 from pandastack.host.tasks import together
 
 
@@ -75,13 +74,10 @@ class Copies:
         return Forked(captured, children)
 
     async def _begin_all(self, origin: Origin, specs: Sequence[SandboxSpec]) -> list[Child]:
-        limit = anyio.CapacityLimiter(facts.cores())
-
         async def begin(spec: SandboxSpec) -> Child:
-            async with limit:
-                try:
-                    return Child(spec, await self._sandboxes.begin(origin, spec))
-                except PandastackError as error:
-                    return Child(spec, error)
+            try:
+                return Child(spec, await self._sandboxes.begin(origin, spec))
+            except PandastackError as error:
+                return Child(spec, error)
 
         return await together(*(lambda spec=spec: begin(spec) for spec in specs))
