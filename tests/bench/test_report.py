@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pandastack.bench import create, lifecycle
+from pandastack.bench import create, lifecycle, tti
 from pandastack.bench.report import percentile, summarize, to_json
 
 
@@ -40,3 +40,15 @@ def test_the_report_of_creates() -> None:
     rows = {row.name: row for row in create.rows(samples)}
     assert rows["create"].ratio == rows["create_first_exec"].ratio == 1.0
     assert rows["delete"].ratio is None
+
+
+def test_the_report_of_first_commands() -> None:
+    samples = tti.Samples([10.0], [20.0, 40.0, 30.0], [10.0, 20.0, 50.0], [50.0], [1])
+    rows = {row.name: row for row in tti.rows(samples, 4)}
+    assert rows["tti_sequential"].ratio == 3.0
+    assert rows["tti_burst_4"].ratio == 0.4
+    assert rows["tti_burst_4_wall"].ratio == round(50 / 90, 3)
+    assert rows["tti_burst_4_failed"].p50 == 1
+    assert "docker_run_true" not in rows
+    samples.container = [200.0]
+    assert {row.name: row.p50 for row in tti.rows(samples, 4)}["docker_run_true"] == 200.0

@@ -62,6 +62,20 @@ def exec_(
     _report(*anyio.run(_exec, config.data_dir(data_dir), template, n), json, against="× RAW")
 
 
+@group.command()
+def tti(
+    count: Annotated[int, typer.Option("-n", min=2, help="How many sandboxes, first in turn, then at once.")] = 100,
+    template: TemplateName = "base",
+    image: Annotated[str, typer.Option(help="A local Docker image to run the same command in.")] = "debian:bookworm",
+    data_dir: DataDir = None,
+    json: Json = None,
+) -> None:
+    """From a create to the answer of a first command: one after another, and all at once."""
+    import anyio
+
+    _report(*anyio.run(_tti, config.data_dir(data_dir), template, count, image), json, against="× BASE")
+
+
 def _report(machine: dict[str, object], rows: list[Row], json: Path | None, against: str = "× FLOOR") -> None:
     from pandastack.bench.report import to_json
 
@@ -124,6 +138,19 @@ async def _exec(data: Path, template: str, n: int) -> tuple[dict[str, object], l
         note(f"{n} commands, transfers in turns with the bare channel, keys, and 50 commands at once")
         samples = await anyio.to_thread.run_sync(measure, _api(data, template), Wire(url, token), floor, n)
     return machine, rows(samples)
+
+
+async def _tti(data: Path, template: str, count: int, image: str) -> tuple[dict[str, object], list[Row]]:
+    import anyio.to_thread
+
+    from pandastack.bench.subject import open_floor
+    from pandastack.bench.tti import measure, rows
+    from pandastack.engine.layout import Layout
+
+    logs.configure("warning")
+    async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
+        samples = await anyio.to_thread.run_sync(measure, _api(data, template), floor, count, image, note)
+    return machine, rows(samples, count)
 
 
 def _api(data: Path, template: str) -> Api:
