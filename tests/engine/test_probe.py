@@ -11,6 +11,7 @@ import pytest
 from pandastack.engine.layout import Layout
 from pandastack.engine.machines.allocation import MachineHost
 from pandastack.engine.machines.probe import measures, probe, require
+from pandastack.engine.machines.rehearsal import Rehearsals
 from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.slots import Slots
 from pandastack.engine.origins.origin import Origin
@@ -98,6 +99,7 @@ def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHos
         cgroups=open_groups("pandastack-test") if facts.is_root() else None,
         confinable=confinable,
         driver=driver(qemu_binary()),
+        rehearsals=Rehearsals(),
         ended=lambda sandbox: None,
         stalled=lambda sandbox, stalled: None,
     )

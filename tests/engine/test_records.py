@@ -50,6 +50,14 @@ TEMPLATE = Template(
 )
 
 
+def test_a_templates_record_is_read_again_also_one_from_before_rehearsals() -> None:
+    template = replace(TEMPLATE, rehearse=("ls", "true"))
+    record = template.to_json()
+    assert Template.from_json(json.dumps(record)) == template
+    del record["rehearse"]
+    assert Template.from_json(json.dumps(record)) == TEMPLATE
+
+
 def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
     journal = Journal(tmp_path, Entry("beef", 3, "base", "0123", MachineState.PLANNED))
     written = json.loads((tmp_path / FILE).read_text())

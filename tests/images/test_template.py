@@ -4,7 +4,7 @@ import pytest
 
 from pandastack.errors import BadRequestError
 from pandastack.images.plan import base_name, plan
-from pandastack.images.template import TemplateSettings, load_template, parse_settings
+from pandastack.images.template import REHEARSE_LENGTH, REHEARSE_MOST, TemplateSettings, load_template, parse_settings
 
 SHIPPED = Path(__file__).parents[2] / "templates"
 
@@ -21,11 +21,13 @@ def test_a_folder_without_settings(tmp_path: Path) -> None:
 def test_all_fields() -> None:
     name, settings = parse_settings(
         'name = "x"\ndescription = "d"\ncategory = "c"\ncpu = 2\nmemory_mb = 2048\ndisk_mb = 512\n'
-        'tools = ["a"]\naliases = ["ubuntu-24.04"]\nwarm_up = ["true"]\n[env]\nA = "1"\n',
+        'tools = ["a"]\naliases = ["ubuntu-24.04"]\nwarm_up = ["true"]\nrehearse = ["ls"]\n[env]\nA = "1"\n',
         default_name="folder",
     )
     assert name == "x"
-    assert settings == TemplateSettings("d", "c", 2, 2048, 512, ("a",), ("ubuntu-24.04",), ("true",), {"A": "1"})
+    assert settings == TemplateSettings(
+        "d", "c", 2, 2048, 512, ("a",), ("ubuntu-24.04",), ("true",), ("ls",), {"A": "1"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,12 @@ def test_all_fields() -> None:
         ("tools = [1]", "tools[0]"),
         ('aliases = ["ok", "not ok"]', "aliases[1]"),
         ('warm_up = [" "]', "warm_up[0]"),
+        ('rehearse = "ls"', "rehearse"),
+        ('rehearse = ["ls", 1]', "rehearse[1]"),
+        ('rehearse = ["\\t"]', "rehearse[0]"),
+        ('rehearse = ["a\\u0000b"]', "rehearse[0]"),
+        (f'rehearse = ["{"x" * (REHEARSE_LENGTH + 1)}"]', "rehearse[0]"),
+        (f"rehearse = {['ls'] * (REHEARSE_MOST + 1)}", "rehearse"),
         ('env = {"1A" = "x"}', "env.1A"),
         ("env = {A = 1}", "env.A"),
         ("memory = 512", "memory"),

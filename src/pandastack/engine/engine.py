@@ -16,6 +16,7 @@ from pandastack.engine.driver import open_driver
 from pandastack.engine.layout import SLOTS, Layout, open_runtime_directory
 from pandastack.engine.machines.allocation import MachineHost
 from pandastack.engine.machines.probe import probe, require
+from pandastack.engine.machines.rehearsal import Rehearsals
 from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.slots import Slots
 from pandastack.engine.machines.users import own_users
@@ -62,6 +63,7 @@ class Engine:
     admission: Admission
     restorer: Restorer
     warm_pool: WarmPool
+    rehearsals: Rehearsals
     sandboxes: Sandboxes
     lifecycle: Lifecycle
     copies: Copies
@@ -132,6 +134,7 @@ async def _compose(
         cgroups=cgroups,
         confinable=facts.is_root(),
         driver=driver,
+        rehearsals=Rehearsals(),
         ended=registry.machine_ended,
         stalled=registry.machine_stalled,
     )
@@ -154,6 +157,7 @@ async def _compose(
         admission=admission,
         restorer=restorer,
         warm_pool=warm_pool,
+        rehearsals=host.rehearsals,
         sandboxes=sandboxes,
         lifecycle=lifecycle,
         copies=Copies(registry, admission, sandboxes, saved),

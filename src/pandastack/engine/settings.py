@@ -22,7 +22,7 @@ class Settings:
     """The engine settings that an operator may change: each field ``name`` is read from ``PANDASTACK_NAME``."""
 
     ready_machines: int = 4
-    """How many machines are made ahead for each template; each takes about 20 MB. With 0 every create makes its own."""
+    """How many machines are made ahead for each template; each takes about 30 MB. With 0 every create makes its own."""
 
     require: frozenset[Measure] = frozenset()
     """The measures that must confine machines; the server does not start where one is missing."""

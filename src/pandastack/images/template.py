@@ -17,6 +17,12 @@ from pandastack.images.dockerfile import Recipe, parse
 DOCKERFILE = "Dockerfile"
 SETTINGS = "template.toml"
 
+REHEARSE_MOST = 16
+"""How many commands a rehearsal may have."""
+
+REHEARSE_LENGTH = 4096
+"""Characters that each of them may have."""
+
 _NAME = r"[A-Za-z0-9._-]{1,64}"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
@@ -24,7 +30,8 @@ _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 @dataclass(frozen=True)
 class TemplateSettings:
     """What ``template.toml`` says. Sizes in MiB; ``warm_up`` commands run in the booted guest just before it
-    is captured, so that what they touch is in every sandbox's memory from the start."""
+    is captured, so that what they touch is in every sandbox's memory from the start; ``rehearse``
+    commands run in each machine that is made ahead of a sandbox."""
 
     description: str = ""
     category: str = ""
@@ -34,6 +41,7 @@ class TemplateSettings:
     tools: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     warm_up: tuple[str, ...] = ()
+    rehearse: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -112,10 +120,12 @@ def _text(form: str = r"(?s).*", expected: str = "text") -> _Check:
     return check
 
 
-def _list(item: _Check) -> _Check:
+def _list(item: _Check, most: int | None = None) -> _Check:
     def check(name: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise _wrong(name, "a list")
+        if most is not None and len(value) > most:
+            raise _wrong(name, f"a list of at most {most}")
         return tuple(item(f"{name}[{index}]", member) for index, member in enumerate(value))
 
     return check
@@ -138,6 +148,7 @@ _FIELDS: Mapping[str, _Check] = {
     "disk_mb": _number(256, 1024 * 1024),
     "env": _table,
     "memory_mb": _number(128, 65536),
+    "rehearse": _list(_text(rf"(?s)(?=.*\S).{{1,{REHEARSE_LENGTH}}}"), REHEARSE_MOST),
     "tools": _list(_text()),
     "warm_up": _list(_text(r"(?s).*\S.*")),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 
@@ -26,6 +26,8 @@ class Template:
     image: str
     size_bytes: int
     built_at: str
+    rehearse: tuple[str, ...] = ()
+    """Commands that each machine made ahead runs before a sandbox claims it."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -33,5 +35,6 @@ class Template:
     @classmethod
     def from_json(cls, text: str | bytes) -> Template:
         values: dict[str, Any] = json.loads(text)
-        values["tools"], values["aliases"] = tuple(values["tools"]), tuple(values["aliases"])
-        return cls(**{each.name: values[each.name] for each in fields(cls)})
+        known = {each.name: values[each.name] for each in fields(cls) if each.name in values or each.default is MISSING}
+        lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        return cls(**{**known, **lists})

@@ -68,6 +68,7 @@ def _template(recipe: TemplateRecipe, root: Root, snapshot: Snapshot) -> Templat
         image=root.image.key,
         size_bytes=root.image.size_bytes + files.allocated_bytes(snapshot.memory),
         built_at=snapshot.manifest.built_at,
+        rehearse=settings.rehearse,
     )
 
 

@@ -85,7 +85,12 @@ async def health(request: Request) -> Response:
     return answer(
         Health(
             status="ok",
-            checks={"pool": "ok", "vmm": "ok", "reflink": "ok" if engine.pool.reflink else "copying"},
+            checks={
+                "pool": "ok",
+                "vmm": "ok",
+                "reflink": "ok" if engine.pool.reflink else "copying",
+                "rehearsals": engine.rehearsals.report(),
+            },
             accelerator=accelerator.value,
             isolation=accelerator.isolation,
             vmm=engine.driver.identity,

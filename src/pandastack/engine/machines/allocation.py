@@ -12,6 +12,7 @@ import anyio
 
 from pandastack.engine.layout import Layout
 from pandastack.engine.machines.journal import Entry
+from pandastack.engine.machines.rehearsal import Rehearsals
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.machines.slots import Slots
 from pandastack.errors import ServerError
@@ -45,6 +46,7 @@ class MachineHost:
     confinable: bool
     """Whether this engine may change users (it runs as root)."""
     driver: Driver
+    rehearsals: Rehearsals
     ended: Callable[[Sandbox], None]
     """Called once nothing is left of a sandbox's machine."""
     stalled: Callable[[str, bool], None]

@@ -15,6 +15,7 @@ from dataclasses import replace
 import anyio
 
 from pandastack.engine import origins
+from pandastack.engine.machines.rehearsal import Rehearsals
 from pandastack.engine.machines.sandbox import LiveMachine
 from pandastack.engine.machines.state import MachineState
 from pandastack.engine.machines.stopwatch import Stopwatch
@@ -63,17 +64,19 @@ async def occupy_adopted(live: LiveMachine, spec: SandboxSpec, _: Origin, clock:
     return live
 
 
-async def rehearse(live: LiveMachine, origin: Origin) -> LiveMachine:
-    """Load the guest of ``origin``, give it an identity once, freeze it as for a capture and pause its CPUs.
+async def rehearse(live: LiveMachine, origin: Origin, rehearsals: Rehearsals) -> LiveMachine:
+    """Load the guest of ``origin``, give it an identity once, run first commands, freeze it as for a capture and pause
+    its CPUs.
 
     Memory is mapped when it is first touched, and under software emulation code is translated when it first runs: that
-    is most of what a create costs. Nothing of the rehearsal remains: when the machine is claimed it gets a new
-    identity, random numbers included. A first command is not rehearsed: it would cost every machine ten megabytes for
-    as long as it waits.
+    is most of what a create and a first command cost. Nothing of the rehearsal remains that a program could tell from a
+    capture of the template after that command: when the machine is claimed it gets a new identity, random numbers and
+    clock included, and commands without an id leave no record.
     """
     live = await _load_guest(live, origin)
-    spec = SandboxSpec(sandbox="", hostname="template")
+    spec = SandboxSpec(sandbox="", hostname="template", env=origin.template.env)
     await _introduce(live, spec, at_frame_boundary=origin.snapshot.manifest.at_frame_boundary)
+    await rehearsals.run(live.channel, origin.template)
     await live.channel.quiesce(HANDSHAKE_DEADLINE, freeze=True)  # the identity at the claim thaws its programs
     await live.machine.pause()
     live.journal.advance(MachineState.REHEARSED)

@@ -141,7 +141,7 @@ async def _start_blank(host: MachineHost, origin: Origin, death: _Death) -> Asyn
 async def _start_rehearsed(host: MachineHost, origin: Origin, death: _Death) -> AsyncIterator[LiveMachine]:
     """A new machine with the guest of ``origin``, rehearsed."""
     async with _start_blank(host, origin, death) as live:
-        yield await rehearse(live, origin)
+        yield await rehearse(live, origin, host.rehearsals)
 
 
 @asynccontextmanager
