@@ -28,7 +28,7 @@ ASLEEP = 5
 AGAINST_FLOOR = ("fork", "fork_first_exec", "fork_tree_8", "wake", "wake_first_exec")
 
 _SETTLE_SECONDS = 1.0
-_REPLACE_SECONDS = 0.5
+_REPLACE_SECONDS = 1.5
 _WRITE = "mount -t tmpfs -o size=1g none /mnt && tr '\\0' x </dev/zero | head -c {mib}M >/mnt/written"
 
 
