@@ -22,8 +22,8 @@ from pandastack.host.leases import shared_directory
 from pandastack.host.tasks import beside
 from pandastack.vmm.driver import Driver, Machine
 
-BOOT_DEADLINE = 60.0
-"""Seconds from power-on to the agent's HELLO, at most. Software emulation on a busy host needs ten."""
+BOOT_DEADLINE = 180.0
+"""Seconds from power-on to the agent's HELLO, at most. Emulation on a busy host needs ten; a host in a box, more."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord, Status
 
-_SAVE_SECONDS = 30.0
+_SAVE_SECONDS = 5.0
+"""A server that is killed again and again must not forget for as long as an idle limit that a sandbox was used."""
+
 _DELETE_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
