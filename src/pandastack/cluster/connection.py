@@ -19,18 +19,17 @@ from pandastack.contract.version import HEADER, VERSION, check_version
 from pandastack.errors import CapacityError, PandastackError, ServerError, UnavailableError, from_body
 
 ANSWER_SECONDS = 60.0
+TURN_SECONDS = 300.0
+"""The longest silence before an answer: on a busy host a create waits for its turn."""
+
 ANSWER_BYTES = 64 * 1024 * 1024
 """The longest answer that is read whole; the bodies of files and commands are streamed."""
 
 _DECODED_HERE = 128 * 1024
 """Longer answers are decoded in a thread: others wait for the event loop."""
 
-_LIMIT = httpx.Timeout(ANSWER_SECONDS)
+_LIMIT = httpx.Timeout(ANSWER_SECONDS, read=TURN_SECONDS)
 _NO_LIMIT = httpx.Timeout(ANSWER_SECONDS, read=None)
-_NO_DECODED_HERE = 128 * 1024
-"""Longer answers are decoded in a thread: others wait for the event loop."""
-
-_LIMIT = httpx.Timeout(ANSWER_SECONDS, read=None)
 _HEADERS = {HEADER: VERSION}
 _JSON_HEADERS = {**_HEADERS, "content-type": "application/json"}
 
