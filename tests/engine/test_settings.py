@@ -43,4 +43,4 @@ def test_what_must_confine_machines() -> None:
     with pytest.raises(BadRequestError, match="PANDASTACK_REQUIRE: unknown measure 'chroot'") as refused:
         Settings.from_env({"PANDASTACK_REQUIRE": "user,chroot"})
     assert refused.value.field == "PANDASTACK_REQUIRE"
-    assert refused.value.hint == "any of kvm, user, netns, seccomp, priority, memory"
+    assert refused.value.hint == "any of kvm, user, netns, seccomp, priority, cgroup, memory"
