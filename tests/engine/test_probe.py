@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,7 @@ VMM = Confinement(
     oom_score=900,
     cgroups={"memory": "/a", "cpu": "/a", "pids": "/a"},
 )
+GROUP = "pandastack-test-probe"
 HERE = frozenset(Measure) - {Measure.KVM}
 
 
@@ -89,6 +91,14 @@ def driver(binary: Path) -> QemuDriver:
     return QemuDriver(binary, "qemu 7", cpus_on("0011"))
 
 
+@pytest.fixture(autouse=True)
+def no_group_is_left() -> Iterator[None]:
+    yield
+    if facts.is_root() and (groups := open_groups(GROUP)):
+        groups.sweep(())
+        groups.close()
+
+
 def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHost:
     layout = Layout(directory / "data", directory / "cache")
     return MachineHost(
@@ -96,7 +106,7 @@ def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHos
         directory=directory,
         slots=Slots(1),
         network=NoNetwork(netns),
-        cgroups=open_groups("pandastack-test") if facts.is_root() else None,
+        cgroups=open_groups(GROUP) if facts.is_root() else None,
         confinable=confinable,
         driver=driver(qemu_binary()),
         rehearsals=Rehearsals(),
