@@ -2,7 +2,10 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := python3-venv gcc musl-tools linux-libc-dev qemu-system-x86 erofs-utils e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 util-linux
+PACKAGES := python3-venv gcc musl-tools linux-libc-dev qemu-system-x86 e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 nftables skopeo umoci kmod util-linux openssh-client git libnss3-tools
+# What only tests need: a real browser, reverse proxies, and a registry of images.
+TEST_SERVICES := nginx haproxy docker-registry
+TEST_PACKAGES := chromium busybox-static apache2-utils $(TEST_SERVICES)
 WORKERS ?= 2
 PYTEST = $(BIN)/pytest -n $(WORKERS)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -10,7 +13,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Tests start the command line hundreds of times: it is compiled once, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo quick test test-kvm accept check soak bench docs setup system clean
+.PHONY: demo quick test test-kvm accept check soak bench docs setup system system-dev clean
 .DEFAULT_GOAL := help
 
 help:            ## show this list
@@ -55,13 +58,23 @@ bench: setup     ## measure creates and lifecycles against the bare restore floo
 docs: setup      ## run every command and snippet of the documentation
 	$(BIN)/pytest tests/docs
 
-setup: system $(VENV)/.installed
+setup: system-dev $(VENV)/.installed
 
 system:          ## install the Debian packages that are missing
-	@missing="$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | awk '$$2=="installed"{print $$1}' \
-	  | sort | comm -13 - <(tr ' ' '\n' <<<'$(PACKAGES)' | sort) | xargs)"; \
+	@$(call install,$(PACKAGES))
+
+system-dev:      ## install those that only tests need, too
+	@# Tests start these programs themselves: where they are new, their services must not take the host's ports.
+	@test ! -d /run/systemd/system || for each in $(TEST_SERVICES); do \
+	  dpkg-query -W $$each >/dev/null 2>&1 || $(SUDO) systemctl mask --quiet $$each; done
+	@$(call install,$(PACKAGES) $(TEST_PACKAGES))
+
+define install
+	missing="$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null | awk '$$2=="installed"{print $$1}' \
+	  | sort | comm -13 - <(tr ' ' '\n' <<<'$(1)' | sort) | xargs)"; \
 	if [ -n "$$missing" ]; then echo "installing $$missing"; \
 	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
+endef
 
 # What a server needs is installed first: the first chart does not wait for what only tests need.
 $(VENV)/.server: pyproject.toml

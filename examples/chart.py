@@ -11,7 +11,7 @@ print("rows:", len(df))
 '''
 with Sandbox.create(template="code-interpreter", ttl_seconds=300) as sbx:
     sbx.filesystem.write("/workspace/cell.py", user_code)
-    result = sbx.exec("python3 /workspace/cell.py", timeout_seconds=30)
+    result = sbx.exec("python3 /workspace/cell.py", timeout_seconds=60)
     assert result.exit_code == 0, result.stderr
     png = sbx.filesystem.read("/workspace/chart.png")
     with open("chart.png", "wb") as f:

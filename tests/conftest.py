@@ -7,8 +7,9 @@ What a host cannot run is skipped, and the skip says what is missing.
 
 from __future__ import annotations
 
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from pandastack import Client, Sandbox
 from pandastack.engine.doctor import TOOLS
 from pandastack.host import facts
 from tests.support.installation import Create, Install, Installation, Server
+from tests.support.outside import World, open_world
 
 pytest_plugins = ["tests.support.running"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
 
@@ -42,6 +44,15 @@ def installed() -> Iterator[list[Installation]]:
     everything: list[Installation] = []
     yield everything
     assert [trace for each in everything for trace in each.left_behind()] == []
+
+
+@pytest.fixture(scope="module")
+def outside_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """An outside world for servers of the module's own: their networks are those that the host had at their start."""
+    if not facts.is_root():
+        pytest.skip("this user is not root")
+    with open_world(tmp_path_factory.mktemp("world")) as world:
+        yield world
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +81,21 @@ def built(install: Install, pytestconfig: pytest.Config) -> Installation:
     """An installation with the shipped templates. With an empty cache this takes minutes, so its progress is shown."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         return install("base", "code-interpreter")
+
+
+@pytest.fixture
+def free_port() -> Iterator[Callable[[], int]]:
+    """Ports of the loopback where nothing listens. Each one stays with the test: a program that is given it may listen
+    there, and the kernel gives it to nobody else meanwhile."""
+    with ExitStack() as stack:
+
+        def reserve() -> int:
+            holder = stack.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            return int(holder.getsockname()[1])
+
+        yield reserve
 
 
 @pytest.fixture(scope="session")

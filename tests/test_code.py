@@ -31,6 +31,7 @@ def test_a_package_imports_only_from_layers_below() -> None:
     tool("lint-imports", "--no-cache")
 
 
+@pytest.mark.timeout(300)  # in a checkout that has never been checked
 def test_types() -> None:
     tool("mypy")
 
@@ -57,7 +58,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 LONGEST = 65
-LONGER = {"open_control_plane": 85}
+LONGER = {"open_control_plane": 95}
 """Functions that may be longer than the longest: one that only puts parts together, in order."""
 
 

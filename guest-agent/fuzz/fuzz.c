@@ -1,7 +1,7 @@
 /*
  * fuzz SEED MILLISECONDS: feeds the parsers of frames and requests with valid frames, mutated frames and
  * noise, cut anywhere. Deterministic for a seed but for where the time ends. Besides the sanitizers it checks
- * that whatever came before, a run of zeros and a RESUME end in exactly that RESUME.
+ * that whatever came before, a run of zeros and a RESUME give exactly that RESUME, and not a frame that was cut.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +30,8 @@ static size_t frame(uint8_t *to, uint8_t type, uint32_t stream, const uint8_t *p
 	to[4] = type;
 	put_u32(to + 5, stream);
 	memcpy(to + HEADER_SIZE, payload, length);
-	return HEADER_SIZE + length;
+	to[HEADER_SIZE + length] = FRAME_WHOLE;
+	return HEADER_SIZE + length + (type || length);
 }
 
 static size_t some_request(uint8_t *to)
@@ -58,7 +59,7 @@ static size_t some_input(uint8_t *to)
 		size_t length = pick(3) ? some_request(payload) : pick(16) ? pick(300) : pick(PAYLOAD_MAX + 1);
 
 		size += frame(to + size, types[pick(sizeof types)], pick(4), payload, (uint32_t)length);
-		if (size > STREAM_MAX - PAYLOAD_MAX - HEADER_SIZE)
+		if (size > STREAM_MAX - PAYLOAD_MAX - HEADER_SIZE - 1)
 			break;
 	}
 	for (uint32_t changes = pick(3) ? 0 : pick(9); size && changes > 0; changes--)
@@ -99,6 +100,8 @@ static bool feed(struct parser *parser, const uint8_t *data, size_t size, const 
 		if (complete)
 			use(parser);
 		found = complete && parser->type == F_RESUME && nonce && !memcmp(parser->payload + 5, nonce, NONCE_SIZE);
+		if (complete && nonce && !found)
+			abort();
 		data += used;
 		size -= used;
 	}

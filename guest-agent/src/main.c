@@ -1,15 +1,15 @@
 /*
  * The guest's init and agent. As PID 1 it makes a running system out of the kernel and serves the host
  * by the virtio port named "agent". With --fd N it serves the inherited descriptor N as an ordinary
- * process, for tests; --no-identity then lets a RESUME leave the machine as it is, --overlay UPPER LOWER says
- * whose changes are asked for, and --logs DIRECTORY has the output of processes that is too long for memory.
+ * process, for tests; --no-identity then lets a RESUME leave the machine as it is, --root DIRECTORY DEVICE
+ * says whose changes are asked for, and --logs DIRECTORY has the output of processes that is too long for memory.
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "files/changes.h"
+#include "files/base.h"
 #include "loop.h"
 #include "processes/log.h"
 #include "system/boot.h"
@@ -49,7 +49,7 @@ int main(int argc, char **argv)
 			fd = atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--no-identity"))
 			options.identity = false;
-		else if (!strcmp(argv[i], "--overlay") && i + 2 < argc && !changes_between(argv[i + 1], argv[i + 2]))
+		else if (!strcmp(argv[i], "--root") && i + 2 < argc && !base_files(argv[i + 1], argv[i + 2]))
 			return 2;
 		else if (!strcmp(argv[i], "--logs") && i + 1 < argc)
 			log_directory = argv[++i];

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { PROTO_VERSION = 2, HEADER_SIZE = 9, PAYLOAD_MAX = 65536, WINDOW = 256 * 1024, NONCE_SIZE = 16 };
+enum { PROTO_VERSION = 3, HEADER_SIZE = 9, PAYLOAD_MAX = 65536, WINDOW = 256 * 1024, NONCE_SIZE = 16, FRAME_WHOLE = 1 };
 
 enum frame_type {
 	F_PAD = 0, F_HELLO = 1, F_RESUME = 2, F_RESUMED = 3, F_QUIESCE = 4, F_QUIET = 5, F_PING = 6, F_PONG = 7,
@@ -28,6 +28,7 @@ enum frame_type {
 #define OP_MKDIR "mkdir"
 #define OP_SYNC "sync"
 #define OP_CHANGES "changes"
+#define OP_REMEMBER "remember"
 #define OP_TUNNEL "tunnel"
 #define OP_LISTEN "listen"
 
@@ -35,8 +36,10 @@ enum frame_type {
 enum hello_key { HELLO_VERSION = 1 };
 enum resume_key {
 	RESUME_NONCE = 1, RESUME_TIME_NS = 2, RESUME_ENTROPY = 3, RESUME_GENERATION = 4,
-	RESUME_HOSTNAME = 5, RESUME_MACHINE_ID = 6, RESUME_ENV = 7, RESUME_BOOT_ID = 8, RESUME_FROZEN = 9,
+	RESUME_HOSTNAME = 5, RESUME_MACHINE_ID = 6, RESUME_ENV = 7, RESUME_FROZEN = 9,
 	RESUME_CONTINUES = 10, /* present: this machine continues where it stopped, and is no copy */
+	RESUME_CPUS = 11, RESUME_MEMORY_MB = 12, RESUME_DISK_MB = 13, /* all or none: the machine gets this size */
+	RESUME_CONNECTED = 14, /* present: its network is the one it had, and so are its connections to other machines */
 	RESUME_PADDING = 255, /* read by nobody */
 };
 enum resumed_key { RESUMED_NONCE = 1, RESUMED_ERROR = 2, RESUMED_VERSION = 3 };
@@ -75,7 +78,7 @@ enum record_flag {
 enum signal_value { SIGNAL_CANCEL = 0, SIGNAL_LEAVE = 255 };
 enum entry_key {
 	ENTRY_NAME = 1, ENTRY_TYPE = 2, ENTRY_SIZE = 3, ENTRY_MODE = 4, ENTRY_MTIME = 5, ENTRY_UID = 6, ENTRY_GID = 7,
-	ENTRY_MTIME_NS = 8, ENTRY_CTIME_NS = 9, ENTRY_INODE = 10, ENTRY_TARGET = 11, ENTRY_DEVICE = 12, ENTRY_OPAQUE = 13,
+	ENTRY_MTIME_NS = 8, ENTRY_CTIME_NS = 9, ENTRY_INODE = 10, ENTRY_TARGET = 11, ENTRY_DEVICE = 12,
 	ENTRY_BELOW = 14,
 };
 

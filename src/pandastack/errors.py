@@ -34,6 +34,8 @@ class PandastackError(Exception):
             self.public = public
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # a traceback shows it
         self.field = field
         self.status_code = status_code or self.status
         self.detail = dict(detail or {})
@@ -61,6 +63,12 @@ class ConflictError(BadRequestError):
     """The object exists but is not in a state that allows this."""
 
     code, status = "conflict", 409
+
+
+class AsleepError(ConflictError):
+    """The sandbox is hibernated, and its wake policy does not let this request wake it."""
+
+    code, status = "asleep", 503
 
 
 class KeyReusedError(ConflictError):
@@ -104,7 +112,7 @@ class RateLimitError(BadRequestError):
 
 
 class ForbiddenError(BadRequestError):
-    """The request comes from a forbidden origin."""
+    """The caller may not do this, or the request comes from a forbidden origin."""
 
     code, status = "forbidden", 403
 
@@ -209,6 +217,16 @@ class TemplateBuildError(PandastackError):
         self.build = build
 
 
+class BuildFailedError(PandastackError):
+    """A hermetic build failed; ``build`` is its record."""
+
+    code = "hermetic_build_failed"
+
+    def __init__(self, message: str, *, build: object | None = None) -> None:
+        super().__init__(message)
+        self.build = build
+
+
 class CreateCancelled(PandastackError):
     """The caller's cancel event was set while a create waited for capacity."""
 
@@ -257,4 +275,4 @@ def for_status(status: int) -> type[PandastackError]:
     return exact.get(status, ServerError if status >= 500 else BadRequestError)
 
 
-_OWN_CONSTRUCTORS = (ExecInterrupted, CommandFailed, TemplateBuildError)
+_OWN_CONSTRUCTORS = (ExecInterrupted, CommandFailed, TemplateBuildError, BuildFailedError)

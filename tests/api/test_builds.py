@@ -52,6 +52,88 @@ async def test_a_folder_comes_as_an_archive(api: Api) -> None:
     assert api.engine.recipes == ["FROM base"]
 
 
+async def test_options_reach_the_engine_from_each_kind_of_request(api: Api) -> None:
+    form = {"name": "mine", "dockerfile": "FROM base AS one\nFROM base", "target": "one"}
+    tarred = {"content-type": "application/x-tar"}
+    for answer in (
+        await api.http.post(BUILD, data=form),
+        await api.http.post(BUILD, params={"target": "1"}, content=tar("FROM base"), headers=tarred),
+        await api.http.post(BUILD, params={"shipped": "base", "target": "x"}),
+        await api.http.post(BUILD, params={"shipped": "base"}),
+        await api.http.post(BUILD, data={**form, "name": "other", "no_cache": "true", "target": ""}),
+        await api.http.post(BUILD, params={"no_cache": "1"}, content=tar("FROM base"), headers=tarred),
+        await api.http.post(BUILD, params={"shipped": "base", "no_cache": "0"}),
+    ):
+        assert answer.status_code == 202, answer.text
+    expected = [("one", False), ("1", True), ("x", True), ("", True)]  # a form replaces nothing unless it says so
+    assert [(each.target, each.replace) for each in api.engine.build_options][:4] == expected
+    assert [each.no_cache for each in api.engine.build_options] == [False, False, False, False, True, True, False]
+
+
+async def test_arguments_and_secrets_reach_the_engine(api: Api) -> None:
+    made = await api.http.post("/v1/secrets", json={"name": "STORED", "value": "of the workspace"})
+    assert made.status_code == 201, made.text
+    given = {
+        "build_args": '{"A": "1", "B": ""}',
+        "secrets": '{"a": {"value": "x"}, "b": {"base64": "AP8="}, "c": {"secret": "STORED"}}',
+    }
+    form = {"name": "mine", "dockerfile": "FROM base\nARG A B", "replace": "true", **given}
+    files = {"recipe": ("recipe.tar", tar("FROM base"), "application/x-tar")}
+    for answer in (
+        await api.http.post(BUILD, data=form),
+        await api.http.post(BUILD, data=form, files={"recipe": ("recipe", b"a file of the context")}),
+        await api.http.post(BUILD, data={**given, "target": "t"}, files=files),
+    ):
+        assert answer.status_code == 202, answer.text
+    options = api.engine.build_options
+    assert [each.target for each in options] == ["", "", "t"]
+    for each in options:
+        assert each.arguments == {"A": "1", "B": ""}
+        assert each.secrets == {"a": b"x", "b": b"\0\xff", "c": b"of the workspace"}
+    assert api.engine.recipes[-1] == "FROM base"
+    assert "of the workspace" not in repr(options)
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "field"),
+    [
+        ({"build_args": "A=1"}, 400, "build_args"),
+        ({"build_args": '{"A": 1}'}, 400, "build_args.A"),
+        ({"secrets": "[]"}, 400, "secrets"),
+        ({"secrets": '{"a": "hunter2hunter2"}'}, 400, "secrets.a"),
+        ({"secrets": '{"a": {}}'}, 400, "secrets.a"),
+        ({"secrets": '{"a": {"value": "hunter2hunter2", "secret": "B"}}'}, 400, "secrets.a"),
+        ({"secrets": '{"a": {"base64": "hunter2hunter2!"}}'}, 400, "secrets.a"),
+        ({"secrets": '{"a": {"secret": "MISSING"}}'}, 404, None),
+        ({"secrets": '{"a": {"secret": "BOUND"}}'}, 400, "secrets"),
+    ],
+)
+async def test_what_is_given_and_refused(api: Api, given: dict[str, str], status: int, field: str | None) -> None:
+    bound = {"name": "BOUND", "value": "hunter2hunter2", "hosts": ["api.example.org"]}
+    assert (await api.http.post("/v1/secrets", json=bound)).status_code == 201
+    answer = await api.http.post(BUILD, data={"name": "mine", "dockerfile": "FROM base", **given})
+    assert refusal(answer, status).get("field") == field
+    assert "hunter2" not in answer.text
+    assert api.engine.builds == {}
+
+
+async def test_an_image_of_a_registry_is_a_dockerfile_of_one_line(api: Api) -> None:
+    """In its full name, so that it is no template of that name."""
+    for name in ("base", "r.example:5000/team/x:1"):
+        answer = await api.http.post(BUILD, data={"name": "mine", "image_ref": name, "replace": "true"})
+        assert answer.status_code == 202, answer.text
+    assert api.engine.recipes == ["FROM docker.io/library/base:latest\n", "FROM r.example:5000/team/x:1\n"]
+
+
+@pytest.mark.parametrize("target", ["a b", "x" * 129, "a/b"])
+async def test_a_target_that_no_stage_can_have(api: Api, target: str) -> None:
+    form = {"name": "mine", "dockerfile": "FROM base", "target": target}
+    assert refusal(await api.http.post(BUILD, data=form), 400)["field"] == "target"
+    refusal(await api.http.post(BUILD, params={"shipped": "base", "target": target}), 400)
+    refusal(await api.http.post(BUILD, params={"shipped": "base", "no_cache": "perhaps"}), 400)
+    assert api.engine.builds == {}
+
+
 async def test_a_shipped_recipe_is_named(api: Api) -> None:
     assert (await api.http.get("/v1/templates/recipes")).json() == ["base", "code-interpreter"]
     assert (await api.http.post(BUILD, params={"shipped": "base"})).json()["name"] == "base"
@@ -67,7 +149,12 @@ async def test_a_shipped_recipe_is_named(api: Api) -> None:
         ({"name": "mine", "dockerfile": "FROM base", "cpu": "65"}, 400, "cpu"),
         ({"name": "mine", "dockerfile": "FROM base", "memory_mb": "x"}, 400, "memory_mb"),
         ({"name": "mine", "dockerfile": "FROM base", "size_mb": "20000"}, 400, "size_mb"),
-        ({"name": "mine", "image_ref": "debian"}, 400, "image_ref"),
+        ({"name": "mine", "image_ref": "De bian"}, 400, "image_ref"),
+        ({"name": "mine", "image_ref": "oci:/srv/images:1"}, 400, "image_ref"),
+        ({"name": "mine", "image_ref": "debian\nRUN true"}, 400, "image_ref"),
+        ({"name": "mine", "image_ref": "debian", "dockerfile": "FROM base"}, 400, "image_ref"),
+        ({"name": "mine", "image_ref": "debian", "target": "one"}, 400, "image_ref"),
+        ({"name": "base", "image_ref": "debian"}, 403, "name"),
         ({"name": "base", "dockerfile": "FROM base"}, 403, "name"),
     ],
 )

@@ -18,7 +18,13 @@ from tests.support.api import SETTINGS, Api, Serve, refusal
 pytestmark = pytest.mark.anyio
 
 BUILD = "/v1/templates/build"
+HERMETIC_BUILD = "/v1/builds"
+"""Takes a form: ``test_hermetic_builds.py`` repeats it."""
 NOT_CREATING = ("/mcp", "/cancel")
+WITHOUT_KEY = "/v1/secrets"
+"""It creates, and ignores the header: a digest would be stored, by which the value could be guessed. Sent
+again, the request is refused, because the name of the secret exists."""
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINjHUQa/AVhZIgnNc6AVnh1yuX6t+TYh4bid5OXqiZ5A mine"
 BODY = {"template": "base", "metadata": {"name": "one"}}
 
 
@@ -65,6 +71,8 @@ async def creating(api: Api) -> dict[str, tuple[str, dict[str, Any]]]:
             {},
         ),
         "/v1/sandboxes/{sandbox_id}/repl/sessions": (f"{sandbox}/repl/sessions", {}),
+        "/v1/sandboxes/{sandbox_id}/ports": (f"{sandbox}/ports", {"port": 8000, "label": "web"}),
+        "/v1/ssh-keys": ("/v1/ssh-keys", {"public_key": PUBLIC_KEY}),
         "/v1/me/tokens": ("/v1/me/tokens", {"name": "ci"}),
     }
 
@@ -77,8 +85,14 @@ async def test_every_creating_route_takes_a_key(api: Api) -> None:
         for path, operations in paths.items()
         if {"201", "202"} & set(operations.get("post", {}).get("responses", {})) and not path.endswith(NOT_CREATING)
     }
-    assert {path for path, names in takes.items() if names != ["Idempotency-Key"]} == set()
-    assert set(takes) == {*await creating(api), "/v1/sandboxes/{sandbox_id}/processes", BUILD}
+    assert {path for path, names in takes.items() if names != ["Idempotency-Key"]} == {WITHOUT_KEY}
+    assert set(takes) == {
+        *await creating(api),
+        "/v1/sandboxes/{sandbox_id}/processes",
+        BUILD,
+        HERMETIC_BUILD,
+        WITHOUT_KEY,
+    }
 
 
 async def test_the_same_request_is_done_once(api: Api) -> None:
@@ -119,6 +133,20 @@ async def test_the_text_of_a_token_is_not_kept(api: Api) -> None:
     async with api.app.state.plane.store.read() as connection:
         kept = (await connection.execute(text("SELECT * FROM idempotency_keys"))).all()
     assert first["token"] not in repr(kept)
+
+
+async def test_no_digest_of_a_secret_is_kept(api: Api) -> None:
+    body = {"name": "TOKEN", "value": "a-long-value", "hosts": ["api.example.com"]}
+    assert (await post(api, "/v1/secrets", body)).status_code == 201
+    assert refusal(await post(api, "/v1/secrets", body), 409)["field"] == "name"
+    assert await rows(api) == 0
+
+
+async def test_no_digest_of_a_password_is_kept(api: Api) -> None:
+    key = {"idempotency-key": "k"}
+    body = {"username": "me", "password": "a-long-value"}
+    assert (await api.http.put("/v1/registries/r.example", json=body, headers=key)).status_code == 200
+    assert await rows(api) == 0
 
 
 async def test_a_key_of_another_request_is_refused(api: Api) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from pandastack.api import allowance
 from pandastack.api.allowance import Allowance
 from pandastack.api.origin import check_origin
 from pandastack.errors import ForbiddenError
+from pandastack.model.forwarded import parse_networks
 from pandastack.services.processes.quota import StreamQuota
 from pandastack.services.settings import Settings
 from tests.support.api import Api, refusal
@@ -47,6 +51,40 @@ async def test_a_peer_that_guesses_tokens_is_refused_and_those_with_one_are_not(
     assert refusal(answer, 429)["code"] == "rate_limited" and answer.headers["retry-after"] == "30"
     for headers in ({}, fresh):  # both have been seen to be valid
         assert (await api.http.get("/v1/me", headers=headers)).status_code == 200
+
+
+@pytest.fixture
+async def proxied(api: Api) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of ``api`` at 127.0.0.1."""
+    transport = httpx.ASGITransport(api.app, client=("127.0.0.1", 4711))
+    async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=api.http.headers) as http:
+        yield http
+
+
+def trust(api: Api, networks: str) -> None:
+    plane = api.app.state.plane
+    object.__setattr__(plane, "settings", replace(plane.settings, trusted_proxies=parse_networks(networks)))
+
+
+async def test_guesses_are_those_of_a_trusted_proxys_client(api: Api, proxied: httpx.AsyncClient) -> None:
+    api.app.state.failed_logins = standing(1)
+
+    async def guess(client: str) -> int:
+        return (await proxied.get("/v1/me", headers={**WRONG, "x-forwarded-for": client})).status_code
+
+    trust(api, "127.0.0.0/8")
+    assert [await guess(client) for client in ("192.0.2.1", "192.0.2.1", "192.0.2.2")] == [401, 429, 401]
+    assert await guess("192.0.2.3, 192.0.2.1") == 429  # the first one is the client's own claim
+    trust(api, "")
+    assert [await guess(client) for client in ("192.0.2.4", "192.0.2.5")] == [401, 429]
+
+
+async def test_links_have_the_scheme_that_a_trusted_proxy_names(api: Api, proxied: httpx.AsyncClient) -> None:
+    path = await api.sandbox()
+    for networks, scheme in (("", "http"), ("127.0.0.1", "https"), ("127.0.0.2", "http")):
+        trust(api, networks)
+        answer = await proxied.post(f"{path}/preview-token", json={"port": 80}, headers={"x-forwarded-proto": "https"})
+        assert answer.json()["url"].startswith(f"{scheme}://")
 
 
 @pytest.mark.parametrize("what", ["logs", "events", "fs/watch"])

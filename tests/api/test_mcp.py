@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -144,3 +145,17 @@ def test_an_allowance_grows_back() -> None:
     assert allowance.take("a") == pytest.approx(0.5)
     clock[0] = 10_000
     assert [allowance.take("a") for _ in range(61)][59:] == [0, pytest.approx(1)]
+
+
+async def test_an_agent_builds(api: Api) -> None:
+    """The scripted guest prints no archive, so the build fails; what was built has arrived."""
+    given = {"files": {"src/a.txt": "1"}, "command": "cp src/a.txt $OUT"}
+    answer = await post(api, "/mcp", request("tools/call", name="start_build", arguments=given))
+    started = json.loads(answer.json()["result"]["content"][0]["text"])
+    assert (started["status"], started["command"]) == ("running", "cp src/a.txt $OUT")
+    with anyio.fail_after(20):
+        await api.http.get(f"/v1/builds/{started['id']}/logs?follow=1")
+    asked = request("tools/call", name="get_build", arguments={"build_id": started["id"]})
+    ended = json.loads((await post(api, "/mcp", asked)).json()["result"]["content"][0]["text"])
+    assert (ended["status"], ended["reason"]) == ("failed", "artifacts")
+    assert b"src/a.txt" in b"".join(api.engine.received)

@@ -28,8 +28,8 @@ def cli() -> Iterator[Cli]:
     app, runner = build_app(), CliRunner()
     command = typer.main.get_command(app)
 
-    def run(*arguments: str) -> Result:
-        return runner.invoke(app, arguments, catch_exceptions=False)
+    def run(*arguments: str, input: str | None = None) -> Result:
+        return runner.invoke(app, arguments, input=input, catch_exceptions=False)
 
     with pytest.MonkeyPatch.context() as patch:
         # Typer's runner would make the commands anew for each run, which takes longer than most runs.

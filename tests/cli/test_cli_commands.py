@@ -15,7 +15,14 @@ from tests.sdk.wire_server import RECORD, Asked, Reply, WireServer, sse
 from tests.support.cli import Cli
 
 HERE = "/v1/sandboxes/0b5f"
-TEMPLATE = {"name": "base", "cpu": 1, "memory_mb": 256, "size_bytes": 3 << 20, "tools": ["git", "curl"]}
+TEMPLATE = {
+    "name": "base",
+    "cpu": 1,
+    "memory_mb": 256,
+    "size_bytes": 3 << 20,
+    "tools": ["git", "curl"],
+    "meta": {"bake_seconds": 9.2, "state": "stale", "state_reason": "another kernel"},
+}
 DONE = sse(("stdout", {"chunk": "out\n"}), ("stderr", {"chunk": "err\n"}), ("exit", {"exit_code": 0}))
 
 
@@ -129,19 +136,23 @@ def test_delete_goes_on_after_a_failure(cli: Cli, wire: WireServer) -> None:
 
 
 def test_templates(cli: Cli, wire: WireServer) -> None:
-    wire.will(Reply(200, [TEMPLATE]), Reply(200, [TEMPLATE]), Reply(200, TEMPLATE), Reply(200, TEMPLATE))
-    assert cli("template", "list").stdout.splitlines()[1].split() == [
-        "base",
-        "1",
-        "256",
-        "MB",
-        "3",
-        "MB",
-        "-",
-    ]
+    own = {**TEMPLATE, "name": "app", "is_global": False, "workspace": "acme"}
+    wire.will(Reply(200, [TEMPLATE, own]), Reply(200, [TEMPLATE]), Reply(200, TEMPLATE), Reply(200, TEMPLATE))
+    listed = cli("template", "list")
+    assert listed.stderr == "base is stale: another kernel\napp is stale: another kernel\n"
+    shown = [line.split() for line in listed.stdout.splitlines()[1:]]
+    assert shown[0] == ["base", "everybody's", "1", "256", "MB", "3", "MB", "9.2", "s", "stale", "-"]
+    assert shown[1][:2] == ["app", "workspace's"]
     assert json.loads(cli("template", "list", "--json").stdout)[0]["size_bytes"] == 3 << 20
     assert "tools       git curl\n" in cli("template", "show", "base").stdout
     assert json.loads(cli("template", "show", "base", "--json").stdout)["tools"] == ["git", "curl"]
+
+
+def test_a_template_of_the_server_is_not_deleted_and_the_others_are(cli: Cli, wire: WireServer) -> None:
+    wire.will(Reply(403, {"error": "base is a template of the server", "code": "forbidden"}), Reply(204))
+    result = cli("template", "delete", "base", "app", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {"deleted": ["app"]})
+    assert json.loads(result.stderr)["error"] == "base is a template of the server"
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_stopping_asks_first(tmp_path: Path, other: subprocess.Popen[bytes]) -> 
     server = daemon.find(tmp_path)
     assert server
     daemon.stop(server)
-    assert other.wait(5) == -signal.SIGTERM
+    assert other.wait(30) == -signal.SIGTERM
     daemon.stop(server)
 
 
@@ -79,7 +79,7 @@ def test_stopping_ends_in_a_kill_and_says_so(tmp_path: Path, monkeypatch: pytest
         assert server
         with pytest.raises(PandastackError, match="was killed"):
             daemon.stop(server)
-        assert stubborn.wait(5) == -signal.SIGKILL
+        assert stubborn.wait(30) == -signal.SIGKILL
 
 
 def test_a_detached_server_that_does_not_start_shows_its_log(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import io
 import json
 import tarfile
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,14 +25,24 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from pandastack.contract.builds import Build, BuildEnded, BuildStatus, StepBegan, StepEnded, StepPrinted
-from pandastack.contract.codec import check_request, encode
+from pandastack.contract.builds import Build, BuildEnded, BuildOptions, BuildStatus, StepBegan, StepEnded, StepPrinted
+from pandastack.contract.codec import check_request, decode_request, encode
 from pandastack.contract.compare import CompareFiles, Diff
 from pandastack.contract.events import Event
 from pandastack.contract.failures import Failure
-from pandastack.contract.fields import Uuid
+from pandastack.contract.fields import Owner, Uuid
 from pandastack.contract.files import Directory, FileEntry, Written
 from pandastack.contract.health import Health
+from pandastack.contract.network import (
+    CheckDestination,
+    DestinationChecked,
+    EgressRecord,
+    EgressRecords,
+    NetworkState,
+    SetNetwork,
+    SetSecrets,
+    Traffic,
+)
 from pandastack.contract.processes import ExecSpec, ProcessList, Retention
 from pandastack.contract.records import STDOUT, ExecResult, Output, Record, encode_record
 from pandastack.contract.references import SandboxRef, SnapshotRef, TemplateRef
@@ -48,13 +59,17 @@ from pandastack.contract.sandboxes import (
     SandboxState,
     Started,
     Usage,
+    WakeSandbox,
+    needing_secrets,
 )
 from pandastack.contract.snapshots import Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.contract.templates import Manifest, Template
 from pandastack.contract.tunnels import Closed, Ended, Opened
 from pandastack.engine.http.messages import answer, received
 from pandastack.engine.http.version import VersionMiddleware
-from pandastack.errors import BadRequestError, ConflictError, NotFoundError, PandastackError, to_body
+from pandastack.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, PandastackError, to_body
+from pandastack.model.network import OPEN, NetworkPolicy
+from pandastack.model.previews import Visibility, WakePolicy
 
 Records = Callable[[ExecSpec], AsyncIterator[Record | bytes]]
 """What a command does; bytes are sent as they are, to be malformed."""
@@ -142,7 +157,19 @@ class ScriptedEngine:
         self.kernels: Callable[[dict[str, object]], list[bytes]] | None = None
         self.received: list[bytes] = []
         self._events = asyncio.Queue[Event]()
+        self.secrets: dict[str, SetSecrets] = {}
+        self.template_policy = OPEN
+        """The policy of every template."""
+        """What was given to each sandbox."""
+        self.templates: dict[tuple[str, str], Template] = {("", TEMPLATE.name): TEMPLATE}
+        """By owner and name."""
         self.builds: dict[str, Build] = {}
+        self.build_options: list[BuildOptions] = []
+        self.networks: dict[str, NetworkPolicy] = {}
+        self.checked: list[CheckDestination] = []
+        self.preview_defaults: tuple[Visibility | None, WakePolicy | None] = None, None
+        self.traffic: dict[str, tuple[int, int]] = {}
+        self.egress: dict[str, list[EgressRecord]] = {}
         self.recipes: list[str] = []
         """The Dockerfiles that were sent."""
         self.app = Starlette(
@@ -156,7 +183,8 @@ class ScriptedEngine:
         return [
             Route("/health", self._health),
             Route("/templates", self._templates),
-            Route("/templates/{name}", self._template),
+            Route("/templates/{name}", self._template, methods=["GET"]),
+            Route("/templates/{name}", self._delete_template, methods=["DELETE"]),
             Route("/events", self._follow),
             Route("/diff", self._diff, methods=["POST"]),
             Route("/sandboxes", self._create, methods=["POST"]),
@@ -171,6 +199,7 @@ class ScriptedEngine:
             Route(f"{one}/snapshots", self._snapshot, methods=["POST"]),
             Route(f"{one}/fork", self._fork, methods=["POST"]),
             Route(f"{one}/rewind", self._rewind, methods=["POST"]),
+            Route(f"{one}/secrets", self._set_secrets, methods=["PUT"]),
             Route("/snapshots", self._list_snapshots),
             Route("/snapshots/measure", self._measure, methods=["POST"]),
             Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
@@ -184,6 +213,10 @@ class ScriptedEngine:
             Route(f"{one}/files", self._delete_file, methods=["DELETE"]),
             Route(f"{one}/directory", self._directory),
             Route(f"{one}/stat", self._stat),
+            Route("/traffic", self._traffic),
+            Route(f"{one}/network", self._network, methods=["GET", "PUT"]),
+            Route(f"{one}/network/check", self._check, methods=["POST"]),
+            Route(f"{one}/egress/log", self._egress_log),
             WebSocketRoute(f"{one}/tunnel", self._tunnel),
             WebSocketRoute(f"{one}/listen", self._tunnel),
             Route("/recipes", self._recipes),
@@ -202,15 +235,31 @@ class ScriptedEngine:
         """The sandbox is in this state from now on."""
         self.machines[sandbox_id] = sandbox_info(sandbox_id, state)
 
+    def lose(self, sandbox_id: str, reason: str) -> None:
+        """Only the disks of the sandbox are left."""
+        self.machines[sandbox_id] = replace(sandbox_info(sandbox_id, SandboxState.HIBERNATED), memory_lost=reason)
+
     async def _health(self, _request: Request) -> Response:
         running = sum(each.state is SandboxState.RUNNING for each in self.machines.values())
         return answer(Health("ok", {"pool": "ok"}, "tcg", "A process.", "scripted", running, {"kvm": False}))
 
     async def _templates(self, _request: Request) -> Response:
-        return answer((TEMPLATE,))
+        return answer(tuple(self.templates.values()))
 
     async def _template(self, request: Request) -> Response:
-        return answer(_template(request.path_params["name"]))
+        return answer(self._known(*_template_in(request)))
+
+    async def _delete_template(self, request: Request) -> Response:
+        name, owner = _template_in(request)
+        if self.templates.pop((owner, name), None) is None:
+            raise NotFoundError(f"unknown template {name!r}", field="template")
+        return Response(status_code=204)
+
+    def _known(self, name: str, owner: str) -> Template:
+        for (whose, _), each in sorted(self.templates.items(), reverse=True):
+            if whose in ("", owner) and name in (each.name, *each.aliases):
+                return each
+        raise NotFoundError(f"unknown template {name!r}", field="template", hint="templates here: base")
 
     async def _follow(self, _request: Request) -> Response:
         async def lines() -> AsyncIterator[bytes]:
@@ -226,8 +275,8 @@ class ScriptedEngine:
         self.diffs.append(wanted)
         for side in (wanted.before, wanted.after):
             match side:
-                case TemplateRef(name):
-                    _template(name)
+                case TemplateRef(name, owner):
+                    self._known(name, owner)
                 case SnapshotRef(snapshot_id):
                     self._taken(snapshot_id)
                 case SandboxRef(sandbox_id):
@@ -238,14 +287,21 @@ class ScriptedEngine:
         wanted = await received(request, CreateSandbox)
         sandbox_id = wanted.spec.id
         await self._enter("create", sandbox_id)
+        template = TEMPLATE
         match wanted.start_from:
-            case TemplateRef(name):
-                _template(name)
+            case TemplateRef(name, owner):
+                template = self._known(name, owner)
             case SnapshotRef(snapshot_id):
                 self._taken(snapshot_id)
         if sandbox_id in self.machines:
             raise ConflictError(f"sandbox {sandbox_id} exists already", field="id")
-        started = self._start(sandbox_id, BootMode.SNAPSHOT)
+        policy = self.template_policy if wanted.network is None else wanted.network
+        if not set(policy.secrets) <= set(wanted.secrets.env if wanted.secrets else ()):
+            raise needing_secrets(policy.secrets)
+        self.networks[sandbox_id] = policy
+        if wanted.secrets is not None:
+            self.secrets[sandbox_id] = wanted.secrets
+        started = replace(self._start(sandbox_id, BootMode.SNAPSHOT), template=template.name)
         if self.before_answer is not None:
             await self.before_answer(sandbox_id)
         return answer(started, 201)
@@ -312,9 +368,12 @@ class ScriptedEngine:
         return answer(COST)
 
     async def _wake(self, request: Request) -> Response:
+        wanted = await received(request, WakeSandbox)
         found = self._find(request.path_params["id"])
         await self._enter("wake", found.id)
-        return answer(self._start(found.id, BootMode.WAKE))
+        if found.memory_lost and not wanted.boot:
+            raise ConflictError(f"snapshot has no memory: {found.memory_lost}")
+        return answer(self._start(found.id, BootMode.WAKE, found.memory_lost))
 
     async def _snapshot(self, request: Request) -> Response:
         wanted = await received(request, TakeSnapshot)
@@ -327,12 +386,14 @@ class ScriptedEngine:
 
     async def _fork(self, request: Request) -> Response:
         wanted = await received(request, ForkSandbox)
-        await self._enter("fork", self._reach(request.path_params["id"]).id)
+        parent = self._reach(request.path_params["id"]).id
+        await self._enter("fork", parent)
         children: list[Started | NotStarted] = []
         for index, spec in enumerate(wanted.children):
             if failure := self.child_failures.get(index):
                 children.append(NotStarted(spec.id, Failure.of(failure)))
             else:
+                self.networks[spec.id] = self.networks.get(parent, OPEN)
                 children.append(self._start(spec.id, BootMode.FORK))
         if not any(isinstance(each, Started) for each in children):
             raise self.child_failures[0]
@@ -345,6 +406,11 @@ class ScriptedEngine:
             self._find(sandbox_id)
         await self._enter("rewind", sandbox_id)
         return answer(self._start(sandbox_id, BootMode.SNAPSHOT))
+
+    async def _set_secrets(self, request: Request) -> Response:
+        await self._enter("secrets", request.path_params["id"])
+        self.secrets[request.path_params["id"]] = await received(request, SetSecrets)
+        return Response(status_code=204)
 
     async def _list_snapshots(self, _request: Request) -> Response:
         return answer(tuple(map(SnapshotInfo, self.snapshots)))
@@ -446,6 +512,34 @@ class ScriptedEngine:
                 await socket.send_text(encode(last).decode())
             await socket.close()
 
+    async def _traffic(self, _request: Request) -> Response:
+        return answer(tuple(Traffic(name, *self.traffic.get(name, (0, 0))) for name in self.machines))
+
+    async def _network(self, request: Request) -> Response:
+        wanted = await received(request, SetNetwork) if request.method == "PUT" else None
+        found = self._find(request.path_params["id"])
+        if wanted is not None:
+            await self._enter("set_network", found.id)
+            self.networks[found.id] = wanted.policy
+        policy = self.networks.get(found.id, OPEN)
+        return answer(NetworkState(policy, *self.traffic.get(found.id, (0, 0))))
+
+    async def _check(self, request: Request) -> Response:
+        wanted = await received(request, CheckDestination)
+        self.checked.append(wanted)
+        found = self._find(request.path_params["id"])
+        open_ = self.networks.get(found.id, OPEN) == OPEN
+        return answer(DestinationChecked(open_, "scripted", "" if open_ else f"{wanted.host}:{wanted.port}"))
+
+    async def _egress_log(self, request: Request) -> Response:
+        found = self._find(request.path_params["id"])
+        since = int(request.query_params["since"])
+        records = [each for each in self.egress.get(found.id, []) if each.seq > since]
+        if request.query_params.get("follow") != "1":
+            return answer(EgressRecords(tuple(records)))
+        body = b"\n" + b"".join(encode(each) + b"\n" for each in records)
+        return Response(body, media_type="application/x-ndjson")
+
     async def _recipes(self, _request: Request) -> Response:
         return answer(("base", "code-interpreter"))
 
@@ -453,15 +547,25 @@ class ScriptedEngine:
         return answer(tuple(self.builds.values()))
 
     async def _start_build(self, request: Request) -> Response:
-        """A recipe is a Dockerfile here; one that says FAIL fails."""
+        """A recipe is a Dockerfile here; one that says FAIL fails. Template and build are those of the owner."""
         build_id, name = check_request(Uuid, request.path_params["id"], "id"), request.query_params.get("shipped")
         if name is not None and name not in ("base", "code-interpreter"):
             raise NotFoundError(f"no template recipe {name!r}", field="shipped")
-        recipe = "" if name else _dockerfile_in(await request.body())
+        line, _, archive = (await request.body()).partition(b"\n")
+        options = decode_request(BuildOptions, line)
+        recipe, name = ("", name) if name else _recipe_in(archive)
+        owner = options.owner
+        if owner and name in ("base", "code-interpreter"):
+            raise ForbiddenError(f"name: {name} is a template of the server", field="name")
+        if not options.replace and (owner, name) in self.templates:
+            raise ConflictError(f"template {name} exists already", field="name")
+        self.build_options.append(options)
         failed = "FAIL" in recipe
         outcome = (BuildStatus.FAILED, None, "line 1: failed") if failed else (BuildStatus.DONE, "key", None)
         self.recipes.append(recipe)
-        self.builds[build_id] = Build(build_id, name or "built", outcome[0], 1.0, 2.0, outcome[1], 5, outcome[2])
+        self.builds[build_id] = Build(build_id, name, outcome[0], 1.0, 2.0, outcome[1], 5, outcome[2], owner)
+        if not failed:
+            self.templates[owner, name] = replace(TEMPLATE, name=name, owner=owner, aliases=())
         return answer(replace(self.builds[build_id], status=BuildStatus.QUEUED, ended_at=None, error=None), 202)
 
     async def _get_build(self, request: Request) -> Response:
@@ -488,10 +592,13 @@ class ScriptedEngine:
         if action in self.refusals:
             raise self.refusals[action]
 
-    def _start(self, sandbox_id: str, boot_mode: BootMode) -> Started:
+    def _start(self, sandbox_id: str, boot_mode: BootMode, lost: str | None = None) -> Started:
         self.put(sandbox_id)
         phases: Mapping[str, float] = {"clone": 1.0}
-        return Started(sandbox_id, TEMPLATE.name, TEMPLATE.cpu, TEMPLATE.memory_mb, 37, boot_mode, phases, pid=1)
+        mode = BootMode.BOOT if lost else boot_mode
+        size = (TEMPLATE.cpu, TEMPLATE.memory_mb, TEMPLATE.disk_mb)
+        network = self.networks.get(sandbox_id, OPEN)
+        return Started(sandbox_id, TEMPLATE.name, *size, 37, mode, phases, 1, lost, network, *self.preview_defaults)
 
     def _find(self, sandbox_id: str) -> SandboxInfo:
         if sandbox_id not in self.machines:
@@ -523,20 +630,21 @@ class ScriptedEngine:
         return path
 
 
-def _dockerfile_in(archive: bytes) -> str:
+def _recipe_in(archive: bytes) -> tuple[str, str]:
+    """The Dockerfile, and the name of the template."""
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            file = tar.extractfile("Dockerfile")
-            assert file is not None
-            return file.read().decode()
+            text = {each: tar.extractfile(each) for each in tar.getnames() if "/" not in each}
+            dockerfile, settings = text["Dockerfile"], text.get("template.toml")
+            assert dockerfile is not None
+            named = tomllib.loads(settings.read().decode()) if settings else {}
+            return dockerfile.read().decode(), named.get("name", "built")
     except (tarfile.TarError, KeyError) as error:
         raise BadRequestError(f"recipe: not a usable tar archive: {error}", field="recipe") from error
 
 
-def _template(name: str) -> Template:
-    if name not in (TEMPLATE.name, *TEMPLATE.aliases):
-        raise NotFoundError(f"unknown template {name!r}", field="template")
-    return TEMPLATE
+def _template_in(request: Request) -> tuple[str, str]:
+    return request.path_params["name"], check_request(Owner, request.query_params.get("owner", ""), "owner")
 
 
 async def _error(_request: Request, error: Exception) -> Response:

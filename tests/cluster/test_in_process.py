@@ -48,7 +48,7 @@ async def test_status_and_headers_arrive_before_any_body() -> None:
         await send({**START, "status": 207, "headers": [(b"x-some", b"thing")]})
         await anyio.sleep_forever()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with client(app) as http, http.stream("GET", "/") as response:
             assert response.status_code == 207
             assert response.headers["x-some"] == "thing"
@@ -113,7 +113,7 @@ async def test_closing_the_response_tells_the_application() -> None:
     async with client(app) as http:
         async with http.stream("GET", "/") as response:
             assert await anext(response.aiter_raw()) == b"x"
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await ended.wait()
     assert seen == ["http.disconnect"]
 
@@ -132,7 +132,7 @@ async def test_an_application_that_ignores_the_disconnect_is_cancelled(monkeypat
     async with client(app) as http:
         async with http.stream("GET", "/"):
             pass
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await cancelled.wait()
 
 
@@ -152,7 +152,7 @@ async def test_sending_to_a_closed_response_fails_like_a_broken_pipe() -> None:
     async with client(app) as http:
         async with http.stream("GET", "/"):
             pass
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await ended.wait()
     assert len(failures) == 1
 
@@ -171,7 +171,7 @@ async def test_a_cancelled_request_ends_its_application() -> None:
             tasks.start_soon(http.get, "/")
             await started.wait()
             tasks.cancel_scope.cancel()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await ended.wait()
 
 
@@ -211,7 +211,7 @@ async def test_an_error_in_the_callers_body_comes_back_to_the_caller() -> None:
     async with client(app) as http:
         with pytest.raises(KeyError, match="mine"):
             await http.put("/", content=body())
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await ended.wait()
     assert seen == ["http.request", "http.disconnect"]
 

@@ -11,17 +11,33 @@ import pytest
 
 from tests.conformance import official
 from tests.conformance.official import DRIVERS, NPM_PACKAGE, Cli, Official, environment_of
+from tests.support import oci_images
 from tests.support.installation import Install, Server
+from tests.support.registry import Registry, open_registry
+
+IMAGE = "official/image:1"
 
 
 @pytest.fixture(scope="session")
-def server(install: Install, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with one image, :data:`IMAGE`."""
+    if not oci_images.BUSYBOX.exists():
+        pytest.skip("this host has no busybox-static")
+    layout = oci_images.Layout(tmp_path_factory.mktemp("layout"))
+    layout.image("busybox", [oci_images.busybox("sh", "cat", "cp", "grep", "printf")], {"Env": ["PATH=/bin"]})
+    with open_registry(tmp_path_factory.mktemp("registry"), number=4) as made:
+        made.push(layout, "busybox", IMAGE)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def server(install: Install, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One of our own, whose silences are short: nobody waits ten seconds to see a sign of life.
 
     Whatever the clients ask for, each answer is compared with the server's OpenAPI document (``watched.py``).
     """
     answers = tmp_path_factory.mktemp("server") / "answers"
-    quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1"}
+    quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1", "PANDASTACK_REGISTRIES": registry.host}
     prefix = ("env", f"ANSWERS={answers}", f"PYTHONPATH={Path(__file__).parents[2]}")
     command = (sys.executable, "-m", "tests.conformance.watched")
     with install("base", "code-interpreter", **quick).serving(prefix=prefix, command=command) as server:
@@ -30,9 +46,10 @@ def server(install: Install, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def python_sdk(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Official:
+def python_sdk(server: Server, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Official:
     argv = (str(official.python_sdk()), str(DRIVERS / "python" / "run.py"))
-    return Official("python", argv, environment_of(server), tmp_path_factory.mktemp("python"))
+    environment = {**environment_of(server), "IMAGE": f"{registry.host}/{IMAGE}"}
+    return Official("python", argv, environment, tmp_path_factory.mktemp("python"))
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +60,12 @@ def npm_package() -> Path:
 
 
 @pytest.fixture(scope="session")
-def typescript_sdk(server: Server, npm_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
+def typescript_sdk(
+    server: Server, registry: Registry, npm_package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Official:
     argv = ("node", str(DRIVERS / "js" / "run.mjs"))
-    environment = {**environment_of(server), "OFFICIAL_NPM": str(npm_package)}
+    image = f"{registry.host}/{IMAGE}"
+    environment = {**environment_of(server), "OFFICIAL_NPM": str(npm_package), "IMAGE": image}
     return Official("typescript", argv, environment, tmp_path_factory.mktemp("typescript"))
 
 

@@ -77,6 +77,12 @@ PLAIN = {
     "POST /mcp": "test_agents_of_a_workspace",
     "POST /v1/mcp": "test_agents_of_a_workspace",
     "POST S/mcp": "test_agents_of_a_sandbox",
+    "POST S/ports": "test_ports_with_labels",
+    "DELETE S/ports/{}": "test_ports_with_labels",
+    "GET S/proxy/{}/{}": "test_15_previews",
+    "POST S/preview-token": "test_15_previews",
+    "POST S/preview": "test_15_previews",
+    "GET /v1/p/{}/{}": "test_15_previews",
 }
 """Routes that no SDK calls, and the test that speaks plain HTTP with each."""
 
@@ -84,8 +90,6 @@ NOT_SERVED = {
     "one workspace per server: organisations are optional for self-hosting": routes("""POST /v1/me/current-org
         GET /v1/orgs  POST /v1/orgs  GET /v1/orgs/{}  GET /v1/orgs/{}/members  POST /v1/orgs/{}/members
         DELETE /v1/orgs/{}/members/{}  POST /v1/orgs/invites/{}/accept"""),
-    "ports, proxy and previews are not built yet": SECTIONS[13],
-    "templates are deleted by the operator, not over the API": routes("DELETE /v1/templates/{}"),
     "volumes are not built yet": SECTIONS[15],
     "databases are not built yet": SECTIONS[16],
     "functions are not built yet": SECTIONS[17],
@@ -96,10 +100,6 @@ NOT_SERVED = {
 }
 
 METHODS_NOT_SERVED = {
-    "Sandbox.preview_urls": "GET S/ports",
-    "Sandbox.previewUrls": "GET S/ports",
-    "TemplatesAPI.delete": "DELETE /v1/templates/{}",
-    "TemplateNamespace.delete": "DELETE /v1/templates/{}",
     "VolumesAPI.": "POST /v1/volumes",
     "DatabasesAPI.": "POST /v1/databases",
     "FunctionsAPI.": "POST /v1/functions",
@@ -111,6 +111,5 @@ METHODS_NOT_SERVED = {
 CHECKLIST_NOT_BUILT = {
     11: "databases are not built yet",
     13: "functions are not built yet",
-    15: "ports, proxy and previews are not built yet",
 }
 """Items of the contract's checklist that concern nothing that is served; the reason is a key of :data:`NOT_SERVED`."""

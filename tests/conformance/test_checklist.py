@@ -326,7 +326,8 @@ def test_12_builds_end_as_done_or_failed_and_their_logs_with_done(http: httpx.Cl
 def test_14_a_terminal(server: Server, path: str, route: str) -> None:
     with server.websocket(f"{path}/{route}?rows=31&cols=97") as socket:
         socket.send(b"stty size; echo $TERM\n")
-        _until(socket, b"31 97\r\nxterm-256color\r\n")
+        # Readline reads and writes back the size before it prompts: a resize between the two would be lost.
+        _until(socket, b"31 97\r\nxterm-256color\r\n", b"# ")
         socket.send(json.dumps({"resize": {"rows": 40, "cols": 120}}))
         socket.send(b"stty size\n")
         _until(socket, b"40 120\r\n")
@@ -349,9 +350,29 @@ def test_14_a_terminal_of_nothing_is_404_and_a_token_may_be_in_the_query(server:
     assert refused.value.response.status_code == 401
 
 
-def _until(socket: ClientConnection, text: bytes) -> None:
+def _until(socket: ClientConnection, *texts: bytes) -> None:
+    """Read on until all ``texts`` were said, one after the other."""
     said = b""
-    while text not in said:
-        frame = socket.recv(60)
-        assert isinstance(frame, bytes), frame
-        said += frame
+    for text in texts:
+        while text not in said:
+            frame = socket.recv(60)
+            assert isinstance(frame, bytes), frame
+            said += frame
+        said = said.partition(text)[2]
+
+
+def test_15_previews(server: Server, http: httpx.Client, path: str) -> None:
+    """By host name, by link and by path; the first request wakes what is hibernated."""
+    http.post(f"{path}/exec", json={"cmd": "cd /etc && (setsid python3 -m http.server 8000 >/dev/null 2>&1 &)"})
+    eventually(lambda: [each["port"] for each in http.get(f"{path}/ports").json()] == [8000], 60, "it listens")
+    links = [http.post(f"{path}/{name}", json={"port": 8000}).json() for name in ("preview-token", "preview")]
+    assert {"url", "token", "sandbox_id", "port", "paths", "expires_at"} == links[0].keys()
+    http.post(f"{path}/hibernate")
+    door = json.loads((server.installation.data / "server.json").read_bytes())["ports"]["http"]
+    host = {"Host": f"8000-{path.rpartition('/')[2]}.localhost"}
+    assert httpx.get(f"http://127.0.0.1:{door}/hostname", headers=host, timeout=60).status_code == 200
+    for link in links:
+        assert httpx.get(f"{link['url']}hostname", timeout=60).status_code == 200
+    assert http.get(f"{path}/proxy/8000/hostname").status_code == 200
+    assert httpx.get(links[0]["url"].replace(links[0]["token"], "wrong")).status_code == 401
+    assert http.get(f"{path}/proxy/99999/").status_code == 400

@@ -128,3 +128,11 @@ def test_request_ids_and_cross_origin(server: Server) -> None:
     answer = httpx.options(f"{server.url}/v1/sandboxes", headers=asked)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, "*")
     assert httpx.get(f"{server.url}/version", headers={"x-request-id": "x" * 64}).headers["x-request-id"] == "x" * 64
+
+
+def test_ports_with_labels(http: httpx.Client, path: str) -> None:
+    made = http.post(f"{path}/ports", json={"port": 8000})
+    assert (made.status_code, made.json()["label"], made.json()["source"]) == (201, "service", "user")
+    assert [each["port"] for each in http.get(f"{path}/ports").json()] == [8000]
+    assert http.delete(f"{path}/ports/8000").status_code == 204
+    assert http.post(f"{path}/ports", json={"port": 22}).status_code == 400

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from pandastack import contract
 from pandastack.contract.codec import Constraint
-from pandastack.contract.fields import Cells, Count, NonEmpty, Seconds, SignalNumber, Uuid
+from pandastack.contract.fields import Cells, Count, NonEmpty, Policy, Seconds, SignalNumber, Uuid
+from pandastack.contract.network import Port
+from pandastack.model.network import Egress, Limits, NetworkPolicy, Protocol, Rule
 
 
 def _messages() -> list[type]:
@@ -43,6 +45,15 @@ _JSON = st.recursive(
     max_leaves=5,
 )
 
+_RULES = st.builds(
+    Rule,
+    st.sampled_from(["example.org", "*.example.org", "203.0.113.0/24", "198.51.100.7/32"]),
+    st.none() | st.integers(1, 65535),
+    st.none() | st.just(Protocol.TCP),
+)
+_LISTS = st.lists(_RULES, max_size=3, unique=True).map(tuple)
+_LIMITS = st.builds(Limits, *[st.integers(0, 1_000_000)] * 3)
+
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(),
     int: st.integers(-(1 << 63), (1 << 64) - 1),
@@ -57,6 +68,9 @@ _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     Seconds: st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     Cells: st.integers(1, 65535),
     SignalNumber: st.integers(1, 64),
+    Port: st.integers(1, 65535),
+    Policy: st.builds(NetworkPolicy, st.sampled_from([Egress.DENY, Egress.NONE, Egress.ALLOW]), limits=_LIMITS)
+    | st.builds(NetworkPolicy, st.just(Egress.LIST), _LISTS, _LISTS, limits=_LIMITS),
 }
 
 

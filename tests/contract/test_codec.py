@@ -214,7 +214,7 @@ def test_only_what_is_a_message_is_encoded() -> None:
 
 def test_the_contract_needs_nothing_but_the_standard_library() -> None:
     """Whoever speaks it, an engine in another language or a test, should need no more than this."""
-    allowed = {"pandastack.errors", "pandastack.contract"}
+    allowed = {"pandastack.errors", "pandastack.contract", "pandastack.model"}
     for path in sorted(Path(contract.__path__[0]).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [each.name for each in node.names] if isinstance(node, ast.Import) else []

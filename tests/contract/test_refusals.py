@@ -12,6 +12,8 @@ import pytest
 
 from pandastack.cluster import EngineClient, StreamingASGITransport
 from pandastack.cluster.in_process_socket import ASGIApp
+from pandastack.contract.builds import BuildOptions
+from pandastack.contract.network import CheckDestination
 from pandastack.contract.processes import ExecSpec, ProcessSpec, TerminalSize
 from pandastack.contract.references import SandboxRef, SnapshotRef, TemplateRef
 from pandastack.contract.sandboxes import SandboxSpec
@@ -20,8 +22,10 @@ from pandastack.engine.engine import open_engine
 from pandastack.engine.http.app import create_engine_app
 from pandastack.engine.layout import Layout
 from pandastack.engine.settings import Settings
-from pandastack.errors import BadRequestError, NotFoundError
+from pandastack.errors import BadRequestError, ForbiddenError, NotFoundError
 from pandastack.host import facts
+from pandastack.model.network import Egress, NetworkPolicy
+from pandastack.services.templates.builds import DockerfileRecipe, recipe_archive
 from tests.cluster.scripted_engine import ScriptedEngine
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +94,28 @@ async def test_builds_that_cannot_be_started(client: EngineClient) -> None:
     assert "base" in await client.builds.recipes()
 
 
+async def test_what_owners_cannot_have(client: EngineClient) -> None:
+    """Templates with the names of everybody's, names that are no words, and what is not theirs."""
+    base, app = (recipe_archive(DockerfileRecipe(name, "FROM base")) for name in ("base", "app"))
+    for options in (BuildOptions(owner="acme"), BuildOptions(owner="acme", replace=False)):
+        with pytest.raises(ForbiddenError) as forbidden:
+            await client.builds.start(HERE, base, options)
+        assert (forbidden.value.field, forbidden.value.status_code) == ("name", 403)
+    for owner in ("../x", "a b", "a~b", "x" * 65):
+        for ask in (
+            client.template("base", owner),
+            client.delete_template("base", owner),
+            client.builds.start(HERE, app, BuildOptions(owner=owner)),
+        ):
+            with pytest.raises(BadRequestError) as refused:
+                await ask
+            assert refused.value.field == "owner"
+    assert await client.builds.list() == ()
+    for name, owner in (("nope", ""), ("base", "acme")):
+        with pytest.raises(NotFoundError):
+            await client.delete_template(name, owner)
+
+
 async def test_events_begin_with_a_sign_of_life(client: EngineClient) -> None:
     events = client.events()
     assert await anext(events) is None
@@ -126,6 +152,11 @@ OPERATIONS: dict[str, Callable[[EngineClient], Awaitable[object]]] = {
     "delete file": lambda client: client.delete_file(HERE, "/x"),
     "list": lambda client: client.directory(HERE, "/"),
     "stat": lambda client: client.stat(HERE, "/x"),
+    "network": lambda client: client.networks.get(HERE),
+    "set network": lambda client: client.networks.set(HERE, NetworkPolicy(Egress.NONE)),
+    "check destination": lambda client: client.networks.check(HERE, CheckDestination("a.example", 443)),
+    "egress log": lambda client: client.networks.log(HERE),
+    "follow egress log": lambda client: client.networks.follow_log(HERE).__aenter__(),
     "tunnel": lambda client: client.tunnel(HERE, path="/run/socket").__aenter__(),
     "listen": lambda client: client.listen(HERE, port=80).__aenter__(),
 }
@@ -170,6 +201,9 @@ CHILD = {"id": THERE}
         ("/sandboxes", {"spec": SPEC, "start_from": {"kind": "snapshot", "id": "../x"}}, "start_from.id"),
         ("/sandboxes", {"spec": SPEC, "start_from": {"kind": "disk"}}, "start_from.kind"),
         ("/sandboxes", {"spec": SPEC, "start_from": BASE, "later": 1}, "later"),
+        ("/sandboxes", {"spec": SPEC, "start_from": BASE, "network": {"egress": "all"}}, "network.egress"),
+        ("/sandboxes", {"spec": SPEC, "start_from": BASE, "network": {"allow": [{"target": "A;"}]}}, "network"),
+        (f"/sandboxes/{HERE}/network/check", {"host": "a.example", "port": 0}, "port"),
         ("/diff", {"before": BASE}, "after"),
         ("/snapshots/measure", {"ids": ["../x"]}, "ids[0]"),
         (f"/sandboxes/{HERE}/snapshots", {"id": 7}, "id"),

@@ -11,10 +11,10 @@ import anyio
 import pytest
 
 from pandastack.disks import pool as pools
-from pandastack.disks.ext4 import make_ext4
 from pandastack.disks.pool import Pool, open_pool
 from pandastack.host import facts, files, mount
 from pandastack.host.processes.run import run
+from pandastack.images.ext4 import make_ext4
 from tests.support.installation import loop_devices
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,7 @@ async def test_an_image_is_mounted_and_unmounted(tmp_path: Path) -> None:
             assert pool.reflink
             assert mount.is_mounted(pool.directory)
             await _use(pool)
-            (pool.images / "kept").touch()
+            (pool.snapshots / "kept").touch()
         assert not mount.is_mounted(tmp_path / "pool")
         assert loop_devices(tmp_path) == []
     assert files.allocated_bytes(tmp_path / "pool.img") < 200 * MIB

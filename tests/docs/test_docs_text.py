@@ -128,7 +128,7 @@ def routes() -> set[tuple[str, str]]:
     app = create_app(Engines({}), "")  # it is not opened, only asked what it has
     operations = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
     operations |= {("GET", each.path) for router in ROUTERS for each in router.routes if _is_websocket(each)}
-    return {(method, re.sub(r"{\w+}", "{}", path)) for method, path in operations}
+    return {(method, re.sub(r"{\w+(?::path)?}", "{}", path)) for method, path in operations}
 
 
 def _is_websocket(route: BaseRoute) -> TypeGuard[WebSocketRoute]:

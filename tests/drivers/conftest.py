@@ -11,9 +11,11 @@ import anyio
 import pytest
 
 from pandastack import config
-from pandastack.engine.build.host import kernel_parameters, open_build_host
+from pandastack.engine.build.host import open_build_host
 from pandastack.engine.layout import Layout
-from pandastack.images import bootstrap
+from pandastack.engine.machines.boot import kernel_parameters
+from pandastack.engine.machines.host_network import no_network
+from pandastack.images.tree import debian_tree, make_image
 from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.driver import Driver
 from pandastack.vmm.plan import Boot, MachinePlan
@@ -31,15 +33,15 @@ class _Silent:
 
 async def _guest(accelerator: Accelerator) -> Guest:
     with TemporaryDirectory(prefix="ps-") as data:
-        host = await open_build_host(Layout(Path(data), config.cache_dir()), {}, _Silent())
-    tools = await bootstrap.builder(host.cache)
+        host = await open_build_host(Layout(Path(data), config.cache_dir()), {}, _Silent(), await no_network())
+    debian = await make_image(host.cache, debian_tree())
     boot = Boot(host.kernel.vmlinux, host.initramfs, kernel_parameters(accelerator))
-    return Guest(boot, tools.path, accelerator)
+    return Guest(boot, debian.path, accelerator)
 
 
 @pytest.fixture(scope="session")
 def guest(installed: list[Installation]) -> Guest:
-    """The real guest kernel and agent with Debian's tools, on the accelerator that is to be tested."""
+    """The real guest kernel and agent with Debian, on the accelerator that is to be tested."""
     return anyio.run(_guest, Accelerator(os.environ.get("PANDASTACK_TEST_ACCELERATOR", "tcg")))
 
 

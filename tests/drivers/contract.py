@@ -7,14 +7,18 @@ accelerator that ``PANDASTACK_TEST_ACCELERATOR`` names (``tcg`` if none).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import secrets
 import signal
+import socket
+import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,20 +26,35 @@ from tempfile import TemporaryDirectory
 import anyio
 import pytest
 
-from pandastack.disks.ext4 import make_ext4
+from pandastack.disks.overlay import disk_size, flatten, make_overlay
 from pandastack.errors import GuestError, NotFoundError, ServerError
 from pandastack.guest import Channel, ExecRequest, Identity
 from pandastack.host import facts, files, pagemap
 from pandastack.host.processes.identity import ProcessIdentity, alive, identify, kill
+from pandastack.images.ext4 import make_ext4
 from pandastack.model.accelerator import Accelerator
 from pandastack.network.namespace import empty_namespace
 from pandastack.vmm.driver import Driver, Machine
-from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, Sockets, UserNic
+from pandastack.vmm.plan import (
+    GUEST_MAC,
+    Blank,
+    Boot,
+    Confinement,
+    Disk,
+    DiskRate,
+    MachinePlan,
+    Sockets,
+    TapNic,
+    UserNic,
+)
 
 MEMORY_MB = 256
 BOOT_DEADLINE = 90.0
 DEADLINE = 30.0
 VOLUME_BYTES = 8 * 2**20
+MTU = 1400
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+ALL_FRAMES, ARP = socket.ntohs(3), b"\x08\x06"
 
 
 @dataclass(frozen=True)
@@ -74,12 +93,13 @@ def plan_in(directory: Path, guest: Guest, memory: Path) -> MachinePlan:
         memory_mb=MEMORY_MB,
         memory=memory,
         disks=(
-            Disk("image", guest.image, readonly=True),
-            Disk("root", directory / "root"),
+            Disk("root", directory / "root", base=guest.image),
             Disk("volume", directory / "volume"),
+            Blank("blank"),
         ),
         sockets=Sockets(sockets / "channel", sockets / "control", sockets / "console"),
         accelerator=guest.accelerator,
+        nic=TapNic(MTU),
     )
 
 
@@ -87,7 +107,7 @@ async def booting_plan(directory: Path, guest: Guest) -> MachinePlan:
     memory = directory / "memory"
     with memory.open("wb") as file:
         file.truncate(MEMORY_MB * 2**20)
-    await make_ext4(directory / "root", 64)
+    make_overlay(directory / "root", guest.image.stat().st_size)
     (directory / "volume").write_bytes(bytes(512))
     return replace(plan_in(directory, guest, memory), boot=guest.boot, memory_shared=True)
 
@@ -148,8 +168,33 @@ async def make_capture(driver: Driver, guest: Guest, directory: Path) -> Capture
     plan = await booting_plan(directory, guest)
     async with booted(driver, plan, directory / "boot.log") as (machine, channel):
         await run(channel, f"echo {before} | tee /run/before > /root/before")
+        await machine.set_link(up=False)
         await captured(channel, machine, directory / "devices")
     return Capture(directory, guest, before)
+
+
+CONNECT = "bash -c ': < /dev/tcp/198.51.100.1/80'"
+
+
+@contextmanager
+def tap_device() -> Iterator[tuple[int, str]]:
+    """A tap device without an address: its descriptor and its name."""
+    name = f"ps{secrets.token_hex(4)}"
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        yield fd, name
+    finally:
+        os.close(fd)
+
+
+def sender_of_arp(sniffer: socket.socket) -> bytes:
+    """The hardware address that asks for another's."""
+    while True:
+        frame = sniffer.recv(2048)
+        if frame[12:14] == ARP:
+            return frame[6:12]
 
 
 def work_directory() -> TemporaryDirectory[str]:
@@ -171,7 +216,7 @@ class DriverContract:
         self, driver: Driver, capture: Capture, plan: MachinePlan
     ) -> None:
         """Memory and disks of the capture are never written again, and machines restored from it do not meet."""
-        kept = [capture.memory, capture.directory / "root"]
+        kept = [capture.memory, capture.directory / "root", capture.guest.image]
         before = [each.stat().st_mtime_ns for each in kept]
         async with restored(driver, plan, capture.devices) as (_, channel):
             await run(channel, "head -c 1000000 /dev/urandom | tee /run/new > /root/new; sync")
@@ -257,6 +302,24 @@ class DriverContract:
                 await machine.resume()
                 assert await run(channel, f"echo {name} > /root/{name}; sync; cat /root/{name}") == name
 
+    async def test_what_a_guest_wrote_is_in_its_overlay_when_it_is_paused(
+        self, driver: Driver, capture: Capture, plan: MachinePlan, work: Path
+    ) -> None:
+        """Small and scattered, large, zeros, and given back: base and overlay together are the guest's disk."""
+        size = disk_size(work / "root")
+        async with restored(driver, plan, capture.devices) as (machine, channel):
+            await run(channel, "head -c 9000000 /dev/urandom > /root/large; head -c 300000 /dev/zero > /root/zeros")
+            await run(channel, "cd /root; seq 500 | split -l 1 -a 3 - small-; rm small-a[a-f]?; sync; fstrim /")
+            said = await run(channel, "cd /root; cat * | sha256sum; cat /etc/debian_version")
+            await captured(channel, machine, work / "devices")
+            flatten(capture.guest.image, work / "root", work / "flat")
+            assert disk_size(work / "root") == size == (work / "flat").stat().st_size
+        flat = replace(capture.guest, image=work / "flat")
+        with work_directory() as other:
+            async with booted(driver, await booting_plan(Path(other), flat), Path(other) / "log") as (_, channel):
+                assert await run(channel, "cd /root; cat * | sha256sum; cat /etc/debian_version") == said
+        await anyio.run_process(["e2fsck", "-fn", str(work / "flat")])
+
     async def test_a_disk_grows_under_a_running_guest(
         self, driver: Driver, capture: Capture, plan: MachinePlan, work: Path
     ) -> None:
@@ -264,12 +327,66 @@ class DriverContract:
         if not driver.capabilities.resizes_disks:
             pytest.skip("this driver does not resize disks")
         async with restored(driver, plan, capture.devices) as (machine, channel):
-            assert await run(channel, "cat /sys/block/vdc/size") == "1"
+            assert await run(channel, "cat /sys/block/vdb/size") == "1"
             os.truncate(work / "volume", VOLUME_BYTES)
             await machine.resize_disk("volume", VOLUME_BYTES)
-            grown = f"until [ $(cat /sys/block/vdc/size) = {VOLUME_BYTES // 512} ]; do sleep 0.05; done"
-            assert await run(channel, f"{grown}; head -c {VOLUME_BYTES} /dev/zero | tr '\\0' x > /dev/vdc; sync") == ""
+            grown = f"until [ $(cat /sys/block/vdb/size) = {VOLUME_BYTES // 512} ]; do sleep 0.05; done"
+            assert await run(channel, f"{grown}; head -c {VOLUME_BYTES} /dev/zero | tr '\\0' x > /dev/vdb; sync") == ""
         assert (work / "volume").read_bytes() == b"x" * VOLUME_BYTES
+
+    async def test_a_volume_takes_the_place_of_a_blank_disk(
+        self, driver: Driver, capture: Capture, plan: MachinePlan, work: Path
+    ) -> None:
+        await make_ext4(work / "data", VOLUME_BYTES >> 20)
+        disks = (*plan.disks[:2], Disk("data", work / "data"))
+        async with restored(driver, replace(plan, disks=disks), capture.devices) as (machine, channel):
+            await machine.resize_disk("data", VOLUME_BYTES)
+            grown = f"until [ $(cat /sys/block/vdc/size) = {VOLUME_BYTES // 512} ]; do sleep 0.05; done"
+            await run(channel, f"{grown}; mount /dev/vdc /mnt && echo kept > /mnt/file && umount /mnt")
+            assert await run(channel, "cat /sys/block/vdc/serial") == "data"
+        with work_directory() as other:
+            again = replace(restoring_plan(Path(other), capture), disks=disks)
+            async with restored(driver, again, capture.devices) as (machine, channel):
+                await machine.resize_disk("data", VOLUME_BYTES)
+                assert await run(channel, f"{grown}; mount /dev/vdc /mnt && cat /mnt/file") == "kept"
+
+    async def test_its_disks_are_held_to_the_rate_of_the_plan(
+        self, driver: Driver, capture: Capture, plan: MachinePlan
+    ) -> None:
+        """Also while they grow, and when they are saved."""
+        limited = replace(plan, disk_rate=DiskRate(bytes_per_second=2 * 2**20))
+        async with restored(driver, limited, capture.devices) as (machine, channel):
+            await machine.resize_disk("root", 4 * 2**30)
+            began = time.monotonic()
+            await run(channel, "dd if=/dev/zero of=/root/much bs=1M count=8 oflag=direct 2>&1")
+            assert time.monotonic() - began > 3
+            assert await run(channel, "cat /sys/block/vda/size") == str(4 * 2**30 // 512)
+            await captured(channel, machine, capture.directory / "limited")
+
+    async def test_a_captured_network_device_is_restored_with_a_tap(
+        self, driver: Driver, capture: Capture, plan: MachinePlan
+    ) -> None:
+        """The capture had nothing at the other end, and its cable was out."""
+        if not facts.is_root():
+            pytest.skip("only root can make a tap device")
+        carrier = "cat /sys/class/net/eth0/carrier"
+        with tap_device() as (fd, name), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, ALL_FRAMES) as sniffer:
+            sniffer.bind((name, 0))
+            sniffer.settimeout(DEADLINE)
+            async with restored(driver, replace(plan, nic=TapNic(MTU, fd)), capture.devices) as (machine, channel):
+                assert await run(channel, carrier) == "0"
+                # The kernel may let a second pass before it notices what the capture came too early for.
+                await run(channel, f"until timeout 1 {CONNECT} 2>&1 | grep unreachable; do :; done")
+                await machine.set_link(up=True)
+                await run(channel, f"until [ $({carrier}) = 1 ]; do sleep 0.05; done")
+                assert await run(channel, "cat /sys/class/net/eth0/mtu /sys/class/net/eth0/address") == (
+                    f"{MTU}\n{GUEST_MAC}"
+                )
+                await run(channel, f"timeout 1 {CONNECT} || true")
+                sender = await anyio.to_thread.run_sync(sender_of_arp, sniffer)
+                assert sender.hex(":") == GUEST_MAC
+                await machine.set_link(up=False)
+                await run(channel, f"until [ $({carrier}) = 0 ]; do sleep 0.05; done")
 
     async def test_a_booted_machine_has_the_network_device_of_its_plan(
         self, driver: Driver, guest: Guest, work: Path
@@ -334,6 +451,7 @@ class DriverContract:
         assert process is not None
         launcher.kill()
         await anyio.to_thread.run_sync(launcher.wait)
+        launcher.stdout.close()
         async with driver.reattach(process, plan, work / "vmm.log") as machine, channel_of(plan) as channel:
             assert machine.pid == pid
             identity = Identity("contract", secrets.token_hex(16))

@@ -9,7 +9,7 @@ from pandastack.engine.sandboxes.admission import (
     MEMORY_RESERVE,
     STALLED_MAXIMUM,
     Measured,
-    Size,
+    Room,
     find_refusal,
     find_shortage,
     limit_of,
@@ -18,13 +18,13 @@ from pandastack.engine.settings import Settings
 from pandastack.errors import StorageFullError
 
 GIB = 1024**3
-ONE = Size(memory_mb=2048, disk_mb=10240)
-IDLE = Measured(memory_bytes=8 * GIB, stalled=0.0, storage_bytes=50 * GIB)
+ONE = Room(memory_mb=2048, disk_mb=10240)
+IDLE = Measured(memory_bytes=8 * GIB, total_memory_bytes=16 * GIB, stalled=0.0, storage_bytes=50 * GIB)
 
 
-def admitted(limit: Size) -> int:
+def admitted(limit: Room) -> int:
     """How many machines find room one after the other."""
-    count, promised = 0, Size()
+    count, promised = 0, Room()
     while find_refusal(ONE, promised, limit) is None:
         count, promised = count + 1, promised + ONE
     return count
@@ -52,7 +52,7 @@ def test_the_refusal_has_the_figures() -> None:
 
 def test_a_promise_of_storage_is_no_full_disk() -> None:
     """On a full disk checkpoints are evicted, and here that would not help."""
-    refusal = find_refusal(ONE, ONE, Size(memory_mb=9000, disk_mb=10240))
+    refusal = find_refusal(ONE, ONE, Room(memory_mb=9000, disk_mb=10240))
     assert refusal is not None and refusal.status_code == 507 and not isinstance(refusal, StorageFullError)
     assert str(refusal) == "insufficient host storage for sandbox"
     assert "PANDASTACK_DISK_OVERCOMMIT" in (refusal.hint or "")
@@ -62,13 +62,14 @@ def test_a_promise_of_storage_is_no_full_disk() -> None:
     ("measured", "starting", "short"),
     [
         (IDLE, 1, ""),
-        (Measured(MEMORY_RESERVE + MACHINE_BYTES, 0.0, GIB), 1, ""),
-        (Measured(MEMORY_RESERVE + MACHINE_BYTES, None, GIB), 1, ""),
-        (Measured(MEMORY_RESERVE + MACHINE_BYTES - 1, 0.0, GIB), 1, "memory"),
-        (Measured(MEMORY_RESERVE + 16 * MACHINE_BYTES, 0.0, GIB), 17, "memory"),
-        (Measured(8 * GIB, STALLED_MAXIMUM + 0.1, GIB), 1, "memory"),
-        (Measured(8 * GIB, STALLED_MAXIMUM, GIB), 1, ""),
-        (Measured(8 * GIB, 0.0, GIB - 1), 1, "storage"),
+        (Measured(MEMORY_RESERVE + MACHINE_BYTES, 16 * GIB, 0.0, GIB), 1, ""),
+        (Measured(MEMORY_RESERVE + MACHINE_BYTES, 16 * GIB, None, GIB), 1, ""),
+        (Measured(MEMORY_RESERVE + MACHINE_BYTES - 1, 16 * GIB, 0.0, GIB), 1, "memory"),
+        (Measured(MEMORY_RESERVE + 16 * MACHINE_BYTES, 16 * GIB, 0.0, GIB), 17, "memory"),
+        (Measured(4 * GIB, 16 * GIB, STALLED_MAXIMUM + 0.1, GIB), 1, "memory"),
+        (Measured(4 * GIB, 16 * GIB, STALLED_MAXIMUM, GIB), 1, ""),
+        (Measured(4 * GIB + 1, 16 * GIB, 100.0, GIB), 1, ""),
+        (Measured(8 * GIB, 16 * GIB, 0.0, GIB - 1), 1, "storage"),
     ],
 )
 def test_what_is_measured_refuses_earlier(measured: Measured, starting: int, short: str) -> None:
@@ -81,4 +82,4 @@ def test_what_is_measured_refuses_earlier(measured: Measured, starting: int, sho
 
 
 def test_full_storage_is_told_apart() -> None:
-    assert isinstance(find_shortage(Measured(8 * GIB, None, 0), 1), StorageFullError)
+    assert isinstance(find_shortage(Measured(8 * GIB, 16 * GIB, None, 0), 1), StorageFullError)

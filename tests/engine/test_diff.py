@@ -100,6 +100,37 @@ async def test_large_directories_of_guest_and_template_are_listed_whole(engine: 
     assert len(names) > 30
 
 
+async def test_directories_of_the_template_are_renamed_and_replaced(engine: Engine) -> None:
+    sandbox = await engine.sandboxes.create(spec(), "base")
+    inside = (await run(sandbox, "find /usr/share/git-core -mindepth 1 -printf '%P\\n'")).split()
+    await run(sandbox, "mv /usr/share/git-core /root/moved; mv /etc/apt /etc/apt.old; touch /etc/apt")
+    await run(sandbox, "mv /usr/share/perl5 /usr/share/perl6 2>/dev/null; mv /usr/share/perl6 /usr/share/perl5; true")
+    found = told(await engine.diffs.between(TEMPLATE, Point(sandbox=sandbox.id)))
+    assert found.pop("/usr/share/git-core") == ("removed",)
+    assert {path for path in found if path.startswith("/root/moved")} == {
+        "/root/moved",
+        *(f"/root/moved/{name}" for name in inside),
+    }
+    assert found.pop("/etc/apt") == ("changed", "kind")
+    assert found["/etc/apt.old"] == ("added",)
+    assert set(found.values()) == {("added",)} and not [path for path in found if "/perl5" in path]
+    back = told(await engine.diffs.between(Point(sandbox=sandbox.id), TEMPLATE))
+    assert {path for path in back if path.startswith("/usr/share/git-core/")} == set(), "a directory is one entry"
+    assert back["/usr/share/git-core"] == ("added",)
+
+
+async def test_the_names_of_a_machine_are_no_changes(engine: Engine) -> None:
+    one, other = [await engine.sandboxes.create(spec(), "base") for _ in range(2)]
+    between = Point(sandbox=one.id), Point(sandbox=other.id)
+    assert await engine.diffs.between(*between) == []
+    await run(one, "echo '10.0.0.1 db' >> /etc/hosts")
+    (change,) = await engine.diffs.between(*between, patches=True)
+    assert told([change]) == {"/etc/hosts": ("changed", "content")}
+    assert change.patch is not None and "-10.0.0.1 db" in change.patch and "127.0.1.1" not in change.patch
+    await run(other, "echo '10.0.0.1 db' >> /etc/hosts")
+    assert await engine.diffs.between(*between) == []
+
+
 async def test_children_of_one_fork_compared(engine: Engine) -> None:
     """The same inode number and size on both sides, written at nearly the same time: only the contents tell."""
     parent = await engine.sandboxes.create(spec(), "base")
@@ -169,7 +200,7 @@ async def test_states_of_different_templates_are_refused_before_anything_is_done
     engine = lone
     sandbox = await engine.sandboxes.create(spec(), "base")
     point = await snapshot(engine, sandbox.id)
-    image = engine.saved.path(str(point.snapshot)) / "image.erofs"
+    image = engine.saved.path(str(point.snapshot)) / "base.img"
     image.unlink()
     image.write_bytes(b"another")
     before = set(engine.pool.machines.iterdir())

@@ -17,7 +17,7 @@ from pandastack.engine.doctor import TOOLS, Verdict, examine
 from pandastack.engine.layout import Layout
 from pandastack.engine.machines.console import KEEP_BYTES, Console
 from pandastack.engine.machines.names import machine_name
-from pandastack.engine.recovery.sweep import sweep
+from pandastack.engine.recovery.sweep import end_machines, remove_files
 from pandastack.errors import ServerError
 from pandastack.host import facts
 from pandastack.vmm.qemu import preload
@@ -45,17 +45,20 @@ def processes() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
 
 def test_a_sweep_ends_what_is_its_own(processes: dict[str, subprocess.Popen[bytes]], tmp_path: Path) -> None:
     machines, sockets = tmp_path / "machines", tmp_path / "sockets"
-    for each in (machines / "beef", sockets / "beef"):
+    for each in (machines / "beef", sockets / "beef", machines / "other"):
         each.mkdir(parents=True)
         (each / "file").touch()
-    assert sweep("feed0001", machines, sockets) == 1
-    assert processes["ours"].wait(5) == -9
+    end_machines("feed0001", keep={"other"})
+    remove_files((machines, sockets), keep={"other"})
+    assert processes["ours"].wait(30) == -9
     assert [name for name, each in processes.items() if each.poll() is not None] == ["ours"]
-    assert list(machines.iterdir()) == list(sockets.iterdir()) == []
+    assert ([each.name for each in machines.iterdir()], list(sockets.iterdir())) == (["other"], [])
 
 
 def test_a_sweep_of_nothing(tmp_path: Path) -> None:
-    assert sweep("feed0003", tmp_path / "none", tmp_path / "none") == 0
+    end_machines("feed0003", keep=())
+    remove_files((tmp_path / "none",), keep=())
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.anyio

@@ -166,6 +166,9 @@ async def test_more_is_not_promised_than_the_host_may_promise(place: Installatio
         for each in engine.registry.list():
             await engine.sandboxes.delete(each.id)
         await engine.saved.remove(name)
+        await anyio.to_thread.run_sync(
+            eventually, lambda: waiting() == 3, 60, "there is room again, and all wait again"
+        )
 
 
 async def test_a_rewind_undoes_files_and_memory(engine: Engine) -> None:
@@ -250,7 +253,7 @@ async def test_a_capture_that_finds_no_room_leaves_the_sandbox_running(
 
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 2**20, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, hard))
         with pytest.raises((PandastackError, OSError)):
             await engine.lifecycle.hibernate(sandbox.id)
     finally:

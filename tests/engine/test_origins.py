@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pandastack.disks.overlay import make_overlay
 from pandastack.engine import origins
 from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
-from pandastack.errors import NotFoundError
+from pandastack.errors import NotFoundError, ServerError
+from pandastack.snapshots.manifest import Snapshot
 from tests.support.loops import slowed
+from tests.support.manifests import MANIFEST, TEMPLATE
 
 
 def test_a_spec_is_read_back(tmp_path: Path) -> None:
@@ -27,6 +32,23 @@ def test_a_spec_of_an_older_server_is_read(tmp_path: Path) -> None:
     older = {"sandbox": "id", "hostname": "name", "env": {}, "still": False}
     (tmp_path / "order.json").write_text(json.dumps(older))
     assert origins.read_spec(tmp_path) == SandboxSpec("id", "name")
+
+
+def test_no_guest_is_loaded_on_a_disk_that_names_other_files(tmp_path: Path) -> None:
+    """A VMM that was taken over writes the header of its own overlay."""
+    captured = Snapshot(tmp_path / "captured", MANIFEST)
+    captured.directory.mkdir()
+    make_overlay(captured.root, 2**20)
+    origin = Origin(TEMPLATE, captured)
+    (tmp_path / "fine").mkdir()
+    origins.copy_state(origin, tmp_path / "fine")
+    name = b"/etc/shadow"
+    with captured.root.open("r+b") as file:
+        for offset, value in ((8, (512).to_bytes(8)), (16, len(name).to_bytes(4)), (512, name)):
+            os.pwrite(file.fileno(), value, offset)
+    (tmp_path / "machine").mkdir()
+    with pytest.raises(ServerError, match="not an overlay"):
+        origins.copy_state(origin, tmp_path / "machine")
 
 
 @pytest.mark.anyio

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pandastack.engine.build.host import kernel_parameters, with_disks
-from pandastack.engine.build.install import recipe_folders, shipped_recipes
-from pandastack.engine.build.pack import image_size
+from pandastack.engine.build.install import shipped_recipes
 from pandastack.engine.engine import open_engine
-from pandastack.engine.layout import FIRST_UID, SLOTS, Layout
+from pandastack.engine.layout import FIRST_UID, MACHINES, SLOTS, Layout
 from pandastack.engine.machines.allocation import Allocation
-from pandastack.engine.machines.plan import BootSpec, boot_plan, restore_plan
+from pandastack.engine.machines.boot import kernel_parameters, size_parameters
+from pandastack.engine.machines.cable import Cable
+from pandastack.engine.machines.plan import BootSpec, boot_plan, booted_plan, disk_rate_of, restore_plan
 from pandastack.engine.machines.slots import Slots
-from pandastack.errors import BuildError, CapacityError, NotFoundError, ServerError
+from pandastack.errors import CapacityError, ServerError
 from pandastack.host.lock import FileLock
 from pandastack.model.accelerator import Accelerator
 from pandastack.network.slot import NetworkSlot
 from pandastack.snapshots.manifest import Snapshot
-from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
-from tests.support.manifests import MANIFEST
+from pandastack.vmm.plan import Blank, Boot, Confinement, Disk, DiskRate, TapNic, UserNic
+from tests.support.manifests import MANIFEST, TEMPLATE
 
 LAYOUT = Layout(Path("/data"), Path("/cache"))
 SNAPSHOT = Snapshot(Path("/pool/snapshots/0123"), MANIFEST)
@@ -30,38 +29,69 @@ NETNS = Path("/run/netns/none")
 
 
 def allocation(*, confinable: bool) -> Allocation:
-    return Allocation(
-        "beef", 7, Path("/pool/machines/beef"), Path("/run/x/beef"), NetworkSlot(NETNS), GROUPS, confinable
-    )
+    return Allocation("beef", 7, Path("/pool/machines/beef"), Path("/run/x/beef"), NETNS, GROUPS, confinable)
 
 
 GROUPS = (Path("/sys/fs/cgroup/x"),)
 
 
-def test_a_restored_machine_is_what_its_snapshot_says() -> None:
-    plan = restore_plan(LAYOUT, allocation(confinable=True), Path("/pool/images/a.erofs"), SNAPSHOT)
+def test_a_restored_machine_has_the_hardware_of_its_snapshot() -> None:
+    plan = restore_plan(LAYOUT, allocation(confinable=True), SNAPSHOT)
     assert plan.name == f"pandastack-{LAYOUT.tag}-beef"
-    assert (plan.cpus, plan.memory_mb, plan.accelerator) == (2, 512, Accelerator.TCG)
-    assert plan.boot is None and not plan.memory_shared and plan.nic is None
+    assert (plan.cpus, plan.memory_mb, plan.accelerator) == (4, 2048, Accelerator.TCG)
+    assert plan.boot is None and not plan.memory_shared and plan.nic == TapNic(1400)
     assert plan.memory == SNAPSHOT.memory
     assert plan.disks == (
-        Disk("image", Path("/pool/images/a.erofs"), readonly=True),
-        Disk("root", Path("/pool/machines/beef/disk.img")),
+        Disk("root", Path("/pool/machines/beef/root.qcow2"), base=Path("/pool/snapshots/0123/base.img")),
+        Blank("blank0"),
+        Blank("blank1"),
+        Disk("modules", Path("/pool/machines/beef/modules.img"), readonly=True),
     )
     assert plan.confinement == Confinement(LAYOUT.uid(7), LAYOUT.uid(7), NETNS, GROUPS)
 
 
 def test_a_machine_has_the_disks_of_its_snapshot_in_its_own_directory() -> None:
     snapshot = Snapshot(SNAPSHOT.directory, replace(MANIFEST, disks=("root", "data")))
-    plan = restore_plan(LAYOUT, allocation(confinable=False), Path("/i"), snapshot)
-    assert [(disk.name, str(disk.path)) for disk in plan.disks[1:]] == [
-        ("root", "/pool/machines/beef/disk.img"),
-        ("data", "/pool/machines/beef/disk-data.img"),
-    ]
+    plan = restore_plan(LAYOUT, allocation(confinable=False), snapshot)
+    assert plan.disks == (
+        Disk("root", Path("/pool/machines/beef/root.qcow2"), base=snapshot.base),
+        Disk("data", Path("/pool/machines/beef/disk-data.img")),
+        Blank("blank1"),
+        Disk("modules", Path("/pool/machines/beef/modules.img"), readonly=True),
+    )
+
+
+def test_a_machine_whose_slot_has_a_tap_is_connected_to_it() -> None:
+    connected = replace(allocation(confinable=False), cable=Cable(NetworkSlot(3, "ps-x", NETNS, tap=12)))
+    assert restore_plan(LAYOUT, connected, SNAPSHOT).nic == TapNic(1400, fd=12)
+
+
+def test_a_templates_disk_rate_comes_before_the_hosts() -> None:
+    default = DiskRate(5 << 20, 700)
+    assert disk_rate_of(TEMPLATE, default) == default
+    assert disk_rate_of(replace(TEMPLATE, disk_mb_per_second=9), default) == DiskRate(9 << 20, 700)
+    plan = restore_plan(LAYOUT, allocation(confinable=False), SNAPSHOT, default)
+    assert plan.disk_rate == default and restore_plan(LAYOUT, allocation(confinable=False), SNAPSHOT) != plan
+
+
+def test_a_machine_that_boots_can_be_restored_as_any_other() -> None:
+    """Its devices are those of a machine without a guest: what is captured of the one is loaded into the other."""
+    snapshot = Snapshot(SNAPSHOT.directory, replace(MANIFEST, base_disk=True))
+    booted = booted_plan(LAYOUT, allocation(confinable=True), snapshot)
+    parameters = f"{kernel_parameters(Accelerator.TCG)} maxcpus=2 movable_node pandastack.memory=512"
+    assert booted.boot == Boot(snapshot.kernel, snapshot.initramfs, parameters)
+    assert not booted.memory_shared
+    assert replace(booted, boot=None) == restore_plan(LAYOUT, allocation(confinable=True), snapshot)
+    assert booted.disks[-1] == Disk("base", Path("/pool/machines/beef/base.img"), readonly=True)
+
+
+def test_what_a_guest_does_not_get_of_its_hardware_is_out_of_use_from_the_boot() -> None:
+    assert size_parameters(MANIFEST, 256) == "maxcpus=2 movable_node pandastack.memory=256"
+    assert size_parameters(replace(MANIFEST, cpus=4), 2048) == ""
 
 
 def test_without_root_nothing_is_confined() -> None:
-    assert restore_plan(LAYOUT, allocation(confinable=False), Path("/i"), SNAPSHOT).confinement is None
+    assert restore_plan(LAYOUT, allocation(confinable=False), SNAPSHOT).confinement is None
 
 
 def test_a_booted_machine() -> None:
@@ -71,18 +101,14 @@ def test_a_booted_machine() -> None:
         cpus=1,
         memory_mb=128,
         memory=Path("/m"),
-        disks=(Disk("image", Path("/a"), readonly=True),),
+        disks=(Disk("root", Path("/a")),),
         sockets=Path("/s"),
         accelerator=Accelerator.KVM,
         keep_memory=True,
         nic=UserNic(1400),
     )
-    plan = boot_plan(with_disks(spec, readonly=(Path("/b"),), writable=(Path("/c"),)))
-    assert plan.disks == (
-        Disk("image", Path("/a"), True),
-        Disk("extra0", Path("/b"), True),
-        Disk("extra1", Path("/c"), False),
-    )
+    plan = boot_plan(spec)
+    assert plan.disks == (Disk("root", Path("/a")),)
     assert (plan.boot, plan.memory_shared, plan.nic) == (spec.boot, True, UserNic(1400))
     assert plan.sockets.channel == Path("/s/channel")
 
@@ -90,8 +116,9 @@ def test_a_booted_machine() -> None:
 def test_engines_on_one_host_share_no_user() -> None:
     one, other = Layout(Path("/a"), Path("/c")), Layout(Path("/b"), Path("/c"))
     assert one.tag != other.tag and one.tag == Layout(Path("/a/../a"), Path("/elsewhere")).tag
-    assert {one.uid(slot) for slot in (0, SLOTS - 2)}.isdisjoint({other.uid(slot) for slot in (0, SLOTS - 2)})
-    assert one.build_uid not in {one.uid(slot) for slot in range(SLOTS - 1)}
+    assert {one.uid(slot) for slot in (0, SLOTS - 1)}.isdisjoint({other.uid(slot) for slot in (0, SLOTS - 1)})
+    special = {one.build_uid, one.egress_uid, one.broker_uid, one.gateway_uid}
+    assert len(special) == 4 and special.isdisjoint({one.uid(slot) for slot in range(MACHINES)})
     for layout in (one, other):
         assert FIRST_UID <= layout.uid(0) < layout.build_uid < 2**32 - 2
 
@@ -116,54 +143,8 @@ def test_slots_are_the_lowest_free_and_come_back() -> None:
         assert last == 0
 
 
-def erofs(path: Path, *, magic: int = 0xE0F5E1E2, bits: int = 12, blocks: int = 3, size: int = 4 * 4096) -> Path:
-    """A file with an EROFS superblock: magic, checksum, features, block size bits, …, blocks at offset 36."""
-    block = bytearray(128)
-    struct.pack_into("<I", block, 0, magic)
-    struct.pack_into("<B", block, 12, bits)
-    struct.pack_into("<I", block, 36, blocks)
-    path.write_bytes(bytes(1024) + block)
-    with path.open("r+b") as file:
-        file.truncate(size)
-    return path
-
-
-def test_the_size_of_an_image(tmp_path: Path) -> None:
-    assert image_size(erofs(tmp_path / "i")) == 3 * 4096
-    assert image_size(erofs(tmp_path / "whole", blocks=4)) == 4 * 4096
-    assert image_size(erofs(tmp_path / "small", bits=9, blocks=10)) == 5120
-
-
-@pytest.mark.parametrize(
-    "lie", [{"magic": 1}, {"blocks": 0}, {"blocks": 5}, {"blocks": 2**32 - 1}, {"bits": 0}, {"bits": 60}, {"bits": 255}]
-)
-def test_an_image_that_lies_is_refused(tmp_path: Path, lie: dict[str, int]) -> None:
-    """The disk comes from a guest: what it says of itself is checked before the host cuts a file by it."""
-    with pytest.raises(BuildError):
-        image_size(erofs(tmp_path / "i", **lie))
-
-
-def test_a_disk_that_is_too_short_for_an_image(tmp_path: Path) -> None:
-    (tmp_path / "short").write_bytes(b"x" * 1030)
-    with pytest.raises(BuildError):
-        image_size(tmp_path / "short")
-
-
 def test_the_recipes_that_come_along() -> None:
-    shipped = shipped_recipes()
-    assert list(shipped) == ["base", "code-interpreter"]
-    assert recipe_folders([], shipped) == list(shipped.values())
-    assert recipe_folders(["base"], shipped) == [shipped["base"]]
-
-
-def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "Dockerfile").write_text("FROM base\n")
-    monkeypatch.chdir(tmp_path)
-    assert recipe_folders(["base"], shipped_recipes()) == [Path("base")]
-    with pytest.raises(NotFoundError) as unknown:
-        recipe_folders(["base", "nothing"], {"one": Path("/one")})
-    assert "one" in (unknown.value.hint or "")
+    assert list(shipped_recipes()) == ["agent", "base", "code-interpreter", "docker"]
 
 
 def test_only_an_emulated_guest_is_told_its_clocks_rate_and_to_keep_addresses_fixed() -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from pandastack.disks.pool import Pool
 from pandastack.engine.layout import Layout
 from pandastack.engine.machines.allocation import MachineHost
+from pandastack.engine.machines.host_network import HostNetwork
+from pandastack.engine.machines.journal import Entry
 from pandastack.engine.machines.probe import measures, probe, require
 from pandastack.engine.machines.rehearsal import Rehearsals
 from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.slots import Slots
+from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import ConflictError, ServerError
@@ -25,8 +29,8 @@ from pandastack.model.confinement import Measure
 from pandastack.model.template import Template
 from pandastack.network import namespace
 from pandastack.network.namespace import empty_namespace
-from pandastack.network.slot import NoNetwork
 from pandastack.snapshots.manifest import Snapshot
+from pandastack.vmm.plan import DiskRate
 from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.binary import qemu_binary
 from pandastack.vmm.qemu.driver import QemuDriver, cpus_on
@@ -99,17 +103,23 @@ def no_group_is_left() -> Iterator[None]:
         groups.close()
 
 
+async def _keep_nothing(entry: Entry, reason: str) -> None:
+    pass
+
+
 def host(directory: Path, netns: Path | None, *, confinable: bool) -> MachineHost:
     layout = Layout(directory / "data", directory / "cache")
     return MachineHost(
         layout=layout,
         directory=directory,
         slots=Slots(1),
-        network=NoNetwork(netns),
+        network=HostNetwork(netns),
         cgroups=open_groups(GROUP) if facts.is_root() else None,
         confinable=confinable,
         driver=driver(qemu_binary()),
         rehearsals=Rehearsals(),
+        disk_rate=DiskRate(),
+        keep=_keep_nothing,
         ended=lambda sandbox: None,
         stalled=lambda sandbox, stalled: None,
     )
@@ -159,8 +169,9 @@ def test_kvm_is_required_of_every_template(monkeypatch: pytest.MonkeyPatch) -> N
         require([Measure.KVM], frozenset(), [])
 
 
-async def test_a_template_that_is_installed_later_is_held_to_it_too() -> None:
-    restorer = Restorer(driver(Path("/no/qemu")), None, {Measure.KVM})  # type: ignore[arg-type]
+async def test_a_template_that_is_installed_later_is_held_to_it_too(tmp_path: Path) -> None:
+    templates = Templates(tmp_path, Pool(tmp_path, reflink=False))
+    restorer = Restorer(driver(Path("/no/qemu")), None, templates, {Measure.KVM})  # type: ignore[arg-type]
     with pytest.raises(ConflictError, match="this server requires kvm"):
         await restorer.restore(origin("tcg"), SandboxSpec("s", "s"))
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from pandastack.contract.events import MachineDied
+from pandastack.disks.overlay import make_overlay
 from pandastack.disks.pool import Pool
 from pandastack.engine.build import accelerator
 from pandastack.engine.build.accelerator import Choice, Trial, choose
@@ -18,7 +24,7 @@ from pandastack.engine.build.progress import Steps, megabytes
 from pandastack.engine.machines.journal import FILE, Entry, Journal, read
 from pandastack.engine.machines.state import MachineState
 from pandastack.engine.machines.stopwatch import Stopwatch
-from pandastack.engine.origins import link_base
+from pandastack.engine.origins import catalog, link_base
 from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.recovery.adoption import should_adopt
 from pandastack.engine.sandboxes import events
@@ -26,35 +32,21 @@ from pandastack.engine.sandboxes.events import Events
 from pandastack.errors import ConflictError, NotFoundError
 from pandastack.host.processes.identity import identify
 from pandastack.model.accelerator import Accelerator
+from pandastack.model.network import OPEN
+from pandastack.model.network_rules import to_json
 from pandastack.model.template import Template
 from pandastack.vmm.plan import Boot
 from pandastack.vmm.qemu.driver import QemuDriver, cpus_on
 from tests.support.installation import eventually
-from tests.support.manifests import MANIFEST
-
-TEMPLATE = Template(
-    name="base",
-    description="",
-    cpu=1,
-    memory_mb=256,
-    disk_mb=512,
-    tools=(),
-    aliases=("ubuntu-24.04",),
-    category="",
-    base="debian:bookworm",
-    env={"LANG": "C"},
-    version="v1",
-    image="i1",
-    size_bytes=1,
-    built_at="2026-01-01T00:00:00+00:00",
-)
+from tests.support.manifests import HERE, MANIFEST, TEMPLATE
 
 
-def test_a_templates_record_is_read_again_also_one_from_before_rehearsals() -> None:
+def test_a_templates_record_is_read_again_also_one_of_an_older_release() -> None:
     template = replace(TEMPLATE, rehearse=("ls", "true"))
     record = template.to_json()
     assert Template.from_json(json.dumps(record)) == template
-    del record["rehearse"]
+    for later in ("rehearse", "owner", "config"):
+        del record[later]
     assert Template.from_json(json.dumps(record)) == TEMPLATE
 
 
@@ -71,7 +63,9 @@ def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
         "hostname": "",
         "env": {},
         "process": None,
+        "network_slot": "",
         "paused": False,
+        "network": to_json(OPEN),
     }
     journal.advance(MachineState.BLANK, process=identify(os.getpid()))
     journal.advance(MachineState.CLAIMED, sandbox="sandbox-id")
@@ -117,7 +111,7 @@ def test_a_machine_that_was_only_looked_at_does_not_go_on() -> None:
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
     pool = Pool(tmp_path / "pool", reflink=False)
-    for each in (pool.snapshots, pool.images, pool.machines):
+    for each in (pool.snapshots, pool.modules, pool.machines):
         each.mkdir(parents=True)
     return pool
 
@@ -125,52 +119,124 @@ def pool(tmp_path: Path) -> Pool:
 def bake(tmp_path: Path, key: str) -> Path:
     baked = tmp_path / f"baked-{key}"
     baked.mkdir()
-    for name in ("memory", "devices", "disk.img"):
+    for name in ("memory", "devices", "base.img", "modules.img", "kernel", "initramfs"):
         (baked / name).write_bytes(key.encode())
+    make_overlay(baked / "root.qcow2", 2**20)
     (baked / "manifest.json").write_bytes(replace(MANIFEST, key=key).to_json())
     return baked
 
 
 def test_a_template_is_found_by_name_and_alias(tmp_path: Path, pool: Pool) -> None:
-    templates, image = Templates(tmp_path / "records", pool), tmp_path / "image"
-    image.write_bytes(b"erofs")
+    templates = Templates(tmp_path / "records", pool)
     with pytest.raises(NotFoundError) as unknown:
         templates.get("base")
     assert "template build" in (unknown.value.hint or "")
-    installed = templates.install(TEMPLATE, bake(tmp_path, "v1"), image)
+    installed = templates.install(TEMPLATE, bake(tmp_path, "v1"))
     assert installed.template == TEMPLATE
     assert templates.get("ubuntu-24.04") == installed == templates.list()[0]
     assert installed.snapshot.memory.read_bytes() == b"v1"
-    assert installed.image.read_bytes() == b"erofs"
+    assert installed.snapshot.base.read_bytes() == b"v1"
     with pytest.raises(NotFoundError) as other:
         templates.get("../records/base")
     assert other.value.hint == "templates here: base"
 
 
+def test_each_owner_has_names_of_its_own_and_those_of_everybody(tmp_path: Path, pool: Pool) -> None:
+    templates = Templates(tmp_path / "records", pool)
+    of_all = templates.install(TEMPLATE, bake(tmp_path, "v1"))
+    acme, rival = (replace(TEMPLATE, name="app", owner=each, version=each, aliases=()) for each in ("acme", "rival"))
+    for each in (acme, rival):
+        templates.install(each, bake(tmp_path, each.version))
+    assert [each.template for each in templates.list()] == [TEMPLATE, acme, rival]
+    assert Templates(tmp_path / "records", pool).list() == templates.list(), "as the next engine reads it"
+    assert [templates.get("app", owner).template for owner in ("acme", "rival")] == [acme, rival]
+    assert templates.get("ubuntu-24.04", "acme") == templates.get("base", "rival") == of_all
+    assert templates.find("app") is templates.find("base", "acme") is None
+    for owner, usable in (("", "base"), ("third", "base"), ("acme", "app, base")):
+        with pytest.raises(NotFoundError) as unknown:
+            templates.get("nope", owner)
+        assert unknown.value.hint == f"templates here: {usable}"
+
+
+def test_a_removed_templates_name_is_free_and_its_version_goes_when_it_is_old(tmp_path: Path, pool: Pool) -> None:
+    templates, machine = Templates(tmp_path / "records", pool), pool.machines / "made of acme"
+    machine.mkdir()
+    acme, rival = (replace(TEMPLATE, name="app", owner=each, version=each) for each in ("acme", "rival"))
+    installed = [templates.install(each, bake(tmp_path, each.version)) for each in (acme, rival)]
+    made = link_base(installed[0], machine)
+    assert templates.remove("app", "acme").template == acme
+    for name, owner in (("app", "acme"), ("app", ""), ("ubuntu-24.04", "rival"), ("../records/rival~app", "")):
+        with pytest.raises(NotFoundError):
+            templates.remove(name, owner)
+    assert [each.template for each in templates.list()] == [rival]
+    assert templates.remove_unused(time.time() + 86400) == ("acme",)
+    assert made.snapshot.memory.read_bytes() == b"acme", "what runs has its files"
+    assert templates.install(replace(acme, version="v2"), bake(tmp_path, "v2")).key == "v2"
+
+
+def test_builds_that_make_the_same_install_it_together(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two templates with equal recipes, built at once, have one version."""
+    baked, together = bake(tmp_path, "v1"), threading.Barrier(4)
+    original = catalog._bring_in
+
+    def slowly(*arguments: Any) -> None:
+        brought.append(arguments)
+        time.sleep(0.2)  # the others come meanwhile
+        original(*arguments)
+
+    def install(name: str) -> str:
+        together.wait()
+        return Templates(tmp_path / "records", pool).install(replace(TEMPLATE, name=name), baked).key
+
+    brought: list[object] = []
+    monkeypatch.setattr(catalog, "_bring_in", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(install, ("a", "b", "c", "d"))) == ["v1"] * 4
+    assert len(brought) == 1
+    assert [each.name for each in Templates(tmp_path / "records", pool).list()] == ["a", "b", "c", "d"]
+
+
 def test_another_process_may_install_a_newer_one(tmp_path: Path, pool: Pool) -> None:
     reader, writer = (Templates(tmp_path / "records", pool) for _ in range(2))
-    (tmp_path / "image").write_bytes(b"erofs")
-    writer.install(TEMPLATE, bake(tmp_path, "v1"), tmp_path / "image")
+    writer.install(TEMPLATE, bake(tmp_path, "v1"))
     assert reader.get("base").key == "v1"
-    writer.install(replace(TEMPLATE, version="v2"), bake(tmp_path, "v2"), tmp_path / "image")
+    writer.install(replace(TEMPLATE, version="v2"), bake(tmp_path, "v2"))
     assert reader.get("base").key == "v2"
     assert reader.get("base").snapshot.manifest.key == "v2"
 
 
 def test_a_template_whose_files_are_gone_is_not_offered(tmp_path: Path, pool: Pool) -> None:
-    (tmp_path / "image").write_bytes(b"erofs")
-    installed = Templates(tmp_path / "records", pool).install(TEMPLATE, bake(tmp_path, "v1"), tmp_path / "image")
-    installed.image.unlink()
+    installed = Templates(tmp_path / "records", pool).install(TEMPLATE, bake(tmp_path, "v1"))
+    (installed.snapshot.directory / "manifest.json").unlink()
     assert Templates(tmp_path / "records", pool).list() == []
 
 
 def test_installing_again_is_no_error(tmp_path: Path, pool: Pool) -> None:
-    (tmp_path / "image").write_bytes(b"erofs")
     baked = bake(tmp_path, "v1")
     for _ in range(2):
-        Templates(tmp_path / "records", pool).install(TEMPLATE, baked, tmp_path / "image")
+        Templates(tmp_path / "records", pool).install(TEMPLATE, baked)
     assert sorted(path.name for path in pool.snapshots.iterdir()) == ["v1"]
-    assert [path.name for path in pool.images.iterdir()] == ["i1.erofs"]
+
+
+def test_old_versions_leave_the_pool_and_what_was_made_of_them_keeps_its_files(tmp_path: Path, pool: Pool) -> None:
+    templates, machine = Templates(tmp_path / "records", pool), pool.machines / "made of v1"
+    machine.mkdir()
+    made = link_base(templates.install(TEMPLATE, bake(tmp_path, "v1")), machine)
+    shared = {path.name for path in pool.modules.iterdir()}
+    templates.install(replace(TEMPLATE, version="v2"), bake(tmp_path, "v2"))
+    assert templates.remove_unused(time.time()) == (), "another process may be about to name it"
+    tomorrow = time.time() + 86400
+    assert templates.remove_unused(tomorrow) == ("v1",)
+    assert [path.name for path in pool.snapshots.iterdir()] == ["v2"]
+    assert shared <= {path.name for path in pool.modules.iterdir()}, "the machine has links to them"
+    assert (made.snapshot.memory.read_bytes(), made.snapshot.base.read_bytes()) == (b"v1", b"v1")
+    shutil.rmtree(machine)
+    assert templates.remove_unused(tomorrow) == ()
+    left = {path.name for path in pool.modules.iterdir()}
+    assert left == {path.name for path in pool.modules.iterdir() if path.stat().st_nlink > 1} != shared
+    assert templates.get("base").snapshot.initramfs.read_bytes() == b"v2"
 
 
 def overwrite(memory: Path) -> None:
@@ -182,13 +248,12 @@ def overwrite(memory: Path) -> None:
             file.write(b"x")
         return memory.stat().st_mtime_ns != made  # a kernel's clock of files may stand still for milliseconds
 
-    eventually(written, 5, "the file system tells the time")
+    eventually(written, 60, "the file system tells the time")
 
 
 def test_memory_that_somebody_wrote_to_is_never_shared_again(tmp_path: Path, pool: Pool) -> None:
-    (tmp_path / "image").write_bytes(b"erofs")
     baked, templates = bake(tmp_path, "v1"), Templates(tmp_path / "records", pool)
-    installed = templates.install(TEMPLATE, baked, tmp_path / "image")
+    installed = templates.install(TEMPLATE, baked)
     before, after = pool.machines / "before", pool.machines / "after"
     for each in (before, after):
         each.mkdir()
@@ -196,12 +261,12 @@ def test_memory_that_somebody_wrote_to_is_never_shared_again(tmp_path: Path, poo
     overwrite(machine.snapshot.memory)
     said = "the memory image of snapshot v1 was changed after it was made"
     with pytest.raises(ConflictError, match=said) as refused:
-        installed.snapshot.check(vmm=MANIFEST.vmm, cpu_flags=MANIFEST.cpu_flags)
+        installed.snapshot.check(HERE)
     assert "template build" in (refused.value.hint or "")
     with pytest.raises(ConflictError, match=said):
         link_base(installed, after)
-    again = templates.install(TEMPLATE, baked, tmp_path / "image")
-    again.snapshot.check(vmm=MANIFEST.vmm, cpu_flags=MANIFEST.cpu_flags)
+    again = templates.install(TEMPLATE, baked)
+    again.snapshot.check(HERE)
     assert again.snapshot.memory.read_bytes() == b"v1"
     assert again.snapshot != installed.snapshot
     assert sorted(path.name for path in pool.snapshots.iterdir()) == ["v1"]
@@ -209,7 +274,7 @@ def test_memory_that_somebody_wrote_to_is_never_shared_again(tmp_path: Path, poo
 
 def trial(tmp_path: Path, vmm: str = "qemu 7") -> Trial:
     driver = QemuDriver(Path("/no/qemu"), vmm, cpus_on("0011"))
-    return Trial(driver, Boot(Path("/no/kernel"), Path("/no/initramfs")), tmp_path / "i", tmp_path / "s")
+    return Trial(driver, Boot(Path("/no/kernel"), Path("/no/initramfs")), tmp_path / "s")
 
 
 @pytest.mark.anyio

@@ -16,6 +16,31 @@ def test_the_number_of_machines_made_ahead() -> None:
     assert Settings.from_env({"PANDASTACK_READY_MACHINES": "12"}).ready_machines == 12
 
 
+def test_the_rate_of_disks() -> None:
+    found = Settings.from_env({})
+    assert (found.disk_mb_per_second, found.disk_operations_per_second) == (0, 0)
+    found = Settings.from_env({"PANDASTACK_DISK_MB_PER_SECOND": "200", "PANDASTACK_DISK_OPERATIONS_PER_SECOND": "4000"})
+    assert (found.disk_mb_per_second, found.disk_operations_per_second) == (200, 4000)
+    for text in ("-1", "1.5", "1000001", "9" * 5000, "٣x"):
+        with pytest.raises(BadRequestError, match="PANDASTACK_DISK_MB_PER_SECOND"):
+            Settings.from_env({"PANDASTACK_DISK_MB_PER_SECOND": text})
+
+
+def test_the_dns_servers() -> None:
+    assert Settings.from_env({}).resolvers == Settings.from_env({"PANDASTACK_RESOLVERS": " "}).resolvers == ()
+    found = Settings.from_env({"PANDASTACK_RESOLVERS": "192.0.2.53, 192.0.2.54:5353,"})
+    assert found.resolvers == (("192.0.2.53", 53), ("192.0.2.54", 5353))
+
+
+@pytest.mark.parametrize(
+    "text", ["here", "192.0.2", "192.0.2.530", "192.0.2.53:0", "192.0.2.53:65536", "::1", "1.2.3.٤"]
+)
+def test_a_dns_server_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(BadRequestError, match="PANDASTACK_RESOLVERS") as refused:
+        Settings.from_env({"PANDASTACK_RESOLVERS": f"192.0.2.53,{text}"})
+    assert refused.value.field == "PANDASTACK_RESOLVERS"
+
+
 def test_how_much_may_be_promised() -> None:
     assert (Settings.from_env({}).overcommit, Settings.from_env({}).disk_overcommit) == (4, 20)
     found = Settings.from_env({"PANDASTACK_OVERCOMMIT": "1.5", "PANDASTACK_DISK_OVERCOMMIT": "3"})
@@ -35,6 +60,14 @@ def test_nonsense_is_refused_by_name(text: str) -> None:
     with pytest.raises(BadRequestError, match="PANDASTACK_READY_MACHINES") as refused:
         Settings.from_env({"PANDASTACK_READY_MACHINES": text})
     assert refused.value.field == "PANDASTACK_READY_MACHINES"
+
+
+def test_whether_stale_templates_are_baked_again() -> None:
+    assert Settings.from_env({}).rebake and Settings.from_env({"PANDASTACK_REBAKE": "on"}).rebake
+    assert not Settings.from_env({"PANDASTACK_REBAKE": "off"}).rebake
+    with pytest.raises(BadRequestError, match="PANDASTACK_REBAKE must be on or off") as refused:
+        Settings.from_env({"PANDASTACK_REBAKE": "yes"})
+    assert refused.value.field == "PANDASTACK_REBAKE"
 
 
 def test_what_must_confine_machines() -> None:

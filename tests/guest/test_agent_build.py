@@ -30,13 +30,17 @@ def compiler() -> list[str]:
 
 RINGS = [ROOT / "fuzz/ring.c", ROOT / "src/streams/ring.c"]
 LOGS = [ROOT / "fuzz/log.c", ROOT / "src/processes/log.c"]
+SFTP = [
+    ROOT / "fuzz/sftp.c",
+    *(ROOT / "src/sftp" / name for name in ("packet.c", "attributes.c", "handles.c")),
+]
 
 
 pytestmark = pytest.mark.timeout(600)
 """A cold compiler takes a minute for each architecture."""
 
 
-@pytest.mark.parametrize("sources", [FUZZED, LOGS, RINGS], ids=["parsers", "logs", "rings"])
+@pytest.mark.parametrize("sources", [FUZZED, LOGS, RINGS, SFTP], ids=["parsers", "logs", "rings", "sftp"])
 def test_parsers_and_buffers_survive_a_fuzzer(sources: list[Path], tmp_path: Path) -> None:
     program = tmp_path / "fuzz"
     built = subprocess.run([*compiler(), *FLAGS, "-o", program, *sources], capture_output=True, text=True, check=False)

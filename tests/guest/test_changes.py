@@ -1,4 +1,4 @@
-"""The list of what differs from the template: through the real agent on a real overlay, and hostile lists."""
+"""The list of what differs from the template: through the real agent on a real file system, and hostile lists."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import random
 import shutil
 import socket
 import stat
-import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,46 +22,36 @@ from hypothesis import strategies as st
 from pandastack.errors import BadRequestError, ConflictError, GuestError
 from pandastack.guest import Changed, Channel, Identity, Listing, changes
 from pandastack.guest.frames import encode_fields, u32, u64
+from pandastack.host.processes.run import run
+from pandastack.images.ext4 import make_ext4
 
 IDENTITY = Identity(hostname="box", machine_id="0" * 32)
 LISTED_S = 30.0
 
 
 @dataclass
-class Overlay:
-    """``lower`` is filled by a test, then mounted and changed at ``root``."""
+class Root:
+    """A root file system as guests have it, and its device. It is filled, remembered by an agent, and changed."""
 
-    base: Path
-
-    @property
-    def lower(self) -> Path:
-        return self.base / "lower"
-
-    @property
-    def root(self) -> Path:
-        return self.base / "root"
-
-    def mount(self) -> None:
-        words = f"lowerdir={self.lower},upperdir={self.base}/upper,workdir={self.base}/work"
-        done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", words, self.root], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"cannot mount an overlay here: {done.stderr.decode().strip()}")
+    path: Path
+    device: str
 
 
 @pytest.fixture
-def overlay(tmp_path: Path) -> Iterator[Overlay]:
-    """On a file system of its own: the host's may be an overlay itself, which cannot be an upper directory."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a file system here: {mounted.stderr.decode().strip()}")
-    made = Overlay(tmp_path)
+async def root(tmp_path: Path) -> AsyncIterator[Root]:
+    image, path = tmp_path / "image", tmp_path / "root"
+    await make_ext4(image, 256)
+    attached = await run(["losetup", "--find", "--show", image], check=False)
+    if attached.returncode:
+        pytest.skip(f"this host gives no loop device: {attached.stderr.decode().strip()}")
+    device = attached.text.strip()
     try:
-        for name in ("lower", "upper", "work", "root"):
-            (tmp_path / name).mkdir()
-        yield made
+        path.mkdir()
+        await run(["mount", "-o", "noatime", device, path])
+        yield Root(path, device)
     finally:
-        subprocess.run(["umount", "--quiet", made.root], check=False)
-        subprocess.run(["umount", tmp_path], check=True)
+        await run(["umount", "--quiet", path], check=False)
+        await run(["losetup", "--detach", device])
 
 
 @asynccontextmanager
@@ -78,11 +67,24 @@ async def agent_on(binary: Path, *options: str) -> AsyncIterator[Channel]:
     assert process.returncode == 0
 
 
-async def listed(overlay: Overlay, binary: Path) -> Listing:
-    async with agent_on(binary, "--overlay", str(overlay.base / "upper"), str(overlay.lower)) as channel:
-        found = await channel.changes(LISTED_S)
-        assert await channel.changes(LISTED_S) == found
+@asynccontextmanager
+async def remembering(root: Root, binary: Path) -> AsyncIterator[Channel]:
+    """An agent that remembers what ``root`` has now."""
+    async with agent_on(binary, "--root", str(root.path), root.device) as channel:
+        await channel.remember_files()
+        yield channel
+
+
+async def listed(channel: Channel) -> Listing:
+    found = await channel.changes(LISTED_S)
+    assert await channel.changes(LISTED_S) == found
     return found
+
+
+def fill(root: Root, *names: str) -> None:
+    for name in names:
+        (root.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (root.path / name).write_text("old")
 
 
 def gone(found: Listing) -> list[str]:
@@ -93,29 +95,28 @@ def there(found: Listing) -> list[str]:
     return sorted(os.fsdecode(path) for path, each in found.items() if each.now is not None)
 
 
-async def test_what_is_new_changed_and_deleted(overlay: Overlay, agent_binary: Path) -> None:
-    for name in ("kept", "changed", "deleted", "dir/deep/kept", "dir/deep/deleted", "tree/a/b", "tree/c"):
-        (overlay.lower / name).parent.mkdir(parents=True, exist_ok=True)
-        (overlay.lower / name).write_text("old")
-    overlay.mount()
-    root = overlay.root
-    (root / "changed").write_text("newer")
-    (root / "deleted").unlink()
-    (root / "dir/deep/deleted").unlink()
-    (root / "new").mkdir(mode=0o700)
-    (root / "new/link").symlink_to("../kept")
-    os.mkfifo(root / "new/fifo")
-    (root / os.fsdecode(b"bad\xff\n")).touch()
-    shutil.rmtree(root / "tree")
-    found = await listed(overlay, agent_binary)
+async def test_what_is_new_changed_and_deleted(root: Root, agent_binary: Path) -> None:
+    fill(root, "kept", "changed", "deleted", "dir/deep/kept", "dir/deep/deleted", "tree/a/b", "tree/c", "far/away/kept")
+    top = root.path
+    async with remembering(root, agent_binary) as channel:
+        assert await listed(channel) == {}
+        (top / "changed").write_text("newer")
+        (top / "deleted").unlink()
+        (top / "dir/deep/deleted").unlink()
+        (top / "new").mkdir(mode=0o700)
+        (top / "new/link").symlink_to("../kept")
+        os.mkfifo(top / "new/fifo")
+        (top / os.fsdecode(b"bad\xff\n")).touch()
+        shutil.rmtree(top / "tree")
+        found = await listed(channel)
     assert gone(found) == ["/deleted", "/dir/deep/deleted", "/tree"]
     assert there(found) == sorted(
-        ["/" + os.fsdecode(b"bad\xff\n"), "/changed", "/dir", "/dir/deep", "/new", "/new/fifo", "/new/link"]
+        ["/" + os.fsdecode(b"bad\xff\n"), "/changed", "/dir/deep", "/new", "/new/fifo", "/new/link"]
     )
     changed = found[b"/changed"]
     assert changed.now is not None and changed.template is not None
     assert (changed.now.kind, changed.now.size, changed.template.size) == ("-", 5, 3)
-    real = (root / "changed").stat()
+    real = (top / "changed").stat()
     assert (changed.now.mtime_ns, changed.now.uid, changed.now.mode) == (real.st_mtime_ns, real.st_uid, real.st_mode)
     assert changed.now.ctime_ns > 0 and changed.now.inode > 0
     link, fifo, new = (found[path].now for path in (b"/new/link", b"/new/fifo", b"/new"))
@@ -126,97 +127,203 @@ async def test_what_is_new_changed_and_deleted(overlay: Overlay, agent_binary: P
     assert tree is not None and tree.kind == "d"
 
 
-async def test_what_a_new_directory_hides_is_deleted(overlay: Overlay, agent_binary: Path) -> None:
-    for name in ("tree/stays", "tree/goes", "tree/sub/goes", "tree/sub/comes-back", "tree/whole/x", "file"):
-        (overlay.lower / name).parent.mkdir(parents=True, exist_ok=True)
-        (overlay.lower / name).write_text("old")
-    overlay.mount()
-    root = overlay.root
-    shutil.rmtree(root / "tree")
-    (root / "tree/sub").mkdir(parents=True)
-    (root / "tree/stays").write_text("again")
-    (root / "tree/sub/comes-back").write_text("again")
-    (root / "file").unlink()
-    (root / "file").mkdir()
-    found = await listed(overlay, agent_binary)
+async def test_what_a_directory_in_the_place_of_another_has_not_is_deleted(root: Root, agent_binary: Path) -> None:
+    fill(root, "tree/stays", "tree/goes", "tree/sub/goes", "tree/sub/comes-back", "tree/whole/x", "file")
+    top = root.path
+    async with remembering(root, agent_binary) as channel:
+        (top / "tree").rename(top / "aside")
+        (top / "tree/sub").mkdir(parents=True)
+        (top / "tree/stays").write_text("again")
+        (top / "tree/sub/comes-back").write_text("again")
+        (top / "file").unlink()
+        (top / "file").mkdir()
+        found = await listed(channel)
     assert gone(found) == ["/tree/goes", "/tree/sub/goes", "/tree/whole"]
-    assert there(found) == ["/file", "/tree", "/tree/stays", "/tree/sub", "/tree/sub/comes-back"]
-    assert found[b"/tree"].opaque
+    moved = [f"/aside{name}" for name in ("", "/goes", "/stays", "/sub", "/sub/comes-back", "/sub/goes", "/whole")]
+    placed = ["/file", "/tree", "/tree/stays", "/tree/sub", "/tree/sub/comes-back"]
+    assert there(found) == sorted([*moved, "/aside/whole/x", *placed])
     replaced = found[b"/file"]
     assert replaced.now is not None and replaced.template is not None
     assert (replaced.now.kind, replaced.template.kind) == ("d", "-")
 
 
-async def test_a_list_longer_than_the_window(overlay: Overlay, agent_binary: Path) -> None:
-    overlay.mount()
-    names = {f"/dir/{number:04}-{'n' * 200}" for number in range(3000)}
-    (overlay.root / "dir").mkdir()
-    for name in names:
-        (overlay.root / name[1:]).touch()
-    assert set(there(await listed(overlay, agent_binary))) == names | {"/dir"}
+async def test_a_directory_that_was_renamed_and_renamed_back_has_not_changed(root: Root, agent_binary: Path) -> None:
+    fill(root, "tree/a", "tree/sub/b", "other/c")
+    top = root.path
+    async with remembering(root, agent_binary) as channel:
+        (top / "tree").rename(top / "other/tree")
+        assert there(await listed(channel)) == ["/", "/other", "/other/tree"][1:] + [
+            f"/other/tree/{name}" for name in ("a", "sub", "sub/b")
+        ]
+        (top / "other/tree").rename(top / "tree")
+        assert set(there(await listed(channel))) == {"/other", "/tree"}
 
 
-async def test_a_tree_too_deep_is_an_error_and_not_a_part_of_a_list(overlay: Overlay, agent_binary: Path) -> None:
-    overlay.mount()
-    deep = overlay.root.joinpath(*["d"] * 130)
-    deep.mkdir(parents=True)
-    with pytest.raises(BadRequestError, match="nested too deeply"):
-        await listed(overlay, agent_binary)
+async def test_every_name_of_a_file_is_listed(root: Root, agent_binary: Path) -> None:
+    """A file with many names changes under all of them; one that gets or loses a name is the same file."""
+    fill(root, "one/a", "three/x")
+    top = root.path
+    for name in ("two", "three/deep"):
+        (top / name).mkdir()
+        (top / name / "b").hardlink_to(top / "one/a")
+    async with remembering(root, agent_binary) as channel:
+        (top / "two/b").write_text("new")
+        found = await listed(channel)
+        assert there(found) == ["/one/a", "/three/deep/b", "/two/b"]
+        assert len({each.now.inode for each in found.values() if each.now}) == 1
+        (top / "one/c").hardlink_to(top / "three/x")
+        (top / "two/b").unlink()
+        found = await listed(channel)
+    assert gone(found) == ["/two/b"]
+    assert there(found) == ["/one", "/one/a", "/one/c", "/three/deep/b", "/three/x", "/two"]
 
 
-async def test_too_many_changes_are_refused(
-    overlay: Overlay, agent_binary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    overlay.mount()
-    for number in range(20):
-        (overlay.root / str(number)).touch()
-    monkeypatch.setattr(changes, "ENTRIES_MAX", 19)
-    with pytest.raises(BadRequestError, match="more than 19"):
-        await listed(overlay, agent_binary)
+async def test_owners_modes_attributes_and_targets(root: Root, agent_binary: Path) -> None:
+    fill(root, "owner", "mode", "attribute", "clock", "kept")
+    top = root.path
+    (top / "link").symlink_to("kept")
+    (top / "far").symlink_to("x" * 200)
+    (top / "device").parent.mkdir(exist_ok=True)
+    os.mknod(top / "device", stat.S_IFCHR | 0o600, os.makedev(300, 70000))
+    async with remembering(root, agent_binary) as channel:
+        os.chown(top / "owner", 70000, 70001)
+        (top / "mode").chmod(0o4755)
+        os.setxattr(top / "attribute", "user.large", b"x" * 2000)
+        os.utime(top / "clock", ns=(1, 5_000_000_000 * 10**9 + 7))
+        for name in ("link", "far", "device"):
+            (top / name).rename(top / f"moved-{name}")
+        found = await listed(channel)
+    assert gone(found) == ["/device", "/far", "/link"]
+    then = {path.decode(): each.template for path, each in found.items() if each.template}
+    assert then["/link"].target == b"kept" and then["/far"].target == b"x" * 200
+    assert (then["/device"].kind, then["/device"].device) == ("c", os.makedev(300, 70000))
+    now = {path.decode(): each.now for path, each in found.items() if each.now}
+    assert set(now) == {
+        *("/owner", "/mode", "/attribute", "/clock", "/moved-link", "/moved-far", "/moved-device"),
+    }
+    assert (now["/owner"].uid, now["/owner"].gid, then["/owner"].uid) == (70000, 70001, os.getuid())
+    assert (now["/mode"].mode, then["/mode"].mode) == (stat.S_IFREG | 0o4755, stat.S_IFREG | 0o644)
+    assert now["/clock"].mtime_ns == 5_000_000_000 * 10**9 + 7
+    assert now["/moved-device"].device == os.makedev(300, 70000) and now["/moved-far"].target == b"x" * 200
 
 
-@pytest.mark.parametrize("seed", range(8))
-async def test_random_changes_are_the_ones_listed(overlay: Overlay, agent_binary: Path, seed: int) -> None:
+async def test_what_the_template_has_is_told_to_the_nanosecond(root: Root, agent_binary: Path) -> None:
+    fill(root, "file")
+    os.utime(root.path / "file", ns=(1, -(10**9) * 1000 + 5))
+    before = (root.path / "file").stat()
+    async with remembering(root, agent_binary) as channel:
+        (root.path / "file").unlink()
+        then = (await listed(channel))[b"/file"].template
+    assert then is not None
+    assert (then.size, then.mtime_ns, then.ctime_ns) == (before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+    assert (then.inode, then.mode, then.uid) == (before.st_ino, before.st_mode, before.st_uid)
+
+
+async def test_what_is_mounted_over_a_directory_is_not_in_the_list(root: Root, agent_binary: Path) -> None:
+    fill(root, "place/below")
+    async with remembering(root, agent_binary) as channel:
+        (root.path / "place/below").write_text("new")
+        await run(["mount", "-t", "tmpfs", "none", root.path / "place"])
+        try:
+            (root.path / "place/over").touch()
+            assert there(await listed(channel)) == ["/place/below"]
+        finally:
+            await run(["umount", root.path / "place"])
+
+
+async def test_a_file_system_that_grows_keeps_its_changes(root: Root, agent_binary: Path) -> None:
+    fill(root, "kept", "dir/changed")
+    async with remembering(root, agent_binary) as channel:
+        with (root.path.parent / "image").open("r+b") as file:
+            file.truncate(2 * 1024**3)
+        await run(["losetup", "--set-capacity", root.device])
+        grown = await run(["resize2fs", root.device], check=False)
+        if grown.returncode:
+            pytest.skip(f"a mounted file system cannot grow here: {grown.stderr.decode().strip()}")
+        (root.path / "dir/changed").write_text("new")
+        for number in range(40):
+            (root.path / f"new-{number}").mkdir()
+        assert set(there(await listed(channel))) == {"/dir/changed", *(f"/new-{number}" for number in range(40))}
+
+
+async def test_large_directories_are_read_whole(root: Root, agent_binary: Path) -> None:
+    fill(root, *(f"big/{number:05}-{'n' * 60}" for number in range(3000)))
+    async with remembering(root, agent_binary) as channel:
+        (root.path / "big/new").touch()
+        names = sorted(path.name for path in (root.path / "big").iterdir())
+        for name in names[::3]:
+            (root.path / "big" / name).unlink()
+        found = await listed(channel)
+    assert gone(found) == [f"/big/{name}" for name in names[::3] if name != "new"]
+    assert "/big" in there(found) and len(there(found)) == (2 if "new" not in names[::3] else 1)
+
+
+async def test_a_list_longer_than_the_window(root: Root, agent_binary: Path) -> None:
+    async with remembering(root, agent_binary) as channel:
+        names = {f"/dir/{number:04}-{'n' * 200}" for number in range(3000)}
+        (root.path / "dir").mkdir()
+        for name in names:
+            (root.path / name[1:]).touch()
+        assert set(there(await listed(channel))) == names | {"/dir"}
+
+
+async def test_a_tree_too_deep_is_an_error_and_not_a_part_of_a_list(root: Root, agent_binary: Path) -> None:
+    async with remembering(root, agent_binary) as channel:
+        root.path.joinpath(*["d"] * 130).mkdir(parents=True)
+        with pytest.raises(BadRequestError, match="nested too deeply"):
+            await listed(channel)
+
+
+async def test_too_many_changes_are_refused(root: Root, agent_binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with remembering(root, agent_binary) as channel:
+        for number in range(20):
+            (root.path / str(number)).touch()
+        monkeypatch.setattr(changes, "ENTRIES_MAX", 19)
+        with pytest.raises(BadRequestError, match="more than 19"):
+            await listed(channel)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_random_changes_are_the_ones_listed(root: Root, agent_binary: Path, seed: int) -> None:
     """Whatever was done, template and list together give the tree that is there."""
     rng = random.Random(seed)
-    grow(rng, overlay.lower, 40)
-    before = tree(overlay.lower)
-    overlay.mount()
-    for _ in range(60):
-        mutate(rng, overlay.root)
-    after = tree(overlay.root)
-    assert applied(before, await listed(overlay, agent_binary)) == after
+    grow(rng, root.path, 40)
+    before = tree(root.path)
+    async with remembering(root, agent_binary) as channel:
+        for _ in range(60):
+            mutate(rng, root.path)
+        after = tree(root.path)
+        assert applied(before, await listed(channel)) == after
 
 
-async def test_a_tree_that_changes_while_it_is_walked(overlay: Overlay, agent_binary: Path) -> None:
+async def test_a_tree_that_changes_while_it_is_walked(root: Root, agent_binary: Path) -> None:
     """What is moved, replaced or deleted in the middle is listed or not; what stays is, and the agent lives."""
-    grow(random.Random(1), overlay.lower, 60)
-    overlay.mount()
-    (overlay.root / "stays").write_text("here")
+    grow(random.Random(1), root.path, 60)
     over = threading.Event()
 
     def disturb() -> None:
         rng = random.Random(2)
         while not over.is_set():
             with suppress(OSError):
-                mutate(rng, overlay.root / "moving")
+                mutate(rng, root.path / "moving")
             with suppress(OSError):
-                (overlay.root / "moving/a").rename(overlay.root / "moving/g")
+                (root.path / "moving/a").rename(root.path / "moving/g")
 
-    (overlay.root / "moving").mkdir()
-    disturber = threading.Thread(target=disturb)
-    disturber.start()
-    try:
-        async with agent_on(agent_binary, "--overlay", str(overlay.base / "upper"), str(overlay.lower)) as channel:
+    async with remembering(root, agent_binary) as channel:
+        (root.path / "stays").write_text("here")
+        (root.path / "moving").mkdir()
+        disturber = threading.Thread(target=disturb)
+        disturber.start()
+        try:
             for _ in range(100):
                 assert b"/stays" in await channel.changes(LISTED_S)
-    finally:
-        over.set()
-        disturber.join()
+        finally:
+            over.set()
+            disturber.join()
 
 
 def names(rng: random.Random, root: Path, what: str) -> list[Path]:
-    found = [path for path in root.rglob("*") if what == "any" or path.is_dir() == (what == "dir")]
+    found = [path for path in sorted(root.rglob("*")) if what == "any" or path.is_dir() == (what == "dir")]
     return [rng.choice(found)] if found else []
 
 
@@ -243,6 +350,10 @@ def mutate(rng: random.Random, root: Path) -> None:
             shutil.rmtree(path)
             path.mkdir()
             grow(rng, path, 3)
+    elif action < 0.95:
+        for path, place in zip(names(rng, root, "any"), names(rng, root, "dir") or [root], strict=False):
+            if not place.is_relative_to(path) and not (place / "moved").exists():
+                path.rename(place / "moved")
     else:
         for path in names(rng, root, "any"):
             path.chmod(0o700 + rng.randrange(8))
@@ -261,26 +372,17 @@ def tree(root: Path) -> dict[bytes, tuple[str, int, int]]:
 def applied(before: dict[bytes, tuple[str, int, int]], found: Listing) -> dict[bytes, tuple[str, int, int]]:
     after = dict(before)
     for path, each in found.items():
-        if each.now is None or each.opaque or each.now.kind != "d":
-            for known in list(after):
-                if (known == path or known.startswith(path + b"/")) and known not in found:
-                    assert known == path or each.now is None or each.now.kind != "d" or not_direct(known, path)
-                    del after[known]
-            after.pop(path, None)
-    for path, each in found.items():
-        if each.now is not None:
-            after[path] = (each.now.kind, each.now.mode, 0 if each.now.kind == "d" else each.now.size)
+        if each.now is None or each.now.kind != "d":
+            for known in [known for known in after if known.startswith(path + b"/")]:
+                del after[known]
+        if each.now is None:
+            del after[path]
         else:
-            after.pop(path, None)
+            after[path] = (each.now.kind, each.now.mode, 0 if each.now.kind == "d" else each.now.size)
     return after
 
 
-def not_direct(known: bytes, path: bytes) -> bool:
-    """What an opaque directory itself hides is listed; below that it is hidden by what is listed."""
-    return b"/" in known[len(path) + 1 :]
-
-
-async def test_a_guest_without_an_overlay_says_so(agent_binary: Path) -> None:
+async def test_a_guest_that_remembers_nothing_says_so(agent_binary: Path) -> None:
     async with agent_on(agent_binary) as channel:
         with pytest.raises(ConflictError, match="changes"):
             await channel.changes(LISTED_S)
@@ -305,7 +407,7 @@ def test_an_entry_becomes_what_it_says() -> None:
     assert list(found) == [b"/etc/x"]
     (each,) = found.values()
     assert each.now is not None and each.template is not None
-    assert (each.now.kind, each.now.size, each.template.kind, each.opaque) == ("-", 5, "d", False)
+    assert (each.now.kind, each.now.size, each.template.kind) == ("-", 5, "d")
 
 
 def test_a_path_that_moved_during_the_walk_counts_once_but_is_counted_twice() -> None:

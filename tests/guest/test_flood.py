@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pandastack.errors import GuestError
 from pandastack.guest import Channel, ExecRequest
 from pandastack.guest.backlog import Backlog
-from pandastack.guest.frames import WINDOW, encode, encode_fields
+from pandastack.guest.frames import WINDOW, encode, encode_fields, encode_to_guest
 from pandastack.guest.keys import EntryKey, FrameType, ResultKey
 from pandastack.guest.streams import Stream
 
@@ -132,13 +132,13 @@ async def test_a_flood_of_small_frames_leaves_the_loop_to_others() -> None:
         group.start_soon(answer_pings, other)
         group.start_soon(read_all, flooded)
         await anyio.sleep(0.2)
-        began = time.perf_counter()
+        began = time.thread_time()  # the loop's own work: whether the host had time for it is another question
         for _ in range(20):
             await quick.ping()
-        elapsed = time.perf_counter() - began
+        worked = time.thread_time() - began
         group.cancel_scope.cancel()
-    # Unpaced, each receive of 256 KiB (26,000 frames) holds the loop for some 50 ms: 20 pings take seconds.
-    assert elapsed / 20 < 0.1
+    # Unpaced, each receive of 256 KiB (26,000 frames) holds the loop for some 50 ms: seconds in all. Paced: 0.06 s.
+    assert worked < 0.75
 
 
 async def read_all(channel: Channel) -> None:
@@ -149,7 +149,7 @@ async def read_all(channel: Channel) -> None:
 
 async def answer_pings(theirs: socket.socket) -> None:
     while data := await anyio.to_thread.run_sync(theirs.recv, 4096, abandon_on_cancel=True):
-        theirs.sendall(encode(FrameType.PONG) * data.count(encode(FrameType.PING)))
+        theirs.sendall(encode(FrameType.PONG) * data.count(encode_to_guest(FrameType.PING)))
 
 
 async def flood(theirs: socket.socket, data: bytes, times: int | None) -> None:

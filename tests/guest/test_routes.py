@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -39,10 +39,13 @@ class OneGuest:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.registry = self
+        self.registry = self.brokerage = self
 
     def reach(self, _sandbox_id: str) -> OneGuest:
         return self
+
+    def env_of(self, _sandbox: OneGuest) -> Mapping[str, str]:
+        return {}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +13,13 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import ByteStream, SocketAttribute, UNIXSocketStream
+from anyio.abc import ByteStream, SocketAttribute
 
 from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError
 from pandastack.guest import Channel, Tunnel
-from pandastack.guest.frames import WINDOW, encode, encode_request
-from pandastack.guest.keys import VERSION, FrameType, OpenKey, Operation, Signal
-from tests.support.connections import Connections, all_of, echo, exactly, free_port, on_a_port, serving
+from pandastack.guest.frames import WINDOW, encode_to_guest
+from pandastack.guest.keys import FrameType, Signal
+from tests.support.connections import Connections, all_of, echo, exactly, on_a_port, serving
 from tests.support.guests import IDENTITY
 
 LARGE = os.urandom(3_000_000)
@@ -217,21 +217,6 @@ async def test_a_hundred_tunnels_at_once(channel: Channel) -> None:
             group.start_soon(one, port, number)
 
 
-async def test_an_agent_of_the_version_before_is_told_to_close_what_is_left() -> None:
-    """It does not know of leaving, and would keep the connection for ever."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        async with Channel(await UNIXSocketStream.from_socket(ours)) as channel:
-            channel.version = VERSION - 1
-            async with channel.tunnel(path="/run/socket") as tunnel:
-                tunnel.leave()
-                expected = encode(FrameType.SIGNAL, 1, bytes([Signal.CANCEL]))
-                sent = b""
-                while not sent.endswith(expected):
-                    sent += await anyio.to_thread.run_sync(theirs.recv, 4096)
-    assert sent.startswith(encode(FrameType.OPEN, 1, encode_request(Operation.CONNECT, (OpenKey.PATH, b"/run/socket"))))
-
-
 class TestAttachments:
     async def test_what_was_not_acknowledged_comes_again(
         self, channel: Channel, server: tuple[str, Connections]
@@ -336,6 +321,27 @@ class TestAttachments:
                 with pytest.raises(GuestError, match="reset"):
                     await tunnel.receive()
 
+    @pytest.mark.parametrize("missing", [1, 2, 500, 1000, 1001, 1003, 1006])
+    @pytest.mark.parametrize("kind", [FrameType.DATA, FrameType.EOF, FrameType.SIGNAL, FrameType.CREDIT], ids=str)
+    async def test_a_frame_that_was_cut_is_not_acted_on(
+        self, channel: Channel, server: tuple[str, Connections], kind: FrameType, missing: int
+    ) -> None:
+        """A server was killed while it sent it. The next one completes it with zeros, which nobody's program gets."""
+        where, connections = server
+        payload = b"" if kind is FrameType.EOF else bytes([Signal.CANCEL]) if kind is FrameType.SIGNAL else b"d" * 1000
+        async with channel.tunnel(path=where, id="mine") as tunnel:
+            program = await connections.next()
+            await tunnel.send(b"before,")
+            assert await exactly(program, 7) == b"before,"
+            whole = encode_to_guest(kind, 1, payload)
+            channel.post(whole[: max(len(whole) - missing, 1)])
+            await channel.resume(AGAIN, at_frame_boundary=False, timeout_s=10)
+            async with channel.attach_tunnel("mine", 0) as again:
+                assert again.consumed == 7
+                await again.send(b"after")
+                await again.send_eof()
+                assert await all_of(program) == b"after"
+
     async def test_a_machine_that_continues_keeps_its_tunnels(self, channel: Channel, path: str) -> None:
         """A wake, or the adoption by the next server: the channel itself begins anew."""
         async with channel.tunnel(path=path, id="mine") as tunnel:
@@ -401,7 +407,9 @@ async def dialled(where: dict[str, Any]) -> AsyncIterator[ByteStream]:
 
 class TestListening:
     @pytest.mark.parametrize("kind", ["port", "path"])
-    async def test_each_connection_is_a_tunnel(self, channel: Channel, tmp_path: Path, kind: str) -> None:
+    async def test_each_connection_is_a_tunnel(
+        self, channel: Channel, tmp_path: Path, kind: str, free_port: Callable[[], int]
+    ) -> None:
         where: dict[str, Any] = {"port": free_port()} if kind == "port" else {"path": str(tmp_path / "door")}
         async with channel.listen(**where) as listener, dialled(where) as program, dialled(where) as second:
             ids = listener.accepted()
@@ -418,7 +426,7 @@ class TestListening:
                 pass
 
     @pytest.mark.skipif(not ipv6(), reason="no IPv6")
-    async def test_a_port_is_there_for_both_families(self, channel: Channel) -> None:
+    async def test_a_port_is_there_for_both_families(self, channel: Channel, free_port: Callable[[], int]) -> None:
         where = {"port": free_port()}
         async with channel.listen(**where) as listener, dialled({**where, "host": "::1"}) as program:
             await program.send(b"six")
@@ -442,7 +450,9 @@ class TestListening:
             await channel.ping()
             assert not (tmp_path / "door").exists()
 
-    async def test_connections_wait_while_nobody_is_attached(self, channel: Channel) -> None:
+    async def test_connections_wait_while_nobody_is_attached(
+        self, channel: Channel, free_port: Callable[[], int]
+    ) -> None:
         where = {"port": free_port()}
         async with channel.listen(**where, id="door") as listener, dialled(where) as first:
             announced = await anext(listener.accepted())

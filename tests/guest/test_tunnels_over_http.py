@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from pandastack.engine.http.version import VersionMiddleware
 from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError, ServerError, UnavailableError
 from pandastack.guest import Channel
 from pandastack.host.tasks import beside
-from tests.support.connections import Connections, all_of, echo, exactly, free_port, on_a_port, serving
+from tests.support.connections import Connections, all_of, echo, exactly, on_a_port, serving
 from tests.support.guests import IDENTITY
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +94,27 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[str, Connections]]:
     where, connections = str(tmp_path / "server"), Connections()
     async with serving(await anyio.create_unix_listener(where), connections.handle):
         yield where, connections
+
+
+@pytest.mark.parametrize("id", [None, "mine"])
+async def test_a_slow_program_reads_all_that_was_sent_before_both_ways_ended(
+    client: EngineClient, server: tuple[str, Connections], id: str | None
+) -> None:
+    """More than its socket holds, and the host leaves at once: that ends the connection, and does not break it."""
+    (path, connections), read, data = server, list[bytes](), LARGE[:250_000]
+
+    async def read_late(program: ByteStream) -> None:
+        await anyio.sleep(0.2)
+        read.append(await all_of(program))
+
+    async with anyio.create_task_group() as group, client.tunnel("box", path=path, id=id) as tunnel:
+        program = await connections.next()
+        await program.send_eof()
+        assert await all_of(tunnel) == b""
+        group.start_soon(read_late, program)
+        await tunnel.send(data)
+        await tunnel.send_eof()
+    assert read == [data]
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", LARGE], ids=len)
@@ -291,7 +312,9 @@ async def test_without_an_id_a_tunnel_ends_with_its_attachment(client: EngineCli
             await tunnel.send(b"x")
 
 
-async def test_each_connection_to_where_the_host_listens_is_a_tunnel(client: EngineClient, channel: Channel) -> None:
+async def test_each_connection_to_where_the_host_listens_is_a_tunnel(
+    client: EngineClient, channel: Channel, free_port: Callable[[], int]
+) -> None:
     where = {"port": free_port()}
     async with (
         client.listen("box", **where) as connections,
@@ -308,7 +331,9 @@ async def test_each_connection_to_where_the_host_listens_is_a_tunnel(client: Eng
         await anyio.connect_tcp("127.0.0.1", where["port"])
 
 
-async def test_connections_wait_while_the_host_does_not_listen(client: EngineClient, channel: Channel) -> None:
+async def test_connections_wait_while_the_host_does_not_listen(
+    client: EngineClient, channel: Channel, free_port: Callable[[], int]
+) -> None:
     where = {"port": free_port()}
     async with client.listen("box", **where, id="door") as connections:
         await channel.resume(AGAIN, at_frame_boundary=True, timeout_s=10)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,12 @@ def test_the_same_limits_in_both_versions() -> None:
         ("cpu", "cpu.weight", "50"),
         ("pids", "pids.max", "16"),
     ]
+    light = replace(LIMITS, weight=0.25)
+    assert set(plan_settings(2, light)) ^ set(plan_settings(2, LIMITS)) == {
+        ("cpu", "cpu.weight", "25"),
+        ("cpu", "cpu.weight", "50"),
+    }
+    assert ("cpu", "cpu.shares", "256") in plan_settings(1, light)
     assert plan_settings(1, Limits(0, 0, 0)) == plan_settings(2, Limits(0, 0, 0)) == []
 
 

@@ -110,3 +110,65 @@ def test_keys_depend_on_every_part() -> None:
     }
     assert len(keys) == 4
     assert content_key({"x": 1, "y": 2}) == content_key({"y": 2, "x": 1})
+
+
+async def test_who_has_to_wait_is_told(tmp_path: Path) -> None:
+    cache, made, told = Cache(tmp_path), list[int](), list[str]()
+
+    async def waiting() -> None:
+        async with cache.entry("kind", KEY, lambda: told.append("waits")) as entry:
+            assert entry.ready
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(make, cache, made, 1, 0.05)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(waiting)
+    assert told == ["waits"]
+
+
+async def test_who_does_not_want_to_wait_need_not(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def refuse() -> None:
+        raise TimeoutError
+
+    async with cache.entry("kind", KEY):
+        with pytest.raises(TimeoutError):
+            async with cache.entry("kind", KEY, refuse):
+                raise AssertionError("two have the right to make it")
+    async with cache.entry("kind", KEY, refuse) as entry:
+        assert not entry.ready
+
+
+async def test_a_wait_that_is_cancelled_leaves_the_lock_free(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    async with cache.entry("kind", KEY):
+        with anyio.move_on_after(0.05) as scope:
+            async with cache.entry("kind", KEY):
+                raise AssertionError("two have the right to make it")
+        assert scope.cancelled_caught
+    with anyio.fail_after(10):
+        async with cache.entry("kind", KEY) as entry:
+            assert not entry.ready
+
+
+async def test_what_is_held_or_being_made_is_not_dropped(tmp_path: Path) -> None:
+    cache, made = Cache(tmp_path), list[int]()
+    async with cache.entry("kind", KEY):
+        assert not cache.drop("kind", "other") or not (tmp_path / "kind/other").exists()
+    await make(cache, made, 1)
+    path = tmp_path / "kind" / KEY
+    with cache.holding(path), Cache(tmp_path).holding(path):
+        assert not cache.drop("kind", KEY) and (path / "file").exists()
+    assert cache.drop("kind", KEY)
+    assert [each.name for each in (tmp_path / "kind").iterdir() if each.is_dir()] == []
+
+
+async def test_only_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    left = tmp_path / "kind/.left.making"
+    (left / "sub").mkdir(parents=True)
+    left.with_suffix(".lock").touch()
+    async with cache.entry("kind", KEY) as entry:
+        cache.sweep()
+        assert entry.work.is_dir() and not left.exists()

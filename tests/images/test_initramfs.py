@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pandastack.host.processes.run import run
 from pandastack.images import cpio
 from pandastack.images.cache import Cache
-from pandastack.images.initramfs import build_initramfs, contents
+from pandastack.images.initramfs import build_initramfs, checked_initramfs, contents
 from pandastack.images.kernel import Kernel
 
 
@@ -42,6 +42,15 @@ def test_contents() -> None:
     assert list(archive).index("modules") < list(archive).index("modules/a.ko")
 
 
+def test_a_boots_has_the_check_of_the_root_before_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "initramfs").write_bytes(b"\x28\xb5\x2f\xfdrest")
+    (tmp_path / "e2fsck").write_bytes(b"program")
+    data = checked_initramfs(tmp_path / "initramfs", tmp_path / "e2fsck")
+    own = data.removesuffix(b"\x28\xb5\x2f\xfdrest")
+    assert read_archive(own) == {"e2fsck": (stat.S_IFREG | 0o755, b"program", (0, 0))}
+    assert len(own) % 4 == 0  # where the kernel looks for the next archive
+
+
 def test_equal_contents_are_equal_bytes() -> None:
     members = [cpio.file("b", b"x"), cpio.directory("a"), cpio.file("a/c", b"")]
     assert cpio.archive(members) == cpio.archive(reversed(members))
@@ -68,7 +77,7 @@ async def test_it_is_made_once_for_each_agent(tmp_path: Path) -> None:
     module.write_bytes(b"module")
     agent = tmp_path / "agent"
     agent.write_bytes(b"first")
-    kernel = Kernel("1", "1-cloud", "0" * 64, tmp_path / "vmlinux", (module,))
+    kernel = Kernel("1", "1-cloud", "0" * 64, tmp_path / "vmlinux", (module,), tmp_path / "modules.img", "0" * 64)
     cache = Cache(tmp_path / "cache")
     first = await build_initramfs(agent, kernel, cache)
     assert await build_initramfs(agent, kernel, cache) == first

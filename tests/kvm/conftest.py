@@ -46,21 +46,23 @@ def box(install: Install, pytestconfig: pytest.Config) -> Iterator[Sandbox]:
     ):
         with tempfile.NamedTemporaryFile() as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
-                anyio.run(_pack, archive)
+                images = anyio.run(_pack, archive)
             file.flush()
+            packing.append_images(Path(file.name), config.cache_dir(), images)
             sandbox.exec("mkdir -p /box", check=True)
             sandbox.filesystem.upload(file.name, "/box/box.tar")
         sandbox.exec(_PREPARE, check=True, timeout_seconds=300)
         yield sandbox
 
 
-async def _pack(archive: tarfile.TarFile) -> None:
+async def _pack(archive: tarfile.TarFile) -> list[str]:
     cache = Cache(config.cache_dir())
     images = await packing.image_keys(cache, packing.ROOT / "templates" / "base")
     modules = await packing.kernel_modules(cache)
     packing.pack_program(archive)
-    packing.pack_build(archive, cache.root, images)
+    packing.pack_build(archive, cache.root)
     packing.pack_text(archive, "apt.sources", render(host_sources()).encode())
     packing.pack_text(archive, "modules/order", "\n".join(path.stem for path in modules).encode())
     for path in modules:
         archive.add(path, f"modules/{path.name}")
+    return images

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 from pandastack.host.processes.run import run
-from pandastack.images import bootstrap
+from pandastack.images.actions import DirectoryAction
 from pandastack.images.apt import debian_architecture, private_apt
 from pandastack.images.cache import Cache, content_key
-from pandastack.images.kernel import read_pins
-from pandastack.images.plan import ImageConfig, plan
+from pandastack.images.pins import KERNEL, pin_of
+from pandastack.images.plan import plan
 from pandastack.images.template import load_template
+from pandastack.images.tree import debian_tree, make_image
 from pandastack.images.vmlinux import find_modules, load_order, module_depends, module_name
 
 ROOT = Path(__file__).parents[2]
@@ -63,14 +66,19 @@ def _without_examples(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if ".hypothesis" in member.name else member
 
 
-def pack_build(archive: tarfile.TarFile, cache: Path, images: Iterable[str]) -> None:
-    """What a bake of a template reads from the cache, so that nothing is fetched or built in the box."""
-    for kind in ("kernels", "kernel-choices", "initramfs"):
+def pack_build(archive: tarfile.TarFile, cache: Path) -> None:
+    """What a bake of a template reads from the cache besides images, so that nothing is fetched in the box."""
+    for kind in ("kernels", "kernel-choices", "initramfs", "fsck"):
         for entry in sorted((cache / kind).iterdir()):
             if entry.is_dir():
                 archive.add(entry, f"cache/{kind}/{entry.name}")
-    for key in images:
-        archive.add(cache / "images" / key, f"cache/images/{key}")
+
+
+def append_images(archive: Path, cache: Path, keys: Iterable[str]) -> None:
+    """Add images to a closed archive, without the holes of their disks."""
+    names = [f"images/{key}" for key in keys]
+    argv = ["tar", "--append", "--sparse", "--transform=s,^,cache/,", f"--file={archive}", f"--directory={cache}"]
+    subprocess.run([*argv, *names], check=True)
 
 
 def pack_text(archive: tarfile.TarFile, name: str, text: bytes) -> None:
@@ -81,15 +89,18 @@ def pack_text(archive: tarfile.TarFile, name: str, text: bytes) -> None:
 
 
 async def image_keys(cache: Cache, template: Path) -> list[str]:
-    """The images that the template in this folder is made of, and that of the tool machine."""
-    recipe, parent = load_template(template), await bootstrap.debian(cache)
-    image = plan(recipe.dockerfile, recipe.context, parent_key=parent.key, parent=ImageConfig())
-    return [(await bootstrap.builder(cache)).key, parent.key, image.key]
+    """The images that the template in this folder is made of."""
+    recipe = load_template(template)
+    assert recipe.lock is not None
+    planned = plan(recipe.dockerfile, recipe.context, parent_key="")
+    directories = [action.path for action in planned.actions if isinstance(action, DirectoryAction)]
+    tree = debian_tree().with_packages(recipe.lock).with_directories(directories)
+    return [(await make_image(cache, replace(tree, disk_mb=recipe.settings.disk_mb))).key]
 
 
 async def kernel_modules(cache: Cache) -> list[Path]:
     """The modules of the guests' kernel that a host needs, in load order, from Debian's package of that kernel."""
-    pin = read_pins()[debian_architecture()]
+    pin = pin_of(KERNEL, debian_architecture())
     async with cache.entry("host-modules", content_key("host-modules", pin.sha256, MODULES)) as entry:
         if not entry.ready:
             async with private_apt(debian_architecture()) as apt:

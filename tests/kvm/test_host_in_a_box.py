@@ -17,7 +17,7 @@ def test_everything_works_with_kvm(box: Sandbox, pytestconfig: pytest.Config) ->
     command = (
         "cd /box/checkout && PYTHONPATH=/box/checkout/src:/box/site PANDASTACK_CACHE_DIR=/box/cache "
         "PANDASTACK_TEST_ACCELERATOR=kvm HOME=/root TMPDIR=/box/tmp "
-        f"python3 -m pytest -v -n 2 -p no:cacheprovider --rootdir . -c pyproject.toml {' '.join(SUITES)}"
+        f"python3 -m pytest -v -p no:cacheprovider --rootdir . -c pyproject.toml {' '.join(SUITES)}"
     )
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         code = box.exec_stream(command, timeout_seconds=1700, on_stdout=sys.stderr.write, on_stderr=sys.stderr.write)

@@ -21,19 +21,26 @@ def call(tool: Tool, **given: Any) -> Call:
 
 def test_the_tools_are_those_of_the_contract() -> None:
     assert {name: list(tool.schema()["properties"]) for name, tool in ALL.items()} == {
-        "create_sandbox": ["template", "ttl_seconds", "metadata"],
+        "create_sandbox": ["template", "ttl_seconds", "metadata", "cpu", "memory_mb", "disk_gb", "network"],
         "list_sandboxes": [],
         "delete_sandbox": ["sandbox_id"],
         "run_command": ["sandbox_id", "command", "timeout_seconds"],
         "read_file": ["sandbox_id", "path"],
         "write_file": ["sandbox_id", "path", "content"],
         "list_dir": ["sandbox_id", "path"],
+        "get_network": ["sandbox_id"],
+        "set_network": ["sandbox_id", "policy"],
+        "allow_destination": ["sandbox_id", "host", "port"],
+        "egress_log": ["sandbox_id", "since"],
+        "start_build": ["files", "command", "template", "artifacts", "verify"],
+        "get_build": ["build_id"],
         "create_database": ["label"],
         "list_databases": [],
         "delete_database": ["database_id"],
         "list_apps": [],
         "deploy_app": ["app_id", "git_ref"],
         "list_templates": [],
+        "list_secrets": [],
     }
     assert {name: list(tool.schema()["properties"]) for name, tool in BOUND.items()} == {
         "shell": ["command", "timeout_ms"],
@@ -75,12 +82,31 @@ def test_every_argument_is_described(tool: Tool) -> None:
             "/sandboxes",
             {"template": "code-interpreter", "ttl_seconds": 5},
         ),
+        (
+            "create_sandbox",
+            {"template": "b", "network": "deny"},
+            "POST",
+            "/sandboxes",
+            {"template": "b", "network": "deny"},
+        ),
+        ("get_network", {"sandbox_id": "s"}, "GET", "/sandboxes/s/network", None),
+        ("set_network", {"sandbox_id": "s", "policy": "deny"}, "PUT", "/sandboxes/s/network", {"egress": "deny"}),
+        (
+            "allow_destination",
+            {"sandbox_id": "s", "host": "a.example", "port": 443},
+            "POST",
+            "/sandboxes/s/network/allow",
+            {"host": "a.example", "port": 443},
+        ),
+        ("egress_log", {"sandbox_id": "s"}, "GET", "/sandboxes/s/egress/log", None),
+        ("get_build", {"build_id": "b/c"}, "GET", "/builds/b%2Fc", None),
         ("create_database", {"label": "x"}, "POST", "/databases", {"label": "x"}),
         ("delete_database", {"database_id": "d"}, "DELETE", "/databases/d", None),
         ("deploy_app", {"app_id": "a", "git_ref": "v1"}, "POST", "/apps/a/deploys", {"git_ref": "v1"}),
         ("list_apps", {}, "GET", "/apps", None),
         ("list_databases", {}, "GET", "/databases", None),
         ("list_templates", {}, "GET", "/templates", None),
+        ("list_secrets", {}, "GET", "/secrets", None),
     ],
 )
 def test_a_tool_is_a_request(name: str, given: dict[str, Any], method: str, path: str, body: object) -> None:
@@ -126,6 +152,9 @@ def test_both_spellings_of_a_commands_arguments(tool: Tool, given: dict[str, Any
         (ALL["create_sandbox"], {"metadata": {"a": 1}}, "metadata.a"),
         (ALL["create_sandbox"], {"image": "x"}, "image"),
         (ALL["write_file"], {"sandbox_id": "s", "path": "/x"}, "content"),
+        (ALL["start_build"], {"command": "make", "files": {}}, "files"),
+        (ALL["start_build"], {"command": "make", "files": {"a": 1}}, "files.a"),
+        (ALL["start_build"], {"command": "", "files": {"a": "1"}}, "command"),
     ],
 )
 def test_wrong_arguments_are_named(tool: Tool, given: dict[str, Any], field: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import traceback
 
 import pytest
 
@@ -168,3 +169,9 @@ def test_a_client_without_tls_trusts_nobody() -> None:
     assert isinstance(trusted, ssl.SSLContext)
     assert (trusted.verify_mode, trusted.get_ca_certs()) == (ssl.CERT_REQUIRED, [])
     assert _trusted("HTTPS://sandboxes.example") is True
+
+
+def test_a_traceback_shows_the_hint() -> None:
+    error = refusal_from(507, {}, b'{"error": "no room", "hint": "delete a sandbox"}').error
+    assert (str(error), error.hint) == ("no room", "delete a sandbox")
+    assert "hint: delete a sandbox" in "".join(traceback.format_exception(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -24,8 +26,9 @@ from pandastack import (
     set_default_async_client,
     set_default_client,
 )
-from pandastack.errors import BadRequestError, ConnectionError, TooLargeError
+from pandastack.errors import ConnectionError, TooLargeError
 from pandastack.sdk._sse import Event, EventDecoder
+from pandastack.sdk.wire.call import file_call
 from tests.sdk.wire_server import RECORD, Reply, WireServer, sse
 
 HERE = "/v1/sandboxes/0b5f"
@@ -47,12 +50,11 @@ def test_create_sends_only_what_was_given(client: Client, wire: WireServer) -> N
     ]
 
 
-def test_sizes_are_warned_about_and_not_sent(client: Client, wire: WireServer) -> None:
-    wire.will(Reply(201, RECORD))
-    with pytest.warns(DeprecationWarning, match="the template decides") as warned:
-        client.sandboxes.create("base", cpu=8, memory_mb=9)
-    assert wire.asked[0].json() == {"template": "base"}
-    assert warned[0].filename == __file__
+def test_sizes_are_sent_and_come_back(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(201, {**RECORD, "cpu": 2, "memory_mb": 1024}))
+    sandbox = client.sandboxes.create("base", cpu=2, memory_mb=1000, disk_gb=20)
+    assert wire.asked[0].json() == {"template": "base", "cpu": 2, "memory_mb": 1000, "disk_gb": 20}
+    assert (sandbox.cpu, sandbox.memory_mb) == (2, 1024)
 
 
 def test_the_default_client_is_behind_the_class_methods(client: Client, wire: WireServer) -> None:
@@ -151,21 +153,16 @@ def test_exec(sandbox: Sandbox, wire: WireServer) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("language", "cmd"),
-    [("python", "python3 -c 'print('\"'\"'é'\"'\"')'"), ("bash", "bash -c 'print('\"'\"'é'\"'\"')'")],
-)
-def test_run_code(sandbox: Sandbox, wire: WireServer, language: str, cmd: str) -> None:
-    wire.will(Reply(200, {"exit_code": 0}))
-    sandbox.run_code("print('é')", language)
-    assert wire.asked[0].json() == {"cmd": cmd}
+@pytest.mark.parametrize(("language", "known"), [("python", "python"), ("bash", "bash"), ("sh", "bash")])
+def test_run_code(sandbox: Sandbox, wire: WireServer, language: str, known: str) -> None:
+    wire.will(Reply(200, {"stdout": "o", "stderr": "", "exit_code": 3, "duration_ms": 4}))
+    assert sandbox.run_code("print('é')", language) == ExecResult("o", "", 3, 4)
+    assert wire.asked[0].json() == {"code": "print('é')", "language": known}
 
 
-def test_run_code_refuses_what_cannot_work(sandbox: Sandbox) -> None:
+def test_run_code_in_an_unknown_language(sandbox: Sandbox) -> None:
     with pytest.raises(ValueError, match="cobol"):
         sandbox.run_code("x", language="cobol")
-    with pytest.raises(BadRequestError, match="too long"):
-        sandbox.run_code("#" * 130_000)
 
 
 def test_exec_stream_hands_out_chunks_in_order(sandbox: Sandbox, wire: WireServer) -> None:
@@ -250,9 +247,20 @@ def test_trees_go_in_and_out(sandbox: Sandbox, wire: WireServer, tmp_path: Path)
     assert sandbox.filesystem.upload_tree(tmp_path / "in", "/w") == 3
     packed = wire.asked[0].body
     wire.will(Reply(200, packed))
-    sandbox.filesystem.download_tree("/w", tmp_path / "out")
+    assert sandbox.filesystem.download_tree("/w", tmp_path / "out") == []
     assert (tmp_path / "out" / "deep" / "ü").read_text() == "1"
-    assert wire.lines == [f"PUT {HERE}/fs/tar?path=%2Fw", f"GET {HERE}/fs/tar?path=%2Fw"]
+    assert wire.lines == [f"PUT {HERE}/fs/tar?path=%2Fw&links=keep", f"GET {HERE}/fs/tar?path=%2Fw&links=skip"]
+
+
+def test_what_a_tree_had_to_leave_out_is_returned(sandbox: Sandbox, wire: WireServer, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        last = tarfile.TarInfo(".")
+        last.type, last.mode = tarfile.DIRTYPE, 0o755
+        last.pax_headers = {"comment": 'pandastack {"skipped": 2, "names": ["bin/python3", "pipe"]}'}
+        archive.addfile(last)
+    wire.will(Reply(200, packed.getvalue()))
+    assert sandbox.filesystem.download_tree("/w", tmp_path / "out", links="skip") == ["bin/python3", "pipe"]
 
 
 def test_a_sandbox_that_never_stops_sending_is_stopped(sandbox: Sandbox, wire: WireServer, tmp_path: Path) -> None:
@@ -270,7 +278,7 @@ def test_a_sandbox_that_never_stops_sending_is_stopped(sandbox: Sandbox, wire: W
     tracemalloc.stop()
     assert peak < 40 * 2**20, "what is downloaded waits in a file"
     assert list(tmp_path.iterdir()) == []
-    stream = files._pieces("/a", "", None)
+    stream = files._pieces(file_call("GET", sandbox.id, "/a"), None)
     assert sum(len(piece) for _, piece in zip(range(50), stream, strict=False)) > 0
     stream.close()
 
@@ -327,9 +335,10 @@ def test_walk_is_top_down(sandbox: Sandbox, wire: WireServer) -> None:
 
 def test_templates(client: Client, wire: WireServer) -> None:
     record = {"name": "base", "cpu": 1, "memory_mb": 256, "tools": ["git"], "unheard_of": 1}
-    wire.will(Reply(200, {"items": [record]}), Reply(200, record))
+    wire.will(Reply(200, {"items": [record]}), Reply(200, record), Reply(204))
     assert client.templates.list() == [client.templates.get("base")]
-    assert wire.lines == ["GET /v1/templates", "GET /v1/templates/base"]
+    client.templates.delete("a b")
+    assert wire.lines == ["GET /v1/templates", "GET /v1/templates/base", "DELETE /v1/templates/a%20b"]
 
 
 def test_lists_are_narrowed_by_the_server(client: Client, wire: WireServer) -> None:

@@ -263,7 +263,7 @@ async def test_the_control_plane_starts_without_its_engine_and_says_so(url: str,
         assert health["status"] == "unhealthy"
         assert health["checks"]["store"] == {"status": "ok"}
         with pytest.raises(UnavailableError):
-            await plane.templates.list()
+            await plane.templates.list(CALLER)
 
 
 async def test_tokens_live_until_revoked(plane: ControlPlane) -> None:

@@ -84,8 +84,8 @@ async def test_an_answer_of_many_values_is_refused_before_they_are_made(item: by
 @pytest.mark.parametrize("printed", [b"\0" * (2 << 20), b"x", b""])
 def test_what_a_guests_cell_gives_always_fits(result: str, printed: bytes) -> None:
     cell = Cell()
-    cell.stdout.add(printed)
-    cell.stderr.add(printed)
+    cell.stdout(printed)
+    cell.stderr(printed)
     cell.error = "\0" * (1 << 20)
     cell.result({"text/plain": result})
     line = json.dumps({**cell.answer(), "duration_ms": 1, "cells": 1}).encode()
@@ -93,6 +93,20 @@ def test_what_a_guests_cell_gives_always_fits(result: str, printed: bytes) -> No
     (shown,) = guest_answers.parsed_execution(line).results
     assert shown["text/plain"] in (result, "[pandastack: the results were dropped: too long as JSON]")
     assert shown["text/plain"] == result or 6 * len(result + 2 * printed.decode()[: 1 << 20]) > 14 << 20
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_cell_that_clears_its_output_shows_what_comes_after(wait: bool) -> None:
+    cell = Cell()
+    cell.stdout(b"old\n")
+    cell.result({"text/plain": "old"}, shown_as="d")
+    cell.clear(wait)
+    assert (cell.answer()["stdout"], len(cell.answer()["results"])) == (("old\n", 1) if wait else ("", 0))
+    cell.stderr(b"new\n")
+    cell.result({"text/plain": "late"}, shown_as="d", update=True)
+    cell.result({"text/plain": "new"})
+    answer = cell.answer()
+    assert (answer["stdout"], answer["stderr"], answer["results"]) == ("", "new\n", [{"text/plain": "new"}])
 
 
 def test_text_with_commas_and_brackets_is_no_structure() -> None:

@@ -110,4 +110,4 @@ async def test_a_failed_sandbox_that_is_to_be_kept_is_not_deleted_at_its_limit(
 ) -> None:
     sandbox_id, _ = await lost(engine, url, NewSandbox("base", 1, on_expire="hibernate"))
     async with running(engine, url, replace(QUICK, idle_after=0)) as plane:
-        assert plane.sandboxes.expires_at(plane.sandboxes.get(CALLER, sandbox_id)) is None
+        assert plane.deadlines.expires_at(plane.sandboxes.get(CALLER, sandbox_id)) is None

@@ -168,6 +168,16 @@ def test_settings_come_from_the_environment() -> None:
     assert Settings.from_env({}) == Settings()
 
 
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    trusted = Settings.from_env({"PANDASTACK_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,,::1"}).trusted_proxies
+    assert list(map(str, trusted)) == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
+    assert not Settings.from_env({"PANDASTACK_TRUSTED_PROXIES": ""}).trusted_proxies
+    for text in ("*", "proxy.example", "10.0.0.1/8", "10.0.0.0/8;::1"):
+        with pytest.raises(BadRequestError, match="PANDASTACK_TRUSTED_PROXIES must be addresses") as refusal:
+            Settings.from_env({"PANDASTACK_TRUSTED_PROXIES": text})
+        assert refusal.value.field == "PANDASTACK_TRUSTED_PROXIES"
+
+
 @pytest.mark.parametrize("text", ["x", "-1", "0", "nan", "inf", "1.5"])
 def test_settings_that_make_no_sense_name_their_variable(text: str) -> None:
     with pytest.raises(BadRequestError, match="PANDASTACK_DEFAULT_TTL_SECONDS"):

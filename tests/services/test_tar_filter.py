@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandastack.errors import BadRequestError
-from pandastack.services.files.tar_filter import MOST_MEMBERS, TarFilter, pax_records
+from pandastack.services.files.tar_filter import MOST_MEMBERS, Outside, TarFilter, pax_records
 
 FORMATS = pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 Change = Callable[[tarfile.TarInfo], object]
@@ -46,8 +47,8 @@ def archive(*members: tuple[tarfile.TarInfo, bytes | None], format: int = tarfil
     return buffer.getvalue()
 
 
-def filtered(data: bytes, piece: int = 1 << 20, skip_links: bool = False) -> bytes:
-    one = TarFilter(skip_links)
+def filtered(data: bytes, piece: int = 1 << 20, outside: Outside = Outside.REFUSE) -> bytes:
+    one = TarFilter(outside)
     out = b"".join(one.feed(data[at : at + piece]) for at in range(0, len(data), piece))
     one.end()
     return out
@@ -169,7 +170,7 @@ def test_a_damaged_archive_never_becomes_a_harmful_one(data: st.DataObject) -> N
         ([symlink("l", "d"), member("L", b"x")], "behind a link"),
         ([member("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3)], "neither"),
         ([member("disk", type=tarfile.BLKTYPE)], "neither"),
-        ([member("pipe", type=tarfile.FIFOTYPE)], "neither"),
+        ([member("./pipe", type=tarfile.FIFOTYPE)], "neither"),
         ([member("odd", type=b"Z")], "neither"),
         ([member("s", b"x", pax_headers={"GNU.sparse.major": "1"})], "sparse"),
     ],
@@ -185,11 +186,39 @@ def test_names_that_differ_in_case_only_are_other_files() -> None:
     assert contents(filtered(data)) == {"a": b"1", "A": b"2", "b/x": b"3", "B1": "a", "b2/x": b"4"}
 
 
-def test_links_that_lead_out_may_be_left_out() -> None:
-    data = archive(symlink("l", "/etc"), hardlink("h", "../x"), member("a", b"1"), symlink("ok", "a"))
-    assert contents(filtered(data, skip_links=True)) == {"a": b"1", "ok": "a"}
+ODD = [directory("."), symlink("l", "/etc"), hardlink("h", "../x"), member("./pipe", type=tarfile.FIFOTYPE)]
+
+
+def test_links_that_lead_out_may_be_left_out_and_are_reported() -> None:
+    out = filtered(archive(*ODD, member("a", b"1"), symlink("ok", "a")), outside=Outside.SKIP)
+    assert contents(out) == {".": "directory", "a": b"1", "ok": "a"}
+    with tarfile.open(fileobj=io.BytesIO(out)) as opened:
+        last = opened.getmembers()[-1]
+    said = last.pax_headers["comment"].removeprefix("pandastack ")
+    assert last.name == "." and json.loads(said) == {"skipped": 3, "names": ["l", "h", "pipe"]}
     with pytest.raises(BadRequestError, match="outside"):
-        filtered(archive(member("/abs", b"x")), skip_links=True)
+        filtered(archive(member("/abs", b"x")), outside=Outside.SKIP)
+
+
+def test_the_report_is_bounded() -> None:
+    many = [symlink(f"{number:0200}", "/etc") for number in range(1000)]
+    with tarfile.open(fileobj=io.BytesIO(filtered(archive(*many), outside=Outside.SKIP))) as opened:
+        report = json.loads(opened.getmembers()[-1].pax_headers["comment"].removeprefix("pandastack "))
+    assert report["skipped"] == 1000 and 100 < len(report["names"]) < 200
+
+
+def test_links_that_lead_out_may_be_kept_and_nothing_goes_through_them() -> None:
+    out = filtered(archive(*ODD, member("a", b"1"), symlink("d/up", "../../x")), outside=Outside.KEEP)
+    assert contents(out) == {".": "directory", "l": "/etc", "a": b"1", "d/up": "../../x"}
+    for hostile in (member("l/passwd", b"x"), member("L/passwd", b"x"), hardlink("h", "l")):
+        with pytest.raises(BadRequestError, match="behind a link"):
+            filtered(archive(symlink("l", "/etc"), hostile, member("l", b"x")), outside=Outside.KEEP)
+
+
+@pytest.mark.parametrize("mode", list(Outside))
+def test_an_odd_member_with_content_is_refused(mode: Outside) -> None:
+    with pytest.raises(BadRequestError, match="neither"):
+        filtered(archive(member("odd", b"x", type=tarfile.FIFOTYPE)), outside=mode)
 
 
 def test_modes_and_owners_are_made_harmless() -> None:

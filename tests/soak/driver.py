@@ -19,6 +19,9 @@ SIZE = 200_000
 
 # The keeper's numbers are nowhere but in the memory of its process. Each answer names its question: a question whose
 # asker was killed does not confuse the next.
+_KEPT = {"persistent": True, "on_memory_loss": "fail"}
+"""What a sandbox has in memory is part of what the model expects of it."""
+
 _SETUP = """
 mkfifo /run/ask; yes 0 | head -c {size} > /root/state
 setsid sh -c 'n=0; while :; do
@@ -62,11 +65,11 @@ class Driver:
         path = f"/sandboxes/{operation.target}"
         match operation.name:
             case "create":
-                made = str(self._post("/sandboxes", {"template": "base", "persistent": True})["id"])
+                made = str(self._post("/sandboxes", {"template": "base", **_KEPT})["id"])
                 self.run(made, _SETUP.format(size=SIZE, cookie=content.cookie))
                 return Made(made)
             case "create_from":
-                body = {"from_snapshot": operation.target, "persistent": True}
+                body = {"from_snapshot": operation.target, **_KEPT}
                 return Made(str(self._post("/sandboxes", body)["id"]))
             case "fork":
                 return Made(str(self._post(f"{path}/fork")["sandbox"]["id"]))

@@ -147,6 +147,7 @@ class Soak:
 
     def _start(self) -> None:
         self._driver = Driver(self._stack.enter_context(self._place.serving()))
+        self._stack.enter_context(self._driver.http)
 
     def _restart(self, interrupted: list[Operation], contents: dict[Operation, Content]) -> None:
         self._stack.close()
@@ -161,7 +162,7 @@ class Soak:
     def _kill_machines(self) -> None:
         for pid in self._place.machines():
             os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not self._place.machines(), 10, "every machine is gone")
+        eventually(lambda: not self._place.machines(), 60, "every machine is gone")
 
     def _compare(self, interrupted: list[Operation], contents: dict[Operation, Content], reboot: bool) -> None:
         """Everything is as it was, but for what was under way: that has happened or not."""

@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from pandastack.services import Settings
+from pandastack.model.caller import Caller
+from pandastack.services import ControlPlane, Settings
 from tests.cluster.scripted_engine import ScriptedEngine
+from tests.support.plane import add_workspace
 
 SETTINGS = Settings(
     max_json_bytes=96 * 1024,
@@ -37,6 +39,13 @@ class Api:
         response = await self.http.post("/v1/sandboxes", json={"template": "base"})
         assert response.status_code == 201, response.text
         return f"/v1/sandboxes/{response.json()['id']}"
+
+    async def another(self, workspace: str) -> dict[str, str]:
+        """The headers of a caller in another workspace, which is made."""
+        plane: ControlPlane = self.app.state.plane
+        await add_workspace(plane, workspace)
+        token, _ = await plane.access.create(Caller(workspace, "somebody"), "test", None)
+        return {"authorization": f"Bearer {token}"}
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Api]]

@@ -7,4 +7,4 @@ from collections.abc import Callable
 from typer.testing import Result
 
 Cli = Callable[..., Result]
-"""``cli(*arguments)``: run a command to its end."""
+"""``cli(*arguments)``: run a command to its end; ``input`` is what it reads."""

@@ -36,12 +36,18 @@ class Server:
     def http(self) -> httpx.Client:
         """A bare HTTP client with the owner's token."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=120)
+        # No TLS: loading the host's authorities would take longer than most requests.
+        return httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=120, verify=False)
 
     def websocket(self, path: str, **options: Any) -> ClientConnection:
         """A WebSocket to a path below ``/v1``, with the owner's token."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return connect(f"ws{self.url.removeprefix('http')}/v1{path}", additional_headers=headers, **options)
+
+    def building(self) -> list[int]:
+        """The VMM processes of its builds, also when it was killed."""
+        own = f"pandastack-work-{self.process.pid}."
+        return [pid for pid, name in machine_processes().items() if name.startswith(own)]
 
     def kill(self) -> None:
         """What a crash of the host's memory would do to it: no time to clean up."""
@@ -65,7 +71,13 @@ class Installation:
     def environment(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PANDASTACK_")}
         own = {"HOME": str(self.home), "PANDASTACK_CACHE_DIR": str(config.cache_dir()), "PYTHONUNBUFFERED": "1"}
-        return {**inherited, **own, "PANDASTACK_DATA_DIR": str(self.data), **self.settings}
+        # Half of the default: the tests' servers have six templates, and a machine made ahead takes CPU from a test.
+        own |= {"PANDASTACK_DATA_DIR": str(self.data), "PANDASTACK_READY_MACHINES": "2"}
+        # Machines made ahead are promised whole disks: on a host whose own disk is half full there would be fewer.
+        own["PANDASTACK_DISK_OVERCOMMIT"] = "60"
+        # Tests change what templates say of themselves, and none but one waits for a bake.
+        own["PANDASTACK_REBAKE"] = "off"
+        return {**inherited, **own, **self.settings}
 
     def cli(self, *arguments: str, timeout: float = 120, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line to its end."""
@@ -109,20 +121,22 @@ class Installation:
         assert status in (0, -signal.SIGKILL), (self.home / "server.log").read_text()
 
     def machines(self) -> list[int]:
-        """The VMM processes of this installation, waiting ones and those of a build included."""
+        """The VMM processes of this installation, waiting ones included. Those of builds are named after the process
+        that builds: :meth:`Server.building`."""
         return [pid for pid, name in machine_processes().items() if self.layout.tag in name]
 
     def left_behind(self) -> list[str]:
         """Everything on the host that only a running server or build may have."""
         layout = self.layout
         runtime = (layout.sockets.with_name(f"{layout.tag}{suffix}") for suffix in ("", "-build", "-trial"))
-        sockets = [path for each in runtime if each.exists() for path in each.rglob("*")]
+        sockets = [path for each in (*runtime, layout.gateway) if each.exists() for path in each.rglob("*")]
         machines = layout.engine / "pool" / "machines"
         disks = list(machines.iterdir()) if machines.exists() else []
         mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.data) in line]
         processes = [f"process {pid}" for pid in self.machines()]
         namespaces = Path("/run/netns").glob(f"*{layout.tag}*")
-        return [*processes, *map(str, [*sockets, *disks, *namespaces]), *mounts, *loop_devices(self.data)]
+        devices = Path("/sys/class/net").glob(f"*{layout.tag}*")
+        return [*processes, *map(str, [*sockets, *disks, *namespaces, *devices]), *mounts, *loop_devices(self.data)]
 
 
 Install = Callable[..., Installation]

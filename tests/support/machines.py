@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from pandastack import Sandbox
 from pandastack.engine.engine import Engine, open_engine
@@ -18,6 +19,16 @@ from pandastack.engine.settings import Settings
 from pandastack.engine.spec import SandboxSpec
 from pandastack.guest import ExecRequest
 from tests.support.installation import Installation, Server, eventually, machine_processes
+
+
+def killed_at(*points: str, later: Sequence[str] = ()) -> pytest.MarkDecorator:
+    """The test for each point at which a server is killed; those of ``later`` only where time does not matter."""
+    return pytest.mark.parametrize("point", [*points, *map(slow, later)])
+
+
+def slow(*values: object) -> object:
+    """Parameters of a test that only `make accept` runs."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @asynccontextmanager
@@ -59,4 +70,13 @@ def kill_machines(place: Installation) -> None:
     """What a reboot does to them."""
     for pid in place.machines():
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not place.machines(), 10, "every machine is gone")
+    eventually(lambda: not place.machines(), 60, "every machine is gone")
+
+
+LOOK = "nproc; awk '/MemTotal/ {print $2}' /proc/meminfo; df --output=size -BM / | tail -1 | tr -d M"
+
+
+def size_in(sandbox: Sandbox) -> tuple[int, float, float]:
+    """CPUs, GiB of memory, GiB of disk, as programs see them."""
+    cpus, memory_kb, disk_mb = map(int, sandbox.exec(LOOK, check=True).stdout.split())
+    return cpus, memory_kb / 2**20, disk_mb / 2**10

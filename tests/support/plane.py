@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import anyio
+from sqlalchemy import insert
 
 from pandastack.cluster import EngineClient, Engines
 from pandastack.model.caller import Caller
@@ -14,6 +15,7 @@ from pandastack.services import ControlPlane, Settings, open_control_plane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store import open_store, sandboxes
 from pandastack.store.sandboxes import SandboxRecord
+from pandastack.store.schema import workspaces
 from tests.cluster.scripted_engine import ScriptedEngine
 
 WORKSPACE = "default"
@@ -30,6 +32,12 @@ async def running(engine: ScriptedEngine, url: str, settings: Settings = QUICK) 
             yield plane
 
 
+async def add_workspace(plane: ControlPlane, name: str) -> None:
+    """Have another workspace; so far the product itself makes none."""
+    async with plane.store.write() as connection:
+        await connection.execute(insert(workspaces), {"id": name, "created_at": 1.0})
+
+
 async def stored(url: str) -> list[SandboxRecord]:
     """The records of all sandboxes, from the database itself."""
     async with open_store(url) as store, store.read() as connection:
@@ -38,9 +46,9 @@ async def stored(url: str) -> list[SandboxRecord]:
 
 async def put(url: str, **values: object) -> str:
     """Write a record of a running sandbox with some fields of the test's own; returns its id."""
-    record = SandboxRecord("a" * 36, WORKSPACE, "base", "running", 300, 1.0, 4e9)
+    record = replace(SandboxRecord("a" * 36, WORKSPACE, "base", "running", 300, 1.0, 4e9), **values)  # type: ignore[arg-type]
     async with open_store(url) as store, store.write() as connection:
-        await sandboxes.add(connection, replace(record, **values))  # type: ignore[arg-type]
+        await sandboxes.add(connection, record)
     return record.id
 
 

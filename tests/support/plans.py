@@ -12,7 +12,7 @@ PLAN = MachinePlan(
     cpus=2,
     memory_mb=256,
     memory=Path("/pool/memory"),
-    disks=(Disk("image", Path("/pool/root.erofs"), readonly=True), Disk("root", Path("/pool/disk.img"))),
+    disks=(Disk("root", Path("/pool/root.qcow2"), base=Path("/pool/base.img")), Disk("data", Path("/pool/data.img"))),
     sockets=Sockets(Path("/run/channel"), Path("/run/control"), Path("/run/console")),
     accelerator=Accelerator.TCG,
 )

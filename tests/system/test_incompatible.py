@@ -1,4 +1,5 @@
-"""A snapshot that was made elsewhere is refused, with the difference, before anything is done."""
+"""A snapshot that was made elsewhere is refused, with the difference, before anything is done: a rewind to it, and
+copies for those who want its memory or nothing (tests/system/test_boot.py has the others)."""
 
 from __future__ import annotations
 
@@ -25,9 +26,8 @@ def test_a_snapshot_of_another_host_is_refused(
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), field: value}))
     before, machines = {each.id for each in client.sandboxes.list()}, set(server.installation.machines())
     for path, body in (
-        ("/sandboxes", {"from_snapshot": snapshot}),
+        ("/sandboxes", {"from_snapshot": snapshot, "on_memory_loss": "fail"}),
         (f"/sandboxes/{sandbox.id}/checkpoints/{checkpoint.id}/rewind", None),
-        (f"/sandboxes/{sandbox.id}/checkpoints/{checkpoint.id}/fork", None),
     ):
         answer = http.post(path, json=body)
         assert answer.status_code == 409, answer.text

@@ -222,6 +222,9 @@ def test_one_piece_of_code_in_any_template(http: httpx.Client, create: Create) -
     assert (ran["stdout"], ran["exit_code"], ran["language"]) == ("hi\n", 3, "python")
     ran = http.post(url, json={"language": "bash", "code": "echo a; echo b >&2"}).json()
     assert (ran["stdout"], ran["stderr"]) == ("a\n", "b\n")
+    for language in ("bash", "sh"):
+        ran = http.post(url, json={"language": language, "code": "cat\necho after"}).json()
+        assert ran["stdout"] == "after\n", "a command read the rest of the program"
     for language in ("ruby", "node", "cobol"):
         refused = http.post(url, json={"language": language, "code": "1"})
         assert (refused.status_code, refused.json()["field"]) == (400, "language")

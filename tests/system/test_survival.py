@@ -8,11 +8,13 @@ import sqlite3
 from contextlib import suppress
 
 import httpx
-import pytest
 
 from tests.support.installation import Installation, eventually, machine_processes, serving, shelves
-from tests.support.machines import kill_machines, pid_of
+from tests.support.machines import kill_machines, killed_at, pid_of
 from tests.support.programs import COUNTER, ticking
+
+NONE_AHEAD = {"PANDASTACK_READY_MACHINES": "0"}
+"""For servers that only find what another one left: a machine made ahead would take the CPU from what is tested."""
 
 
 def test_ten_running_sandboxes_survive_a_killed_server(place: Installation) -> None:
@@ -23,7 +25,7 @@ def test_ten_running_sandboxes_survive_a_killed_server(place: Installation) -> N
         made[9].pause()
         pids = {each.id: pid_of(http, each) for each in made}
         server.kill()
-    with serving(place) as (server, client), server.http() as http:
+    with serving(place, **NONE_AHEAD) as (server, client), server.http() as http:
         for number, each in enumerate(made):
             found = client.sandboxes.get(each.id)
             assert found.status == ("paused" if number == 9 else "running")
@@ -33,7 +35,7 @@ def test_ten_running_sandboxes_survive_a_killed_server(place: Installation) -> N
             assert pid_of(http, found) == pids[each.id]
         for each in made:
             client.sandboxes.delete(each.id)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         assert client.sandboxes.list() == []
     assert place.left_behind() == []
 
@@ -58,13 +60,13 @@ def test_an_orderly_stop_brings_back_what_ran(place: Installation) -> None:
     assert place.left_behind() == []
 
 
-@pytest.mark.parametrize("point", ["planned", "blank", "claimed", "running"])
+@killed_at("claimed", "running", later=["planned", "blank"])
 def test_killed_in_the_middle_of_a_create(place: Installation, point: str) -> None:
-    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+    with serving(place, **NONE_AHEAD, PANDASTACK_CRASH_AT=point) as (server, client):
         with suppress(Exception):
             client.sandboxes.create("base", idempotency_key=point)
         server.process.wait(30)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         assert client.sandboxes.list() == []
         with client.sandboxes.create("base", idempotency_key=point) as sandbox:
             assert client.sandboxes.create("base", idempotency_key=point).id == sandbox.id
@@ -82,7 +84,7 @@ def test_killed_before_the_answer_to_a_start_is_stored(place: Installation) -> N
         server.kill()
     with sqlite3.connect(place.data / "pandastack.db") as database:
         database.execute("UPDATE idempotency_keys SET status = NULL, answer = NULL WHERE key = 'start'")
-    with serving(place) as (server, client), server.http() as http:
+    with serving(place, **NONE_AHEAD) as (server, client), server.http() as http:
         again = http.post(path, json=body, headers=key)
         assert (again.status_code, again.json()["pid"], again.json()["id"]) == (201, started["pid"], started["id"])
         replayed = http.post(path, json=body, headers=key)
@@ -90,7 +92,7 @@ def test_killed_before_the_answer_to_a_start_is_stored(place: Installation) -> N
         client.sandboxes.delete(sandbox.id)
 
 
-@pytest.mark.parametrize("point", ["hibernating", "captured", "asleep", "ending"])
+@killed_at("captured", "ending", later=["hibernating", "asleep"])
 def test_killed_in_the_middle_of_a_hibernate(place: Installation, point: str) -> None:
     with serving(place, PANDASTACK_CRASH_AT=point) as (server, client):
         sandbox = client.sandboxes.create("base", persistent=True)
@@ -98,7 +100,7 @@ def test_killed_in_the_middle_of_a_hibernate(place: Installation, point: str) ->
         with suppress(Exception):
             sandbox.hibernate()
         server.process.wait(30)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         found = client.sandboxes.get(sandbox.id)
         assert found.status == ("hibernated" if point in ("asleep", "ending") else "running")
         assert found.exec("cat /root/file", check=True).stdout == "kept\n"
@@ -107,17 +109,17 @@ def test_killed_in_the_middle_of_a_hibernate(place: Installation, point: str) ->
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 
-@pytest.mark.parametrize("point", ["planned", "blank", "claimed", "running", "awake"])
+@killed_at("claimed", "awake", later=["planned", "blank", "running"])
 def test_killed_in_the_middle_of_a_wake(place: Installation, point: str) -> None:
     with serving(place) as (server, client):
         sandbox = client.sandboxes.create("base", persistent=True)
         sandbox.exec(f"echo kept > /root/file; {COUNTER}", check=True)
         sandbox.hibernate()
-    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+    with serving(place, **NONE_AHEAD, PANDASTACK_CRASH_AT=point) as (server, client):
         with suppress(Exception):
             client.sandboxes.get(sandbox.id).wake()
         server.process.wait(30)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         found = client.sandboxes.get(sandbox.id)
         assert found.exec("cat /root/file", check=True).stdout == "kept\n"
         assert ticking(found)
@@ -125,17 +127,17 @@ def test_killed_in_the_middle_of_a_wake(place: Installation, point: str) -> None
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 
-@pytest.mark.parametrize("point", ["captured", "planned", "claimed"])
+@killed_at("captured", "claimed", later=["planned"])
 def test_killed_in_the_middle_of_a_fork(place: Installation, point: str) -> None:
     with serving(place) as (server, client):
         parent = client.sandboxes.create("base", persistent=True)
         parent.exec(COUNTER, check=True)
         server.kill()
-    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+    with serving(place, **NONE_AHEAD, PANDASTACK_CRASH_AT=point) as (server, client):
         with suppress(Exception):
             client.sandboxes.fork(parent.id)
         server.process.wait(30)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         assert [each.id for each in client.sandboxes.list()] == [parent.id]
         found = client.sandboxes.get(parent.id)
         assert ticking(found)
@@ -149,7 +151,7 @@ def test_killed_in_the_middle_of_a_snapshot(place: Installation) -> None:
         with suppress(Exception):
             sandbox.snapshot()
         server.process.wait(30)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         assert client.snapshots.list() == []
         assert client.sandboxes.get(sandbox.id).exec("echo on").stdout == "on\n"
         client.sandboxes.delete(sandbox.id)
@@ -162,20 +164,21 @@ def test_killed_in_the_middle_of_a_delete(place: Installation) -> None:
         with suppress(Exception):
             sandbox.kill()
         server.process.wait(30)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         assert client.sandboxes.list() == []
     assert (place.left_behind(), shelves(place)) == ([], [])
 
 
-def test_a_reboot_of_the_host_wakes_the_hibernated_and_fails_the_running(place: Installation) -> None:
+def test_a_reboot_of_the_host_wakes_the_hibernated_and_leaves_the_others_their_disks(place: Installation) -> None:
     with serving(place) as (server, client):
         asleep, running = (client.sandboxes.create("base", persistent=True) for _ in range(2))
         asleep.exec("echo kept > /root/file", check=True)
         asleep.hibernate()
         server.kill()
         kill_machines(place)
-    with serving(place) as (server, client):
-        assert client.sandboxes.get(running.id).status == "failed"
+    with serving(place, **NONE_AHEAD) as (server, client):
+        found = client.sandboxes.get(running.id)
+        assert (found.status, found.lifecycle()["memory"]) == ("hibernated", "lost")
         found = client.sandboxes.get(asleep.id)
         assert found.status == "hibernated"
         assert found.exec("cat /root/file", check=True).stdout == "kept\n"
@@ -193,7 +196,7 @@ def test_killed_in_the_middle_of_a_diff(place: Installation) -> None:
             sandbox.diff(*checkpoints)
         server.process.wait(30)
         assert len(place.machines()) >= 3
-    with serving(place, PANDASTACK_READY_MACHINES="0") as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         assert [each.id for each in client.sandboxes.list()] == [sandbox.id]
         assert len(place.machines()) == 1
         found = client.sandboxes.get(sandbox.id)
@@ -208,9 +211,9 @@ def test_a_machine_that_dies_while_the_server_is_away(place: Installation) -> No
         pid = pid_of(http, victim)
         server.kill()
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: pid not in machine_processes(), 5, "it is gone")
-    with serving(place) as (server, client):
-        assert client.sandboxes.get(victim.id).status == "failed"
+        eventually(lambda: pid not in machine_processes(), 60, "it is gone")
+    with serving(place, **NONE_AHEAD) as (server, client):
+        assert client.sandboxes.get(victim.id).status == "hibernated"
         assert other.id in {each.id for each in client.sandboxes.list()}
         with httpx.Client() as http:
             assert http.get(f"{server.url}/healthz").status_code == 200

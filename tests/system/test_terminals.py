@@ -76,9 +76,11 @@ def test_a_login_shell(server: Server, sandbox: Sandbox, route: str) -> None:
         screen.type("stty size; echo $TERM $0; tty; pwd\r")
         text = screen.until(b"/root\r\n")
         assert b"31 97\r\nxterm-256color /bin/bash\r\n/dev/pts/" in text
+        screen.until(PROMPT)  # readline reads and writes back the size before it: a resize between the two is lost
         screen.socket.send(json.dumps({"resize": {"rows": 40, "cols": 120}}))
         screen.socket.send(json.dumps({"stdin": "stty size\r"}))
         screen.until(b"40 120\r\n")
+        screen.until(PROMPT)
         screen.socket.send(json.dumps({"type": "resize", "rows": 41, "cols": 121}))
         screen.type("stty size; sh -c 'echo re''ady; exec sleep 100'\r")
         screen.until(b"41 121\r\nready\r\n")
@@ -219,11 +221,13 @@ def terminal_of_our_own(rows: int, columns: int) -> Iterator[tuple[int, int]]:
         os.close(ours)
 
 
-def read_until(fd: int, text: bytes) -> bytes:
+def read_until(fd: int, *texts: bytes) -> None:
+    """Read on until all ``texts`` were said, one after the other."""
     said = b""
-    while text not in said:
-        said += os.read(fd, 65536)
-    return said
+    for text in texts:
+        while text not in said:
+            said += os.read(fd, 65536)
+        said = said.partition(text)[2]
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -242,7 +246,7 @@ def test_the_command_lines_shell(server: Server, sandbox: Sandbox, killed: bool)
         read_until(ours, PROMPT)
         assert termios.tcgetattr(theirs) != before
         os.write(ours, b"stty size\r")
-        read_until(ours, b"33 99\r\n")
+        read_until(ours, b"33 99\r\n", PROMPT)  # as above
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
         shell.send_signal(signal.SIGWINCH)  # the kernel sends it to a terminal's own session only
         os.write(ours, b"sleep 0.3; stty size; sh -c 'echo re''ady; exec sleep 100'\r")

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pandastack import Sandbox
+from pandastack import BadRequestError, Sandbox
 from tests.support.installation import Create
 
 HOSTILE = """#!/usr/bin/python3
@@ -158,7 +158,7 @@ def test_a_hostile_guests_archive_does_not_reach_its_reader(http: httpx.Client, 
     guest = create()
     guest.filesystem.write("/usr/bin/tar", HOSTILE.replace("MEMBER", member))
     guest.exec("chmod 755 /usr/bin/tar; mkdir /srv/d", check=True)
-    refused = http.get(f"/sandboxes/{guest.id}/fs/tar", params={"path": "/srv/d"})
+    refused = http.get(f"/sandboxes/{guest.id}/fs/tar", params={"path": "/srv/d", "links": "refuse"})
     assert (refused.status_code, refused.json()["field"]) == (400, "member")
 
 
@@ -173,15 +173,30 @@ def test_a_hostile_member_late_in_an_archive_breaks_it_off(http: httpx.Client, c
     assert guest.exec("echo fine").stdout == "fine\n"
 
 
-def test_links_that_lead_out_can_be_left_out(http: httpx.Client, sandbox: Sandbox, url: str) -> None:
+def test_links_that_lead_out_are_left_out_or_refused(http: httpx.Client, sandbox: Sandbox, url: str) -> None:
     sandbox.exec(
-        "mkdir -p /srv/links && cd /srv/links && ln -s /usr/bin/python3 out && ln -s in also && echo 1 > in", check=True
+        "mkdir -p /srv/links && cd /srv/links && ln -s /usr/bin/python3 out && ln -s in also && echo 1 > in"
+        " && mkfifo pipe",
+        check=True,
     )
-    refused = http.get(f"{url}/tar", params={"path": "/srv/links"})
+    refused = http.get(f"{url}/tar", params={"path": "/srv/links", "links": "refuse"})
     assert refused.status_code == 400 and "links=skip" in refused.json()["hint"]
-    got = http.get(f"{url}/tar", params={"path": "/srv/links", "links": "skip"})
+    got = http.get(f"{url}/tar", params={"path": "/srv/links"})
     with tarfile.open(fileobj=io.BytesIO(got.content)) as opened:
-        assert sorted(opened.getnames()) == [".", "also", "in"]
+        assert sorted(set(opened.getnames())) == [".", "also", "in"]
+        assert '"pipe"' in opened.getmembers()[-1].pax_headers["comment"]
+    assert http.get(f"{url}/tar", params={"path": "/srv/links", "links": "keep"}).json()["field"] == "links"
+
+
+def test_links_that_lead_out_are_kept_on_the_way_in(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to("/usr/bin/python3")
+    (tmp_path / "bin/zz").write_text("1")
+    sandbox.filesystem.upload_tree(tmp_path, "/srv/kept")
+    assert sandbox.exec("cd /srv/kept/bin; readlink python3; cat zz").stdout == "/usr/bin/python3\n1"
+    assert sorted(sandbox.filesystem.download_tree("/srv/kept", tmp_path / "back")) == ["bin/python3"]
+    with pytest.raises(BadRequestError, match="outside"):
+        sandbox.filesystem.upload_tree(tmp_path, "/srv/refused", links="refuse")
 
 
 def test_search(http: httpx.Client, sandbox: Sandbox, url: str) -> None:

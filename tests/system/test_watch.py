@@ -93,7 +93,7 @@ def test_one_directory_alone(http: httpx.Client, create: Create) -> None:
         told = until(changes, "/srv/one/mark")
         assert ("created", "/srv/one/file", False) in told
         assert not any("below/file" in path for _, path, _ in told)
-    eventually(lambda: sandbox.exec("pgrep -cx python3").stdout == "0\n", 10, "the watch has ended in the guest, too")
+    eventually(lambda: sandbox.exec("pgrep -cx python3").stdout == "0\n", 60, "the watch has ended in the guest, too")
 
 
 def test_what_cannot_be_watched(http: httpx.Client, sandbox: Sandbox, create: Create) -> None:

@@ -12,8 +12,6 @@ from tests.support.installation import Server
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_a_trial_has_the_right_answer(program: Path, server: Server, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pandastack.model.accelerator import Accelerator
-from pandastack.vmm.plan import Boot, Confinement, Disk, MachinePlan, UserNic
+from pandastack.vmm.plan import Blank, Boot, Confinement, Disk, DiskRate, MachinePlan, TapNic, UserNic
 from pandastack.vmm.qemu.argv import KERNEL_CMDLINE, Listeners, qemu_argv
 from pandastack.vmm.qemu.driver import cpus_on
 from tests.support.plans import PLAN
@@ -37,21 +38,29 @@ def test_a_restored_machine_as_a_whole() -> None:
         "-M",
         "microvm,acpi=on,pcie=off,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,suppress-vmdesc=on,"
         "memory-backend=mem",
-        *("-accel", "tcg,tb-size=64", "-cpu", "max,erms=off", "-smp", "2"),
+        *("-accel", "tcg,tb-size=64", "-cpu", "max,erms=off,vmx=off,svm=off,min-xlevel=0x80000008", "-smp", "2"),
         *("-m", "256M"),
         *("-object", "memory-backend-file,id=mem,size=256M,mem-path=/pool/memory,share=off,reserve=off"),
-        *("-global", "migration.send-configuration=off"),
+        *("-global", "migration.send-configuration=off", "-global", "migration.announce-rounds=0"),
         *("-chardev", "socket,id=control,fd=8,server=on,wait=off", "-mon", "chardev=control,mode=control"),
         *("-chardev", "socket,id=console,fd=9,server=on,wait=off", "-serial", "chardev:console"),
         *("-device", "virtio-serial-device,max_ports=2"),
         *("-chardev", "socket,id=channel,fd=7,server=on,wait=off"),
         *("-device", "virtserialport,chardev=channel,name=agent"),
-        "-drive",
-        "if=none,id=d0,file=/pool/root.erofs,format=raw,readonly=on,auto-read-only=off,cache=unsafe",
-        *("-device", "virtio-blk-device,drive=d0"),
-        "-drive",
-        "if=none,id=d1,file=/pool/disk.img,format=raw,readonly=off,auto-read-only=off,cache=unsafe",
-        *("-device", "virtio-blk-device,drive=d1"),
+        "-blockdev",
+        '{"node-name": "d0-base", "driver": "file", "filename": "/pool/base.img", "read-only": true, '
+        '"auto-read-only": false, "locking": "off", "discard": "unmap", "cache": {"no-flush": true}}',
+        "-blockdev",
+        '{"node-name": "d0-file", "driver": "file", "filename": "/pool/root.qcow2", "read-only": false, '
+        '"auto-read-only": false, "locking": "off", "discard": "unmap", "cache": {"no-flush": true}}',
+        "-blockdev",
+        '{"node-name": "d0", "driver": "qcow2", "file": "d0-file", "backing": "d0-base", "discard": "unmap", '
+        '"cache": {"no-flush": true}}',
+        *("-device", "virtio-blk-device,drive=d0,serial=root"),
+        "-blockdev",
+        '{"node-name": "d1", "driver": "file", "filename": "/pool/data.img", "read-only": false, '
+        '"auto-read-only": false, "locking": "off", "discard": "unmap", "cache": {"no-flush": true}}',
+        *("-device", "virtio-blk-device,drive=d1,serial=data"),
         *("-incoming", "defer"),
         *("-sandbox", "on,obsolete=deny,spawn=deny,resourcecontrol=deny"),
     ]
@@ -69,9 +78,11 @@ def test_a_booting_machine_differs_only_in_how_it_starts() -> None:
 
 
 def test_the_kernels_command_line_is_added_to() -> None:
-    plan = replace(PLAN, boot=replace(BOOT, cmdline="tsc_early_khz=2100000"), nic=UserNic(1400))
-    (cmdline,) = values("-append", plan)
+    boot = replace(BOOT, cmdline="tsc_early_khz=2100000")
+    (cmdline,) = values("-append", replace(PLAN, boot=boot, nic=UserNic(1400)))
     assert cmdline == f"{KERNEL_CMDLINE} pandastack.nic=user pandastack.mtu=1400 tsc_early_khz=2100000"
+    (cmdline,) = values("-append", replace(PLAN, boot=boot, nic=TapNic(1400)))
+    assert cmdline == f"{KERNEL_CMDLINE} pandastack.nic=tap pandastack.mtu=1400 tsc_early_khz=2100000"
 
 
 def test_a_bake_writes_its_memory_into_the_file() -> None:
@@ -80,14 +91,58 @@ def test_a_bake_writes_its_memory_into_the_file() -> None:
 
 def test_hardware_virtualization() -> None:
     plan = replace(PLAN, accelerator=Accelerator.KVM)
-    assert (values("-accel", plan), values("-cpu", plan)) == (["kvm"], ["host,migratable=on"])
+    assert (values("-accel", plan), values("-cpu", plan)) == (
+        ["kvm"],
+        ["host,migratable=on,vmx=off,svm=off,min-xlevel=0x80000008"],
+    )
 
 
-def test_only_a_build_machine_has_a_network() -> None:
+@pytest.mark.parametrize(
+    ("accelerator", "model"), [(Accelerator.KVM, "host,migratable=on"), (Accelerator.TCG, "max,erms=off")]
+)
+def test_only_a_nested_machine_can_run_machines(accelerator: Accelerator, model: str) -> None:
+    assert values("-cpu", replace(PLAN, accelerator=accelerator, nested=True)) == [model]
+
+
+def test_a_build_machine_has_the_hosts_network() -> None:
     assert values("-netdev") == []
     plan = replace(PLAN, nic=UserNic(1400))
     assert values("-netdev", plan) == ["user,id=n0,ipv6=off"]
     assert values("-device", plan)[-1] == "virtio-net-device,netdev=n0,host_mtu=1400"
+
+
+def test_a_sandbox_has_the_same_network_device_with_a_tap_and_without() -> None:
+    alone, connected = replace(PLAN, nic=TapNic(1400)), replace(PLAN, nic=TapNic(1400, fd=12))
+    assert values("-netdev", alone) == ["hubport,id=n0,hubid=0"]
+    assert values("-netdev", connected) == ["tap,id=n0,fd=12"]
+    assert values("-device", alone) == values("-device", connected)
+    assert values("-device", alone)[-1].endswith(",host_mtu=1400,mac=52:54:00:12:34:56,guest_announce=off")
+
+
+def test_a_blank_disk_has_no_file_and_can_be_replaced_by_one_that_has() -> None:
+    """The device stays the same but for its serial number, which is no part of a captured state."""
+    root = PLAN.disks[0]
+    blank, volume = (replace(PLAN, disks=(root, each)) for each in (Blank("blank0"), Disk("data", Path("/v"))))
+    assert json.loads(values("-blockdev", blank)[-1]) == {
+        "node-name": "d1",
+        "driver": "null-co",
+        "size": 512,
+        "read-zeroes": True,
+    }
+    assert json.loads(values("-blockdev", volume)[-1])["filename"] == "/v"
+    assert values("-device", blank)[-1] == "virtio-blk-device,drive=d1,serial=blank0"
+    assert values("-device", volume)[-1] == "virtio-blk-device,drive=d1,serial=data"
+
+
+def test_a_limited_rate_is_that_of_all_writable_disks_together() -> None:
+    modules = Disk("modules", Path("/m"), readonly=True)
+    plan = replace(PLAN, disks=(*PLAN.disks, Blank("blank1"), modules), disk_rate=DiskRate(1 << 20, 500))
+    group = json.loads(values("-object", plan)[-1])
+    assert group["limits"] == {"bps-total": 1 << 20, "iops-total": 500}
+    drives = [each.split(",")[1] for each in values("-device", plan) if each.startswith("virtio-blk")]
+    assert drives == ["drive=d0-rate", "drive=d1-rate", "drive=d2", "drive=d3"]
+    filters = [each for each in map(json.loads, values("-blockdev", plan)) if each["driver"] == "throttle"]
+    assert [(each["file"], each["throttle-group"]) for each in filters] == [("d0", group["id"]), ("d1", group["id"])]
 
 
 def test_a_confined_machine_has_a_user_and_a_namespace() -> None:
@@ -99,9 +154,9 @@ def test_a_confined_machine_has_a_user_and_a_namespace() -> None:
 
 
 def test_a_comma_in_a_path_is_no_option() -> None:
-    plan = replace(PLAN, memory=Path("/a,share=on"), disks=(Disk("image", Path("/b,readonly=off"), readonly=True),))
+    plan = replace(PLAN, memory=Path("/a,share=on"), disks=(Disk("root", Path('/b","read-only":false,')),))
     assert "mem-path=/a,,share=on,share=off" in values("-object", plan)[0]
-    assert values("-drive", plan)[0].startswith("if=none,id=d0,file=/b,,readonly=off,format=raw,readonly=on")
+    assert json.loads(values("-blockdev", plan)[0])["filename"] == '/b","read-only":false,'
 
 
 @pytest.mark.parametrize("accelerator", list(Accelerator))

@@ -106,7 +106,7 @@ async def test_how_it_ended_is_said(plan: MachinePlan, tmp_path: Path) -> None:
         identity = identify(machine.pid)
         assert identity
         assert kill(identity)
-        with anyio.fail_after(5), capture_logs() as logs:
+        with anyio.fail_after(30), capture_logs() as logs:
             assert await machine.wait() == "killed by SIGKILL"
         assert [entry["printed"] for entry in logs] == ["a last word"]
         with pytest.raises(ControlError, match="ended during stop"):

@@ -5,6 +5,7 @@
 
 #include "channel/out.h"
 #include "channel/request.h"
+#include "files/base.h"
 #include "files/changes.h"
 #include "files/delete.h"
 #include "files/directory.h"
@@ -23,7 +24,7 @@
 
 static const struct stream_ops *const operations[] = {
 	&exec_ops, &start_ops, &attach_ops, &input_ops, &signal_ops, &processes_ops,
-	&read_ops, &write_ops, &stat_ops, &list_ops, &mkdir_ops, &delete_ops, &sync_ops, &changes_ops,
+	&read_ops, &write_ops, &stat_ops, &list_ops, &mkdir_ops, &delete_ops, &sync_ops, &changes_ops, &remember_ops,
 	&tunnel_ops, &listen_ops,
 };
 
@@ -51,7 +52,7 @@ static void open_stream(const struct parser *frame)
 	int error;
 
 	if (!frame->stream || stream_find(frame->stream))
-		return; /* the host never does this: the rest of a frame that was cut */
+		return; /* the host never does this */
 	memcpy(copy, frame->payload, frame->length);
 	error = request_parse(&r, copy, frame->length);
 	if (error || !r.op)

@@ -21,8 +21,7 @@ static bool from_host(uint8_t type)
 	}
 }
 
-/* The header is complete: true when that completes the frame too. */
-static bool take_header(struct parser *parser)
+static void take_header(struct parser *parser)
 {
 	parser->length = get_u32(parser->header);
 	parser->type = parser->header[4];
@@ -30,14 +29,9 @@ static bool take_header(struct parser *parser)
 	parser->filled = 0;
 	if (parser->length > PAYLOAD_MAX || !from_host(parser->type)) {
 		parser->state = P_SCAN;
-		return false;
+		return;
 	}
-	if (parser->length) {
-		parser->state = P_PAYLOAD;
-		return false;
-	}
-	parser->state = parser->type == F_PAD ? P_ZEROS : P_HEADER;
-	return parser->type != F_PAD;
+	parser->state = parser->type == F_PAD && !parser->length ? P_ZEROS : P_PAYLOAD;
 }
 
 /* Whether the window holds the header of a RESUME and the start of its first item, the nonce. */
@@ -92,13 +86,13 @@ size_t parser_feed(struct parser *parser, const uint8_t *data, size_t size, bool
 		case P_HEADER:
 			used += fill(parser, parser->header, HEADER_SIZE, data + used, size - used);
 			if (parser->filled == HEADER_SIZE)
-				*complete = take_header(parser);
+				take_header(parser);
 			break;
 		case P_PAYLOAD:
-			used += fill(parser, parser->payload, parser->length, data + used, size - used);
-			if (parser->filled < parser->length)
+			used += fill(parser, parser->payload, parser->length + 1, data + used, size - used);
+			if (parser->filled <= parser->length)
 				break;
-			*complete = parser->type != F_PAD;
+			*complete = parser->type != F_PAD && parser->payload[parser->length] == FRAME_WHOLE;
 			parser_reset(parser);
 			break;
 		}

@@ -18,7 +18,7 @@ struct parser {
 	uint32_t length, stream;
 	uint8_t type;
 	uint8_t header[SCAN_WINDOW];
-	uint8_t payload[PAYLOAD_MAX + 1]; /* one more, so that a last string can be terminated in place */
+	uint8_t payload[PAYLOAD_MAX + 1]; /* and FRAME_WHOLE; a last string may be terminated in its place */
 };
 
 void parser_reset(struct parser *parser);
@@ -28,9 +28,10 @@ void parser_reset(struct parser *parser);
  * valid until the next call) or the input is used up. Returns the number of bytes taken.
  *
  * A malformed frame puts the parser into P_SCAN, where it looks for the start of a RESUME and drops
- * everything before it. After an empty PAD it drops zero bytes: the host sends a run of zeros long enough
- * to end any frame that was cut, and nobody knows how many of them that frame swallowed. The frame after
- * the run is a RESUME, whose first byte the host never lets be zero.
+ * everything before it. A host that takes over first sends a run of zeros long enough to end any frame that
+ * was cut. Such a frame is dropped, since it does not end with FRAME_WHOLE. The run goes on with an empty PAD,
+ * after which zeros are skipped: nobody knows how many of them the frame swallowed. The frame after the run
+ * is a RESUME, whose first byte the host never lets be zero.
  */
 size_t parser_feed(struct parser *parser, const uint8_t *data, size_t size, bool *complete);
 

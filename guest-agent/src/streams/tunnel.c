@@ -5,6 +5,7 @@
 
 #include "channel/out.h"
 #include "proto.h"
+#include "services/service.h"
 #include "streams/dial.h"
 #include "streams/tunnel_table.h"
 
@@ -30,7 +31,9 @@ static struct tunnel *dial(const struct request *r, int *error)
 	int fd = -1;
 
 	*error = EINVAL;
-	if (r->path)
+	if (r->argc)
+		*error = service_start(r->argv[0], r->user, &fd);
+	else if (r->path)
 		*error = dial_path(r->path, &fd);
 	else if (r->port > 0 && r->port < 65536)
 		*error = dial_port((uint16_t)r->port, false, &fd);
@@ -39,7 +42,7 @@ static struct tunnel *dial(const struct request *r, int *error)
 	t = tunnel_new(r->id, fd, error);
 	if (t) {
 		t->connecting = true;
-		t->port = r->path ? 0 : (uint16_t)r->port;
+		t->port = r->path || r->argc ? 0 : (uint16_t)r->port;
 	}
 	return t;
 }
@@ -106,14 +109,6 @@ static void consume(struct stream *s, struct tunnel *t, uint32_t bytes)
 	stream_consumed(s, bytes);
 }
 
-/* The program takes no more: what is still to come for it is dropped. */
-static void lose_input(struct stream *s, struct tunnel *t)
-{
-	consume(s, t, t->input.length);
-	input_drop(&t->input, t->input.length);
-	t->input_lost = t->input_ended = true;
-}
-
 /* How many of the bytes the socket took; all of them when it takes no more. */
 static uint32_t pass_on(struct stream *s, struct tunnel *t, const uint8_t *data, uint32_t length)
 {
@@ -128,7 +123,7 @@ static uint32_t pass_on(struct stream *s, struct tunnel *t, const uint8_t *data,
 			t->writable = false;
 		} else if (n < 0) {
 			consume(s, t, length - done);
-			lose_input(s, t);
+			t->input_lost = t->input_ended = true; /* the program takes no more: the rest is dropped */
 			return length;
 		} else {
 			consume(s, t, (uint32_t)n);
@@ -165,17 +160,20 @@ static bool pump_input(struct stream *s, struct tunnel *t)
 		const uint8_t *at;
 		uint32_t piece = input_piece(&t->input, &at), done = pass_on(s, t, at, piece);
 
-		if (t->input_lost)
-			return true;
 		input_drop(&t->input, done);
 		moved |= done > 0;
+		if (t->input_lost) {
+			consume(s, t, t->input.length);
+			input_drop(&t->input, t->input.length);
+		}
 	}
 	if (t->end_received && !t->input.length && !t->input_ended) {
 		shutdown(t->fd, SHUT_WR);
 		consume(s, t, 1);
 		t->input_ended = moved = true;
 	}
-	if (t->input_ended)
+	/* The host tells by this whether the program still waits for bytes, which wake a sandbox that sleeps. */
+	if (!t->input.length)
 		stream_acknowledge(s);
 	return moved;
 }

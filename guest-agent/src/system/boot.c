@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "system/module_disk.h"
 #include "system/modules.h"
 #include "system/net.h"
 #include "system/root.h"
+#include "system/size.h"
 #include "system/uevents.h"
 
 static void standard_descriptors(void)
@@ -36,9 +38,11 @@ void boot(void)
 	mount_early();
 	standard_descriptors();
 	uevents_open();
+	keep_memory();
 	load_modules();
 	switch_root();
 	mount_late();
+	mount_module_disk();
 	raise_limits();
 	network_up();
 }

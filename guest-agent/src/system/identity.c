@@ -14,14 +14,18 @@
 #include "channel/out.h"
 #include "channel/tlv.h"
 #include "loop.h"
+#include "system/connections.h"
 #include "system/freeze.h"
+#include "system/names.h"
+#include "system/root.h"
+#include "system/size.h"
 #include "processes/env.h"
 #include "processes/process_table.h"
 #include "proto.h"
 #include "streams/listen.h"
 #include "streams/tunnel_table.h"
 
-enum { ENTROPY_MIN = 32, ENTROPY_MAX = 512, HOSTNAME_MAX = 64, MACHINE_ID_SIZE = 32, BOOT_ID_SIZE = 36 };
+enum { ENTROPY_MIN = 32, ENTROPY_MAX = 512, MACHINE_ID_SIZE = 32 };
 
 /*
  * A small file on a tmpfs that is also mapped. Writing to the mapping runs no kernel code, and under emulation code that
@@ -34,8 +38,7 @@ struct mapped {
 
 enum { MAPPED_SIZE = 4096 };
 
-static struct mapped machine_id = { -1, NULL }, boot_id = { -1, NULL }, generation = { -1, NULL };
-static struct mapped hostname_file = { -1, NULL }, hosts = { -1, NULL };
+static struct mapped generation = { -1, NULL };
 static int random_device = -1;
 
 static void map(struct mapped *file, const char *path)
@@ -73,11 +76,7 @@ static int replace(const struct mapped *file, const char *content, size_t length
 void identity_prepare(void)
 {
 	random_device = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-	map(&machine_id, "/run/machine-id");
-	map(&boot_id, "/run/pandastack/boot_id");
 	map(&generation, "/run/pandastack/generation");
-	map(&hostname_file, "/run/hostname");
-	map(&hosts, "/run/hosts");
 }
 
 static int set_clock(const struct tlv_item *item)
@@ -109,45 +108,12 @@ static int add_entropy(const struct tlv_item *item)
 	return 0;
 }
 
-/* The first line of /etc/hosts is ours and of one length, so that the rest, the user's, stays. Best effort. */
-static void set_hosts(const struct tlv_item *name)
+static int take_machine_id(const struct tlv_item *item)
 {
-	static const char address[] = "127.0.1.1 ";
-	char *line = hosts.bytes;
-
-	if (mapped_size(&hosts) < (off_t)(sizeof address - 1 + HOSTNAME_MAX) || memcmp(line, address, sizeof address - 1))
-		return;
-	memset(line + sizeof address - 1, ' ', HOSTNAME_MAX);
-	memcpy(line + sizeof address - 1, name->value, name->length);
-}
-
-static int set_hostname(const struct tlv_item *item)
-{
-	char line[HOSTNAME_MAX + 1];
-	int error;
-
-	if (!item->length || item->length > HOSTNAME_MAX)
+	if (item->length != MACHINE_ID_SIZE)
 		return EINVAL;
-	if (sethostname((const char *)item->value, item->length))
-		return errno;
-	memcpy(line, item->value, item->length);
-	line[item->length] = '\n';
-	error = replace(&hostname_file, line, item->length + 1);
-	if (!error)
-		set_hosts(item);
-	return error;
-}
-
-/* An id of a fixed size, as a line. */
-static int set_id(const struct mapped *file, const struct tlv_item *item, uint32_t size)
-{
-	char line[BOOT_ID_SIZE + 1];
-
-	if (item->length != size)
-		return EINVAL;
-	memcpy(line, item->value, size);
-	line[size] = '\n';
-	return replace(file, line, size + 1);
+	set_machine_id((const char *)item->value, item->length);
+	return 0;
 }
 
 /*
@@ -166,6 +132,8 @@ static int publish(uint64_t number)
 
 static int apply(const struct tlv_item *item, const char **what)
 {
+	uint64_t number = 0;
+
 	if (item->key == RESUME_ENV) {
 		*what = "environment";
 		return sandbox_env_add(item->value, item->length);
@@ -174,12 +142,16 @@ static int apply(const struct tlv_item *item, const char **what)
 		processes_owner(item->value);
 	if (!options.identity)
 		return 0;
+	if (item->key >= RESUME_CPUS && item->key <= RESUME_DISK_MB && !tlv_uint(item, &number))
+		return EINVAL;
 	switch (item->key) {
 	case RESUME_TIME_NS: *what = "clock"; return set_clock(item);
 	case RESUME_ENTROPY: *what = "entropy"; return add_entropy(item);
-	case RESUME_HOSTNAME: *what = "hostname"; return set_hostname(item);
-	case RESUME_MACHINE_ID: *what = "machine-id"; return set_id(&machine_id, item, MACHINE_ID_SIZE);
-	case RESUME_BOOT_ID: *what = "boot id"; return set_id(&boot_id, item, BOOT_ID_SIZE);
+	case RESUME_HOSTNAME: *what = "hostname"; return set_hostname((const char *)item->value, item->length);
+	case RESUME_MACHINE_ID: *what = "machine-id"; return take_machine_id(item);
+	case RESUME_CPUS: *what = "cpus"; return set_cpus(number);
+	case RESUME_MEMORY_MB: *what = "memory"; return set_memory(number);
+	case RESUME_DISK_MB: *what = "disk"; return grow_disk(number);
 	default: return 0;
 	}
 }
@@ -210,7 +182,7 @@ static void answer(const uint8_t *nonce, const char *what, int error)
 
 /* Keys that must be there: without one of them the machine would be half another's. */
 static const uint32_t needed = 1u << RESUME_TIME_NS | 1u << RESUME_ENTROPY | 1u << RESUME_GENERATION |
-                               1u << RESUME_HOSTNAME | 1u << RESUME_MACHINE_ID | 1u << RESUME_BOOT_ID;
+                               1u << RESUME_HOSTNAME | 1u << RESUME_MACHINE_ID;
 
 void identity_resume(const uint8_t *payload, uint32_t length)
 {
@@ -244,8 +216,11 @@ void identity_resume(const uint8_t *payload, uint32_t length)
 	}
 	if (!error) {
 		sandbox_env_commit();
+		/* Before any program runs. Also a machine that was only away has no connections outside any more. */
+		if (options.identity && !(seen & 1u << RESUME_CONNECTED))
+			connections_abort();
 		if (!(seen & 1u << RESUME_CONTINUES))
-			close_connections(); /* before any program runs */
+			close_connections();
 		if (seen & 1u << RESUME_FROZEN)
 			freeze();
 		else

@@ -1,4 +1,4 @@
-/* The loopback device, and the address that user-mode networking expects. */
+/* The loopback device and the network device, if the machine has one. */
 #ifndef NET_H
 #define NET_H
 

@@ -1,17 +1,30 @@
 #include "system/root.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#include "files/changes.h"
+#include "files/base.h"
 #include "system/command_line.h"
+#include "system/names.h"
 #include "system/panic.h"
 #include "system/uevents.h"
 
-enum { ROOT_WAIT_MS = 5000 };
+#define ROOT_DISK "/dev/vda"
+#define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t) /* Linux, fs/ext4/ext4.h */
+
+#define CHECKER "/e2fsck"
+
+enum { ROOT_WAIT_MS = 5000, GROW_WAIT_MS = 5000, ROOT_BLOCK = 4096 };
+enum { FSCK_DONE = 1 | 2, FSCK_FAILED = 8 }; /* e2fsck(8), "exit code": corrected; restart, if it was mounted */
 
 void mount_early(void)
 {
@@ -30,20 +43,87 @@ static void wait_for(const char *device)
 			power_off("no root disk");
 }
 
-/* Where the writes go: the second disk, else memory. */
-static void mount_upper(void)
+/* The checker's exit code; one that did not run has left everything as it was. */
+static int run_checker(char *how)
 {
-	int failed;
+	char *const argv[] = { CHECKER, how, ROOT_DISK, NULL };
+	char *const environment[] = { NULL };
+	int status = 0;
+	pid_t child = fork();
 
-	mkdir("/upper", 0755);
-	if (access("/dev/vdb", F_OK))
-		failed = mount("tmpfs", "/upper", "tmpfs", MS_NOATIME, "mode=0755");
+	if (child == 0) {
+		execve(CHECKER, argv, environment);
+		_exit(FSCK_FAILED);
+	}
+	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	return child > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : FSCK_FAILED;
+}
+
+/*
+ * The initramfs of a machine that starts from the disk of one that was not shut down has a checker. What it would ask
+ * about is answered with yes: there is nobody to ask, and a disk that stays damaged serves nobody.
+ */
+static void check_root(void)
+{
+	int result;
+
+	if (access(CHECKER, X_OK))
+		return;
+	result = run_checker("-p");
+	if (result & ~FSCK_DONE)
+		result = run_checker("-y");
+	if (result & ~FSCK_DONE)
+		power_off("the root disk is damaged beyond repair");
+	unlink(CHECKER); /* the initramfs is memory that would stay used */
+}
+
+/* The file system may be smaller than its disk, which was made larger while the guest was off. */
+static void grow_root(void)
+{
+	int root = open("/new", O_RDONLY | O_DIRECTORY | O_CLOEXEC), disk = open(ROOT_DISK, O_RDONLY | O_CLOEXEC);
+	uint64_t size, blocks;
+
+	if (root < 0 || disk < 0 || ioctl(disk, BLKGETSIZE64, &size))
+		power_off("cannot open the root");
+	blocks = size / ROOT_BLOCK;
+	if (ioctl(root, EXT4_IOC_RESIZE_FS, &blocks))
+		power_off("cannot grow the root");
+	close(root);
+	close(disk);
+}
+
+static int wait_for_size(int disk, uint64_t wanted)
+{
+	uint64_t size;
+
+	uevents_open(); /* first, so that a change after the look is not missed */
+	do {
+		if (ioctl(disk, BLKGETSIZE64, &size) || size >= wanted) {
+			uevents_close();
+			return size >= wanted ? 0 : errno;
+		}
+	} while (uevents_wait(GROW_WAIT_MS));
+	uevents_close();
+	return ETIMEDOUT;
+}
+
+int grow_disk(uint64_t megabytes)
+{
+	int root = base_root(), disk = open(ROOT_DISK, O_RDONLY | O_CLOEXEC), error = 0;
+	uint64_t blocks = megabytes * (1024 * 1024 / ROOT_BLOCK);
+
+	if (root < 0 || disk < 0)
+		error = errno;
 	else
-		failed = mount("/dev/vdb", "/upper", "ext4", MS_NOATIME, NULL);
-	if (failed)
-		power_off("cannot mount the upper disk");
-	mkdir("/upper/upper", 0755);
-	mkdir("/upper/work", 0755);
+		error = wait_for_size(disk, megabytes * 1024 * 1024);
+	if (!error && ioctl(root, EXT4_IOC_RESIZE_FS, &blocks))
+		error = errno;
+	if (root >= 0)
+		close(root);
+	if (disk >= 0)
+		close(disk);
+	return error;
 }
 
 static void move_into(const char *name)
@@ -58,16 +138,14 @@ static void move_into(const char *name)
 
 void switch_root(void)
 {
-	wait_for("/dev/vda");
-	mkdir("/lower", 0755);
+	wait_for(ROOT_DISK);
+	check_root();
 	mkdir("/new", 0755);
-	if (mount("/dev/vda", "/lower", "erofs", MS_RDONLY | MS_NOATIME, NULL))
+	if (mount(ROOT_DISK, "/new", "ext4", MS_NOATIME, NULL))
 		power_off("cannot mount the root disk");
-	mount_upper();
-	changes_between("/upper/upper", "/lower"); /* out of sight once the root is the overlay */
-	if (mount("overlay", "/new", "overlay", MS_NOATIME,
-	          "lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work"))
-		power_off("cannot mount the root");
+	grow_root();
+	if (!base_files("/new", ROOT_DISK))
+		power_off("cannot open the root disk");
 	move_into("/proc");
 	move_into("/sys");
 	move_into("/dev");
@@ -85,32 +163,31 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
-/* A file in memory over one of the image's: cheap to write, and images made here keep their own. */
-static void cover(const char *path, const char *cover_path, const char *text)
+/* The network of a build is not that of the image: its resolver is laid over the image's file. */
+static void lend_resolver(const char *address)
 {
+	static const char file[] = "/etc/resolv.conf", lent[] = "/run/resolv.conf";
+	char line[64] = "nameserver ";
 	struct stat st;
 
-	write_file(cover_path, text);
-	if (!lstat(path, &st) && !S_ISREG(st.st_mode))
-		unlink(path);
-	if (lstat(path, &st))
-		write_file(path, "");
-	mount(cover_path, path, NULL, MS_BIND, NULL);
+	strncat(line, address, 40);
+	strcat(line, "\n");
+	write_file(lent, line);
+	if (!lstat(file, &st) && !S_ISREG(st.st_mode))
+		unlink(file);
+	if (lstat(file, &st))
+		write_file(file, "");
+	mount(lent, file, NULL, MS_BIND, NULL);
 }
 
-static void cover_identity(void)
+/* A resolver answers at the gateway. An image that names its own keeps that. */
+static void name_resolver(void)
 {
-	char hosts[256] = "127.0.1.1 ";
+	static const char file[] = "/etc/resolv.conf";
+	struct stat st;
 
-	memset(hosts + strlen(hosts), ' ', 64); /* a hostname of any length: see identity.c */
-	strcat(hosts, "\n127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
-	cover("/etc/machine-id", "/run/machine-id", "uninitialized\n");
-	cover("/etc/hostname", "/run/hostname", "localhost\n");
-	cover("/etc/hosts", "/run/hosts", hosts);
-	cover("/proc/sys/kernel/random/boot_id", "/run/pandastack/boot_id", "00000000-0000-0000-0000-000000000000\n");
-	write_file("/run/pandastack/generation", "--------"); /* eight bytes: see identity.c */
-	if (!strcmp(command_line("pandastack.nic"), "user"))
-		cover("/etc/resolv.conf", "/run/resolv.conf", "nameserver 10.0.2.3\n");
+	if (lstat(file, &st) || (S_ISREG(st.st_mode) && !st.st_size))
+		write_file(file, "nameserver 10.0.2.2\n");
 }
 
 /* With favordynmods every program that starts may join its group without the wait of milliseconds for an RCU period. */
@@ -124,6 +201,9 @@ static void mount_cgroups(void)
 
 void mount_late(void)
 {
+	const char *word;
+	bool user, tap;
+
 	mkdir("/run", 0755);
 	mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
 	mkdir("/run/lock", 01777);
@@ -142,5 +222,16 @@ void mount_late(void)
 	mkdir("/etc", 0755);
 	mkdir("/root", 0700);
 	mkdir("/workspace", 0755);
-	cover_identity();
+	write_file("/run/pandastack/generation", "--------"); /* eight bytes: see identity.c */
+	names_prepare();
+	word = command_line("pandastack.nic");
+	user = !strcmp(word, "user");
+	tap = !strcmp(word, "tap");
+	word = command_line("pandastack.lend");
+	if (user)
+		lend_resolver("10.0.2.3");
+	else if (*word)
+		lend_resolver(word);
+	else if (tap)
+		name_resolver();
 }

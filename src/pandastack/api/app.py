@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from pandastack.api import errors
 from pandastack.api.allowance import Allowance
 from pandastack.api.metrics import Metrics
 from pandastack.api.middleware import Authentication, Edge, is_guarded
 from pandastack.api.models.errors import Error
+from pandastack.api.proxied import Proxied
+from pandastack.api.relay import Gateway
 from pandastack.api.routes import (
     archives,
     builds,
@@ -21,27 +24,37 @@ from pandastack.api.routes import (
     exec_socket,
     files,
     forks,
+    hermetic_builds,
     lifecycle,
     lsp,
     mcp,
     me,
+    network,
     observe,
+    ports,
+    previews,
     processes,
+    registries,
     repl,
     sandboxes,
+    secrets,
     snapshots,
+    ssh,
     system,
     templates,
     terminals,
+    workspaces,
 )
 from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
 from pandastack.cluster import Engines
+from pandastack.products.builds import open_builds
 from pandastack.services import Settings, open_control_plane
 
 ROUTERS = (
     system.router,
     me.router,
+    workspaces.router,
     builds.router,
     templates.router,
     sandboxes.router,
@@ -60,6 +73,13 @@ ROUTERS = (
     diff.router,
     lsp.router,
     mcp.router,
+    network.router,
+    secrets.router,
+    registries.router,
+    ssh.router,
+    ports.router,
+    previews.router,
+    hermetic_builds.router,
 )
 
 
@@ -69,18 +89,28 @@ def create_app(
     settings: Settings | None = None,
     *,
     on_first_token: Callable[[str], None] | None = None,
+    gateway: Gateway | None = None,
+    internal: Starlette | None = None,
+    recorder_uid: int | None = None,
 ) -> FastAPI:
     """The control plane's ASGI application. Its lifespan opens store and engines and runs the background tasks.
 
-    ``on_first_token`` receives the API token that is created when the database has none.
+    ``on_first_token`` receives the API token that is created when the database has none. ``gateway`` reaches into
+    sandboxes for previews by path; ``internal`` is the application that answers the gateway: it gets the same control
+    plane. ``recorder_uid`` is the user of the processes that fetch for builds (None: ours).
     """
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         chosen = settings or Settings.from_env()
-        async with open_control_plane(engines, database_url, chosen, on_first_token) as plane:
+        async with (
+            open_control_plane(engines, database_url, chosen, on_first_token) as plane,
+            open_builds(plane, database_url, recorder_uid) as app.state.hermetic_builds,
+        ):
             app.state.plane = plane
+            if internal is not None:
+                internal.state.plane = plane
             app.state.tool_calls = Allowance(chosen.mcp_calls_per_minute)
             app.state.sandbox_tool_calls = Allowance(chosen.mcp_sandbox_calls_per_minute)
             app.state.requests = Allowance(chosen.requests_per_minute)
@@ -97,12 +127,14 @@ def create_app(
         responses={"default": {"model": Error, "description": "What went wrong"}},
     )
     app.state.metrics = metrics
+    app.state.gateway = gateway
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
     # Outermost last.
     app.add_middleware(Authentication)
     app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(Proxied)
     _document_authentication(app)
     return app
 

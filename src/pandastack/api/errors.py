@@ -54,13 +54,13 @@ def error_response(error: PandastackError) -> Response:
 def invalid(errors: Sequence[Any]) -> BadRequestError:
     """An error that describes the first of pydantic's ``errors`` in a clear sentence."""
     first = errors[0]
-    place = [str(part) for part in first["loc"] if part not in _SOURCES]
+    place = [part for part in first["loc"] if part not in _SOURCES]
     what = first["msg"][:1].lower() + first["msg"][1:]
-    if first["type"] == "json_invalid":
+    if first["type"] == "json_invalid" and not any(isinstance(part, str) for part in place):
         return BadRequestError(f"the body is not valid JSON: {first['ctx']['error']}")
     if not place:
         return BadRequestError("the body must be a JSON object", hint=what)
-    field = ".".join(place)[:128]
+    field = ".".join(map(str, place))[:128]
     more = f"{len(errors) - 1} more fields are wrong" if len(errors) > 1 else None
     return BadRequestError(f"{field}: {what}", field=field, hint=more)
 

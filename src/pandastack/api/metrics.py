@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from pandastack.services import ControlPlane
@@ -60,3 +60,9 @@ class _Sandboxes(Collector):
         for status, number in Count(record.status for record in self._plane.registry.all()).items():
             gauge.add_metric([status], number)
         yield gauge
+        traffic = CounterMetricFamily(
+            "pandastack_network_bytes", "Bytes that sandboxes have received and sent.", labels=("direction",)
+        )
+        traffic.add_metric(["in"], self._plane.traffic.total_in)
+        traffic.add_metric(["out"], self._plane.traffic.total_out)
+        yield traffic

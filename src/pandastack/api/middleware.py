@@ -25,6 +25,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ALLOWED_HEADERS = ("content-type", "authorization", "x-api-key", "idempotency-key")
 _EXPOSED_HEADERS = b"x-request-id, retry-after, x-pandastack-process, idempotency-replayed, x-next-cursor"
 _OPEN_PATHS = frozenset({"/v1/version"})
+_LINKS = "/v1/p/"  # the token is in the path, and the gateway checks it
 
 log = structlog.get_logger(__name__)
 
@@ -78,12 +79,15 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
-            message["headers"] = [
-                *message.get("headers", ()),
+            given = list(message.get("headers", ()))
+            ours = [
                 (b"x-request-id", self.request_id.encode("ascii")),
                 (b"access-control-allow-origin", b"*"),
                 (b"access-control-expose-headers", _EXPOSED_HEADERS),
             ]
+            # A server in a sandbox may have set them itself; browsers refuse two.
+            names = {name for name, _ in given}
+            message["headers"] = [*given, *(header for header in ours if header[0] not in names)]
         await self._send(message)
 
 
@@ -133,7 +137,7 @@ async def _identified(scope: Scope, state: Any) -> Caller:
 
 def is_guarded(path: str) -> bool:
     """Whether a path needs a token."""
-    return (path in ("/v1", "/mcp") or path.startswith("/v1/")) and path not in _OPEN_PATHS
+    return (path in ("/v1", "/mcp") or path.startswith("/v1/")) and not (path in _OPEN_PATHS or path.startswith(_LINKS))
 
 
 def _token(scope: Scope) -> str:

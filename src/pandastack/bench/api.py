@@ -23,9 +23,9 @@ class Api:
         self._template = template
         self._local = threading.local()
 
-    def create(self, template: str | None = None) -> str:
+    def create(self, template: str | None = None, **options: Any) -> str:
         body = {"template": template or self._template, "ttl_seconds": 600, "metadata": {"kind": "bench"}}
-        return str(self.post("/sandboxes", body)["id"])
+        return str(self.post("/sandboxes", body | options)["id"])
 
     @contextmanager
     def sandbox(self, template: str | None = None) -> Iterator[str]:
@@ -52,6 +52,10 @@ class Api:
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The server's answer; an empty answer becomes an empty object."""
         answer: dict[str, Any] = json.loads(self._send("POST", path, body or {}) or b"{}")
+        return answer
+
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self._send("PUT", path, body) or b"{}")
         return answer
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:

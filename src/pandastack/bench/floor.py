@@ -5,9 +5,13 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pandastack.guest.frames import encode_to_guest
+from pandastack.guest.keys import FrameType
 from pandastack.host.files import clone
 from pandastack.vmm.plan import MachinePlan
 from pandastack.vmm.qemu.argv import Listeners, qemu_argv
@@ -15,8 +19,8 @@ from pandastack.vmm.qemu.argv import Listeners, qemu_argv
 DEADLINE = 20.0
 """Seconds after which a restore counts as failed."""
 
-PING = b"\0\0\0\0\x06\0\0\0\0"
-"""An empty PING frame of the guest channel: the smallest request that the agent answers."""
+PING = encode_to_guest(FrameType.PING)
+"""The smallest request that the agent answers."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Floor:
 
     def measure(self) -> float:
         """Milliseconds from the spawn to the agent's first byte."""
-        clone(self.disk, self.plan.disks[1].path)
+        clone(self.disk, self.plan.root.path)
         with (
             socket.socket(socket.AF_UNIX) as channel,
             self.devices.open("rb") as state,
@@ -42,15 +46,12 @@ class Floor:
             channel.listen()
             argv = self.argv(channel.fileno(), state.fileno())
             started = time.perf_counter()
-            process = subprocess.Popen(argv, pass_fds=[channel.fileno(), state.fileno()], stdin=subprocess.DEVNULL)
-            with socket.socket(socket.AF_UNIX) as guest:
-                guest.settimeout(5)
+            with self._running(argv, channel.fileno(), state.fileno()), socket.socket(socket.AF_UNIX) as guest:
+                guest.settimeout(DEADLINE)
                 guest.connect(str(path))
                 guest.send(PING)
                 guest.recv(1)
                 elapsed = (time.perf_counter() - started) * 1000
-            process.kill()
-            process.wait()
         return elapsed
 
     def argv(self, channel: int, state: int) -> list[str]:
@@ -60,3 +61,18 @@ class Floor:
         nulls = {"socket,id=control,fd=-1,server=on,wait=off": "null,id=control"}
         nulls |= {"socket,id=console,fd=-2,server=on,wait=off": "null,id=console"}
         return [swaps.get(word, nulls.get(word, word)) for word in argv]
+
+    @contextmanager
+    def _running(self, argv: list[str], *inherited: int) -> Iterator[None]:
+        log = self.work / "floor.log"
+        with (
+            log.open("wb") as said,
+            subprocess.Popen(argv, pass_fds=inherited, stdin=subprocess.DEVNULL, stderr=said) as process,
+        ):
+            try:
+                yield
+            except OSError as error:
+                error.add_note(log.read_text(errors="replace")[-4000:])
+                raise
+            finally:
+                process.kill()

@@ -25,7 +25,7 @@ SILENCE_SECONDS = 60.0
 @contextmanager
 def bare_machine(floor: Floor) -> Iterator[RawChannel]:
     """The guest of ``floor``, restored without the platform, and its channel."""
-    clone(floor.disk, floor.plan.disks[1].path)
+    clone(floor.disk, floor.plan.root.path)
     with socket.socket(socket.AF_UNIX) as channel, floor.devices.open("rb") as state:
         path = floor.work / "raw.sock"
         path.unlink(missing_ok=True)
@@ -69,9 +69,9 @@ class RawChannel:
                 window += self._credit(buffer)
                 continue
             piece = data[at : at + min(_CHUNK, window)]
-            self.socket.sendall(frames.encode(FrameType.DATA, self.stream, piece))
+            self.socket.sendall(frames.encode_to_guest(FrameType.DATA, self.stream, piece))
             at, window = at + len(piece), window - len(piece)
-        self.socket.sendall(frames.encode(FrameType.EOF, self.stream))
+        self.socket.sendall(frames.encode_to_guest(FrameType.EOF, self.stream))
         while self._frame(buffer)[0] != FrameType.RESULT:
             pass
         return len(data) / 1e6 / (time.perf_counter() - started)
@@ -84,10 +84,10 @@ class RawChannel:
         while True:
             while window and at < len(data):
                 piece = data[at : at + min(_CHUNK, window)]
-                self.socket.sendall(frames.encode(FrameType.DATA, self.stream, piece))
+                self.socket.sendall(frames.encode_to_guest(FrameType.DATA, self.stream, piece))
                 at, window = at + len(piece), window - len(piece)
             if window and not ended:
-                self.socket.sendall(frames.encode(FrameType.EOF, self.stream))
+                self.socket.sendall(frames.encode_to_guest(FrameType.EOF, self.stream))
                 ended, window = True, window - 1
             kind, payload = self._frame(buffer)
             if kind == FrameType.RESULT:
@@ -97,12 +97,12 @@ class RawChannel:
             if kind in (FrameType.DATA, FrameType.EOF):
                 owed += len(payload) or 1
             if owed >= _CREDIT or kind == FrameType.EOF:
-                self.socket.sendall(frames.encode(FrameType.CREDIT, self.stream, frames.u32(owed)))
+                self.socket.sendall(frames.encode_to_guest(FrameType.CREDIT, self.stream, frames.u32(owed)))
                 owed = 0
 
     def _open(self, request: bytes) -> None:
         self.stream += 1
-        self.socket.sendall(frames.encode(FrameType.OPEN, self.stream, request))
+        self.socket.sendall(frames.encode_to_guest(FrameType.OPEN, self.stream, request))
 
     def _receive(self, request: bytes) -> float:
         buffer, total, owed = bytearray(), 0, 0
@@ -114,7 +114,7 @@ class RawChannel:
                 return total / 1e6 / (time.perf_counter() - started)
             total, owed = total + len(payload), owed + len(payload)
             if owed >= _CREDIT:
-                self.socket.sendall(frames.encode(FrameType.CREDIT, self.stream, frames.u32(owed)))
+                self.socket.sendall(frames.encode_to_guest(FrameType.CREDIT, self.stream, frames.u32(owed)))
                 owed = 0
 
     def _credit(self, buffer: bytearray) -> int:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import replace
 
 from pandastack.bench.floor import Floor
 from pandastack.bench.report import machine_facts
-from pandastack.disks.ext4 import make_ext4
+from pandastack.disks.overlay import disk_size, make_overlay
 from pandastack.disks.pool import open_pool
 from pandastack.engine.build.boot import boot
 from pandastack.engine.build.host import BuildHost
-from pandastack.engine.layout import SLOTS, Layout
+from pandastack.engine.layout import MACHINES, Layout
 from pandastack.engine.machines.allocation import Allocation
 from pandastack.engine.machines.plan import restore_plan
 from pandastack.engine.origins.catalog import Templates
+from pandastack.engine.origins.origin import link_base
 from pandastack.engine.work import work_directory
 from pandastack.host import facts
 from pandastack.network.namespace import empty_namespace
-from pandastack.network.slot import NetworkSlot
+from pandastack.vmm.plan import Disk
 from pandastack.vmm.qemu.driver import open_qemu
 
 NAME = "bench-floor"
@@ -34,20 +35,22 @@ async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor
         # Not in the engine's own directory of machines, where it would be swept.
         async with work_directory(pool.directory, "floor") as work:
             netns = await empty_namespace()
-            allocation = Allocation(NAME, SLOTS - 2, work, work, NetworkSlot(netns), (), facts.is_root())
-            plan = restore_plan(layout, allocation, installed.image, installed.snapshot)
+            allocation = Allocation(NAME, MACHINES - 1, work, work, netns, (), facts.is_root())
+            link_base(installed, work)
+            plan = restore_plan(layout, allocation, installed.snapshot)
             driver = await open_qemu()
             floor = Floor(driver.binary, plan, installed.snapshot.devices, installed.snapshot.root, work)
             yield floor, machine_facts(driver.identity, plan.accelerator.value)
 
 
-async def cold_boots(host: BuildHost, image: Path, memory_mb: int, n: int) -> list[float]:
-    """Milliseconds from the VMM's start until the agent has its identity, for ``n`` boots of ``image``."""
+async def cold_boots(host: BuildHost, root: Disk, memory_mb: int, n: int) -> list[float]:
+    """Milliseconds from the VMM's start until the agent has its identity, for ``n`` boots of a template's disk."""
     samples: list[float] = []
     async with work_directory(host.scratch, "boot") as work:
         for _ in range(n):
-            await make_ext4(work / "disk.img", 1024)
-            spec = host.machine("bench", work, image, work / "disk.img", cpus=1, memory_mb=memory_mb, network=False)
+            make_overlay(work / "root.qcow2", disk_size(root.path))
+            fresh = replace(root, path=work / "root.qcow2")
+            spec = host.machine("bench", work, fresh, cpus=1, memory_mb=memory_mb)
             started = time.perf_counter()
             async with boot(host.driver, spec, work):
                 samples.append((time.perf_counter() - started) * 1000)

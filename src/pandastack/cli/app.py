@@ -20,18 +20,28 @@ GROUPS = {
     "sandbox": "sandbox.sandbox",
     "process": "process.process",
     "snapshot": "sandbox.snapshot",
+    "network": "sandbox.network",
+    "ssh-key": "ssh.keys",
     "template": "template.template",
+    "secret": "workspace.secret",
+    "registry": "workspace.registry",
+    "workspace": "workspace.workspace",
     "bench": "server.bench",
 }
 """Groups of commands, and their modules."""
 
 COMMANDS = {
     "sandbox.run": ("run",),
+    "build": ("build",),
     "server.serve": ("up", "down", "status"),
+    "server.ca": ("ca",),
     "server.doctor": ("doctor",),
-    "server.storage": ("df", "prune"),
+    "server.storage": ("df",),
+    "template.prune": ("prune",),
     "sandbox.top": ("top",),
+    "sandbox.ports": ("port_forward",),
     "server.mcp": ("mcp",),
+    "ssh.ssh": ("ssh", "ssh_config"),
 }
 """Modules, and the root commands that each defines."""
 

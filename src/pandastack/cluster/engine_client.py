@@ -14,6 +14,7 @@ from pandastack.cluster.builds import EngineBuilds
 from pandastack.cluster.connection import ANSWER_SECONDS, EngineConnection, whole
 from pandastack.cluster.in_process import StreamingASGITransport
 from pandastack.cluster.in_process_socket import ASGIApp
+from pandastack.cluster.networks import EngineNetworks
 from pandastack.cluster.sockets import Dialer, Socket, network_dialer
 from pandastack.cluster.tunnel import Tunnel, listening
 from pandastack.contract.codec import decode_answer, encode
@@ -21,6 +22,7 @@ from pandastack.contract.compare import CompareFiles, Diff
 from pandastack.contract.events import Event
 from pandastack.contract.files import Directory, FileEntry, Written
 from pandastack.contract.health import Health
+from pandastack.contract.network import SetSecrets
 from pandastack.contract.processes import (
     ExecSpec,
     InputTaken,
@@ -33,6 +35,7 @@ from pandastack.contract.processes import (
 from pandastack.contract.records import End, Output, Record, RecordParser
 from pandastack.contract.references import Point, StartFrom
 from pandastack.contract.sandboxes import (
+    DEFAULT_SIZE,
     Captured,
     CreateSandbox,
     ForkAnswer,
@@ -41,10 +44,13 @@ from pandastack.contract.sandboxes import (
     SandboxInfo,
     SandboxSpec,
     Started,
+    WakeSandbox,
+    WantedSize,
 )
 from pandastack.contract.snapshots import Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.contract.templates import Template
 from pandastack.errors import UnavailableError
+from pandastack.model.network import NetworkPolicy
 
 _EVENTS_SILENCE_SECONDS = 45.0  # the engine sends an empty line every 15 s
 _LONG = httpx.Timeout(ANSWER_SECONDS, read=170.0)  # clients wait 180 s for a snapshot
@@ -60,6 +66,7 @@ class EngineClient:
     def __init__(self, transport: httpx.AsyncBaseTransport, dial: Dialer, base_url: str = "http://engine") -> None:
         self._connection = EngineConnection(transport, dial, base_url)
         self.builds = EngineBuilds(self._connection)
+        self.networks = EngineNetworks(self._connection)
 
     @classmethod
     def in_process(cls, app: ASGIApp) -> EngineClient:
@@ -72,7 +79,9 @@ class EngineClient:
         """A client for ``http://host:port`` or ``unix:/path/to/socket``."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
         if url.startswith("unix:"):
-            return cls(httpx.AsyncHTTPTransport(uds=url.removeprefix("unix:"), limits=limits), network_dialer(url))
+            # No TLS is spoken there: loading the host's authorities would take longer than all else.
+            transport = httpx.AsyncHTTPTransport(uds=url.removeprefix("unix:"), limits=limits, verify=False)
+            return cls(transport, network_dialer(url))
         return cls(httpx.AsyncHTTPTransport(limits=limits), network_dialer(url), url)
 
     async def __aenter__(self) -> Self:
@@ -92,16 +101,32 @@ class EngineClient:
         return await self._connection.ask(Health, "GET", "/health")
 
     async def templates(self) -> tuple[Template, ...]:
-        """Every template that is ready to use."""
+        """Every template that is ready to use, of all owners."""
         return await self._connection.ask(tuple[Template, ...], "GET", "/templates")
 
-    async def template(self, name: str) -> Template:
-        """One template by name or alias."""
-        return await self._connection.ask(Template, "GET", "/templates/" + quote(name, safe=""))
+    async def template(self, name: str, owner: str = "") -> Template:
+        """One template by name or alias: one of ``owner``'s, else one of everybody's."""
+        return await self._connection.ask(Template, "GET", _template(name), params={"owner": owner})
 
-    async def create(self, spec: SandboxSpec, start_from: StartFrom) -> Started:
-        """Create a sandbox. Returns once its guest executes commands. A refusal for capacity created nothing."""
-        message = CreateSandbox(spec, start_from)
+    async def delete_template(self, name: str, owner: str = "") -> None:
+        """Delete the template of ``owner`` with this name. What was made from it stays."""
+        await self._connection.call("DELETE", _template(name), params={"owner": owner})
+
+    async def create(
+        self,
+        spec: SandboxSpec,
+        start_from: StartFrom,
+        size: WantedSize = DEFAULT_SIZE,
+        *,
+        boot: bool = False,
+        network: NetworkPolicy | None = None,
+        secrets: SetSecrets | None = None,
+    ) -> Started:
+        """Create a sandbox. Returns once its guest executes commands. A refusal for capacity created nothing.
+
+        With ``boot`` it boots from its disks where the memory cannot be restored. ``network`` None: its template's.
+        """
+        message = CreateSandbox(spec, start_from, size, boot, network, secrets)
         return await self._connection.ask(Started, "POST", "/sandboxes", message)
 
     async def sandboxes(self) -> tuple[SandboxInfo, ...]:
@@ -128,9 +153,14 @@ class EngineClient:
         """Store the sandbox on disk and end its machine. Returns the cost: none when it was already hibernated."""
         return await self._connection.ask(Captured, "POST", f"/sandboxes/{sandbox_id}/hibernate")
 
-    async def wake(self, sandbox_id: str) -> Started:
-        """Wake a hibernated sandbox; a running one stays as it is."""
-        return await self._connection.ask(Started, "POST", f"/sandboxes/{sandbox_id}/wake")
+    async def wake(self, sandbox_id: str, *, boot: bool = False) -> Started:
+        """Wake a hibernated sandbox; a running one stays as it is. ``boot``: as for :meth:`create`."""
+        path, message = f"/sandboxes/{sandbox_id}/wake", WakeSandbox(boot)
+        return await self._connection.ask(Started, "POST", path, message)
+
+    async def set_secrets(self, sandbox_id: str, secrets: SetSecrets) -> None:
+        """Give the sandbox these secrets, in the place of those it had; they are in force when this returns."""
+        await self._connection.call("PUT", f"/sandboxes/{sandbox_id}/secrets", secrets)
 
     async def snapshot(self, sandbox_id: str, snapshot_id: str) -> Captured:
         """Capture the sandbox under a new id; it keeps running."""
@@ -213,15 +243,24 @@ class EngineClient:
 
     @asynccontextmanager
     async def tunnel(
-        self, sandbox_id: str, *, port: int | None = None, path: str | None = None, id: str | None = None
+        self,
+        sandbox_id: str,
+        *,
+        port: int | None = None,
+        path: str | None = None,
+        service: str | None = None,
+        user: str | None = None,
+        id: str | None = None,
     ) -> AsyncIterator[Tunnel]:
         """A connection to a TCP port of the guest's loopback, or to a Unix socket; leaving the block closes it.
+
+        ``service`` is one of :data:`pandastack.contract.tunnels.SERVICES`, which runs as ``user`` (None: root).
 
         With an ``id`` (lower-case letters, digits and dashes) it survives hibernation and a restart of either side: see
         :class:`Tunnel` and :meth:`attach_tunnel`. Raises :class:`NotFoundError` when nothing listens there.
         """
         tunnel = Tunnel(id)
-        where = {"port": None if port is None else str(port), "path": path, "id": id}
+        where = {"port": None if port is None else str(port), "path": path, "service": service, "user": user, "id": id}
         async with self._socket(sandbox_id, "tunnel", where) as socket, tunnel.attached(socket):
             yield tunnel
 
@@ -306,6 +345,10 @@ class EngineClient:
         async with self._connection.stream("GET", "/events", timeout=silence) as response:
             async for line in response.aiter_lines():
                 yield decode_answer(Event, line) if line else None
+
+
+def _template(name: str) -> str:
+    return "/templates/" + quote(name, safe="")
 
 
 def _process(sandbox_id: str, process: str, rest: str = "") -> str:

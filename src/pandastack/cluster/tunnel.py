@@ -29,6 +29,8 @@ from pandastack.errors import PandastackError, ServerError, UnavailableError
 _CHUNK = 64 * 1024
 _RECEIVED_BATCH = 64 * 1024
 _CLOSE_SECONDS = 5.0
+_LINGER_SECONDS = 30.0
+"""How long a program may take to read what was sent before both ways ended."""
 
 
 class Tunnel(ByteStream):
@@ -54,8 +56,24 @@ class Tunnel(ByteStream):
         self._ended = self._guest_ended = self._end_taken = False
         self._socket: Socket | None = None
         self._error: PandastackError | None = None
-        self._reading = False
-        self._changed = anyio.Event()
+        self._reading = self._cramped = False
+        self._changed: anyio.Event | None = None
+        """What tasks wait for, if any do."""
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether bytes pass now."""
+        return self._socket is not None
+
+    @property
+    def unconsumed(self) -> int:
+        """How much of what was sent the program in the guest is not known to have read, its end included."""
+        return self.sent - self._consumed
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is attached, and the program has sent nothing that was not received, nor its end."""
+        return self._socket is not None and not (self.over or self._pending or self._guest_ended)
 
     def detach(self) -> int:
         """Before another attachment: drop bytes not received yet, because they will be sent again from here."""
@@ -67,13 +85,18 @@ class Tunnel(ByteStream):
 
     @asynccontextmanager
     async def attached(self, socket: Socket) -> AsyncIterator[None]:
-        """Attach the tunnel to this WebSocket. Leaving the block closes the connection, if it is still attached."""
+        """Attach the tunnel to this WebSocket. Leaving the block closes the connection, if it is still attached.
+
+        After both ways have ended it first lets the program read to the end: see :meth:`linger`.
+        """
         try:
             await self._begin(socket)
         except SocketClosed as error:
             raise UnavailableError("the engine aborted the connection") from error
         try:
             yield
+            if self._socket is socket:
+                await self.linger()
         finally:
             if self._socket is socket:
                 if not self.over:
@@ -119,8 +142,10 @@ class Tunnel(ByteStream):
             self._check()
             room = WINDOW - (self.sent - self._consumed)
             if room <= 0:
+                self._cramped = True
                 await self._advance()
                 continue
+            self._cramped = False
             piece = bytes(view[: min(_CHUNK, room)])
             view = view[len(piece) :]
             self.sent += len(piece)
@@ -164,6 +189,15 @@ class Tunnel(ByteStream):
             await self._advance()
         if self._error is not None:
             raise self._error
+
+    async def linger(self) -> None:
+        """Once both ways have ended, wait until the program has read everything, while it is attached and for a time.
+
+        Closing the connection before would cut off what is still on its way.
+        """
+        if self._ended and self._end_taken:
+            with anyio.move_on_after(_LINGER_SECONDS):
+                await self.wait_detached()
 
     async def wait_detached(self) -> None:
         """Wait until the attachment breaks, or the connection is over."""
@@ -220,16 +254,19 @@ class Tunnel(ByteStream):
                 self._lose(error)
 
     async def _advance(self) -> None:
-        """Receive one message, or wait until another task has received one or something else has changed."""
+        """Receive a message that a task may wait for, or wait until another task has or something else has changed."""
         self._check()
         if self._reading or self._socket is None:
+            if self._changed is None:
+                self._changed = anyio.Event()
             await self._changed.wait()
             return
         self._reading, socket = True, self._socket
         try:
-            message = await socket.receive()
-            if self._socket is socket:
-                self._take(message)
+            routine = True
+            while routine:
+                message = await socket.receive()
+                routine = self._socket is socket and self._take(message)
         except SocketClosed as error:
             if self._socket is socket:
                 self._lose(error)
@@ -237,13 +274,15 @@ class Tunnel(ByteStream):
             self._reading = False
             self._notify()
 
-    def _take(self, message: bytes | str) -> None:
+    def _take(self, message: bytes | str) -> bool:
+        """Take note of it. Returns whether no task waits for the like: one that there is room, while there is some."""
         if isinstance(message, bytes):
             self._pending.append(message)
-            return
+            return False
         match decode_answer(FromEngine, message):
             case Consumed(offset):
                 self._forget(offset)
+                return not self._cramped
             case Ended():
                 self._guest_ended = True
             case Closed(failure):
@@ -251,6 +290,7 @@ class Tunnel(ByteStream):
                 self._error = failure.exception() if failure else None
             case _:
                 raise ServerError("the engine's answer is malformed: unexpected in a tunnel")
+        return False
 
     def _lose(self, cause: SocketClosed) -> None:
         """Note that the attachment broke."""
@@ -261,8 +301,9 @@ class Tunnel(ByteStream):
         self._notify()
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
 
 @asynccontextmanager

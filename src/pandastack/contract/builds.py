@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-from pandastack.contract.fields import Uuid
+from pandastack.contract.fields import Owner, Uuid
+from pandastack.model.registries import RegistryCredential
 
 
 class BuildStatus(StrEnum):
@@ -42,7 +44,8 @@ BUILD_MOVES = {
 @dataclass(frozen=True, slots=True)
 class Build:
     """One build of one template. Times are epoch seconds; ``template`` is the name that it installs, ``version`` the
-    key of the snapshot once it is done, ``error`` why it failed."""
+    key of the snapshot once it is done, ``error`` why it failed. ``owner`` is whose template it makes; empty:
+    everybody's."""
 
     id: Uuid
     template: str
@@ -52,6 +55,32 @@ class Build:
     version: str | None = None
     size_bytes: int | None = None
     error: str | None = None
+    owner: str = ""
+    ahead: int | None = None
+    """How many builds come before this one; ``None``: it does not wait for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How a recipe is built. ``target`` is the stage that becomes the template, by its name or index; empty: the last
+    one. ``no_cache``: its instructions are carried out whatever is cached. ``owner`` is whose template it becomes;
+    empty: everybody's. Without ``replace`` a name that the owner has already is refused.
+
+    ``arguments`` are build arguments; ``secrets`` are files for its ``RUN --mount=type=secret``, by their ids.
+    ``credentials`` are those of the caller's workspace, for the registries of images that the recipe names. Secrets and
+    credentials are in no record and no key."""
+
+    target: str = ""
+    no_cache: bool = False
+    owner: Owner = ""
+    replace: bool = True
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    credentials: tuple[RegistryCredential, ...] = field(default=(), repr=False)
+
+
+OPTIONS_MAX = 8 * 1024 * 1024
+"""Bytes of :class:`BuildOptions` as a line, which a request to build begins with. The recipe's archive follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +99,16 @@ class StepPrinted:
     KIND: ClassVar[str] = "line"
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepAdvanced:
+    """So many bytes of the current step's ``total`` are done. ``total`` may grow while the step runs."""
+
+    KIND: ClassVar[str] = "progress"
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +140,4 @@ class BuildEnded:
     build: Build
 
 
-BuildEvent = StepBegan | StepPrinted | StepEnded | LinesDropped | BuildEnded
+BuildEvent = StepBegan | StepPrinted | StepAdvanced | StepEnded | LinesDropped | BuildEnded

@@ -149,7 +149,7 @@ def _reader(kind: Any) -> Reader:
         return _union(arguments)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return _array(_reader(arguments[0]))
-    if origin is Mapping and arguments[0] is str:
+    if origin in (Mapping, dict) and arguments[0] is str:
         return _mapping(_reader(arguments[1]))
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return _member(kind)

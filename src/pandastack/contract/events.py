@@ -8,13 +8,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class MachineDied:
-    """A sandbox's machine ended by itself."""
+    """A sandbox's machine ended by itself. ``disks_kept``: it is hibernated now, without its memory."""
 
     KIND: ClassVar[str] = "vm.died"
 
     sandbox_id: str
     pid: int
     reason: str
+    disks_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +36,19 @@ class MachineContinued:
     sandbox_id: str
 
 
-Event = MachineDied | MachineStalled | MachineContinued
+@dataclass(frozen=True, slots=True)
+class SecretUsed:
+    """A request of a sandbox to ``host`` had a placeholder. ``path`` is without the query. ``refused`` says why the
+    request was not forwarded; empty: it was, with the value of the secret ``name``."""
+
+    KIND: ClassVar[str] = "secret.used"
+
+    sandbox_id: str
+    name: str
+    host: str
+    method: str
+    path: str
+    refused: str = ""
+
+
+Event = MachineDied | MachineStalled | MachineContinued | SecretUsed

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pandastack.contract.fields import NonEmpty, Uuid
+from pandastack.contract.fields import NonEmpty, Owner, Uuid
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateRef:
-    """A template, by its name or an alias."""
+    """A template, by its name or an alias: one of ``owner``'s, else one of everybody's."""
 
     KIND: ClassVar[str] = "template"
 
     name: NonEmpty
+    owner: Owner = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pandastack.contract.codec import Constraint
 from pandastack.contract.failures import Failure
-from pandastack.contract.fields import Uuid
+from pandastack.contract.fields import Policy, Uuid
+from pandastack.contract.network import SetSecrets
 from pandastack.contract.references import StartFrom
+from pandastack.errors import BadRequestError
+from pandastack.model.previews import Visibility, WakePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,50 @@ class SandboxSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedSize:
+    """The size of a new sandbox; None: that of its template or snapshot."""
+
+    cpu: int | None = None
+    memory_mb: int | None = None
+    disk_gb: int | None = None
+
+
+DEFAULT_SIZE = WantedSize()
+
+
+@dataclass(frozen=True, slots=True)
 class CreateSandbox:
-    """Asks for a new sandbox."""
+    """Asks for a new sandbox. ``boot``: it may boot from its disks where the memory cannot be restored. ``network``
+    None: the policy of its template. ``secrets`` are in force before the sandbox runs. Where the template's policy
+    names others, the answer is the error that :func:`secrets_needed` reads, and nothing has been done."""
 
     spec: SandboxSpec
     start_from: StartFrom
+    size: WantedSize = DEFAULT_SIZE
+    boot: bool = False
+    network: Policy | None = None
+    secrets: SetSecrets | None = None
+
+
+_NEEDED = "secrets_needed"
+
+
+def needing_secrets(names: Iterable[str]) -> BadRequestError:
+    """The refusal of a create whose template names these secrets, while the request does not bring them."""
+    message = f"network.secrets: the template names the secrets {', '.join(names)}"
+    return BadRequestError(message, field="network.secrets", detail={_NEEDED: list(names)})
+
+
+def secrets_needed(error: BadRequestError) -> tuple[str, ...]:
+    """The names in such a refusal; empty for any other."""
+    return tuple(map(str, error.detail.get(_NEEDED, ())))
+
+
+@dataclass(frozen=True, slots=True)
+class WakeSandbox:
+    """Asks for a hibernated sandbox to run. ``boot``: as for :class:`CreateSandbox`."""
+
+    boot: bool = False
 
 
 def _distinct(children: tuple[SandboxSpec, ...]) -> bool:
@@ -36,7 +78,8 @@ def _distinct(children: tuple[SandboxSpec, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ForkSandbox:
-    """Asks for copies of a running sandbox. A child has the parent's environment plus that of its own spec."""
+    """Asks for copies of a running sandbox. A child has the parent's environment plus that of its own spec, and
+    the parent's network policy."""
 
     children: Annotated[tuple[SandboxSpec, ...], Constraint(_distinct, "be one or more, with different ids")]
 
@@ -68,11 +111,15 @@ class BootMode(StrEnum):
     """From a template or a snapshot, or rewound to one."""
     WAKE = "wake"
     FORK = "fork"
+    BOOT = "boot"
+    """From its disks alone: its memory is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A sandbox runs now. ``phases``: the duration of each part of its start in milliseconds; ``boot_ms``: the sum."""
+    """A sandbox runs now. ``phases``: the duration of each part of its start in milliseconds; ``boot_ms``: the sum.
+    ``memory_lost``: why it was booted without its memory; None if it was restored with it. ``network``: the policy in
+    force; None: the engine that started it did not say. ``previews`` and ``wake``: the defaults of its template."""
 
     KIND: ClassVar[str] = "started"
 
@@ -80,10 +127,15 @@ class Started:
     template: str
     cpu: int
     memory_mb: int
+    disk_mb: int
     boot_ms: int
     boot_mode: BootMode
     phases: Mapping[str, float]
     pid: int
+    memory_lost: str | None = None
+    network: Policy | None = None
+    previews: Visibility | None = None
+    wake: WakePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +185,8 @@ class Usage:
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
     """A sandbox as its engine sees it. A hibernated one has no ``pid`` and no ``started_at`` (epoch seconds); ``usage``
-    is measured only in a request for a single sandbox."""
+    is measured only in a request for a single sandbox. ``memory_lost``: why a hibernated one has only its disks; None
+    if its memory is stored, too."""
 
     id: str
     template: str
@@ -142,3 +195,4 @@ class SandboxInfo:
     started_at: float | None = None
     failure: str | None = None
     usage: Usage | None = None
+    memory_lost: str | None = None

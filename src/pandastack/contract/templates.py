@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Freshness(StrEnum):
+    """Whether a template is as this host would bake it today."""
+
+    CURRENT = "current"
+    STALE = "stale"
+    """It would be another; it is used as long as its memory may be restored."""
+    REBAKING = "rebaking"
+    """It is being baked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +38,14 @@ class Manifest:
     built_at: str
     parent: str
     """The snapshot that the captured machine was restored from; empty for a template's snapshot."""
+    bake_seconds: float = 0.0
+    """How long the bake took, from the boot to the capture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
     """A template. ``memory_mb`` and ``disk_mb`` are in MiB; ``size_bytes`` is the image plus
-    the baked memory; ``version`` is the key of the snapshot."""
+    the baked memory; ``version`` is the key of the snapshot. ``owner`` empty: everybody's."""
 
     name: str
     description: str
@@ -49,3 +62,10 @@ class Template:
     size_bytes: int
     built_at: str
     manifest: Manifest
+    max_cpu: int = 0
+    min_memory_mb: int = 0
+    max_memory_mb: int = 0
+    owner: str = ""
+    state: Freshness = Freshness.CURRENT
+    state_reason: str = ""
+    """Why it is not current, and why baking it again failed, if it did."""

@@ -14,6 +14,9 @@ from pandastack.contract.fields import Count
 WINDOW = 256 * 1024
 """Most bytes that either side may have sent without acknowledgement."""
 
+SERVICES = ("session", "sftp")
+"""What the guest's agent serves by itself: a tunnel to one of them starts it, as a user of the guest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:

@@ -39,8 +39,9 @@ class Pool:
         return self.directory / "snapshots"
 
     @property
-    def images(self) -> Path:
-        return self.directory / "images"
+    def modules(self) -> Path:
+        """What machines boot from: kernels, disks with their modules, initial file systems; by their SHA-256."""
+        return self.directory / "modules"
 
     @property
     def machines(self) -> Path:
@@ -68,7 +69,7 @@ async def open_pool(directory: Path) -> AsyncIterator[Pool]:
             users.shared()
         try:
             pool = Pool(target, files.can_clone(target))
-            for each in (pool.snapshots, pool.images, pool.machines):
+            for each in (pool.snapshots, pool.modules, pool.machines):
                 each.mkdir(exist_ok=True)
             yield pool
         finally:

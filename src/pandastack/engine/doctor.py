@@ -13,10 +13,13 @@ from pathlib import Path
 from pandastack.disks.pool import IMAGE_MINIMUM
 from pandastack.engine.driver import find_memory_remedy
 from pandastack.engine.layout import Layout, runtime_directory
+from pandastack.errors import BadRequestError
 from pandastack.host import facts, files, mount
 from pandastack.host.cgroups import open_groups
 from pandastack.host.side_channels import side_channels
 from pandastack.network.namespace import namespaces_work
+from pandastack.network.subnets import DEFAULT, parse_subnets
+from pandastack.network.trial import find_obstacle, gate_shuts_itself
 
 
 class Verdict(StrEnum):
@@ -46,14 +49,18 @@ class Tool:
 
 TOOLS = (
     Tool("qemu-system-x86_64", "qemu-system-x86", "runs the machines"),
-    Tool("mkfs.ext4", "e2fsprogs", "makes the machines' disks"),
-    Tool("mkfs.erofs", "erofs-utils", "makes the templates' root images"),
+    Tool("mke2fs", "e2fsprogs", "makes the templates' root disks"),
+    Tool("e2fsck", "e2fsprogs", "gives the directories of root disks an index"),
     Tool("mmdebstrap", "mmdebstrap", "bootstraps Debian for templates"),
     Tool("dpkg-deb", "dpkg", "unpacks the guest kernel"),
+    Tool("depmod", "kmod", "indexes the guest kernel's modules"),
     Tool("lz4", "lz4", "unpacks the guest kernel"),
     Tool("zstd", "zstd", "packs the initramfs", needed=False),
     Tool("mkfs.xfs", "xfsprogs", "makes a storage pool whose files can share blocks", needed=False),
     Tool("ip", "iproute2", "makes network namespaces", needed=False),
+    Tool("nft", "nftables", "connects sandboxes, and keeps them apart", needed=False),
+    Tool("skopeo", "skopeo", "fetches the images of registries that templates are built on", needed=False),
+    Tool("umoci", "umoci", "unpacks their layers, in a machine", needed=False),
     Tool("prlimit", "util-linux", "limits the files of machines"),
     Tool("nsenter", "util-linux", "starts machines in network namespaces", needed=False),
 )
@@ -68,6 +75,10 @@ def examine(layout: Layout) -> Iterator[Check]:
     yield from (_tool(tool) for tool in TOOLS)
     yield _privileges()
     yield _namespaces()
+    network = _network()
+    yield network
+    if network.verdict is Verdict.OK:
+        yield _gate()
     yield _control_groups()
     yield _shared_memory()
     yield from (Check(f"side channel {name}", Verdict.WARN, detail, fix) for name, detail, fix in side_channels())
@@ -126,6 +137,27 @@ def _namespaces() -> Check:
         return Check(name, Verdict.OK, "machines run in an empty one")
     detail = "cannot be made: machines run in the host's namespace, but without a network device"
     return Check(name, Verdict.WARN, detail, "run as root, in a container with CAP_SYS_ADMIN")
+
+
+def _network() -> Check:
+    name = "network"
+    try:
+        subnets = parse_subnets(os.environ.get("PANDASTACK_NETWORK") or DEFAULT, "PANDASTACK_NETWORK")
+    except BadRequestError as error:
+        return Check(name, Verdict.FAIL, error.message, error.hint or f"PANDASTACK_NETWORK={DEFAULT}")
+    obstacle = find_obstacle(subnets)
+    if obstacle is None:
+        return Check(name, Verdict.OK, f"sandboxes have slots in {subnets.network}, {subnets.count} at most")
+    detail, fix = obstacle
+    return Check(name, Verdict.FAIL if "is used by" in detail else Verdict.WARN, detail, fix)
+
+
+def _gate() -> Check:
+    name = "network gate"
+    if gate_shuts_itself():
+        return Check(name, Verdict.OK, "the kernel shuts it with the egress process")
+    detail = "the server shuts it when it notices that the egress process died: a killed server leaves it open"
+    return Check(name, Verdict.WARN, detail, "use Linux 5.12 or later")
 
 
 def _control_groups() -> Check:

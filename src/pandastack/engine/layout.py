@@ -14,7 +14,11 @@ FIRST_UID = 0x6000_0000
 """The first host user of machines: far above any that the host's administrator hands out."""
 
 SLOTS = 16384
-"""One more than the machines an engine can have at once. Each has a slot number of its own, and a user by it."""
+"""Host users of an engine. Each of its machines has a slot number of its own, and a user by it."""
+
+MACHINES = SLOTS - 6
+"""The machines an engine can have at once: the last users are those of builds, of the egress process, of the broker, of
+the gateway, of the recording proxies and of what fetches images."""
 
 
 USER_RANGES = 16384
@@ -29,11 +33,13 @@ class Layout:
     cache: Path
     chosen_range: int | None = None
     """The range of host users, if it is not the one that the tag prefers."""
+    chosen_tag: str = ""
+    """The tag, if it is not that of the data directory."""
 
     @property
     def tag(self) -> str:
         """What marks this engine's processes among those of other engines on the host: 8 hex digits."""
-        return hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:8]
+        return self.chosen_tag or hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:8]
 
     @property
     def engine(self) -> Path:
@@ -49,6 +55,22 @@ class Layout:
         return runtime_directory() / self.tag
 
     @property
+    def gateway(self) -> Path:
+        """The sockets between this installation's server and its gateway; they outlive a server that was killed.
+
+        As root it lies beside the runtime directory, which the gateway's user may not enter.
+        """
+        runtime = runtime_directory()
+        if facts.is_root():
+            return runtime.with_name(f"{runtime.name}-{self.tag}-gateway")
+        return runtime / f"{self.tag}-gateway"
+
+    @property
+    def authority(self) -> Path:
+        """The installation's certificate authority: guests that use secrets trust it, and so may users of previews."""
+        return self.engine / "broker"
+
+    @property
     def cgroup(self) -> str:
         """The name of the control group of this engine's machines."""
         return f"pandastack-{self.tag}"
@@ -57,6 +79,41 @@ class Layout:
     def build_uid(self) -> int:
         """The host user of this engine's build machines."""
         return self.uid(SLOTS - 1)
+
+    @property
+    def egress_uid(self) -> int:
+        """The host user of the process that resolves names and connects for guests."""
+        return self.uid(SLOTS - 2)
+
+    @property
+    def broker_uid(self) -> int:
+        """The host user of the process that knows secrets."""
+        return self.uid(SLOTS - 3)
+
+    @property
+    def gateway_uid(self) -> int:
+        """The host user of the process that answers requests for previews, and SSH."""
+        return self.uid(SLOTS - 4)
+
+    @property
+    def recorder_uid(self) -> int:
+        """The host user of the processes that fetch for hermetic builds."""
+        return self.uid(SLOTS - 5)
+
+    @property
+    def fetch_uid(self) -> int:
+        """The host user of the program that fetches images from registries."""
+        return self.uid(SLOTS - 6)
+
+    @property
+    def helpers(self) -> Path:
+        """The directories of those processes. It lies beside the runtime directory, which only the server may enter."""
+        return runtime_directory().with_name(f"pandastack-{self.tag}")
+
+    @property
+    def inward(self) -> Path:
+        """Where the gateway listens for connections of the egress process. It outlives a server that was killed."""
+        return self.helpers / "inward" / "gateway.sock"
 
     @property
     def users_lock(self) -> Path:

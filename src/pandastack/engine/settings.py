@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
 from pandastack.errors import BadRequestError
+from pandastack.host import facts
 from pandastack.model.confinement import Measure
+from pandastack.model.registries import REGISTRIES, AllowedRegistry, parse_allowed
+from pandastack.network import subnets
+from pandastack.network.subnets import Subnets, parse_subnets
 
 READY_MAXIMUM = 1024
 """A larger number of machines per template is taken for a typing error."""
+
+RATE_MAXIMUM = 1_000_000
+
+BUILDS_MAXIMUM = 64
 
 FACTOR_MAXIMUM = 1000.0
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
@@ -33,6 +42,33 @@ class Settings:
     disk_overcommit: float = 20.0
     """How many times the storage pool may be promised to the disks of sandboxes with a machine."""
 
+    max_templates: int = 100
+    """How many templates each owner may have; the operator's are not counted."""
+
+    max_template_builds: int = 8
+    """How many builds of each owner may wait or run."""
+    builds: int = max(2, facts.cores() // 2)
+    """How many templates are built at once; others wait for their turn. A build waits for downloads much of its time,
+    and its machine gets what CPU time sandboxes leave."""
+
+    disk_mb_per_second: int = 0
+    """MiB a second that the disks of a sandbox may transfer, unless its template says otherwise; 0: no limit."""
+
+    disk_operations_per_second: int = 0
+    """The same for reads and writes of any length."""
+
+    rebake: bool = True
+    """Whether templates that this host would bake differently today are baked again in the background."""
+
+    network: Subnets = field(default_factory=lambda: parse_subnets(subnets.DEFAULT, "PANDASTACK_NETWORK"))
+    """The network that the slots of all installations of this host share: a private one that the host does not use."""
+
+    resolvers: tuple[tuple[str, int], ...] = ()
+    """The DNS servers (address, port) that are asked for what sandboxes look up; empty: the host's."""
+
+    registries: tuple[AllowedRegistry, ...] = ()
+    """Registries of images that builds may reach wherever they are: ``host:port`` for plain HTTP, ``https://host``."""
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Raises :class:`BadRequestError` that names the variable with the invalid value."""
@@ -40,15 +76,38 @@ class Settings:
             ready_machines=_whole(env, "PANDASTACK_READY_MACHINES", cls.ready_machines),
             overcommit=_factor(env, "PANDASTACK_OVERCOMMIT", cls.overcommit),
             disk_overcommit=_factor(env, "PANDASTACK_DISK_OVERCOMMIT", cls.disk_overcommit),
+            max_templates=_whole(env, "PANDASTACK_MAX_TEMPLATES", cls.max_templates, RATE_MAXIMUM),
+            max_template_builds=_whole(env, "PANDASTACK_MAX_TEMPLATE_BUILDS", cls.max_template_builds),
+            builds=_builds(env),
             require=_require(env),
+            disk_mb_per_second=_whole(env, "PANDASTACK_DISK_MB_PER_SECOND", 0, RATE_MAXIMUM),
+            disk_operations_per_second=_whole(env, "PANDASTACK_DISK_OPERATIONS_PER_SECOND", 0, RATE_MAXIMUM),
+            rebake=_switch(env, "PANDASTACK_REBAKE"),
+            network=parse_subnets(env.get("PANDASTACK_NETWORK") or subnets.DEFAULT, "PANDASTACK_NETWORK"),
+            resolvers=_resolvers(env.get("PANDASTACK_RESOLVERS", "")),
+            registries=parse_allowed(env.get(REGISTRIES, "")),
         )
 
 
-def _whole(env: Mapping[str, str], name: str, default: int) -> int:
+def _whole(env: Mapping[str, str], name: str, default: int, most: int = READY_MAXIMUM) -> int:
     text = env.get(name) or str(default)
-    if not text.isdecimal() or int(text) > READY_MAXIMUM:
-        raise BadRequestError(f"{name} must be a whole number up to {READY_MAXIMUM}, not {text!r}", field=name)
+    if not text.isdecimal() or len(text) > 9 or int(text) > most:
+        raise BadRequestError(f"{name} must be a whole number up to {most}, not {text!r}", field=name)
     return int(text)
+
+
+def _builds(env: Mapping[str, str]) -> int:
+    count = _whole(env, "PANDASTACK_BUILDS", Settings.builds, BUILDS_MAXIMUM)
+    if count == 0:
+        raise BadRequestError("PANDASTACK_BUILDS must be at least 1", field="PANDASTACK_BUILDS")
+    return count
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "on"
+    if text not in ("on", "off"):
+        raise BadRequestError(f"{name} must be on or off, not {text[:64]!r}", field=name)
+    return text == "on"
 
 
 def _factor(env: Mapping[str, str], name: str, default: float) -> float:
@@ -57,6 +116,24 @@ def _factor(env: Mapping[str, str], name: str, default: float) -> float:
         message = f"{name} must be a number above 0 and up to {FACTOR_MAXIMUM:g}, not {text!r}"
         raise BadRequestError(message, field=name)
     return float(text)
+
+
+def _resolvers(text: str) -> tuple[tuple[str, int], ...]:
+    return tuple(_resolver(each.strip()) for each in text.split(",") if each.strip())
+
+
+def _resolver(text: str) -> tuple[str, int]:
+    address, _, port = text.partition(":")
+    try:
+        number = int(port or "53") if port.isdecimal() or not port else 0
+        if not 0 < number < 65536:
+            raise ValueError(port)
+        return str(IPv4Address(address)), number
+    except ValueError:
+        message = f"PANDASTACK_RESOLVERS must be IPv4 addresses, each with or without a port, not {text[:64]!r}"
+        raise BadRequestError(
+            message, field="PANDASTACK_RESOLVERS", hint="for example 192.0.2.53,192.0.2.54:5353"
+        ) from None
 
 
 def _require(env: Mapping[str, str]) -> frozenset[Measure]:

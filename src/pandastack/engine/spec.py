@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pandastack.model.network import OPEN, NetworkPolicy
+
 
 @dataclass(frozen=True)
 class SandboxSpec:
@@ -14,3 +16,5 @@ class SandboxSpec:
     env: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
     """Whether its programs stay frozen after the restore, for a machine that is only inspected."""
+    network: NetworkPolicy = OPEN
+    """What it may reach."""

@@ -43,14 +43,14 @@ async def work_directory(parent: Path, purpose: str) -> AsyncIterator[Path]:
 def sweep_orphans(*parents: Path) -> None:
     """End the machines of processes that are gone, and remove those processes' directories in ``parents``."""
     for process, name in named_processes(_PREFIX):
-        if not _owner_lives(name) and kill(process):
+        if not owner_lives(name) and kill(process):
             log.warning("machine.orphan_ended", machine=name)
     for parent in parents:
         for left in parent.glob(f"{_PREFIX}*"):
-            if not _owner_lives(left.name):
+            if not owner_lives(left.name):
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _owner_lives(name: str) -> bool:
+def owner_lives(name: str) -> bool:
     found = _OWNER.match(name.removeprefix(_PREFIX))
     return found is not None and alive(ProcessIdentity(int(found[1]), int(found[2]), boot_id()))

@@ -1,6 +1,6 @@
-"""A guest's changes since its template: the list that its agent makes of the upper directory of its root.
+"""A guest's changes since its template: the list that its agent makes of its root.
 
-The kernel stores everything that differs there (``guest-agent/src/files/changes.c`` says how), so the list is complete
+The agent remembers the template's files (``guest-agent/src/files/changes.c`` says how), so the list is complete
 without the host ever reading the guest's file system. File systems that the guest itself mounted are not in it.
 """
 
@@ -46,14 +46,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What is at one path now (None: the template's file was deleted), and what the template has there.
-
-    With ``opaque`` nothing of the template shows below it.
-    """
+    """What is at one path now (None: the template's file was deleted), and what the template has there."""
 
     now: Node | None
     template: Node | None
-    opaque: bool = False
 
 
 Listing = Mapping[bytes, Changed]
@@ -95,7 +91,7 @@ def _check(result: Fields) -> None:
     number = frames.integer(result, ResultKey.ERRNO)
     if number == errno.EOPNOTSUPP:
         raise ConflictError(
-            "the guest's agent cannot list changes: its template was built by an older version",
+            "the guest's agent cannot list changes: it does not remember its template's files",
             hint="`pandastack template build`, then create a new sandbox",
         )
     if number in (errno.ELOOP, errno.ENAMETOOLONG):
@@ -129,7 +125,7 @@ def _changed(fields: Fields) -> Changed:
     template = _node(frames.decode_fields(_one(fields, EntryKey.BELOW))) if EntryKey.BELOW in fields else None
     if now is None and template is None:
         raise GuestError("the guest listed a deletion without a path")
-    return Changed(now, template, EntryKey.OPAQUE in fields and now is not None and now.kind == "d")
+    return Changed(now, template)
 
 
 def _node(fields: Fields) -> Node:

@@ -58,10 +58,17 @@ class Channel(Connection):
         await processes.signal(self, process, number)
 
     def tunnel(
-        self, *, path: str | None = None, port: int | None = None, id: str | None = None, acknowledge: bool = True
+        self,
+        *,
+        path: str | None = None,
+        port: int | None = None,
+        service: str | None = None,
+        user: str | None = None,
+        id: str | None = None,
+        acknowledge: bool = True,
     ) -> AbstractAsyncContextManager[Tunnel]:
-        """A connection to a Unix socket in the guest, or to a TCP port of its loopback."""
-        return tunnel.connect(self, path=path, port=port, id=id, acknowledge=acknowledge)
+        """A connection to a Unix socket in the guest, to a TCP port of its loopback, or to a service of the agent's."""
+        return tunnel.connect(self, path=path, port=port, service=service, user=user, id=id, acknowledge=acknowledge)
 
     def attach_tunnel(self, id: str, received: int, *, acknowledge: bool = True) -> AbstractAsyncContextManager[Tunnel]:
         """Reattach to the connection with this id, from an offset in the guest's output on."""
@@ -100,6 +107,10 @@ class Channel(Connection):
     async def changes(self, timeout_s: float) -> Listing:
         """The list of everything that differs from the template."""
         return await changing.changes(self, timeout_s)
+
+    async def remember_files(self, timeout_s: float = _LONG_S) -> None:
+        """Have the agent remember all files: later lists of changes are relative to now."""
+        await files.simple(self, Operation.REMEMBER, "/", timeout_s)
 
     async def sync(self, timeout_s: float = _LONG_S) -> None:
         """Write everything in the guest's page cache to its disks."""

@@ -95,7 +95,7 @@ class Connection:
         :meth:`quiesced`, or the guest just booted. Earlier streams are detached.
         """
         nonce = os.urandom(frames.NONCE_SIZE)
-        message = frames.encode(FrameType.RESUME, 0, resume_payload(nonce, identity))
+        message = frames.encode_to_guest(FrameType.RESUME, 0, resume_payload(nonce, identity))
         self.check()
         self._forget_streams()
         self._answers[FrameType.RESUMED].forget()
@@ -121,7 +121,7 @@ class Connection:
     async def ping(self, timeout_s: float = 5.0) -> float:
         """Seconds until the guest's agent answered."""
         began = time.monotonic()
-        self.post(frames.encode(FrameType.PING))
+        self.post(frames.encode_to_guest(FrameType.PING))
         await self._answer(FrameType.PONG, timeout_s)
         return time.monotonic() - began
 
@@ -135,7 +135,7 @@ class Connection:
 
     def thaw(self) -> None:
         """After the machine's CPUs were paused and resumed: set its clock and thaw its programs."""
-        self.post(frames.encode(FrameType.THAW, payload=frames.u64(time.time_ns())))
+        self.post(frames.encode_to_guest(FrameType.THAW, payload=frames.u64(time.time_ns())))
 
     @asynccontextmanager
     async def quiesced(self, timeout_s: float, *, freeze: bool = False) -> AsyncIterator[None]:
@@ -182,7 +182,7 @@ class Connection:
             raise GuestError("the guest does not finish its operations")
         stream = Stream(self._next_number(), self.post, duplex=duplex)
         self._streams[stream.number] = stream
-        self.post(frames.encode(FrameType.OPEN, stream.number, request))
+        self.post(frames.encode_to_guest(FrameType.OPEN, stream.number, request))
         try:
             yield stream
         finally:
@@ -304,7 +304,7 @@ _ANSWERS = (FrameType.HELLO, FrameType.RESUMED, FrameType.QUIET, FrameType.PONG)
 
 
 def _quiesce(freeze: bool) -> bytes:
-    return frames.encode(FrameType.QUIESCE, payload=b"\1" if freeze else b"")
+    return frames.encode_to_guest(FrameType.QUIESCE, payload=b"\1" if freeze else b"")
 
 
 def _caused(error: GuestError, cause: BaseException) -> GuestError:

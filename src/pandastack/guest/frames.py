@@ -1,7 +1,8 @@
 """The guest channel's bytes: frames and TLV lists, without any I/O (see docs/design/0001-guest-channel.md).
 
-A frame is ``u32 length | u8 type | u32 stream | payload``, a TLV list ``u8 key | u32 length | bytes`` repeated; all
-integers are little endian. Everything decoded here comes from a guest and is taken to be hostile.
+A frame is ``u32 length | u8 type | u32 stream | payload``, and from the host a byte 1 after it; a TLV list is ``u8
+key | u32 length | bytes`` repeated. All integers are little endian. Everything decoded here comes from a guest and is
+taken to be hostile.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ NONCE_SIZE = 16
 RESULT_MAX = 4096
 """Largest RESULT that a host accepts, in bytes."""
 ZERO_RUN = PAYLOAD_MAX + 64
-"""Zero bytes that complete any truncated frame, and then begin at least one empty PAD."""
+"""Zero bytes that complete any truncated frame, which the guest then drops, and begin at least one empty PAD."""
 FIELDS_MAX = 4096
 
 HEADER_SIZE = 9
+FRAME_WHOLE = 1
+"""The byte after each frame for a guest."""
 _HEADER = struct.Struct("<IBI")
 _ITEM = struct.Struct("<BI")
 
@@ -50,14 +53,19 @@ class Frame(NamedTuple):
 
 
 def encode(kind: FrameType, stream: int = 0, payload: bytes = b"") -> bytes:
-    """One frame as bytes, header and payload together so that they are sent together."""
+    """One frame of a guest as bytes."""
     if len(payload) > PAYLOAD_MAX:
         raise ValueError(f"a payload of {len(payload)} bytes does not fit into a frame")
     return _HEADER.pack(len(payload), kind, stream) + payload
 
 
+def encode_to_guest(kind: FrameType, stream: int = 0, payload: bytes = b"") -> bytes:
+    """One frame for the guest. Its last byte tells it from one that was cut, and completed by zeros."""
+    return encode(kind, stream, payload) + bytes([FRAME_WHOLE])
+
+
 def encode_fields(items: Iterable[tuple[int, bytes]]) -> bytes:
-    """A TLV list. Key 0 is reserved: zeros that replace a lost tail must never parse as a list."""
+    """A TLV list. Keys are never 0."""
     return b"".join(_ITEM.pack(key, len(value)) + value for key, value in items)
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag, StrEnum
 
-VERSION = 2
+VERSION = 3
 """The protocol version of today's agent."""
-SUPPORTED = frozenset((VERSION - 1, VERSION))
-"""A server also speaks the previous version, to wake machines that were hibernated under it."""
+SUPPORTED = frozenset((VERSION,))
+"""The versions that a server speaks: those of all machines that it can restore (``snapshots/manifest.py``, FORMAT)."""
 
 
 class FrameType(IntEnum):
@@ -54,10 +54,9 @@ class Operation(StrEnum):
     MKDIR = "mkdir"
     SYNC = "sync"
     CHANGES = "changes"
+    REMEMBER = "remember"
     TUNNEL = "tunnel"
     LISTEN = "listen"
-    CONNECT = "connect"
-    """Only agents of version 1 have it: a connection without an id that the guest cannot half-close."""
 
 
 class HelloKey(IntEnum):
@@ -76,9 +75,12 @@ class ResumeKey(IntEnum):
     HOSTNAME = 5
     MACHINE_ID = 6
     ENV = 7
-    BOOT_ID = 8
     FROZEN = 9
     CONTINUES = 10
+    CPUS = 11
+    MEMORY_MB = 12
+    DISK_MB = 13
+    CONNECTED = 14
     PADDING = 255
 
 
@@ -219,5 +221,4 @@ class EntryKey(IntEnum):
     INODE = 10
     TARGET = 11
     DEVICE = 12
-    OPAQUE = 13
     BELOW = 14

@@ -8,7 +8,7 @@ import anyio
 
 from pandastack.errors import GuestError, PandastackError
 from pandastack.guest.backlog import Backlog
-from pandastack.guest.frames import WINDOW, Fields, encode, u32
+from pandastack.guest.frames import WINDOW, Fields, encode_to_guest, u32
 from pandastack.guest.keys import FrameType, Signal
 
 CHUNK = 32 * 1024
@@ -94,7 +94,7 @@ class Stream:
         left_before, self._abandoned = self._abandoned, True
         self._backlog.clear()
         if not left_before and self.result is None and self._error is None:
-            self._post(encode(FrameType.SIGNAL, self.number, bytes([signal])))
+            self._post(encode_to_guest(FrameType.SIGNAL, self.number, bytes([signal])))
 
     async def next(self, timeout_s: float | None) -> tuple[FrameType, bytes] | None:
         """:meth:`take`, and give the guest credit for as much again."""
@@ -119,7 +119,7 @@ class Stream:
         self._owed += count
         if self._owed >= (1 if at_once else _CREDIT_BATCH) and self.result is None and self._error is None:
             self._may_receive += self._owed
-            self._post(encode(FrameType.CREDIT, self.number, u32(self._owed)))
+            self._post(encode_to_guest(FrameType.CREDIT, self.number, u32(self._owed)))
             self._owed = 0
 
     async def wait_opened(self, timeout_s: float) -> Fields | None:
@@ -145,7 +145,7 @@ class Stream:
                 continue
             piece = view[: min(CHUNK, self._may_send)]
             self._may_send -= len(piece)
-            self._post(encode(FrameType.DATA, self.number, bytes(piece)))
+            self._post(encode_to_guest(FrameType.DATA, self.number, bytes(piece)))
             view = view[len(piece) :]
         return self.result is None
 
@@ -161,18 +161,18 @@ class Stream:
     def end_input(self) -> None:
         """Tell the guest that there is no more input."""
         if self.result is None and self._error is None:
-            self._post(encode(FrameType.EOF, self.number))
+            self._post(encode_to_guest(FrameType.EOF, self.number))
 
     def signal(self, number: int) -> None:
         """Send a signal (1 to 64) to the process group."""
         if self.result is None and self._error is None:
-            self._post(encode(FrameType.SIGNAL, self.number, bytes([number])))
+            self._post(encode_to_guest(FrameType.SIGNAL, self.number, bytes([number])))
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell a terminal its size."""
         if self.result is None and self._error is None:
             size = rows.to_bytes(2, "little") + columns.to_bytes(2, "little")
-            self._post(encode(FrameType.RESIZE, self.number, size))
+            self._post(encode_to_guest(FrameType.RESIZE, self.number, size))
 
     async def _change(self) -> None:
         if self._error is not None:

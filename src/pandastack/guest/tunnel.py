@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from anyio.abc import ByteStream
 
-from pandastack.errors import BadRequestError, ConflictError, GuestError, NotFoundError, PandastackError
+from pandastack.errors import BadRequestError, GuestError, NotFoundError, PandastackError
 from pandastack.guest import frames
 from pandastack.guest.connection import Connection
 from pandastack.guest.frames import Fields
@@ -21,8 +21,6 @@ from pandastack.guest.streams import Stream
 
 OPEN_TIMEOUT_S = 30.0
 """Seconds that the guest may take to make a connection, which stays inside the guest."""
-_SINCE = 2
-"""The first protocol version whose tunnels have ids and can be half-closed by both sides."""
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
 _IDS_MAX = 1 << 62
 
@@ -175,23 +173,22 @@ async def connect(
     *,
     path: str | None = None,
     port: int | None = None,
+    service: str | None = None,
+    user: str | None = None,
     id: str | None = None,
     acknowledge: bool = True,
 ) -> AsyncIterator[Tunnel]:
     """A connection to a Unix socket or a TCP port of the loopback, as a block; leaving it closes the connection.
 
+    ``service`` is a program of the agent's own, started for this connection as ``user`` (None: root).
+
     With an ``id`` (lower-case letters, digits and dashes, at most 36) it can be detached and reattached to. Without
     ``acknowledge`` the caller acknowledges. Raises :class:`NotFoundError` when nothing listens there, and
     :class:`ConflictError` when the id is taken.
     """
-    where, subject = _address(path, port)
-    if connection.version < _SINCE:
-        if id is not None:
-            raise too_old()
-        with connection.open(frames.encode_request(Operation.CONNECT, where)) as stream:
-            yield Tunnel(stream, subject, id, acknowledge=acknowledge)
-        return
+    where, subject = _address(path, port) if service is None else _service(service)
     named = [] if id is None else [(OpenKey.ID, encoded(id, "id"))]
+    named += [] if user is None else [(OpenKey.USER, encoded(user, "user"))]
     with connection.open(frames.encode_request(Operation.TUNNEL, where, *named), duplex=True) as stream:
         tunnel = Tunnel(stream, subject, id, acknowledge=acknowledge)
         await tunnel.wait_opened()
@@ -205,8 +202,6 @@ async def attach(connection: Connection, id: str, received: int, *, acknowledge:
     A stream that was attached before ends. Raises :class:`NotFoundError` when the connection does not exist (any more),
     and :class:`ConflictError` when the guest no longer has the bytes from that offset on, or never sent as many.
     """
-    if connection.version < _SINCE:
-        raise too_old()
     items = [(OpenKey.ID, encoded(id, "id")), (OpenKey.RECEIVED, frames.u64(received))]
     with connection.open(frames.encode_request(Operation.TUNNEL, *items), duplex=True) as stream:
         tunnel = Tunnel(stream, f"tunnel {id}", id, received, acknowledge=acknowledge)
@@ -229,8 +224,6 @@ async def listen(
     reattaches.
     Raises :class:`ConflictError` when the address is taken.
     """
-    if connection.version < _SINCE:
-        raise too_old()
     where, subject = _address(path, port)
     items = [where]
     items += [] if id is None else [(OpenKey.ID, encoded(id, "id"))]
@@ -265,6 +258,10 @@ def _check(stream: Stream, subject: str) -> None:
         raise
 
 
+def _service(name: str) -> tuple[tuple[OpenKey, bytes], str]:
+    return (OpenKey.ARGV, encoded(name, "service")), f"service {name}"
+
+
 def _address(path: str | None, port: int | None) -> tuple[tuple[OpenKey, bytes], str]:
     if port is not None:
         if not 1 <= port <= 65535:
@@ -273,11 +270,3 @@ def _address(path: str | None, port: int | None) -> tuple[tuple[OpenKey, bytes],
     if path is None or not path.startswith("/"):
         raise BadRequestError("path must be absolute", field="path")
     return (OpenKey.PATH, encoded(path, "path")), path
-
-
-def too_old() -> ConflictError:
-    """The error for a guest whose agent has no tunnels."""
-    return ConflictError(
-        "the sandbox was made by a release of pandastack whose guest agent has no tunnels",
-        hint="create a new one, of a template that was built since",
-    )

@@ -47,10 +47,24 @@ def cpu_fingerprint() -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
+def cpu_features() -> tuple[str, frozenset[str]]:
+    """The model of the host's CPU, and the features that its kernel lists."""
+    found = dict[str, str]()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    return found.get("model name", "unknown"), frozenset((found.get("flags") or found.get("Features", "")).split())
+
+
 def program(name: str) -> Path | None:
     """The path of the program ``name``, also outside an ordinary user's search path."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     return Path(found) if found else None
+
+
+def has_kvm() -> bool:
+    """Whether this process may use the host's virtualization. A guest may still not boot with it."""
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
 def is_root() -> bool:

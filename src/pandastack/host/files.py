@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -23,6 +24,9 @@ FICLONE = 0x40049409
 _FSGETXATTR, _FSSETXATTR, _COWEXTSIZE = 0x801C581F, 0x401C5820, 0x10000
 _FSXATTR = struct.Struct("=5L8x")
 """linux/fs.h: struct fsxattr; its last number hints how much space a copy on write reserves."""
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 _COPY_CHUNK = 16 * 1024 * 1024
 
@@ -156,16 +160,32 @@ def _copy_sparse(source: Path, target: Path) -> None:
         size = os.fstat(src.fileno()).st_size
         os.ftruncate(dst.fileno(), size)
         for start, end in data_ranges(src.fileno(), size):
-            _copy_range(src.fileno(), dst.fileno(), start, end)
+            copy_bytes(src.fileno(), start, dst.fileno(), start, end - start)
 
 
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
+def copy_bytes(source: int, place: int, target: int, start: int, length: int) -> None:
+    """Copy ``length`` bytes of the open file ``source`` from ``place`` on to ``start`` of the open file ``target``."""
     os.lseek(target, start, os.SEEK_SET)
-    while start < end:
-        copied = os.sendfile(target, source, start, min(end - start, _COPY_CHUNK))
+    while length:
+        copied = os.sendfile(target, source, place, min(length, _COPY_CHUNK))
         if copied == 0:
             raise OSError(errno.EIO, "the source shrank while it was copied")
-        start += copied
+        place, length = place + copied, length - copied
+
+
+def make_sparse(path: Path, size: int) -> None:
+    """Make a file of ``size`` zero bytes that takes no space."""
+    try:
+        with path.open("wb") as file:
+            file.truncate(size)
+    except OSError as error:
+        raise map_error(error, path) from error
+
+
+def punch_hole(fd: int, start: int, length: int) -> None:
+    """Make bytes of an open file zero and give back their space. Raises ``OSError``."""
+    if _LIBC.fallocate64(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(length)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def data_ranges(fd: int, size: int) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,13 +58,16 @@ def _enter(path: Path) -> int:
             os.close(fd)
 
 
-def remove_unused(path: Path) -> None:
-    """Remove a file, or an empty directory, of this kind that a killed process left behind."""
+def remove_unused(path: Path, *, contents: bool = False) -> None:
+    """Remove a file, or an empty directory, of this kind that a killed process left behind; with ``contents`` a
+    directory that is not empty too."""
     with suppress(FileNotFoundError):
         fd = os.open(path, _DIRECTORY if path.is_dir() else _FILE)
         try:
             if _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) and _is_at(path, fd):
-                if path.is_dir():
+                if contents:
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.is_dir():
                     _remove_empty(path)
                 else:
                     path.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,14 +140,20 @@ class Apt:
     home: Path
 
     @property
-    def _options(self) -> tuple[str, str]:
+    def options(self) -> tuple[str, str]:
+        """What makes apt's tools use this state and no other."""
         return "-c", str(self.home / "apt.conf")
+
+    def prefer(self, versions: Mapping[str, str]) -> None:
+        """Choose these versions where the mirrors have them (apt_preferences(5)); others get their candidates."""
+        pins = (f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in versions.items())
+        (self.home / "preferences").write_text("\n".join(pins))
 
     async def show(self, name: str, version: str | None = None) -> Package | None:
         """The candidate, or exactly ``version``, or ``None`` when the mirrors do not have it."""
         wanted = f"{name}={version}" if version else name
         shown = await run(
-            ["apt-cache", *self._options, "show", "--no-all-versions", wanted], timeout=_TIMEOUT, check=False
+            ["apt-cache", *self.options, "show", "--no-all-versions", wanted], timeout=_TIMEOUT, check=False
         )
         for stanza in parse_deb822(shown.text):
             if stanza.get("Package") == name and version in (None, stanza.get("Version")):
@@ -158,7 +164,7 @@ class Apt:
     async def download(self, package: Package, into: Path) -> Path:
         """Fetch the package's file into the directory ``into``; apt has checked it against the signed
         index."""
-        argv = ["apt-get", *self._options, "-qq", "download", f"{package.name}={package.version}"]
+        argv = ["apt-get", *self.options, "-qq", "download", f"{package.name}={package.version}"]
         await run(argv, cwd=into, timeout=_TIMEOUT)
         return _only_file(into, f"{package.name}_*.deb")
 
@@ -190,6 +196,8 @@ def _prepare(home: Path, arch: str, sources: str) -> None:
     for name in ("state/lists/partial", "cache/archives/partial"):
         (home / name).mkdir(parents=True)
     (home / "state/status").touch()
+    (home / "preferences").touch()
+    (home / "none").mkdir()
     (home / "debian.sources").write_text(sources)
     # The host's own apt.conf is read first (it may name a proxy); its hooks belong to the host and must not
     # run.
@@ -198,7 +206,8 @@ def _prepare(home: Path, arch: str, sources: str) -> None:
         "#clear APT::Update::Post-Invoke-Success;\n"
         f'Dir::State "{home}/state";\nDir::State::status "{home}/state/status";\n'
         f'Dir::Cache "{home}/cache";\nDir::Etc::sourcelist "{home}/debian.sources";\n'
-        'Dir::Etc::sourceparts "-";\nDir::Etc::preferences "-";\nDir::Etc::preferencesparts "-";\n'
+        f'Dir::Etc::sourceparts "{home}/none";\nDir::Etc::preferences "{home}/preferences";\n'
+        f'Dir::Etc::preferencesparts "{home}/none";\n'
         f'APT::Architecture "{arch}";\nAPT::Architectures {{ "{arch}"; }};\n'
         'APT::Sandbox::User "root";\nAcquire::Languages "none";\nAcquire::Retries "3";\n'
     )

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,10 @@ class Cache:
         return path if _use(path) else None
 
     @asynccontextmanager
-    async def entry(self, kind: str, key: str) -> AsyncIterator[Entry]:
+    async def entry(self, kind: str, key: str, waiting: Callable[[], None] = lambda: None) -> AsyncIterator[Entry]:
         """Look an entry up and, when it is missing, hold the only right to make it for the length of the
-        block.
+        block. ``waiting`` is called when another task or process makes it now, before the wait for that; what it
+        raises ends the wait.
 
         Fill ``entry.work`` and call :meth:`Entry.commit`; a block that ends without a commit leaves nothing
         behind.
@@ -82,7 +83,7 @@ class Cache:
             yield Entry(path, work, ready=True)
             return
         _make_directory(path.parent)
-        lock = await _lock(path.with_name(f".{key}.lock"))
+        lock = await _lock(path.with_name(f".{key}.lock"), waiting)
         try:
             if path.is_dir():  # another process made it while this one waited
                 yield Entry(path, work, ready=True)
@@ -100,12 +101,48 @@ class Cache:
         _make_directory(path.parent)
         lock = await _lock(path.with_name(f".{key}.lock"))
         try:
-            doomed = path.with_name(f".{key}.making")
-            if path.is_dir():
-                path.rename(doomed)
-                shutil.rmtree(doomed)
+            await anyio.to_thread.run_sync(_remove, path)
         finally:
             os.close(lock)
+
+    @contextmanager
+    def holding(self, *entries: Path) -> Iterator[None]:
+        """While the block runs, :meth:`drop` leaves these existing entries alone, in any process."""
+        with ExitStack() as stack:
+            for path in entries:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            yield
+
+    def drop(self, kind: str, key: str) -> bool:
+        """Remove an entry that nobody makes or holds now. Returns whether it is gone. Blocks."""
+        path = self.root / kind / key
+        with suppress(OSError), ExitStack() as stack:
+            for each, flags in ((path.with_name(f".{key}.lock"), os.O_RDWR | os.O_CREAT), (path, os.O_RDONLY)):
+                fd = os.open(each, flags | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, fd)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        return not path.exists()
+
+    def sweep(self) -> None:
+        """Remove the unfinished entries of processes that were killed. Blocks."""
+        for work in self.root.glob("*/.*.making"):
+            with suppress(OSError), ExitStack() as stack:
+                fd = os.open(work.with_suffix(".lock"), os.O_RDWR | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove the entry, whose lock is held. When it is interrupted the entry is gone as a whole."""
+    doomed = path.with_name(f".{path.name}.making")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if path.is_dir():
+        path.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def _use(path: Path) -> bool:
@@ -134,25 +171,35 @@ def _flush(path: Path) -> None:
         os.close(fd)
 
 
-async def _lock(path: Path) -> int:
-    """An open fd that holds the exclusive lock of ``path``; closing it releases the lock.
+async def _lock(path: Path, waiting: Callable[[], None] = lambda: None) -> int:
+    """An open fd that holds the exclusive lock of ``path``; closing it releases the lock. ``waiting`` is called before
+    a wait for it.
 
     A waiter may be cancelled while its thread still sleeps in flock(2): the thread then gives the lock back
     by itself.
     """
-    guard, state = threading.Lock(), {"abandoned": False}
+    guard, state = threading.Lock(), {"abandoned": False, "held": False}
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(fd, 0o600)  # any user who can open it can lock it
+    except OSError as error:
+        raise map_error(error, path) from error
+    with suppress(BlockingIOError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
+    try:
+        waiting()
+    except BaseException:
+        os.close(fd)
+        raise
 
     def acquire() -> int:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.fchmod(fd, 0o600)  # any user who can open it can lock it
-        except OSError as error:
-            raise map_error(error, path) from error
         fcntl.flock(fd, fcntl.LOCK_EX)
         with guard:
             if state["abandoned"]:
                 os.close(fd)
                 raise ServerError("the wait for this lock was cancelled")
+            state["held"] = True
         return fd
 
     try:
@@ -160,4 +207,6 @@ async def _lock(path: Path) -> int:
     except BaseException:
         with guard:
             state["abandoned"] = True
+            if state["held"]:
+                os.close(fd)
         raise

@@ -3,11 +3,10 @@ to the guest."""
 
 from __future__ import annotations
 
-import io
 import posixpath
 import re
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,10 +18,41 @@ EXTRACT = ("tar", "--extract", "--file=-", "--directory=/", "--keep-directory-sy
 """How the guest unpacks :meth:`Placed.write_tar`: links that stand for folders (``/bin``) stay, folders keep
 their mode."""
 
+OWNER_BY_NUMBER = r"""
+numbers_of() {
+  while IFS=: read -r name _ first second _ || [ -n "$name" ]; do
+    [ "$name" = "$3" ] || continue
+    echo "+$first +$second"
+    return
+  done <"$2"
+  echo "no such $1: $3 (--chown takes a name that the image knows, or a number)" >&2
+  exit 1
+}
+case $owner in
+  '' | +*) own=$owner ;;
+  *)
+    own=$(numbers_of user /etc/passwd "$owner")
+    owner=${own% *} own=${own#* }
+    ;;
+esac
+case $group in
+  '') group=$own ;;
+  +*) ;;
+  *)
+    group=$(numbers_of group /etc/group "$group")
+    group=${group% *}
+    ;;
+esac
+"""
+"""Part of programs for the guest, in any shell: turn the names of the variables ``owner`` and ``group`` into numbers
+after ``+``. Without a group it is the user's own, or the user's number. A name that the image does not know ends the
+program."""
+
+OWNER_NUMBERS = f'set -eu\nowner=$1 group=$2\n{OWNER_BY_NUMBER}echo "$owner $group"\n'
+"""Write both numbers for the names of an :class:`Ownership`."""
+
 _TIME = 946684800
 """2000-01-01: all copied files get one time, so that equal contexts make equal images."""
-
-_ARCHIVE_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 
 
 @dataclass(frozen=True)
@@ -38,41 +68,39 @@ class Placed:
 
 def place(
     context: Context,
-    sources: tuple[str, ...],
+    names: Sequence[str],
     destination: str,
     *,
     directories: Collection[str],
-    add: bool = False,
 ) -> tuple[Placed, ...]:
-    """The files that a COPY of ``sources`` to ``destination`` (absolute) makes.
+    """The files that a COPY of the members ``names`` to ``destination`` (absolute) makes.
 
     The destination is a folder when it ends with ``/``, when there are several sources, or when it is one of
     the known ``directories``; else it is the file's new name. A folder's *contents* are copied. Raises
     :class:`BadRequestError`.
     """
-    names = [name for source in sources for name in context.find(source)]
     target = posixpath.normpath(destination)
     into = destination.endswith(("/", "/.")) or target in directories
-    if len(names) > 1 and not destination.endswith(("/", "/.")) and target not in directories:
-        raise BadRequestError(
-            f"several sources need a folder as destination: {destination}", hint="end the destination with /"
-        )
     placed: dict[str, Placed] = {}
     for name in names:
-        for item in _place_one(context, name, target, into=into, add=add):
+        for item in _place_one(context, name, target, into=into):
             placed[item.target] = item
     return tuple(placed[target] for target in sorted(placed))
 
 
-def _place_one(context: Context, name: str, target: str, *, into: bool, add: bool) -> Iterator[Placed]:
+def refuse_single(names: Sequence[str], destination: str, directories: Collection[str]) -> None:
+    """Raise :class:`BadRequestError` for several sources and a destination that is not known to be a folder."""
+    if len(names) > 1 and not destination.endswith(("/", "/.")) and posixpath.normpath(destination) not in directories:
+        raise BadRequestError(
+            f"several sources need a folder as destination: {destination}", hint="end the destination with /"
+        )
+
+
+def _place_one(context: Context, name: str, target: str, *, into: bool) -> Iterator[Placed]:
     source = context.source(name)
     if source.kind == "directory":
         yield from (_placed(posixpath.join(target, below), member) for below, member in context.below(source))
         return
-    if add and _is_archive(source.path):
-        raise BadRequestError(
-            f"ADD would unpack the archive {name}, which is not supported", hint="COPY it and RUN tar -xf"
-        )
     yield _placed(posixpath.join(target, posixpath.basename(name)) if into else target, source)
 
 
@@ -80,43 +108,44 @@ def _placed(target: str, member: ContextFile) -> Placed:
     return Placed(target, member.path, member.kind, member.permissions, member.digest)
 
 
-def _is_archive(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(512)
-    return head.startswith(_ARCHIVE_MAGIC) or head[257:262] == b"ustar"
-
-
 @dataclass(frozen=True)
 class Ownership:
-    """The numeric or named user and group of copied files; names are looked up by the guest's tar."""
+    """The numeric or named user and group of copied files. Names are looked up in the guest; a user's name alone
+    stands for the user's own group too."""
 
     uid: int = 0
-    gid: int = 0
+    gid: int | None = 0
     user: str = ""
     group: str = ""
 
+    @property
+    def words(self) -> tuple[str, str]:
+        """User and group for a program in the guest: a name, or a number after ``+``; no group: the user's own."""
+        return self.user or f"+{self.uid}", self.group or ("" if self.gid is None else f"+{self.gid}")
+
+    @property
+    def named(self) -> bool:
+        """Whether only the guest knows the numbers."""
+        return bool(self.user or self.group)
+
     @classmethod
     def parse(cls, text: str) -> Ownership:
-        """``user[:group]``, each a name or a number; without a group the user's number or name stands for it
-        too."""
+        """``user[:group]``, each a name or a number; without a group a user's number stands for it too."""
         if not text:
             return cls()
         user, _, group = text.partition(":")
         for part in (user, group or user):
             if not re.fullmatch(r"[0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]*\$?", part):
                 raise BadRequestError(f"--chown={text} is not user[:group]")
-        group = group or user
-        return cls(
-            int(user) if user.isdigit() else 0,
-            int(group) if group.isdigit() else 0,
-            "" if user.isdigit() else user,
-            "" if group.isdigit() else group,
-        )
+        uid, name = (int(user), "") if user.isdigit() else (0, user)
+        if not group:
+            return cls(uid, None if name else uid, name)
+        return cls(uid, int(group), name) if group.isdigit() else cls(uid, 0, name, group)
 
 
 def write_tar(files: tuple[Placed, ...], owner: Ownership, permissions: int | None, into: IO[bytes]) -> None:
-    """Write ``files`` as a tar stream, names relative to ``/``; ``permissions`` replaces those of files and
-    folders."""
+    """Write ``files`` as a tar stream, names relative to ``/``, owned by the numbers of ``owner``; ``permissions``
+    replaces those of files and folders."""
     with tarfile.open(fileobj=into, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for item in files:
             header = _header(item, owner, permissions)
@@ -128,18 +157,12 @@ def write_tar(files: tuple[Placed, ...], owner: Ownership, permissions: int | No
                 tar.addfile(header)
 
 
-def tar_bytes(files: tuple[Placed, ...], owner: Ownership, permissions: int | None) -> bytes:
-    """:func:`write_tar` in memory."""
-    buffer = io.BytesIO()
-    write_tar(files, owner, permissions, buffer)
-    return buffer.getvalue()
-
-
 def _header(item: Placed, owner: Ownership, permissions: int | None) -> tarfile.TarInfo:
     header = tarfile.TarInfo(item.target.lstrip("/"))
     header.mtime = _TIME
     header.mode = item.permissions if permissions is None else permissions
-    header.uid, header.gid, header.uname, header.gname = owner.uid, owner.gid, owner.user, owner.group
+    assert not owner.named and owner.gid is not None
+    header.uid, header.gid = owner.uid, owner.gid
     if item.kind == "directory":
         header.type = tarfile.DIRTYPE
     elif item.kind == "link":

@@ -10,38 +10,25 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import tomllib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
 
 from pandastack.errors import BuildError
-from pandastack.host.files import write_atomically
 from pandastack.host.processes.run import run
-from pandastack.images.apt import SUITE, Apt, Package, debian_architecture, private_apt
+from pandastack.images.apt import Apt, Package, debian_architecture, private_apt
 from pandastack.images.cache import Cache, content_key, file_sha256
+from pandastack.images.modules import DISK, make_modules_disk
+from pandastack.images.pins import KERNEL, LOCK_FILE, Pin, pin_of
 from pandastack.images.vmlinux import find_modules, load_order, module_depends, module_name, uncompress
 
-LOCK_FILE = Path(__file__).with_name("debian.lock")
+MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "tcp_diag")
+"""The modules that the guest needs before its root and the other modules are mounted; ext4 is built in. The last one
+lets the agent abort connections. Their own dependencies are read from the modules."""
 
-MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "erofs", "overlay")
-"""The modules that the guest needs before its root is mounted; ext4 is built in. Their own dependencies are read from
-the modules."""
-
-ARCHITECTURES = ("amd64", "arm64")
-_FORMAT = 1
+_FORMAT = 2
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Pin:
-    """The exact kernel package wanted for one Debian architecture."""
-
-    package: str
-    version: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -49,8 +36,8 @@ class Kernel:
     """A kernel ready to boot.
 
     ``version`` is Debian's (``6.1.192-2``), ``release`` what ``uname -r`` says, ``sha256`` that of the
-    package file; ``modules`` are in load order. ``pinned`` is false when the pin was gone and apt's candidate
-    took its place.
+    package file; ``modules`` are in load order, ``modules_disk`` has all that there are. ``pinned`` is false when the
+    pin was gone and apt's candidate took its place.
     """
 
     version: str
@@ -58,6 +45,8 @@ class Kernel:
     sha256: str
     vmlinux: Path
     modules: tuple[Path, ...]
+    modules_disk: Path
+    modules_sha256: str
     pinned: bool = True
 
     @property
@@ -71,18 +60,6 @@ class Kernel:
         }
 
 
-def read_pins(lock: Path = LOCK_FILE) -> Mapping[str, Pin]:
-    """The pins of the lock file, by Debian architecture. Raises :class:`BuildError` when it cannot be
-    read."""
-    try:
-        table = tomllib.loads(lock.read_text())["kernel"]
-        return {arch: Pin(**fields) for arch, fields in table.items()}
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise BuildError(
-            f"the lock file {lock} cannot be used: {error}", hint="`pandastack template pin` writes a new one"
-        ) from error
-
-
 async def fetch_kernel(cache: Cache, *, lock: Path = LOCK_FILE, machine: str | None = None) -> Kernel:
     """The kernel for ``machine`` (default: this host's architecture), from the cache or from Debian's
     mirrors.
@@ -90,9 +67,7 @@ async def fetch_kernel(cache: Cache, *, lock: Path = LOCK_FILE, machine: str | N
     Raises :class:`BuildError` or :class:`~pandastack.host.processes.run.CommandError`.
     """
     arch = debian_architecture(machine)
-    pin = read_pins(lock).get(arch)
-    if pin is None:
-        raise BuildError(f"the lock file pins no kernel for {arch}", hint="`pandastack template pin` writes a new one")
+    pin = pin_of(KERNEL, arch, lock)
     if found := cache.find("kernels", _content_name(pin.sha256)):
         return _load(found, pin)
     name = content_key("kernel-choice", _FORMAT, asdict(pin))
@@ -109,35 +84,12 @@ async def fetch_kernel(cache: Cache, *, lock: Path = LOCK_FILE, machine: str | N
         return kernel
 
 
-async def refresh_lock(lock: Path = LOCK_FILE) -> Mapping[str, Pin]:
-    """Move the pins of all architectures to apt's signed candidates, write ``lock`` and return the new
-    pins."""
-    pins: dict[str, Pin] = {}
-    for arch in ARCHITECTURES:
-        async with private_apt(arch) as apt:
-            package = await _candidate(apt, arch)
-        pins[arch] = Pin(package.name, package.version, package.sha256)
-    write_atomically(lock, render_lock(pins).encode(), mode=0o644)
-    return pins
-
-
-def render_lock(pins: Mapping[str, Pin]) -> str:
-    """The text of the lock file."""
-    lines = [
-        "# Debian packages that images are built from as files; `pandastack template pin` moves these pins.",
-        f'suite = "{SUITE}"',
-    ]
-    for arch, pin in sorted(pins.items()):
-        lines += ["", f"[kernel.{arch}]", *(f'{key} = "{value}"' for key, value in asdict(pin).items())]
-    return "\n".join(lines) + "\n"
-
-
 async def _obtain(cache: Cache, arch: str, pin: Pin) -> Path:
     """Download the pinned package, or its successor, and make its cache entry."""
     async with private_apt(arch) as apt:
         package = await apt.show(pin.package, pin.version)
         if package is None:
-            package = await _candidate(apt, arch)
+            package = await find_kernel(apt, arch)
             _log.warning("kernel.pin_gone", pinned=pin.version, taken=package.version, sha256=package.sha256)
         elif package.sha256 != pin.sha256:
             raise BuildError(
@@ -153,7 +105,7 @@ async def _obtain(cache: Cache, arch: str, pin: Pin) -> Path:
         return entry.path
 
 
-async def _candidate(apt: Apt, arch: str) -> Package:
+async def find_kernel(apt: Apt, arch: str) -> Package:
     """The newest kernel image that the metapackage of ``arch`` depends on."""
     meta = f"linux-image-cloud-{arch}"
     found = await apt.show(meta)
@@ -174,7 +126,14 @@ async def _unpack(archive: Path, package: Package, tree: Path, into: Path) -> No
     (into / "vmlinux").write_bytes(await uncompress(image.read_bytes()))
     library = tree / "lib/modules" / release
     order = _copy_modules(library, into / "modules")
-    facts = {"version": package.version, "release": release, "sha256": package.sha256, "modules": order}
+    await make_modules_disk(tree, release, into / DISK)
+    facts = {
+        "version": package.version,
+        "release": release,
+        "sha256": package.sha256,
+        "modules": order,
+        "modules_sha256": file_sha256(into / DISK),
+    }
     (into / "kernel.json").write_text(json.dumps(facts, indent=1))
 
 
@@ -203,4 +162,13 @@ def _load(path: Path, pin: Pin) -> Kernel:
     facts = json.loads((path / "kernel.json").read_text())
     modules = tuple(path / "modules" / f"{name}.ko" for name in facts["modules"])
     pinned = facts["sha256"] == pin.sha256
-    return Kernel(facts["version"], facts["release"], facts["sha256"], path / "vmlinux", modules, pinned)
+    return Kernel(
+        version=facts["version"],
+        release=facts["release"],
+        sha256=facts["sha256"],
+        vmlinux=path / "vmlinux",
+        modules=modules,
+        modules_disk=path / DISK,
+        modules_sha256=facts["modules_sha256"],
+        pinned=pinned,
+    )

@@ -67,12 +67,11 @@ def _is_blank(line: str) -> bool:
 
 
 def _join(first: str, physical: _Numbered, escape: str) -> str:
-    ending = re.compile(re.escape(escape) + r"[ \t]*$")
-    joined = first
-    while ending.search(joined):
-        joined = ending.sub("", joined)
-        joined += next((line for _, line in physical if not _is_blank(line)), "")
-    return joined
+    parts, line = list[str](), first
+    while (continued := line.rstrip(" \t")).endswith(escape):
+        parts.append(continued[:-1])
+        line = next((line for _, line in physical if not _is_blank(line)), "")
+    return "".join((*parts, line))
 
 
 def _heredoc_openings(rest: str, escape: str) -> list[str]:

@@ -1,4 +1,8 @@
-"""Keeping the cache within a budget: what was not used for the longest time goes first."""
+"""Keeping the cache within a budget: what was not used for the longest time goes first.
+
+Nothing in the cache is needed by what is finished: sandboxes, snapshots and templates have clones. Builds need it, and
+hold what they use.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import anyio.to_thread
 
 from pandastack.host.files import allocated_bytes
 from pandastack.images.cache import Cache
@@ -47,12 +53,15 @@ def plan_prune(entries: Iterable[Cached], budget: int, now: float) -> list[Cache
     return going
 
 
-async def prune(cache: Cache, budget: int) -> list[Cached]:
-    """Remove entries until the cache takes at most ``budget`` bytes. Returns those that it removed."""
-    going = plan_prune(list_cached(cache), budget, time.time())
-    for each in going:
-        await cache.forget(each.kind, each.key)
-    return going
+async def prune(cache: Cache, budget: int, *, dry_run: bool = False) -> list[Cached]:
+    """Remove entries until the cache takes at most ``budget`` bytes. Returns those that it removed, or would remove.
+    One that a build holds stays."""
+
+    def work() -> list[Cached]:
+        going = plan_prune(list_cached(cache), budget, time.time())
+        return going if dry_run else [each for each in going if cache.drop(each.kind, each.key)]
+
+    return await anyio.to_thread.run_sync(work)
 
 
 def _directories(path: Path) -> list[Path]:

@@ -12,6 +12,12 @@ from collections.abc import Mapping
 
 from pandastack.errors import BadRequestError
 
+VALUE_MAX = 128 * 1024
+"""Characters that a word may have once its variables are replaced: Linux gives a program no longer strings."""
+
+_NESTED_MAX = 16
+"""How deep ``${A:-${B:-…}}`` may go."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]")
 
 
@@ -51,6 +57,7 @@ class _Expansion:
     def __init__(self, word: str, variables: Mapping[str, str], escape: str) -> None:
         self.word, self.variables, self.escape = word, variables, escape
         self.index = 0
+        self.depth = 0
 
     def run(self, until: str = "") -> str:
         """Expand up to the end, or up to the unquoted character ``until``, which is consumed."""
@@ -65,6 +72,8 @@ class _Expansion:
                 result += self._escaped(quote)
             elif char == "$" and quote != "'":
                 result += self._variable()
+                if len(result) > VALUE_MAX:
+                    raise BadRequestError(f"a value has more than {VALUE_MAX} characters")
             else:
                 result += char
         if until or quote:
@@ -103,7 +112,11 @@ class _Expansion:
         operator = self._take() if self.index < len(self.word) else ""
         if operator not in ("-", "+", "?") or not operator:
             raise BadRequestError(f"unsupported modifier of ${{{name}}} in: {self.word}", hint="use :- :+ or :?")
+        self.depth += 1
+        if self.depth > _NESTED_MAX:
+            raise BadRequestError(f"variables are nested more than {_NESTED_MAX} deep")
         alternative = self.run(until="}")
+        self.depth -= 1
         given = bool(value) if colon else value is not None
         if operator == "?" and not given:
             raise BadRequestError(f"{name}: {alternative or 'is not set'}")

@@ -104,11 +104,12 @@ def _of_command(value: dict[str, Any]) -> Answer:
 
 def _of_listing(value: Any) -> Answer:
     """Cut a list by whole entries, so that the rest is still JSON."""
-    entries = value.get("entries") if isinstance(value, dict) else value
+    name = "records" if isinstance(value, dict) and "records" in value else "entries"
+    entries = value.get(name) if isinstance(value, dict) else value
     if not isinstance(entries, list) or len(entries) <= LIST_ENTRIES:
         return Answer(_json(value))
     kept = entries[:LIST_ENTRIES]
-    shown = {**value, "entries": kept} if isinstance(value, dict) else kept
+    shown = {**value, name: kept} if isinstance(value, dict) else kept
     return Answer(_json(shown), (f"cut: the first {LIST_ENTRIES} of {len(entries)} entries",))
 
 

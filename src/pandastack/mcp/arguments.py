@@ -9,10 +9,27 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pandastack.errors import BadRequestError
-from pandastack.sdk.wire.call import Call, create_sandbox, exec_command, file_call, segment
+from pandastack.sdk._builds import pack_texts, start_build
+from pandastack.sdk.wire.call import (
+    Call,
+    allow_destination,
+    create_sandbox,
+    exec_command,
+    file_call,
+    segment,
+    set_network,
+)
 
 LONGEST_COMMAND_SECONDS = 300
 _WORKSPACE = "/workspace"
+_POLICY = (
+    "What it may reach: `allow` (the public internet), `deny`, `none`, or an object "
+    '{"egress": {"allow": ["*.example.org", "203.0.113.0/24:443"]}}, which denies all else. Beside "egress", '
+    '"services": ["sandbox:ID:8000"] lists ports of other sandboxes that it reaches as '
+    "http://8000-ID.sandbox.pandastack.internal"
+)
+
+Policy = str | dict[str, Any]
 
 
 class Arguments(BaseModel):
@@ -56,6 +73,11 @@ class Arguments(BaseModel):
         raise NotImplementedError
 
 
+class ListSecrets(Arguments):
+    def call(self) -> Call:
+        return Call("GET", "/secrets")
+
+
 class ListSandboxes(Arguments):
     def call(self) -> Call:
         return Call("GET", "/sandboxes")
@@ -82,9 +104,16 @@ class CreateSandbox(Arguments):
         None, ge=0, description="Seconds of disuse after which it is deleted; by default, the server's limit"
     )
     metadata: dict[str, str] | None = Field(None, description="Key-value labels to find it by")
+    cpu: int | None = Field(None, ge=1, description="CPUs; by default, the template's")
+    memory_mb: int | None = Field(None, ge=1, description="Memory in MiB; by default, the template's")
+    disk_gb: int | None = Field(None, ge=1, description="Root disk in GiB; by default, the template's")
+    network: Policy | None = Field(None, description=f"{_POLICY}; by default, the template's")
 
     def call(self) -> Call:
-        return create_sandbox(self.template, None, None, self.ttl_seconds, False, self.metadata, None, None)
+        own = {"disk_gb": self.disk_gb, "network": self.network}
+        return create_sandbox(
+            self.template, self.cpu, self.memory_mb, self.ttl_seconds, False, self.metadata, None, None, own
+        )
 
 
 class OfSandbox(Arguments):
@@ -105,6 +134,36 @@ class RunCommand(OfSandbox):
 
     def call(self) -> Call:
         return exec_command(self.sandbox_id, self.command, self.timeout_seconds, False, self.timeout_seconds)
+
+
+class GetNetwork(OfSandbox):
+    def call(self) -> Call:
+        return Call("GET", f"/sandboxes/{segment(self.sandbox_id)}/network")
+
+
+class SetNetwork(OfSandbox):
+    policy: Policy = Field(description=_POLICY)
+
+    def call(self) -> Call:
+        return set_network(self.sandbox_id, self.policy)
+
+
+class AllowDestination(OfSandbox):
+    host: str = Field(
+        description="A host name, `*.DOMAIN`, an IPv4 address, a network such as 203.0.113.0/24, or a service: "
+        "sandbox:ID:PORT"
+    )
+    port: int | None = Field(None, ge=1, le=65535, description="By default, every port")
+
+    def call(self) -> Call:
+        return allow_destination(self.sandbox_id, self.host, self.port)
+
+
+class EgressLog(OfSandbox):
+    since: int = Field(0, ge=0, description="Only records after the one with this `seq`")
+
+    def call(self) -> Call:
+        return Call("GET", f"/sandboxes/{segment(self.sandbox_id)}/egress/log", params={"since": str(self.since)})
 
 
 class ReadFile(OfSandbox):
@@ -134,6 +193,26 @@ class CreateDatabase(Arguments):
 
     def call(self) -> Call:
         return Call("POST", "/databases", json={} if self.label is None else {"label": self.label})
+
+
+class StartBuild(Arguments):
+    files: dict[str, str] = Field(description="The input: texts by their relative paths", min_length=1)
+    command: str = Field(
+        description="Shell command that builds, run in the input; what it puts into $OUT is the result", min_length=1
+    )
+    template: str = Field("base", description="Name of the template; `agent` has a C compiler and Node")
+    artifacts: list[str] = Field([], description="Paths below the input that are copied to $OUT afterwards")
+    verify: bool = Field(False, description="Build twice, in machines that differ, and compare byte for byte")
+
+    def call(self) -> Call:
+        return start_build(self.model_dump(exclude={"files"}), pack_texts(self.files))
+
+
+class GetBuild(Arguments):
+    build_id: str = Field(description="The build's id", min_length=1)
+
+    def call(self) -> Call:
+        return Call("GET", f"/builds/{segment(self.build_id)}")
 
 
 class DeleteDatabase(Arguments):

@@ -82,6 +82,47 @@ WORKSPACE: Sequence[Tool] = (
         f"POST {_S}/exec",
     ),
     *_FILES,
+    Tool(
+        "get_network",
+        "Show what a sandbox may reach, and how many bytes it has received and sent.",
+        take.GetNetwork,
+        f"GET {_S}/network",
+        reads=True,
+    ),
+    Tool(
+        "set_network",
+        "Replace what a sandbox may reach. Connections that the new policy forbids are cut.",
+        take.SetNetwork,
+        f"PUT {_S}/network",
+    ),
+    Tool(
+        "allow_destination",
+        "Allow a sandbox one destination more, for example one that its egress log shows as denied.",
+        take.AllowDestination,
+        f"POST {_S}/network/allow",
+    ),
+    Tool(
+        "egress_log",
+        "Show what a sandbox wanted to reach: each name or address, whether it was allowed, and the rule that decided.",
+        take.EgressLog,
+        f"GET {_S}/egress/log",
+        reads=True,
+    ),
+    Tool(
+        "start_build",
+        "Build in a fresh machine without a network, where clock, environment and host name are always the same. "
+        "Returns at once; get_build tells how it ends.",
+        take.StartBuild,
+        "POST /v1/builds",
+    ),
+    Tool(
+        "get_build",
+        "Show a build: its status (`running`, `done`, `differs` or `failed`), its artifacts with their SHA-256, what "
+        "differs between its two builds, and the end of a failed build's log.",
+        take.GetBuild,
+        "GET /v1/builds/{}",
+        reads=True,
+    ),
     Tool("create_database", "Create a PostgreSQL database.", take.CreateDatabase, "POST /v1/databases"),
     Tool("list_databases", "List the databases of the workspace.", take.ListDatabases, "GET /v1/databases", reads=True),
     Tool(
@@ -98,6 +139,13 @@ WORKSPACE: Sequence[Tool] = (
         "List the templates that sandboxes can be created from.",
         take.ListTemplates,
         "GET /v1/templates",
+        reads=True,
+    ),
+    Tool(
+        "list_secrets",
+        "List the names of the workspace's secrets, and the hosts that each may be sent to. Values are not shown.",
+        take.ListSecrets,
+        "GET /v1/secrets",
         reads=True,
     ),
 )

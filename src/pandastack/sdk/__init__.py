@@ -4,10 +4,14 @@
 does not wait (types, retry rules, error mapping, the event-stream parser) is shared.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pandastack.errors import (
     APIConnectionError,
     AuthError,
     BadRequestError,
+    BuildFailedError,
     CapacityError,
     CommandFailed,
     ConflictError,
@@ -20,10 +24,7 @@ from pandastack.errors import (
     ServerError,
     TemplateBuildError,
 )
-from pandastack.sdk._async.client import AsyncClient, get_default_async_client, set_default_async_client
-from pandastack.sdk._async.code import AsyncCodeContext
-from pandastack.sdk._async.explore import async_explore
-from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._builds import Build, BuildArtifact, BuildDifference
 from pandastack.sdk._code import Execution, Result
 from pandastack.sdk._diff import Diff, FileChange, FileState
 from pandastack.sdk._experiment import BranchOutcome, Candidate, ExploreError, ExploreResult
@@ -34,13 +35,21 @@ from pandastack.sdk._sync.sandbox import Sandbox
 from pandastack.sdk._types import (
     Checkpoint,
     CreateRetryEvent,
+    EgressDecision,
     ExecResult,
     FileInfo,
     FileMatch,
     ProcessInfo,
+    Secret,
     Snapshot,
     Template,
 )
+
+if TYPE_CHECKING:
+    from pandastack.sdk._async.client import AsyncClient, get_default_async_client, set_default_async_client
+    from pandastack.sdk._async.code import AsyncCodeContext
+    from pandastack.sdk._async.explore import async_explore
+    from pandastack.sdk._async.sandbox import AsyncSandbox
 
 __all__ = [
     "APIConnectionError",
@@ -50,6 +59,10 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BranchOutcome",
+    "Build",
+    "BuildArtifact",
+    "BuildDifference",
+    "BuildFailedError",
     "Candidate",
     "CapacityError",
     "Checkpoint",
@@ -61,6 +74,7 @@ __all__ = [
     "CreateCancelled",
     "CreateRetryEvent",
     "Diff",
+    "EgressDecision",
     "ExecInterrupted",
     "ExecResult",
     "Execution",
@@ -76,6 +90,7 @@ __all__ = [
     "Result",
     "Sandbox",
     "SandboxTimeout",
+    "Secret",
     "ServerError",
     "Snapshot",
     "Template",
@@ -87,3 +102,20 @@ __all__ = [
     "set_default_async_client",
     "set_default_client",
 ]
+
+_WAITING = {
+    "AsyncClient": "client",
+    "AsyncCodeContext": "code",
+    "AsyncSandbox": "sandbox",
+    "async_explore": "explore",
+    "get_default_async_client": "client",
+    "set_default_async_client": "client",
+}
+"""Names of ``_async`` with their modules. They are loaded on first use: most programs use one of the two libraries."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WAITING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(f"{__name__}._async.client")  # the default client of all the others
+    return getattr(import_module(f"{__name__}._async.{_WAITING[name]}"), name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -133,19 +134,39 @@ async def async_pack_tree(directory: str | os.PathLike[str]) -> bytes:
     return await asyncio.to_thread(pack_tree, directory)
 
 
-def unpack_tree(packed: IO[bytes], directory: str | os.PathLike[str]) -> None:
-    """Unpack a tar archive into a local directory, which is created. Raises OSError and tarfile.TarError."""
+def unpack_tree(packed: IO[bytes], directory: str | os.PathLike[str]) -> list[str]:
+    """Unpack a tar archive into a local directory, which is created. Returns the names that the server left out.
+
+    Raises OSError and tarfile.TarError.
+    """
     Path(directory).mkdir(parents=True, exist_ok=True)
     packed.seek(0)
     # Our server sends safe archives; this protects against servers that do not, if Python supports it (3.11.4).
     rules: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(fileobj=packed) as archive:
         archive.extractall(directory, **rules)
+        return _left_out(archive.getmembers()[-1:])
 
 
-async def async_unpack_tree(packed: IO[bytes], directory: str | os.PathLike[str]) -> None:
+def _left_out(last: list[tarfile.TarInfo]) -> list[str]:
+    """What the comment of the archive's last member says."""
+    comments = [each.pax_headers.get("comment", "").partition("pandastack ")[2] for each in last]
+    return [str(name) for text in comments if text for name in json.loads(text)["names"]]
+
+
+async def async_unpack_tree(packed: IO[bytes], directory: str | os.PathLike[str]) -> list[str]:
     """The same outside the event loop."""
-    await asyncio.to_thread(unpack_tree, packed, directory)
+    return await asyncio.to_thread(unpack_tree, packed, directory)
+
+
+def in_thread(function: Callable[..., R], *arguments: Any) -> R:
+    """The result of work on local files."""
+    return function(*arguments)
+
+
+async def async_in_thread(function: Callable[..., R], *arguments: Any) -> R:
+    """The same outside the event loop."""
+    return await asyncio.to_thread(function, *arguments)
 
 
 def run_all(function: Callable[[T], R], items: Sequence[T], limit: int) -> list[R]:

@@ -86,6 +86,32 @@ class ProcessInfo:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class EgressDecision:
+    """One decision about what a sandbox wanted to reach; ``rule`` decided, ``via`` is what asked (``dns``, ``tls``, …).
+
+    ``seq`` increases from record to record. ``name`` or ``address`` is empty, and ``port`` 0, where there was none.
+    ``how_to_allow`` is the rule that would allow what was denied; empty if none can.
+    """
+
+    seq: int
+    time: str | None
+    allowed: bool
+    via: str
+    name: str
+    address: str
+    port: int
+    rule: str
+    reason: str
+    dropped: int = 0
+    how_to_allow: str = ""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EgressDecision:
+        """Build from one record."""
+        return cls(**{each.name: data[each.name] for each in fields(cls) if each.name in data})
+
+
 @dataclass
 class FileInfo:
     """A file or directory inside a sandbox; ``size`` in bytes, ``mtime`` in seconds since the epoch."""
@@ -162,6 +188,8 @@ class TemplateBuild:
     ended_at: str | None = None
     bytes: int | None = None
     version: str | None = None
+    ahead: int | None = None
+    """How many builds come before this one, while it is queued."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TemplateBuild:
@@ -172,11 +200,72 @@ class TemplateBuild:
 
 @dataclass(frozen=True)
 class BuildEvent:
-    """One report of a build: ``step`` (``title``), ``line`` (``text``), ``step_ended`` (``title``, ``seconds``,
-    ``note``), ``dropped`` (``count``), ``ended`` (the build)."""
+    """One report of a build: ``step`` (``title``), ``line`` (``text``), ``progress`` (``done`` and ``total`` bytes),
+    ``step_ended`` (``title``, ``seconds``, ``note``), ``dropped`` (``count``), ``ended`` (the build)."""
 
     name: str
     data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret of the workspace, without its value. With ``hosts``, sandboxes get its ``placeholder``; without, its
+    value in their environment."""
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    placeholder: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Secret:
+        """Build from the server's record; keys that this version does not know are left out."""
+        known = {each.name for each in fields(cls)}
+        values = {key: value for key, value in data.items() if key in known}
+        return cls(**{**values, "hosts": tuple(map(str, data.get("hosts") or ()))})
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry of images that the workspace has credentials for, without the password."""
+
+    host: str
+    username: str = ""
+    created_at: str | None = None
+    updated_at: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Registry:
+        """Build from the server's record; keys that this version does not know are left out."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+class SshKey(TypedDict, total=False):
+    """A public key that opens the workspace's sandboxes: a dictionary, with ``public_key`` as ``TYPE BASE64``."""
+
+    id: Required[str]
+    name: str
+    fingerprint: str
+    public_key: str
+    created_at: str
+    last_used_at: str | None
+
+
+class Workspace(TypedDict, total=False):
+    """The workspace of the token. ``previews`` is ``open`` or ``private``."""
+
+    id: Required[str]
+    created_at: str
+    previews: str
+
+
+class SshDoor(TypedDict):
+    """Where SSH clients connect, and the server's public key (``ssh-ed25519 AAAA…``)."""
+
+    port: int
+    host_key: str
 
 
 class Snapshot(TypedDict, total=False):

@@ -15,6 +15,7 @@ from pandastack.errors import PandastackError
 from pandastack.model.node import LOCAL_NODE
 from pandastack.services.access.idempotency import IdempotencyKeys
 from pandastack.services.access.tokens import Access
+from pandastack.services.access.workspaces import Workspaces
 from pandastack.services.captures.rewind import Rewinding
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.captures.storage_budget import StorageBudget
@@ -26,7 +27,12 @@ from pandastack.services.files.operations import FileOperations
 from pandastack.services.files.scripts import Scripts
 from pandastack.services.files.search import Search
 from pandastack.services.files.watches import Watches
+from pandastack.services.network.inlets import Inlets
+from pandastack.services.network.networks import Networks
+from pandastack.services.network.traffic import TrafficCounters
 from pandastack.services.output_budget import OutputBudget
+from pandastack.services.previews.ports import Ports
+from pandastack.services.previews.previews import Previews
 from pandastack.services.processes.commands import Commands
 from pandastack.services.processes.idle_watch import IdleWatch
 from pandastack.services.processes.language_servers import LanguageServers
@@ -45,7 +51,12 @@ from pandastack.services.sandboxes.reaper import Reaper
 from pandastack.services.sandboxes.recovery import Recovery
 from pandastack.services.sandboxes.restarts import Restarts
 from pandastack.services.sandboxes.sandboxes import Sandboxes
+from pandastack.services.secrets.grants import Grants
+from pandastack.services.secrets.keys import SecretKeys, key_file
+from pandastack.services.secrets.registries import Registries
+from pandastack.services.secrets.secrets import Secrets
 from pandastack.services.settings import Settings
+from pandastack.services.ssh.ssh import Ssh
 from pandastack.services.templates.builds import Builds
 from pandastack.services.templates.templates import Templates
 from pandastack.services.timeline.automatic import AutomaticCheckpoints
@@ -63,9 +74,11 @@ class ControlPlane:
     store: Store
     engines: Engines
     access: Access
+    workspaces: Workspaces
     idempotency_keys: IdempotencyKeys
     registry: Registry
     activity: Activity
+    deadlines: Deadlines
     sandboxes: Sandboxes
     lifecycle: Lifecycle
     snapshots: Snapshots
@@ -88,7 +101,16 @@ class ControlPlane:
     consoles: Consoles
     templates: Templates
     builds: Builds
+    networks: Networks
+    inlets: Inlets
+    traffic: TrafficCounters
+    ports: Ports
+    previews: Previews
     events: EventLog
+    secrets: Secrets
+    registries: Registries
+    grants: Grants
+    ssh: Ssh
     hosts: dict[str, Health]
 
     def host_of(self, record: SandboxRecord) -> Health | None:
@@ -136,16 +158,18 @@ async def open_control_plane(
     async with engines, open_store(database_url) as store:
         bus, tasks = Bus(), anyio.create_task_group()
         events, activity = EventLog(store), Activity(bus)
-        registry, access = Registry(store, events, bus), Access(store)
+        registry, access, workspaces = Registry(store, events, bus), Access(store), Workspaces(store)
         deadlines = Deadlines(activity, settings)
         idempotency_keys = IdempotencyKeys(store)
+        secrets = Secrets(store, SecretKeys(key_file(settings.secret_key_file, database_url)))
+        grants = Grants(registry, engines, secrets)
         snapshots = Snapshots(store, engines, events)
         storage_budget = StorageBudget(registry, engines, snapshots, settings)
         rewinding = Rewinding(registry, engines, activity.command_log, snapshots)
         lifecycle = Lifecycle(registry, engines, activity, deadlines, storage_budget, rewinding)
         endings = Endings(registry, engines, activity, lifecycle, snapshots, bus)
         sandboxes = Sandboxes(
-            registry, engines, activity, deadlines, lifecycle, endings, snapshots, storage_budget, settings
+            registry, engines, activity, lifecycle, endings, snapshots, storage_budget, secrets, settings
         )
         timeline = Timeline(registry, activity, lifecycle, sandboxes, snapshots, storage_budget, rewinding)
         automatic = AutomaticCheckpoints(registry, activity, lifecycle, timeline, bus)
@@ -155,24 +179,26 @@ async def open_control_plane(
         processes = Processes(registry, sandboxes, engines, activity, streams, idle_watch, settings)
         terminals = Terminals(processes, bus, tasks, settings)
         commands = Commands(sandboxes, engines, activity, streams, budget, settings)
-        recovery = Recovery(registry, engines, activity, lifecycle, endings, snapshots)
-        restarts = Restarts(registry, lifecycle, settings)
+        recovery = Recovery(registry, engines, activity, lifecycle, endings, snapshots, grants)
         reaper = Reaper(registry, lifecycle, endings, activity, deadlines, bus, settings)
+        restarts, traffic = Restarts(registry, lifecycle, settings), TrafficCounters(engines)
         plane = ControlPlane(
             settings=settings,
             store=store,
             engines=engines,
             access=access,
+            workspaces=workspaces,
             idempotency_keys=idempotency_keys,
             registry=registry,
             activity=activity,
+            deadlines=deadlines,
             sandboxes=sandboxes,
             lifecycle=lifecycle,
             snapshots=snapshots,
             timeline=timeline,
             automatic=automatic,
             diffs=Diffs(registry, engines, snapshots, sandboxes),
-            forks=Forks(registry, engines, activity, sandboxes, endings, settings),
+            forks=Forks(registry, engines, activity, sandboxes, endings, secrets, settings),
             processes=processes,
             streams=streams,
             terminals=terminals,
@@ -188,17 +214,27 @@ async def open_control_plane(
             consoles=Consoles(sandboxes, engines),
             templates=Templates(engines),
             builds=Builds(engines),
+            networks=Networks(registry, engines, grants, sandboxes.service_kinds),
+            inlets=Inlets(sandboxes, engines),
+            traffic=traffic,
+            ports=Ports(registry, engines),
+            previews=Previews(registry, workspaces, store, lifecycle, activity, sandboxes.service_kinds, settings),
             events=events,
+            secrets=secrets,
+            registries=Registries(secrets),
+            grants=grants,
+            ssh=Ssh(store, registry),
             hosts={},
         )
         await registry.load()
+        await workspaces.load()
         await idempotency_keys.load()
         await recovery.reconcile()
         await plane.health()
         if on_first_token is not None:
             await access.first_token(on_first_token)
         async with tasks:
-            for part in (recovery, reaper, automatic, terminals, idle_watch, idempotency_keys, restarts):
+            for part in (recovery, reaper, automatic, terminals, idle_watch, idempotency_keys, restarts, traffic):
                 await tasks.start(part.run)
             idle_watch.find_all()  # every subscriber to what it finds is listening by now
             yield plane

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 from pandastack.errors import BadRequestError
+from pandastack.model.forwarded import Network, parse_networks
 
 MIB = 1024 * 1024
 
@@ -22,6 +23,15 @@ class Budget:
     def bytes_of(self, whole: int) -> int:
         """The budget in bytes when there are ``whole`` bytes in all."""
         return int(whole * self.share) if self.fixed is None else self.fixed
+
+
+class Networks(tuple[Network, ...]):
+    """IP networks; a single address is a network of its own."""
+
+    __slots__ = ()
+
+
+_NOBODY = Networks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,34 @@ class Settings:
     """How many requests a token may make; also the largest burst."""
     failed_logins_per_minute: int = 60
     """How many requests without a valid token a peer may make."""
+    secret_key_file: str = ""
+    """The file of the keys that secrets are encrypted with; by default `secrets.key` beside the database's file."""
+    preview_host_suffix: str = "localhost"
+    """The domains below which previews have host names, separated by commas; the first one is shown."""
+    previews: str = "open"
+    """Who may see previews by host name: ``open`` for anyone who knows the name, ``private`` for bearers of a token."""
+    preview_wakes_per_minute: int = 10
+    """How often requests without credentials may wake a sandbox; those with a token are not counted."""
+    public_base_url: str = ""
+    """The address of the API in the links that it makes; empty: the one of the request."""
+    gateway_certificate: str = ""
+    """A PEM file with the gateway's certificate chain, read again when it changes; empty: it makes its own."""
+    gateway_key: str = ""
+    """The PEM file of its key; empty: it is in the same file."""
+    trusted_proxies: Networks = _NOBODY
+    """Reverse proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed."""
+    max_builds: int = 2
+    """How many hermetic builds a workspace may run at once."""
+    kept_builds: int = 20
+    """How many ended builds of a workspace are kept, with their artifacts; the oldest make room for new ones."""
+    max_artifacts_bytes: int = 1024 * MIB
+    """How much a build may copy out."""
+    max_fetched_bytes: int = 4096 * MIB
+    """How much builds of a workspace may fetch, each, and how much of what they fetched is kept for their locks."""
+    fetch_networks: Networks = _NOBODY
+    """Private networks from which builds may fetch nevertheless: those of internal mirrors."""
+    builds_dir: str = ""
+    """Where builds are kept; by default `builds` beside the database's file."""
     allowed_origins: str = ""
     """Web pages that may use a server on loopback: origins, separated by commas."""
 
@@ -89,6 +127,8 @@ class Settings:
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Raises :class:`BadRequestError` that names the variable whose value makes no sense."""
         kinds = get_type_hints(cls)
+        if env.get("PANDASTACK_PREVIEWS", "open") not in ("open", "private"):
+            raise BadRequestError("PANDASTACK_PREVIEWS must be open or private", field="PANDASTACK_PREVIEWS")
         given = {field.name: f"PANDASTACK_{field.name.upper()}" for field in fields(cls)}
         return cls(**{name: _value(key, env[key], kinds[name]) for name, key in given.items() if env.get(key)})
 
@@ -96,9 +136,15 @@ class Settings:
 _MAY_BE_ZERO = ("PANDASTACK_IDLE_AFTER", "PANDASTACK_SNAPSHOT_BUDGET")
 
 
-def _value(key: str, text: str, kind: type[int] | type[float] | type[Budget] | type[str]) -> Any:
+def _value(key: str, text: str, kind: type[int] | type[float] | type[Budget] | type[str] | type[Networks]) -> Any:
     if issubclass(kind, str):
         return text
+    if issubclass(kind, Networks):
+        try:
+            return Networks(parse_networks(text))
+        except ValueError as error:
+            message = f"{key} must be addresses and networks, separated by commas: {error}"
+            raise BadRequestError(message, field=key) from error
     if not issubclass(kind, Budget):
         return _number(key, text, kind)
     if text.endswith("%"):

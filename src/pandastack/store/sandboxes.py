@@ -39,7 +39,9 @@ class SandboxRecord:
     ``on_expire`` is what happens at the idle limit (None: it is deleted), ``checkpoint_every`` the seconds between
     automatic checkpoints (None: there are none); with ``checkpoint_after_exec`` there is one after each command.
     ``max_lifetime_seconds`` after its creation it is deleted, in use or not (None: never). ``wake_at_start`` marks what
-    a stopping server hibernated while it ran, for the next server to wake.
+    a stopping server hibernated while it ran, for the next server to wake. ``on_memory_loss`` is what happens when only
+    its disks are left (None: it boots from them); ``memory_lost_at`` and ``memory_lost_reason`` tell of the last time.
+    ``network`` is its network policy as callers write it (None: not known, from before there were any).
     """
 
     id: str
@@ -53,6 +55,7 @@ class SandboxRecord:
     metadata: Mapping[str, str] = field(default_factory=dict)
     cpu: int = 0
     memory_mb: int = 0
+    disk_mb: int = 0
     boot_ms: int | None = None
     boot_mode: str | None = None
     reason: str | None = None
@@ -63,6 +66,10 @@ class SandboxRecord:
     node: str = LOCAL_NODE
     max_lifetime_seconds: int | None = None
     wake_at_start: bool = False
+    on_memory_loss: str | None = None
+    memory_lost_at: float | None = None
+    memory_lost_reason: str | None = None
+    network: Mapping[str, Any] | None = None
 
 
 _INSERT = insert(sandboxes).inline()

@@ -41,6 +41,7 @@ workspaces = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("created_at", Double, nullable=False),
+    Column("previews", String(16), nullable=False, server_default="open"),
 )
 
 sandboxes = Table(
@@ -53,6 +54,7 @@ sandboxes = Table(
     Column("reason", Text, nullable=True),
     Column("cpu", Integer, nullable=False),
     Column("memory_mb", Integer, nullable=False),
+    Column("disk_mb", Integer, nullable=False, server_default="0"),
     Column("boot_ms", Integer, nullable=True),
     Column("boot_mode", String(32), nullable=True),
     Column("metadata", JSON, nullable=False),
@@ -67,6 +69,10 @@ sandboxes = Table(
     Column("node", String(64), nullable=False, server_default=LOCAL_NODE),
     Column("max_lifetime_seconds", Integer, nullable=True),
     Column("wake_at_start", Boolean, nullable=False, server_default=false()),
+    Column("on_memory_loss", String(16), nullable=True),
+    Column("memory_lost_at", Double, nullable=True),
+    Column("memory_lost_reason", Text, nullable=True),
+    Column("network", JSON(none_as_null=True), nullable=True),
     Index(None, "workspace", "created_at"),
 )
 
@@ -127,4 +133,48 @@ idempotency_keys = Table(
     Column("status", Integer, nullable=True),
     Column("answer", LargeBinary, nullable=True),
     Index(None, "created_at"),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("workspace", String(64), ForeignKey("workspaces.id"), primary_key=True),
+    Column("owner", String(36), primary_key=True),  # the sandbox that it belongs to; empty: the workspace
+    Column("name", String(256), primary_key=True),
+    Column("sandbox_id", String(36), ForeignKey("sandboxes.id", ondelete="CASCADE"), nullable=True),  # the same
+    Column("placeholder", String(64), nullable=False),
+    Column("hosts", JSON, nullable=False),
+    Column("key_id", String(16), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Index(None, "sandbox_id"),
+)
+
+ssh_keys = Table(
+    "ssh_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("member", String(64), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("last_used_at", Double, nullable=True),
+    Index(None, "workspace", "fingerprint", unique=True),
+)
+
+preview_tokens = Table(
+    "preview_tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("sandbox_id", String(36), ForeignKey("sandboxes.id", ondelete="CASCADE"), nullable=False),
+    Column("prefix", String(16), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("paths", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Index(None, "sandbox_id"),
 )

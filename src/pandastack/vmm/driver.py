@@ -64,7 +64,13 @@ class Machine(Protocol):
         resumed afterwards."""
 
     async def resize_disk(self, name: str, size: int) -> None:
-        """Tell the guest that the plan's disk ``name`` now has ``size`` bytes; its file has already been grown."""
+        """Tell the guest that the plan's disk ``name`` now has ``size`` bytes.
+
+        A raw file has already been grown. An overlay grows now; beyond its base it has zeros.
+        """
+
+    async def set_link(self, *, up: bool) -> None:
+        """Connect or disconnect the cable of the plan's network device. The guest learns of it when it runs."""
 
     async def wait(self) -> str:
         """Wait for the end of the process; returns how it ended."""

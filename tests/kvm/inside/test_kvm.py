@@ -113,7 +113,7 @@ def test_a_template_of_another_cpu_is_refused(host: Installation, kvm: Server) -
         manifest = json.loads(path.read_text())
         assert manifest["accelerator"] == "kvm" and manifest["cpu_flags"].startswith("host:")
         path.write_text(json.dumps({**manifest, "cpu_flags": "host:" + "0" * 16}))
-        answer = http.post("/sandboxes", json={"from_snapshot": snapshot})
+        answer = http.post("/sandboxes", json={"from_snapshot": snapshot, "on_memory_loss": "fail"})
         assert answer.status_code == 409, answer.text
         assert "cpu_flags" in answer.json()["error"]
         http.delete(f"/snapshots/{snapshot}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, Json, StringConstraints
 
 from pandastack.api.models.base import Answer, Body, WholeNumber, timestamp, timestamp_or_none
 from pandastack.contract import builds as contract
@@ -12,12 +12,34 @@ from pandastack.contract.builds import BuildStatus
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
+Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,128}$")]
 
-class NewBuild(Body):
-    """The text fields of a build's form."""
+
+class GivenSecret(Body):
+    """A secret of a build: its value, the same in base64, or one that the workspace has stored."""
+
+    value: str | None = Field(None, repr=False)
+    base64: str | None = Field(None, repr=False)
+    secret: str | None = Field(None, description="The name of a secret of the workspace that is not bound to hosts")
+
+
+class BuildFields(Body):
+    """The text fields of the form of any build."""
+
+    target: Target = Field("", description="The stage that becomes the template, by name or index; default: the last")
+    no_cache: bool = Field(False, description="Carry the instructions out whatever is cached")
+    build_args: Json[dict[str, str]] = Field({}, description="Build arguments: a JSON object of texts")
+    secrets: Json[dict[str, GivenSecret]] = Field(
+        {}, description='Files for `RUN --mount=type=secret`, by their ids: a JSON object like `{"id": {"value": "…"}}`'
+    )
+
+
+class NewBuild(BuildFields):
+    """The text fields of the form of a Dockerfile."""
 
     name: Name
     dockerfile: str | None = Field(None, description="A Dockerfile; the form's other files are its context")
+    image_ref: str | None = Field(None, description="In its place: the image of a registry that becomes the template")
     cpu: Annotated[WholeNumber, Field(ge=1, le=64)] = 1
     memory_mb: Annotated[WholeNumber, Field(ge=128, le=65536)] = 1024
     size_mb: Annotated[WholeNumber, Field(ge=64, le=16384)] = Field(1024, description="Size of the disk in MiB")
@@ -33,6 +55,7 @@ class Build(Answer):
     ended_at: str | None
     bytes: int | None = Field(description="Size of image and captured memory, once the build is done")
     version: str | None = Field(description="The key of the snapshot, once the build is done")
+    ahead: int | None = Field(description="How many builds come before this one, while it is queued")
 
     @classmethod
     def of(cls, build: contract.Build) -> Self:
@@ -47,4 +70,5 @@ class Build(Answer):
             ended_at=timestamp_or_none(build.ended_at),
             bytes=build.size_bytes,
             version=build.version,
+            ahead=build.ahead,
         )

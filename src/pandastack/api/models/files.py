@@ -49,7 +49,7 @@ class Move(Body):
 class Unpacked(Answer):
     path: str
     members: int
-    skipped: int = Field(description="Number of links that lead outside and were left out")
+    skipped: int = Field(description="Number of members that were left out: links that lead outside, pipes and devices")
     bytes: int
 
     @classmethod

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, StrictBool
 
 from pandastack.api.models.base import Answer, Body, Number, WholeNumber, omitted_if_none, timestamp, timestamp_or_none
+from pandastack.api.models.network import PolicyText, SandboxNetwork, read_policy
+from pandastack.contract.sandboxes import WantedSize
 from pandastack.errors import BadRequestError
 from pandastack.services import ControlPlane
-from pandastack.services.records.spec import DELETE, LifecyclePatch, NewSandbox
+from pandastack.services.records.spec import BOOT, DELETE, LifecyclePatch, NewSandbox
 from pandastack.store.sandboxes import SandboxRecord, Status
+
+Memory = Literal["kept", "lost"]
+
+
+def memory_of(record: SandboxRecord) -> Memory:
+    return "kept" if record.memory_lost_at is None else "lost"
 
 
 class VolumeMount(Body):
@@ -21,6 +29,12 @@ class VolumeMount(Body):
 class CreateSandbox(Body):
     template: str | None = Field(None, description="Name or alias of a template", examples=["code-interpreter"])
     from_snapshot: str | None = Field(None, description="Id of a snapshot; `template` is ignored then")
+    cpu: WholeNumber | None = Field(None, description="CPUs, up to the template's `max_cpu`")
+    memory_mb: WholeNumber | None = Field(
+        None,
+        description="MiB, from `min_memory_mb` to `max_memory_mb` of the template, rounded up to a multiple of 128",
+    )
+    disk_gb: WholeNumber | None = Field(None, description="GiB of the root disk; not less than it has")
     ttl_seconds: WholeNumber | None = Field(None, description="Idle limit in seconds")
     persistent: StrictBool | None = Field(None, description="Exempt from the idle limit")
     metadata: dict[str, str] | None = Field(None, description="Free text; `secret.*` keys are never returned")
@@ -33,6 +47,11 @@ class CreateSandbox(Body):
     max_lifetime_seconds: WholeNumber | None = Field(
         None, description="Seconds after which it is deleted, in use or not; 0: no limit"
     )
+    on_memory_loss: str | None = Field(
+        None, description="When only its disks are left, or its memory cannot be restored: `boot` (default) or `fail`"
+    )
+
+    network: PolicyText | None = Field(None, description="What it may reach; by default, as its template says")
 
     def wanted(self) -> NewSandbox:
         """The request. With a snapshot, `template` is ignored: clients send a default alongside.
@@ -56,6 +75,9 @@ class CreateSandbox(Body):
             checkpoint_every=self.checkpoint_every,
             checkpoint_after_exec=bool(self.checkpoint_after_exec),
             max_lifetime_seconds=self.max_lifetime_seconds,
+            size=WantedSize(self.cpu, self.memory_mb, self.disk_gb),
+            on_memory_loss=self.on_memory_loss,
+            network=None if self.network is None else read_policy(self.network, "network"),
         )
 
 
@@ -64,6 +86,7 @@ class Sandbox(Answer):
     template: str
     cpu: int
     memory_mb: int
+    disk_gb: int
     status: Status
     metadata: dict[str, str]
     persistent: bool
@@ -77,8 +100,15 @@ class Sandbox(Answer):
         description="When the idle limit, which each use moves, or the longest life is over; null: never"
     )
     max_lifetime_seconds: int | None = Field(description="Seconds after which it is deleted, in use or not")
+    on_memory_loss: str = Field(description="What happens when only its disks are left: `boot` or `fail`")
+    memory: Memory = Field(
+        description="`lost`: it has booted, or will boot, from its disks, and the programs that ran have ended"
+    )
+    memory_lost_at: str | None = Field(description="When its memory was last lost")
+    memory_lost_reason: str | None = omitted_if_none("Why its memory was lost")
     accelerator: str | None = Field(description="What runs the guest's code: `kvm` or `tcg`")
     isolation: str | None = Field(description="What stands between the guest and the host, in a sentence")
+    network: SandboxNetwork | None = Field(description="What it may reach and what has passed; null: not decided yet")
     reason: str | None = omitted_if_none("Why it failed")
 
     @classmethod
@@ -90,6 +120,7 @@ class Sandbox(Answer):
             template=record.template,
             cpu=record.cpu,
             memory_mb=record.memory_mb,
+            disk_gb=record.disk_mb >> 10,
             status=record.status,
             metadata={key: text for key, text in record.metadata.items() if not key.startswith("secret.")},
             persistent=record.persistent,
@@ -99,10 +130,17 @@ class Sandbox(Answer):
             boot_mode=record.boot_mode or "",
             from_snapshot=record.from_snapshot,
             on_expire=record.on_expire or DELETE,
-            expires_at=timestamp_or_none(plane.sandboxes.expires_at(record)),
+            expires_at=timestamp_or_none(plane.deadlines.expires_at(record)),
             max_lifetime_seconds=record.max_lifetime_seconds,
+            on_memory_loss=record.on_memory_loss or BOOT,
+            memory=memory_of(record),
+            memory_lost_at=timestamp_or_none(record.memory_lost_at),
+            memory_lost_reason=record.memory_lost_reason,
             accelerator=None if host is None else host.accelerator,
             isolation=None if host is None else host.isolation,
+            network=SandboxNetwork.of(
+                record.network, plane.traffic.of(record.node, record.id), made=record.status != Status.CREATING
+            ),
             reason=record.reason,
         )
 
@@ -117,6 +155,10 @@ class Lifecycle(Answer):
     checkpoint_every: float | None
     checkpoint_after_exec: bool
     max_lifetime_seconds: int | None
+    on_memory_loss: str
+    memory: Memory
+    memory_lost_at: str | None
+    memory_lost_reason: str | None
 
     @classmethod
     def of(cls, record: SandboxRecord, plane: ControlPlane) -> Self:
@@ -127,10 +169,14 @@ class Lifecycle(Answer):
             idle_seconds=plane.sandboxes.idle_seconds(record),
             in_use=plane.activity.busy(record.id),
             on_expire=record.on_expire or DELETE,
-            expires_at=timestamp_or_none(plane.sandboxes.expires_at(record)),
+            expires_at=timestamp_or_none(plane.deadlines.expires_at(record)),
             checkpoint_every=record.checkpoint_every,
             checkpoint_after_exec=record.checkpoint_after_exec,
             max_lifetime_seconds=record.max_lifetime_seconds,
+            on_memory_loss=record.on_memory_loss or BOOT,
+            memory=memory_of(record),
+            memory_lost_at=timestamp_or_none(record.memory_lost_at),
+            memory_lost_reason=record.memory_lost_reason,
         )
 
 
@@ -143,6 +189,7 @@ class PatchLifecycle(Body):
     max_lifetime_seconds: WholeNumber | None = Field(
         None, description="Seconds after its creation at which it is deleted, in use or not; 0: no limit"
     )
+    on_memory_loss: str | None = Field(None, description="When only its disks are left: `boot` or `fail`")
 
     def wanted(self) -> LifecyclePatch:
         """The request. `checkpoint_every` is the only field for which null does not mean "unchanged"."""
@@ -155,6 +202,7 @@ class PatchLifecycle(Body):
             every,
             self.checkpoint_after_exec,
             self.max_lifetime_seconds,
+            self.on_memory_loss,
         )
 
 

@@ -18,13 +18,19 @@ class Template(Answer):
     cpu: int
     memory_mb: int
     disk_mb: int
+    max_cpu: int = Field(description="The most CPUs that a create may ask for")
+    min_memory_mb: int
+    max_memory_mb: int = Field(description="The most memory that a create may ask for")
     size_bytes: int = Field(description="Size of the image and the captured memory")
     is_global: bool = Field(description="Every workspace can use it")
+    workspace: str | None = Field(description="The workspace that it belongs to, unless it is global")
     base: str | None
     tools: list[str]
     aliases: list[str]
     version: str | None = Field(description="The key of the snapshot that sandboxes are restored from")
-    meta: dict[str, Any] = Field(description="How the snapshot was made, and when")
+    meta: dict[str, Any] = Field(
+        description="How the snapshot was made, and when; `state` says whether this host would bake it the same today"
+    )
 
     @classmethod
     def of(cls, source: templates.Template) -> Self:
@@ -36,11 +42,20 @@ class Template(Answer):
             cpu=source.cpu,
             memory_mb=source.memory_mb,
             disk_mb=source.disk_mb,
+            max_cpu=source.max_cpu,
+            min_memory_mb=source.min_memory_mb,
+            max_memory_mb=source.max_memory_mb,
             size_bytes=source.size_bytes,
-            is_global=True,
+            is_global=not source.owner,
+            workspace=source.owner or None,
             base=source.base,
             tools=list(source.tools),
             aliases=list(source.aliases),
             version=source.version,
-            meta={**asdict(source.manifest), "built_at": source.built_at},
+            meta={
+                **asdict(source.manifest),
+                "built_at": source.built_at,
+                "state": source.state,
+                "state_reason": source.state_reason or None,
+            },
         )

@@ -18,11 +18,13 @@ from pandastack.api.requests import caller_of, check_length, flag, json_response
 from pandastack.api.sockets import NORMAL, receive, refuse, send_json
 from pandastack.api.streams import EVENTS, EventStream, FileStream, StreamEvent
 from pandastack.errors import BadRequestError, PandastackError
+from pandastack.services.files.tar_filter import Outside
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/fs", tags=["files"])
 
 _PATH = Query("", description="An absolute path")
-_LINKS = Query("", description="`skip` leaves out links that lead outside the directory, instead of refusing them")
+_LINKS_IN = Query("", description="Links that lead outside the directory: `keep` (default), `skip` or `refuse`")
+_LINKS_OUT = Query("", description="Links that lead outside the directory: `skip` (default) or `refuse`")
 _TAR = "application/x-tar"
 
 
@@ -31,9 +33,13 @@ _TAR = "application/x-tar"
     response_class=Response,
     responses={200: {"content": {_TAR: {}}, "description": "A tar archive that is safe to unpack"}},
 )
-async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
-    """A directory as a tar archive. It breaks off at a member that is not safe to unpack."""
-    source = partial(plane_of(request).archives.pack, caller_of(request), sandbox_id, path, _skips(links))
+async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS_OUT) -> Response:
+    """A directory as a tar archive. It breaks off at a member that is not safe to unpack.
+
+    Links that lead outside, pipes and devices are left out; the comment of the last member then names them.
+    """
+    outside = _outside(links, Outside.SKIP, Outside.REFUSE)
+    source = partial(plane_of(request).archives.pack, caller_of(request), sandbox_id, path, outside)
     return FileStream(source, media_type=_TAR)
 
 
@@ -43,13 +49,14 @@ async def pack(request: Request, sandbox_id: str, path: str = _PATH, links: str 
     responses={200: {"model": Unpacked}},
     openapi_extra={"requestBody": {"content": {_TAR: {}}}},
 )
-async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS) -> Response:
+async def unpack(request: Request, sandbox_id: str, path: str = _PATH, links: str = _LINKS_IN) -> Response:
     """Unpack a tar archive into a directory, which is created. Nothing of a refused archive is unpacked."""
+    outside = _outside(links, Outside.KEEP, Outside.SKIP, Outside.REFUSE)
     plane = plane_of(request)
     limit = plane.settings.max_tar_bytes
     check_length(request, limit)
     content = limited(request, limit)
-    done = await plane.archives.unpack(caller_of(request), sandbox_id, path, _skips(links), content)
+    done = await plane.archives.unpack(caller_of(request), sandbox_id, path, outside, content)
     return json_response(Unpacked.of(done))
 
 
@@ -166,7 +173,8 @@ def _leaves(group: BaseExceptionGroup[PandastackError]) -> Iterator[PandastackEr
         yield from _leaves(each) if isinstance(each, BaseExceptionGroup) else (each,)
 
 
-def _skips(links: str) -> bool:
-    if links not in ("", "refuse", "skip"):
-        raise BadRequestError("links: must be refuse or skip", field="links")
-    return links == "skip"
+def _outside(links: str, *known: Outside) -> Outside:
+    """What ``links`` says; by default the first of ``known``."""
+    if links and links not in known:
+        raise BadRequestError(f"links: must be {' or '.join(known)}", field="links")
+    return Outside(links) if links else known[0]

@@ -97,8 +97,9 @@ class _Here:
         self._http = http
 
     async def run(self, call: Call) -> httpx.Response:
+        headers = {} if call.content_type is None else {"content-type": call.content_type}
         request = self._http.build_request(
-            call.method, call.path, json=call.json, params=call.params or None, content=call.content
+            call.method, call.path, json=call.json, params=call.params or None, content=call.content, headers=headers
         )
         response = await self._http.send(request, stream=True)
         if not (call.streamed and response.is_success):

@@ -26,6 +26,10 @@ MaxLifetime = Annotated[
         "--max-lifetime", metavar="SECONDS", min=0, help="Delete it after that long, in use or not; 0 sets no limit."
     ),
 ]
+OnMemoryLoss = Annotated[
+    Literal["boot", "fail"] | None,
+    typer.Option("--on-memory-loss", help="What happens when only its disks are left, or its memory does not fit."),
+]
 
 
 def pause(sandbox_id: Id, json: Json = False) -> None:
@@ -128,10 +132,11 @@ def set_lifecycle(
         typer.Option("--checkpoint-after-exec/--no-checkpoint-after-exec", help="A checkpoint after each command."),
     ] = None,
     max_lifetime: MaxLifetime = None,
+    on_memory_loss: OnMemoryLoss = None,
     json: Json = False,
 ) -> None:
     """Show a sandbox's lifecycle, after changing what is given."""
-    changes = (ttl, persistent, on_expire, checkpoint_every, after_exec, max_lifetime)
+    changes = (ttl, persistent, on_expire, checkpoint_every, after_exec, max_lifetime, on_memory_loss)
     with connect() as client:
         sandbox = client.sandboxes.get(sandbox_id)
         changed = any(each is not None for each in changes)

@@ -11,8 +11,9 @@ import typer
 
 from pandastack.cli.connection import Id, connect, follow, record_of
 from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
-from pandastack.cli.sandbox import lifecycle, timeline
-from pandastack.cli.sandbox.lifecycle import CheckpointEvery, MaxLifetime, OnExpire
+from pandastack.cli.sandbox import lifecycle, ports, timeline
+from pandastack.cli.sandbox.lifecycle import CheckpointEvery, MaxLifetime, OnExpire, OnMemoryLoss
+from pandastack.cli.sandbox.network import Allow, Deny, Service, Word, egress_of
 from pandastack.cli.sandbox.repl import repl
 from pandastack.cli.sandbox.shell import shell
 from pandastack.errors import PandastackError
@@ -23,6 +24,9 @@ group = typer.Typer(no_args_is_help=True, help="Create, use and delete sandboxes
 @group.command()
 def create(
     template: Annotated[str, typer.Option("--template", "-t", help="What to create it from.")] = "code-interpreter",
+    cpu: Annotated[int | None, typer.Option("--cpu", min=1, help="CPUs.")] = None,
+    memory: Annotated[int | None, typer.Option("--memory", min=1, metavar="MB", help="Memory in MiB.")] = None,
+    disk: Annotated[int | None, typer.Option("--disk", min=1, metavar="GB", help="Root disk in GiB.")] = None,
     ttl: Annotated[int | None, typer.Option("--ttl", min=0, help="Idle limit in seconds.")] = None,
     snapshot: Annotated[
         str | None, typer.Option("--from-snapshot", metavar="ID", help="A snapshot, instead of a template.")
@@ -37,13 +41,24 @@ def create(
         bool, typer.Option("--checkpoint-after-exec", help="Take a checkpoint after each command.")
     ] = False,
     max_lifetime: MaxLifetime = None,
+    on_memory_loss: OnMemoryLoss = None,
+    network: Annotated[Word | None, typer.Option("--network", help="What it may reach, if not rules.")] = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    services: Service = None,
     json: Json = False,
 ) -> None:
     """Create a sandbox and print its id."""
     labels = _labels(metadata or [])
+    egress = egress_of(network, allow, deny)
+    if services and egress is None:  # the template's policy may be narrower than the default
+        raise typer.BadParameter("--service wants --network, --allow or --deny beside it")
     with connect() as client:
         sandbox = client.sandboxes.create(
             template,
+            cpu=cpu,
+            memory_mb=memory,
+            disk_gb=disk,
             ttl_seconds=ttl,
             persistent=persistent,
             metadata=labels or None,
@@ -52,6 +67,8 @@ def create(
             checkpoint_every=checkpoint_every,
             checkpoint_after_exec=after_exec or None,
             max_lifetime_seconds=max_lifetime,
+            on_memory_loss=on_memory_loss,
+            network=None if egress is None else {"egress": egress} | ({"services": services} if services else {}),
         )
     result(record_of(sandbox), sandbox.id, as_json=json)
 
@@ -149,7 +166,7 @@ def delete(
 
 group.command()(shell)
 group.command()(repl)
-for _name, _function in {**lifecycle.COMMANDS, **timeline.COMMANDS}.items():
+for _name, _function in {**lifecycle.COMMANDS, **timeline.COMMANDS, **ports.COMMANDS}.items():
     group.command(_name)(_function)
 
 

@@ -76,6 +76,80 @@ def tti(
     _report(*anyio.run(_tti, config.data_dir(data_dir), template, count, image), json, against="× BASE")
 
 
+@group.command()
+def network(n: Count = 20, template: TemplateName = "base", data_dir: DataDir = None, json: Json = None) -> None:
+    """Slots, creates by policy, transfers directly and through the proxy, names, changes of policy. Needs root."""
+    import anyio
+
+    _report(*anyio.run(_network, config.data_dir(data_dir), template, n), json, against="× BASE")
+
+
+@group.command()
+def gateway(
+    n: Annotated[int, typer.Option("-n", min=20, help="How many requests in turn.")] = 200,
+    template: TemplateName = "base",
+    data_dir: DataDir = None,
+    json: Json = None,
+) -> None:
+    """Requests to a server in a sandbox through the gateway, against the raw tunnel. Needs a running server."""
+    import anyio
+
+    _report(*anyio.run(_gateway, config.data_dir(data_dir), template, n), json, against="× RAW")
+
+
+@group.command()
+def build(
+    n: Annotated[int, typer.Option("-n", min=3, help="How many rounds.")] = 5,
+    compiler: Annotated[str, typer.Option(help="A template with make and a C compiler.")] = "agent",
+    cold: Annotated[bool, typer.Option("--cold", help="Build base and code-interpreter from nothing instead.")] = False,
+    data_dir: DataDir = None,
+    json: Json = None,
+) -> None:
+    """Templates built again, and hermetic builds. Needs a running server.
+
+    --cold needs none: it builds base and code-interpreter with empty caches and with full ones, in 4 GB in /var/tmp,
+    and takes minutes.
+    """
+    import anyio
+
+    work = anyio.run(_cold_build) if cold else anyio.run(_build, config.data_dir(data_dir), n, compiler)
+    _report(*work, json)
+
+
+async def _build(data: Path, n: int, compiler: str) -> tuple[dict[str, object], list[Row]]:
+    import anyio.to_thread
+
+    from pandastack import Client
+    from pandastack.bench.build import measure, rows
+    from pandastack.bench.subject import open_floor
+    from pandastack.engine.layout import Layout
+
+    logs.configure("warning")
+    async with open_floor(Layout(data, config.cache_dir()), "base") as (floor, machine):
+        with Client(*_server(data)) as client:
+            known = [each.name for each in await anyio.to_thread.run_sync(client.templates.list)]
+            chosen = compiler if compiler in known else None
+            if chosen is None:
+                note(f"template {compiler} is not installed: the C project is left out")
+            samples = await anyio.to_thread.run_sync(measure, client, floor, n, chosen, note)
+    return machine, rows(samples)
+
+
+async def _cold_build() -> tuple[dict[str, object], list[Row]]:
+    from tempfile import TemporaryDirectory
+
+    from pandastack.bench.cold_build import measure
+    from pandastack.bench.report import machine_facts
+    from pandastack.engine.driver import open_driver
+
+    logs.configure("warning")
+    note("building base and code-interpreter from nothing, and again")
+    with TemporaryDirectory(dir="/var/tmp", prefix="pandastack-bench-") as work:
+        rows = await measure(Path(work))
+    driver = await open_driver()
+    return machine_facts(driver.identity, "the build's own"), rows
+
+
 def _report(machine: dict[str, object], rows: list[Row], json: Path | None, against: str = "× FLOOR") -> None:
     from pandastack.bench.report import to_json
 
@@ -98,6 +172,7 @@ async def _create(data: Path, template: str, n: int) -> tuple[dict[str, object],
     from pandastack.engine.build.host import open_build_host
     from pandastack.engine.build.install import shipped_recipes
     from pandastack.engine.layout import Layout
+    from pandastack.engine.machines.host_network import no_network
 
     logs.configure("warning")
     layout = Layout(data, config.cache_dir())
@@ -105,9 +180,8 @@ async def _create(data: Path, template: str, n: int) -> tuple[dict[str, object],
         note(f"{n} bare restores and {n} creates in turn, then commands, throughput and memory")
         samples = await anyio.to_thread.run_sync(measure, _api(data, template), floor, n)
         note("cold boots")
-        host = await open_build_host(layout, shipped_recipes(), TerminalProgress())
-        image, memory_mb = floor.plan.disks[0].path, floor.plan.memory_mb
-        samples.cold_boot = await cold_boots(host, image, memory_mb, COLD_BOOTS)
+        host = await open_build_host(layout, shipped_recipes(), TerminalProgress(), await no_network())
+        samples.cold_boot = await cold_boots(host, floor.plan.root, floor.plan.memory_mb, COLD_BOOTS)
     return machine, rows(samples)
 
 
@@ -151,6 +225,69 @@ async def _tti(data: Path, template: str, count: int, image: str) -> tuple[dict[
     async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
         samples = await anyio.to_thread.run_sync(measure, _api(data, template), floor, count, image, note)
     return machine, rows(samples, count)
+
+
+async def _network(data: Path, template: str, n: int) -> tuple[dict[str, object], list[Row]]:
+    import anyio.to_thread
+
+    from pandastack.bench.network import NAMES, Subject, measure, rows, with_slots
+    from pandastack.bench.outside import open_outside
+    from pandastack.bench.slots import measure_slots
+    from pandastack.bench.subject import open_floor
+    from pandastack.engine.layout import Layout, runtime_directory
+    from pandastack.engine.settings import Settings
+    from pandastack.host import facts
+    from pandastack.vmm.plan import GUEST_MAC
+
+    logs.configure("warning")
+    async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
+        with open_outside(NAMES) as outside:
+            subject = Subject(_api(data, template), floor, outside)
+            samples = await anyio.to_thread.run_sync(measure, subject, n, note)
+        note("slots")
+        network, mtu = Settings.from_env().network, facts.default_route_mtu()
+        slots = await measure_slots(network, runtime_directory(), GUEST_MAC, mtu, n)
+    return machine, rows(with_slots(samples, slots))
+
+
+async def _gateway(data: Path, template: str, n: int) -> tuple[dict[str, object], list[Row]]:
+    from urllib.parse import urlsplit
+
+    import anyio.to_thread
+
+    from pandastack.bench.gateway import PORT, measure, rows, start_server
+    from pandastack.bench.report import machine_facts
+    from pandastack.cli.server import daemon
+    from pandastack.cluster import EngineClient
+    from pandastack.engine.layout import Layout
+    from pandastack.gateway.options import Options
+    from pandastack.services import Settings
+
+    logs.configure("warning")
+    api, server = _api(data, template), daemon.find(data)
+    if server is None or "http" not in server.ports:
+        raise PandastackError("the server has no gateway", hint="start it without --gateway-port none")
+    options = Options(directory=str(Layout(data, config.cache_dir()).gateway), data=str(data))
+    suffix = Settings.from_env().preview_host_suffix.partition(",")[0].strip().partition(":")[0]
+    health = await anyio.to_thread.run_sync(_health, server.url)
+    sandbox = await anyio.to_thread.run_sync(lambda: api.create(metadata={"kind": "bench", "previews": "open"}))
+    try:
+        await anyio.to_thread.run_sync(start_server, api, sandbox)
+        note(f"{n} requests in turns with the raw tunnel, then many at once")
+        async with EngineClient.connect(f"unix:{options.engine}") as engine:
+            door = urlsplit(server.url).hostname or "127.0.0.1", server.ports["http"]
+            added = await measure(engine, sandbox, PORT, door, f"{PORT}-{sandbox}.{suffix}", n=n)
+    finally:
+        await anyio.to_thread.run_sync(api.delete, sandbox)
+    return machine_facts(str(health.get("vmm")), str(health.get("accelerator"))), rows(added)
+
+
+def _health(url: str) -> dict[str, object]:
+    """What the server says about its engine."""
+    import httpx
+
+    engine: dict[str, object] = httpx.get(f"{url}/healthz", timeout=10).json()["checks"]["engine"]
+    return engine
 
 
 def _api(data: Path, template: str) -> Api:

@@ -8,7 +8,8 @@ import select
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pandastack.errors import PandastackError, ServerError
@@ -27,10 +28,11 @@ READY_VARIABLE = "PANDASTACK_READY_FD"
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; ``url`` is where its API answers."""
+    """A running server; ``url`` is where its API answers, ``ports`` are those of the gateway's doors."""
 
     url: str
     process: ProcessIdentity
+    ports: Mapping[str, int] = field(default_factory=dict)
 
 
 def own(data: Path) -> None:
@@ -39,11 +41,13 @@ def own(data: Path) -> None:
     own_directory(data, links=True, hint=hint)
 
 
-def record(data: Path, url: str) -> None:
+def record(data: Path, url: str, ports: Mapping[str, int] | None = None) -> None:
     """Record that this process is the server of ``data``."""
     identity = identify(os.getpid())
     assert identity is not None
-    write_atomically(data / STATE_FILE, json.dumps({"url": url, "process": asdict(identity)}).encode())
+    write_atomically(
+        data / STATE_FILE, json.dumps({"url": url, "process": asdict(identity), "ports": dict(ports or {})}).encode()
+    )
 
 
 def forget(data: Path) -> None:
@@ -54,7 +58,7 @@ def find(data: Path) -> Server | None:
     """The living server of ``data``, if there is one."""
     try:
         state = json.loads((data / STATE_FILE).read_bytes())
-        server = Server(str(state["url"]), ProcessIdentity(**state["process"]))
+        server = Server(str(state["url"]), ProcessIdentity(**state["process"]), dict(state.get("ports", {})))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return server if alive(server.process) else None

@@ -1,4 +1,4 @@
-"""``pandastack df`` and ``pandastack prune``: what this host's disk is used for, and how to get some of it back."""
+"""``pandastack df``: what this host's disk is used for. ``pandastack prune`` gets some of it back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pandastack import config
-from pandastack.cli.output import Json, print_json, print_table, result, size_of
+from pandastack.cli.output import Json, print_json, print_table, size_of
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")]
 
@@ -33,28 +33,6 @@ def df(data_dir: DataDir = None, json: Json = False) -> None:
         return
     rows = [(name, counts[name], size_of(sizes[name]), _ago(used.get(name))) for name in sizes]
     print_table(("WHAT", "COUNT", "SIZE", "LAST USED"), rows)
-
-
-def prune(
-    budget: Annotated[
-        str | None, typer.Option("--budget", metavar="SIZE", help="What may stay: 500M, 20G, 0 (nothing).")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Remove what the cache holds beyond a budget (PANDASTACK_CACHE_BUDGET), least recently used first.
-
-    What was used in the last hour stays. Nothing is lost: a later build downloads or makes it again.
-    """
-    import anyio
-
-    from pandastack.images.cache import Cache
-    from pandastack.images.prune import prune
-
-    most = config.cache_budget() if budget is None else config.parse_size("budget", budget)
-    gone = anyio.run(prune, Cache(config.cache_dir()), most)
-    freed = sum(each.size for each in gone)
-    text = f"removed {len(gone)} entries of the cache, {size_of(freed)}"
-    result({"removed": len(gone), "bytes": freed}, text, as_json=json)
 
 
 def _data(directory: Path) -> list[tuple[str, Path]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,52 +15,88 @@ from pandastack.cli import credentials
 from pandastack.cli.output import Json, note, print_json
 from pandastack.cli.sandbox import logs
 from pandastack.cli.server import daemon
-from pandastack.errors import BuildError
+from pandastack.cli.template.given import read_given
+from pandastack.errors import BadRequestError, BuildError
 
 if TYPE_CHECKING:
     from pandastack.cli.template.progress import TerminalProgress
+    from pandastack.contract.builds import BuildOptions
     from pandastack.engine.build.builds import Builds
     from pandastack.engine.build.host import OnFailedRun
     from pandastack.engine.build.machine import BuildMachine
-    from pandastack.images.plan import RunAction
+    from pandastack.images.actions import RunAction
+
+_DEFAULT = ("base", "code-interpreter")
 
 
 def build(
     folders: Annotated[
         list[str] | None,
-        typer.Argument(help="Folders with a Dockerfile, or names of shipped templates. Default: all shipped ones."),
+        typer.Argument(
+            help="Folders with a Dockerfile, or names of shipped templates. Default: base and code-interpreter."
+        ),
     ] = None,
+    all_shipped: Annotated[bool, typer.Option("--all", help="Build all shipped templates.")] = False,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")] = None,
     debug_shell: Annotated[
         bool, typer.Option("--debug-shell", help="Open a shell in the build machine when an instruction fails.")
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="The stage that becomes the template, by name or index. Default: the last one."),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Carry the Dockerfile's instructions out whatever is cached.")
+    ] = False,
+    build_arg: Annotated[
+        list[str] | None,
+        typer.Option("--build-arg", metavar="NAME=VALUE", help="The value of an ARG; repeatable."),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--secret",
+            metavar="id=NAME,src=FILE",
+            help="A file for RUN --mount=type=secret; env=VARIABLE or stored=NAME in place of src; repeatable.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Build templates. Cached steps are not built again; a running server offers the templates at once."""
-    data, wanted = config.data_dir(data_dir), folders or []
+    from pandastack.contract.builds import BuildOptions
+
+    given = read_given(build_arg or (), secret or ())
+    if given and (not folders or not all(map(_is_folder, folders))):
+        raise BadRequestError("--build-arg and --secret are for folders, not for shipped templates", field="build-arg")
+    options = BuildOptions(target or "", no_cache, arguments=given.arguments, secrets=given.secrets)
+    data, wanted = config.data_dir(data_dir), [] if all_shipped else folders or list(_DEFAULT)
     server, token = daemon.find(data), credentials.first_token(data)
     if server is not None and token is not None and not debug_shell:
-        built = _build_by_server(server.url, token, wanted)
+        built = _build_by_server(server.url, token, wanted, options, given.stored)
+    elif given.stored:
+        raise BadRequestError("--secret stored=NAME needs a running server", field="secret", hint="pandastack up")
     else:
         import anyio
 
-        built = anyio.run(_build_here, wanted, data, debug_shell)
+        built = anyio.run(_build_here, wanted, data, debug_shell, options)
     if json:
         print_json(built)
 
 
 def pin(json: Json = False) -> None:
-    """Pin the newest guest kernel that the distribution's mirror has."""
+    """Pin the newest guest kernel and file system check that the distribution's mirror has."""
     import anyio
 
-    from pandastack.images.kernel import LOCK_FILE, refresh_lock
+    from pandastack.images.pins import LOCK_FILE
+    from pandastack.images.refresh import refresh_lock
 
     pins = anyio.run(refresh_lock)
     if json:
-        print_json({arch: vars(each) for arch, each in pins.items()})
+        print_json({what: {arch: vars(each) for arch, each in table.items()} for what, table in pins.items()})
         return
-    for arch, each in pins.items():
-        typer.echo(f"{arch}  {each.package} {each.version}  sha256 {each.sha256}")
+    for table in pins.values():
+        for arch, each in table.items():
+            typer.echo(f"{arch}  {each.package} {each.version}  sha256 {each.sha256}")
     note(f"wrote {LOCK_FILE}; build the templates again to use it")
 
 
@@ -69,7 +104,9 @@ def _is_folder(name: str) -> bool:
     return (Path(name) / "Dockerfile").is_file()
 
 
-def _build_by_server(url: str, token: str, names: Iterable[str]) -> list[dict[str, Any]]:
+def _build_by_server(
+    url: str, token: str, names: Iterable[str], options: BuildOptions, stored: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Build one after the other; an interrupt cancels the current build."""
     from pandastack import Client
     from pandastack.cli.template.progress import TerminalProgress
@@ -81,7 +118,15 @@ def _build_by_server(url: str, token: str, names: Iterable[str]) -> list[dict[st
             for name in names or client.templates.recipes():
                 note(f"template {name}")
                 folder, shipped = (name, None) if _is_folder(name) else (None, name)
-                started = client.templates.start_build(folder, shipped=shipped)
+                started = client.templates.start_build(
+                    folder,
+                    shipped=shipped,
+                    target=options.target or None,
+                    no_cache=options.no_cache,
+                    build_args=options.arguments,
+                    secrets=options.secrets,
+                    stored_secrets=stored,
+                )
                 try:
                     for event in client.templates.events(started.id):
                         progress.show(event.name, event.data)
@@ -97,7 +142,7 @@ def _build_by_server(url: str, token: str, names: Iterable[str]) -> list[dict[st
     return built
 
 
-async def _build_here(names: list[str], data: Path, debug: bool) -> list[dict[str, Any]]:
+async def _build_here(names: list[str], data: Path, debug: bool, options: BuildOptions) -> list[dict[str, Any]]:
     from pandastack.cli.template.progress import TerminalProgress
     from pandastack.disks.pool import open_pool
     from pandastack.engine.build.builds import open_builds
@@ -114,21 +159,19 @@ async def _build_here(names: list[str], data: Path, debug: bool) -> list[dict[st
         async with open_pool(layout.engine) as pool, open_builds(layout, pool, shipped_recipes(), look) as builds:
             for name in names or builds.recipes():
                 note(f"template {name}")
-                template = await _follow(builds, await _start(builds, name), progress)
+                template = await _follow(builds, await _start(builds, name, options), progress)
                 built.append(Templates(layout.templates, pool).get(template).template.to_json())
     finally:
         progress.stop()
     return built
 
 
-async def _start(builds: Builds, name: str) -> str:
+async def _start(builds: Builds, name: str, options: BuildOptions) -> str:
     build_id = str(uuid.uuid4())
     if _is_folder(name):
-        from pandastack.sdk.packing import pack_recipe
-
-        await builds.start(build_id, io.BytesIO(pack_recipe(name)))
+        await builds.start_folder(build_id, Path(name), options)
     else:
-        await builds.start_shipped(build_id, name)
+        await builds.start_shipped(build_id, name, options)
     return build_id
 
 

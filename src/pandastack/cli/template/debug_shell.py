@@ -14,7 +14,7 @@ from pandastack.engine.build.machine import BuildMachine
 from pandastack.errors import BadRequestError
 from pandastack.guest import Process
 from pandastack.host.tasks import beside
-from pandastack.images.plan import RunAction
+from pandastack.images.actions import RunAction
 
 _CHUNK = 16 * 1024
 

@@ -12,6 +12,9 @@ from rich.status import Status
 
 from pandastack.cli.output import short
 
+_BAR = 30
+"""Width of the bar of a transfer, in characters."""
+
 
 class TerminalProgress:
     """Shows steps as they run; without a terminal only finished ones are printed."""
@@ -29,6 +32,8 @@ class TerminalProgress:
                 self.begin(str(data["title"]))
             case "line":
                 self.line(str(data["text"]))
+            case "progress":
+                self.advance(int(data["done"]), int(data["total"]))
             case "step_ended":
                 self.end(str(data["title"]), float(data["seconds"]), str(data["note"]))
 
@@ -42,6 +47,12 @@ class TerminalProgress:
         if self._status is not None:
             seconds = time.monotonic() - self._started
             self._status.update(f"{escape(self._title)} [dim]{seconds:.0f} s  {escape(short(text, 60))}[/dim]")
+
+    def advance(self, done: int, total: int) -> None:
+        if self._status is not None:
+            filled = _BAR * done // max(total, 1)
+            bar = "█" * filled + "░" * (_BAR - filled)
+            self._status.update(f"{escape(self._title)} {bar} [dim]{done / 1e6:.0f} of {total / 1e6:.0f} MB[/dim]")
 
     def end(self, title: str, seconds: float, note: str) -> None:
         self.stop()

@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from pandastack.disks.ext4 import make_ext4
 from pandastack.engine.build.boot import boot
 from pandastack.engine.machines.plan import BootSpec
 from pandastack.engine.work import work_name
@@ -26,6 +25,7 @@ from pandastack.host.processes.identity import boot_id
 from pandastack.host.processes.run import CommandError
 from pandastack.host.tasks import beside
 from pandastack.images.cache import content_key
+from pandastack.images.ext4 import make_ext4
 from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.driver import Driver
 from pandastack.vmm.plan import Boot, Disk
@@ -33,8 +33,13 @@ from pandastack.vmm.plan import Boot, Disk
 TRIAL_DEADLINE = 300.0
 """Seconds after which a trial boot has failed. Hardware needs one; an emulated AMD-V on a busy host needs a hundred."""
 
-TRIAL_SILENCE = 15.0
-"""Seconds without console output after which a trial boot has stalled: the kernel is told to report each step."""
+TRIAL_SILENCE = 30.0
+"""Seconds without console output after which a trial boot has stalled."""
+
+_LOOKS = 20
+"""How often a console is looked at within the silence that gives its boot up."""
+_REPORT = "earlyprintk=ttyS0 loglevel=7"
+"""Kernel parameters with which a boot reports its steps from the first one on."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,6 @@ class Trial:
 
     driver: Driver
     boot: Boot
-    image: Path
     sockets: Path
     memory_mb: int = 256
 
@@ -92,16 +96,16 @@ def _brief(error: PandastackError) -> str:
 async def _boot_with_kvm(trial: Trial) -> None:
     with TemporaryDirectory() as name:
         work = Path(name)
-        await make_ext4(work / "disk.img", 64)
+        await make_ext4(work / "root.img", 64)
         with (work / "memory").open("wb") as file:
             file.truncate(trial.memory_mb * 1024 * 1024)
         spec = BootSpec(
             name=work_name("trial"),
-            boot=replace(trial.boot, cmdline=f"{trial.boot.cmdline} loglevel=7".strip()),
+            boot=replace(trial.boot, cmdline=f"{trial.boot.cmdline} {_REPORT}".strip()),
             cpus=1,
             memory_mb=trial.memory_mb,
             memory=work / "memory",
-            disks=(Disk("image", trial.image, readonly=True), Disk("root", work / "disk.img")),
+            disks=(Disk("root", work / "root.img"),),
             sockets=trial.sockets / str(os.getpid()),
             accelerator=Accelerator.KVM,
         )
@@ -115,15 +119,17 @@ async def _boot_with_kvm(trial: Trial) -> None:
 
 @asynccontextmanager
 async def making_progress(console: Path, silence: float) -> AsyncIterator[None]:
-    """Run a block, and cancel it when the file ``console`` has not grown for ``silence`` seconds."""
+    """Run a block, and cancel it when the file ``console`` has not grown for ``silence`` seconds.
+
+    Counted in looks at the file: while this process itself stands still, a boot is not silent.
+    """
 
     async def watch() -> None:
-        size, since = 0, anyio.current_time()
-        while anyio.current_time() - since < silence:
-            await anyio.sleep(silence / 20)
+        size, unchanged = 0, 0
+        while unchanged < _LOOKS:
+            await anyio.sleep(silence / _LOOKS)
             grown = console.stat().st_size if console.exists() else 0
-            if grown != size:
-                size, since = grown, anyio.current_time()
+            size, unchanged = grown, unchanged + 1 if grown == size else 0
         tasks.cancel_scope.cancel()
 
     async with beside(watch) as tasks:

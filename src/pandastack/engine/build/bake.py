@@ -2,88 +2,147 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
 
-from pandastack.disks.ext4 import make_ext4
-from pandastack.engine.build.boot import Booted, boot, run_in_guest
+from pandastack.disks.overlay import make_overlay
+from pandastack.engine.build.boot import Booted, build_identity, run_in_guest
+from pandastack.engine.build.boot_id import find_boot_id
 from pandastack.engine.build.guest_support import guest_support_text, install_guest_support
 from pandastack.engine.build.host import BuildHost
 from pandastack.engine.build.progress import Steps, megabytes
-from pandastack.engine.machines.plan import BootSpec
+from pandastack.engine.machines.boot import size_parameters
+from pandastack.engine.machines.plan import BootSpec, disks_with
+from pandastack.engine.machines.services import install_supervisor, start_service
+from pandastack.engine.origins.origin import link
 from pandastack.engine.work import work_name
+from pandastack.errors import BuildError
 from pandastack.guest import ExecRequest
-from pandastack.host import files
+from pandastack.guest.keys import VERSION
+from pandastack.host import facts, files
 from pandastack.images.cache import content_key, file_sha256
+from pandastack.images.image import Image
+from pandastack.images.initramfs import checked_initramfs
+from pandastack.in_guest import service_program
+from pandastack.model.baked_services import BakedService
 from pandastack.snapshots.manifest import FORMAT, ROOT, Manifest, Snapshot, load
-from pandastack.vmm.plan import Disk
+from pandastack.vmm.plan import Disk, TapNic
 
 WARM_UP_DEADLINE = 600.0
 QUIESCE_DEADLINE = 20.0
+RESIZE_DEADLINE = 60.0
 
 SETTLE_SECONDS = 3.0
 """Seconds that the guest is left idle before its capture. The kernel's pending work after a command (write-back,
 deferred work, timers) would otherwise be repeated at the start of every sandbox: ten milliseconds of each create."""
 
-LAYOUT = 2
-"""Increment it when the virtual hardware of machines changes: a captured device state fits only one layout."""
+LAYOUT = 5
+"""Increment it when the virtual hardware of machines changes, or how it is captured: a captured device state fits only
+one layout."""
 
 
 @dataclass(frozen=True)
 class BakeSpec:
-    """What is baked: an image and the machine it runs in. ``warm_up`` are shell commands run before the capture."""
+    """What is baked: an image and the machine it runs in. ``services`` are started in it, then the shell commands of
+    ``warm_up`` run, and then it is captured.
+
+    The machine has the maximum. Services and warm-up run within the smallest memory: so the rest is empty,
+    and takes neither time nor luck to be put out of use.
+    """
 
     name: str
-    image: Path
-    image_key: str
+    image: Image
     cpus: int
     memory_mb: int
-    disk_mb: int
+    max_cpus: int
+    min_memory_mb: int
+    max_memory_mb: int
+    services: tuple[BakedService, ...]
     warm_up: tuple[str, ...]
     env: dict[str, str]
+    volumes: int
+    """How many volumes its sandboxes may have."""
+    nested: bool = False
+    owner: str = ""
+    """For whom, if not for everybody: nobody else's template shares the snapshot."""
 
 
 def bake_key(host: BuildHost, spec: BakeSpec) -> str:
     """The key of the snapshot: a hash of everything that determines its content."""
     return content_key(
         "baked",
-        [FORMAT, LAYOUT, host.driver.identity, host.accelerator.value, host.cpu_flags],
-        [host.kernel.sha256, file_sha256(host.initramfs), host.boot.cmdline],
-        [spec.image_key, spec.cpus, spec.memory_mb, spec.disk_mb, spec.warm_up, spec.env],
+        [FORMAT, LAYOUT, spec.volumes, facts.default_route_mtu()],
+        [host.driver.identity, host.accelerator.value, host.cpu_flags],
+        [host.kernel.sha256, host.kernel.modules_sha256, file_sha256(host.initramfs), host.boot.cmdline],
+        [spec.cpus, spec.memory_mb, spec.max_cpus, spec.min_memory_mb, spec.max_memory_mb],
+        file_sha256(host.fsck),
+        [spec.image.key, spec.warm_up, spec.env, spec.nested],
         guest_support_text(),
+        *([[asdict(each) for each in spec.services], service_program().decode()] if spec.services else ()),
+        *filter(None, [spec.owner]),
     )
 
 
 async def bake(host: BuildHost, spec: BakeSpec, steps: Steps) -> Snapshot:
     """The snapshot of ``spec``, from the cache or made now. A failure leaves nothing behind."""
     key = bake_key(host, spec)
-    async with host.cache.entry("baked", key) as entry:
+    waiting = partial(steps.note_line, f"another build captures {spec.name}: waiting for it")
+    async with host.cache.entry("baked", key, waiting) as entry:
         if not entry.ready:
             await _bake(host, spec, key, entry.work, steps)
-            entry.commit()
+            await anyio.to_thread.run_sync(entry.commit)
         return load(entry.path)
 
 
 async def _bake(host: BuildHost, spec: BakeSpec, key: str, work: Path, steps: Steps) -> None:
-    snapshot = Snapshot(work, _manifest(host, spec, key))
-    await make_ext4(snapshot.root, spec.disk_mb)
-    with snapshot.memory.open("wb") as file:
-        file.truncate(spec.memory_mb * 1024 * 1024)
+    snapshot, started = Snapshot(work, _manifest(host, spec, key)), time.monotonic()
+    await anyio.to_thread.run_sync(files.clone, spec.image.path, snapshot.base)
+    make_overlay(snapshot.root, spec.image.disk_mb * 1024 * 1024)
+    link(host.kernel.modules_disk, snapshot.modules)
+    await anyio.to_thread.run_sync(_put_starter, host, snapshot)
+    files.make_sparse(snapshot.memory, spec.max_memory_mb * 1024 * 1024)
     steps.next(f"boot {spec.name}")
     with TemporaryDirectory() as logs:
-        async with boot(host.driver, _spec(host, spec, snapshot, key), Path(logs)) as booted:
+        async with host.boot_machine(_spec(host, spec, snapshot, key), Path(logs), steps) as booted:
             await install_guest_support(booted, steps)
+            await _start_services(booted, spec, steps)
             for command in spec.warm_up:
                 steps.next(f"warm up: {command[:60]}")
                 await _warm_up(booted, command, spec.env, steps)
             steps.next(f"capture {spec.name}")
+            await booted.channel.resume(
+                replace(build_identity(), size=snapshot.manifest.size),
+                at_frame_boundary=True,
+                timeout_s=RESIZE_DEADLINE,
+            )
+            boot_id_at = await find_boot_id(booted.channel)
+            await booted.channel.remember_files()
             await _capture(booted, snapshot)
     steps.note(megabytes(files.allocated_bytes(snapshot.memory)))
-    (work / "manifest.json").write_bytes(snapshot.manifest.to_json())
+    seconds = round(time.monotonic() - started, 1)
+    manifest = replace(snapshot.manifest, boot_id_at=boot_id_at, bake_seconds=seconds)
+    (work / "manifest.json").write_bytes(manifest.to_json())
+
+
+def _put_starter(host: BuildHost, snapshot: Snapshot) -> None:
+    """What a machine boots from when this memory may not be restored, or is lost."""
+    link(host.kernel.vmlinux, snapshot.kernel)
+    snapshot.initramfs.write_bytes(checked_initramfs(host.initramfs, host.fsck))
+
+
+async def _start_services(booted: Booted, spec: BakeSpec, steps: Steps) -> None:
+    if spec.services:
+        await install_supervisor(booted.channel)
+    for service in spec.services:
+        steps.next(f"start the service {service.name}")
+        if reason := await start_service(booted.channel, service, spec.env):
+            raise BuildError(reason)
 
 
 async def _warm_up(booted: Booted, command: str, env: dict[str, str], steps: Steps) -> None:
@@ -94,6 +153,7 @@ async def _warm_up(booted: Booted, command: str, env: dict[str, str], steps: Ste
 async def _capture(booted: Booted, snapshot: Snapshot) -> None:
     """Capture the machine's state. Its RAM needs no copy: it is a shared mapping of the file ``memory``."""
     await booted.channel.sync(timeout_s=QUIESCE_DEADLINE)
+    await booted.machine.set_link(up=True)  # as most sandboxes have it: those restored then learn of no change
     await anyio.sleep(SETTLE_SECONDS)
     async with booted.channel.quiesced(timeout_s=QUIESCE_DEADLINE):
         await booted.machine.pause()
@@ -101,16 +161,19 @@ async def _capture(booted: Booted, snapshot: Snapshot) -> None:
 
 
 def _spec(host: BuildHost, spec: BakeSpec, snapshot: Snapshot, key: str) -> BootSpec:
+    parameters = size_parameters(snapshot.manifest, spec.min_memory_mb)
     return BootSpec(
         name=work_name("bake"),
-        boot=host.boot,
-        cpus=spec.cpus,
-        memory_mb=spec.memory_mb,
+        boot=replace(host.boot, cmdline=f"{host.boot.cmdline} {parameters}".strip()),
+        cpus=spec.max_cpus,
+        memory_mb=spec.max_memory_mb,
         memory=snapshot.memory,
-        disks=(Disk("image", spec.image, readonly=True), Disk(ROOT, snapshot.root)),
+        disks=disks_with([Disk(ROOT, snapshot.base)], snapshot.manifest.volumes, snapshot.modules),
         sockets=host.sockets / key[:12],
         accelerator=host.accelerator,
         keep_memory=True,
+        nested=spec.nested,
+        nic=TapNic(snapshot.manifest.mtu),
         confinement=host.confinement,
     )
 
@@ -124,11 +187,20 @@ def _manifest(host: BuildHost, spec: BakeSpec, key: str) -> Manifest:
         cpu_flags=host.cpu_flags,
         cpus=spec.cpus,
         memory_mb=spec.memory_mb,
-        disk_mb=spec.disk_mb,
-        image=spec.image_key,
+        max_cpus=spec.max_cpus,
+        max_memory_mb=spec.max_memory_mb,
+        min_memory_mb=spec.min_memory_mb,
+        disk_mb=spec.image.disk_mb,
+        image=spec.image.key,
         kernel_release=host.kernel.release,
         kernel_version=host.kernel.version,
         kernel_sha256=host.kernel.sha256,
+        modules=host.kernel.modules_sha256,
+        nested=spec.nested,
+        mtu=facts.default_route_mtu(),
+        volumes=spec.volumes,
+        protocol=VERSION,
         at_frame_boundary=True,
+        boot_id_at=0,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -13,17 +13,17 @@ from pathlib import Path
 import anyio
 
 from pandastack.engine.build.progress import Progress
+from pandastack.engine.build.secrets import NOTHING, Mask
+from pandastack.engine.machines.boot import BOOT_DEADLINE, explained
 from pandastack.engine.machines.console import Console
 from pandastack.engine.machines.plan import BootSpec, boot_plan
-from pandastack.errors import BuildError, GuestError, PandastackError
+from pandastack.errors import BuildError, PandastackError
 from pandastack.guest import Channel, ExecRequest, Identity, Process
 from pandastack.host.files import directory_for_now
 from pandastack.host.leases import shared_directory
 from pandastack.host.tasks import beside
 from pandastack.vmm.driver import Driver, Machine
-
-BOOT_DEADLINE = 180.0
-"""Seconds from power-on to the agent's HELLO, at most. Emulation on a busy host needs ten; a host in a box, more."""
+from pandastack.vmm.plan import TapNic
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ async def boot(driver: Driver, spec: BootSpec, work: Path, *, deadline: float = 
             Channel(stream) as channel,
         ):
             try:
+                if isinstance(spec.nic, TapNic):
+                    await machine.set_link(up=spec.nic.fd is not None)
                 await channel.hello(timeout_s=deadline)
                 await channel.resume(build_identity(), at_frame_boundary=True, timeout_s=deadline)
             except PandastackError as error:
-                raise _explain(error, console) from error
+                raise explained(error, console) from error
             yield Booted(machine, channel)
 
 
@@ -63,9 +65,11 @@ async def run_in_guest(
     what: str,
     progress: Progress,
     stdin: AsyncIterable[bytes] | None = None,
+    mask: Mask = NOTHING,
 ) -> None:
-    """Run a command of a build. Raises :class:`BuildError` with the last lines it printed when it fails."""
-    output = _Lines(progress)
+    """Run a command of a build, with ``mask`` over what it prints. Raises :class:`BuildError` with the last lines when
+    it fails."""
+    output = _Lines(progress, mask)
     async with channel.exec(request) as process, beside(partial(_feed, process, stdin)):
         async for _, chunk in process.output():
             output.take(chunk)
@@ -86,20 +90,23 @@ async def _feed(process: Process, data: AsyncIterable[bytes] | None) -> None:
 class _Lines:
     """Output cut into lines for a progress display; remembers the last ones."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, mask: Mask) -> None:
         self._progress = progress
+        self._mask = mask
         self._last: deque[str] = deque(maxlen=20)
         self._rest = b""
 
     def take(self, chunk: bytes) -> None:
         *whole, rest = (self._rest + chunk).split(b"\n")
-        self._rest = rest[-4096:]
+        # Masked before it is cut: only a value that has not come to its end may be at the end of it.
+        self._rest = self._mask.line(rest)[-(4096 + self._mask.longest) :]
         for each in whole:
-            self._last.append(each.decode("utf-8", "replace").rstrip("\r"))
+            self._last.append(self._mask.line(each).decode("utf-8", "replace").rstrip("\r"))
             self._progress.line(self._last[-1])
 
     def last(self) -> list[str]:
-        return [*self._last, *([self._rest.decode("utf-8", "replace")] if self._rest else [])]
+        rest = self._mask.line(self._rest).decode("utf-8", "replace")
+        return [*self._last, *([rest] if rest else [])]
 
 
 def build_identity() -> Identity:
@@ -114,8 +121,3 @@ def build_identity() -> Identity:
         generation=0,
         env={},
     )
-
-
-def _explain(error: PandastackError, console: Console) -> GuestError:
-    last = console.tail(4096).decode("utf-8", "replace").strip().splitlines()[-15:]
-    return GuestError("\n  ".join([f"the guest did not come up: {error}", *(last or ["its console is empty"])]))

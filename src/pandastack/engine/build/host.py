@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
+
 from pandastack.engine.build.accelerator import Choice, Trial, choose
-from pandastack.engine.build.machine import BuildMachine
+from pandastack.engine.build.boot import Booted, boot
+from pandastack.engine.build.machine import BUILD_CPUS, BUILD_MEMORY_MB, SURROUNDINGS, BuildMachine
 from pandastack.engine.build.progress import Progress, Steps
+from pandastack.engine.build.resources import UNLIMITED, MachineResources
+from pandastack.engine.build.space import RESERVE, check_space, ending_when_full
 from pandastack.engine.driver import open_driver
 from pandastack.engine.layout import Layout, open_runtime_directory
+from pandastack.engine.machines.boot import kernel_parameters
+from pandastack.engine.machines.host_network import HostNetwork
 from pandastack.engine.machines.plan import BootSpec
 from pandastack.engine.work import sweep_orphans, work_name
 from pandastack.guest.agent import binary as agent_binary
 from pandastack.host import facts
 from pandastack.host.files import own_directory
-from pandastack.host.tsc import tsc_khz
-from pandastack.images import bootstrap
-from pandastack.images.cache import Cache
+from pandastack.host.leases import remove_unused
+from pandastack.images.actions import RunAction
+from pandastack.images.cache import Cache, content_key
+from pandastack.images.fsck import fetch_fsck
 from pandastack.images.initramfs import build_initramfs
 from pandastack.images.kernel import Kernel, fetch_kernel
-from pandastack.images.plan import RunAction
-from pandastack.images.template import TemplateRecipe, load_template
 from pandastack.model.accelerator import Accelerator
+from pandastack.model.network import GUEST_GATEWAY, OPEN
 from pandastack.vmm.driver import Driver
-from pandastack.vmm.plan import Boot, Confinement, Disk, UserNic
+from pandastack.vmm.plan import Boot, Confinement, Disk, Nic, TapNic, UserNic
 
 OnFailedRun = Callable[[BuildMachine, RunAction], Awaitable[None]]
 """Called with the machine of a failed instruction while it still runs, to inspect it."""
@@ -40,10 +48,13 @@ class BuildHost:
     driver: Driver
     kernel: Kernel
     initramfs: Path
+    fsck: Path
     choice: Choice
     recipes: Mapping[str, Path]
     progress: Progress
+    network: HostNetwork
     on_failed_run: OnFailedRun | None = None
+    resources: MachineResources = UNLIMITED
 
     @property
     def scratch(self) -> Path:
@@ -62,55 +73,81 @@ class BuildHost:
     def cpu_flags(self) -> str:
         return self.driver.cpus[self.accelerator]
 
-    def recipe_names(self) -> list[str]:
-        return sorted(self.recipes)
-
-    def recipe(self, name: str) -> TemplateRecipe | None:
-        """The shipped template called ``name``."""
-        folder = self.recipes.get(name)
-        return load_template(folder) if folder else None
+    @property
+    def surroundings(self) -> str:
+        """The key of what a RUN finds in every build machine, and what it may make something of: ``uname -r``,
+        ``-march=native``, ``make -j$(nproc)``."""
+        kernel = [self.kernel.sha256, self.kernel.modules_sha256]
+        return content_key("machine", SURROUNDINGS, BUILD_CPUS, BUILD_MEMORY_MB, self.cpu_flags, kernel)
 
     def machine(
-        self, purpose: str, work: Path, image: Path, disk: Path, *, cpus: int, memory_mb: int, network: bool
+        self,
+        purpose: str,
+        work: Path,
+        root: Disk,
+        *others: Disk,
+        cpus: int,
+        memory_mb: int,
+        nic: Nic | None = None,
     ) -> BootSpec:
-        """A machine that boots ``image`` with ``disk`` on top of it and keeps its files in ``work``."""
+        """A machine that boots from the disk ``root``, has ``others`` beside it and keeps its files in ``work``."""
         name = work_name(purpose)
         memory = work / f"{purpose}-memory"
         with memory.open("wb") as file:
             file.truncate(memory_mb * 1024 * 1024)
         return BootSpec(
             name=name,
-            boot=self.boot,
+            boot=self._lending(nic),
             cpus=cpus,
             memory_mb=memory_mb,
             memory=memory,
-            disks=(Disk("image", image, readonly=True), Disk("root", disk)),
+            disks=(root, *others),
             sockets=self.sockets / name.rpartition("-")[2],
             accelerator=self.accelerator,
-            nic=UserNic(facts.default_route_mtu()) if network else None,
-            confinement=self.confinement,
+            nic=nic,
+            confinement=self._confinement(nic),
         )
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Nic]:
+        """The network of a build machine, for as long as the block runs: a slot with the walls of any sandbox's. Where
+        there are no slots, QEMU's user-mode network lends it the host's."""
+        mtu = facts.default_route_mtu()
+        if not self.network.serves_names:
+            yield UserNic(mtu)
+            return
+        async with self.network.cable() as cable:
+            await cable.connect("", OPEN)
+            yield TapNic(mtu, cable.slot.tap)
+
+    @asynccontextmanager
+    async def boot_machine(self, spec: BootSpec, work: Path, steps: Steps) -> AsyncIterator[Booted]:
+        """A machine for as long as the block runs, within its share of the host. Waits until there is room for it."""
+        check_space(spec.memory.parent, RESERVE, "a machine that builds")
+        async with (
+            self.resources.of(spec, steps.note_line) as placed,
+            boot(self.driver, placed, work) as booted,
+            ending_when_full(booted.machine, spec.memory.parent, "the build"),
+        ):
+            yield booted
 
     @property
     def boot(self) -> Boot:
         return Boot(self.kernel.vmlinux, self.initramfs, kernel_parameters(self.accelerator))
 
+    def _lending(self, nic: Nic | None) -> Boot:
+        """The network of a build is not that of the image: its resolver is lent."""
+        lent = f"{self.boot.cmdline} pandastack.lend={GUEST_GATEWAY}".strip() if isinstance(nic, TapNic) else None
+        return self.boot if lent is None else replace(self.boot, cmdline=lent)
+
     @property
     def confinement(self) -> Confinement | None:
-        """The host user of build machines. They share one: the machines of a build all run one author's recipe."""
-        return Confinement(self.layout.build_uid, self.layout.build_uid) if facts.is_root() else None
+        """The host user of build machines, in the empty namespace, where no server gives each a user of its own."""
+        return self._confinement(None)
 
-
-def kernel_parameters(accelerator: Accelerator) -> str:
-    """Kernel parameters that a guest needs under software emulation; with KVM there are none.
-
-    The clock's rate, which KVM tells a guest. Programs at the same addresses in every process: QEMU finds translated
-    code by its address, and would translate the shell and its libraries anew for each command if addresses were random.
-    """
-    if accelerator is Accelerator.KVM:
-        return ""
-    khz = tsc_khz()
-    return " ".join(["norandmaps", *([f"tsc_early_khz={khz}"] if khz else [])])
+    def _confinement(self, nic: Nic | None) -> Confinement | None:
+        netns = None if isinstance(nic, UserNic) else self.network.empty
+        return Confinement(self.layout.build_uid, self.layout.build_uid, netns) if facts.is_root() else None
 
 
 def _made(path: Path) -> Path:
@@ -118,31 +155,44 @@ def _made(path: Path) -> Path:
     return path
 
 
-def with_disks(spec: BootSpec, *, readonly: tuple[Path, ...] = (), writable: tuple[Path, ...] = ()) -> BootSpec:
-    """``spec`` with more disks, from ``/dev/vdc`` on."""
-    added = [(path, True) for path in readonly] + [(path, False) for path in writable]
-    more = (Disk(f"extra{index}", path, readonly) for index, (path, readonly) in enumerate(added))
-    return replace(spec, disks=(*spec.disks, *more))
-
-
 async def open_build_host(
-    layout: Layout, recipes: Mapping[str, Path], progress: Progress, on_failed_run: OnFailedRun | None = None
+    layout: Layout,
+    recipes: Mapping[str, Path],
+    progress: Progress,
+    network: HostNetwork,
+    on_failed_run: OnFailedRun | None = None,
+    resources: MachineResources = UNLIMITED,
 ) -> BuildHost:
     """Open the build host: fetch the guest's kernel and try the accelerator, unless that was done before."""
     open_runtime_directory()
     hint = f"chown and chmod 700 {layout.cache}, or choose another cache directory"
     own_directory(layout.cache, links=True, hint=hint)
-    sweep_orphans(layout.cache / "work")
+    await anyio.to_thread.run_sync(sweep_orphans, layout.cache / "work")
+    remove_unused(layout.sockets.with_name(f"{layout.tag}-build"), contents=True)
     cache, driver = Cache(layout.cache), await open_driver()
+    await anyio.to_thread.run_sync(cache.sweep)
     with Steps(progress) as steps:
         steps.next("fetch the guest kernel")
         kernel = await fetch_kernel(cache)
         steps.note(kernel.version)
         initramfs = await build_initramfs(agent_binary(facts.architecture()), kernel, cache)
+        fsck = await fetch_fsck(cache)
         steps.next("try the accelerator")
-        tools = await bootstrap.builder(cache)
         sockets = layout.sockets.with_name(f"{layout.tag}-trial")
-        trial = Trial(driver, Boot(kernel.vmlinux, initramfs), tools.path, sockets)
+        trial = Trial(driver, Boot(kernel.vmlinux, initramfs), sockets)
         choice = await choose(layout.cache, trial)
         steps.note(f"{choice.accelerator.value}: {choice.reason}")
-    return BuildHost(layout, cache, driver, kernel, initramfs, choice, recipes, progress, on_failed_run)
+    return BuildHost(
+        layout,
+        cache,
+        driver,
+        kernel,
+        initramfs,
+        fsck,
+        choice,
+        recipes,
+        progress,
+        network,
+        on_failed_run,
+        resources,
+    )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 
-from pandastack.contract.builds import BuildEvent, LinesDropped, StepBegan, StepEnded, StepPrinted
+from pandastack.contract.builds import BuildEvent, LinesDropped, StepAdvanced, StepBegan, StepEnded, StepPrinted
 
 EVENTS_MAX = 10_000
 """How many events of a build are retained, the newest; a build prints a few hundred lines a minute."""
@@ -30,6 +30,9 @@ class BuildLog:
 
     def line(self, text: str) -> None:
         self.add(StepPrinted(text[:LINE_MAX]))
+
+    def advance(self, done: int, total: int) -> None:
+        self.add(StepAdvanced(done, total))
 
     def end(self, title: str, seconds: float, note: str) -> None:
         self.add(StepEnded(title[:LINE_MAX], round(seconds, 3), note))

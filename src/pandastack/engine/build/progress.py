@@ -6,6 +6,9 @@ import time
 from types import TracebackType
 from typing import Protocol
 
+REPORT_SECONDS = 0.25
+"""Time between two reports of a transfer."""
+
 
 class Progress(Protocol):
     """Receives the progress. Steps begin and end in order, never nested; lines belong to the current step."""
@@ -13,6 +16,9 @@ class Progress(Protocol):
     def begin(self, title: str) -> None: ...
 
     def line(self, text: str) -> None: ...
+
+    def advance(self, done: int, total: int) -> None:
+        """So many bytes of so many are done."""
 
     def end(self, title: str, seconds: float, note: str) -> None: ...
 
@@ -25,6 +31,7 @@ class Steps:
         self._title = ""
         self._note = ""
         self._started = 0.0
+        self._advanced = 0.0
 
     def next(self, title: str) -> None:
         """End the running step and begin another."""
@@ -35,6 +42,17 @@ class Steps:
     def note(self, text: str) -> None:
         """Set the note shown when the current step ends, such as a size."""
         self._note = text
+
+    def note_line(self, text: str) -> None:
+        """Report something about the running step as a line of it."""
+        self.progress.line(text)
+
+    def advance(self, done: int, total: int) -> None:
+        """Report bytes of the running step, a few times a second."""
+        now = time.monotonic()
+        if done == total or now - self._advanced >= REPORT_SECONDS:
+            self._advanced = now
+            self.progress.advance(done, total)
 
     def _finish(self) -> None:
         if self._title:

@@ -18,6 +18,7 @@ import anyio
 
 from pandastack.engine.compare.contents import PATCH_FILE_BYTES, patch, same_files
 from pandastack.engine.compare.listing import Difference, differences
+from pandastack.engine.compare.names import has_name, without_name
 from pandastack.engine.crash_points import crash_at
 from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.sandbox import Sandbox
@@ -43,11 +44,13 @@ AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Point:
-    """A state of a guest: of a running sandbox, a snapshot or a template; exactly one field is not None."""
+    """A state of a guest: of a running sandbox, a snapshot, or a template that ``owner`` may use; exactly one of the
+    three is not None."""
 
     sandbox: str | None = None
     snapshot: str | None = None
     template: str | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,14 @@ class Diffs:
         if point.snapshot is not None:
             return self._saved.get(point.snapshot)
         assert point.template is not None
-        return self._templates.get(point.template)
+        return self._templates.get(point.template, point.owner)
 
 
 def _check_kinship(origins: list[Origin]) -> None:
     """Raise unless all ``points`` descend from the same image: only then can their lists be compared."""
     first = origins[0]
     for each in origins[1:]:
-        if not first.image.samefile(each.image):
+        if not first.snapshot.base.samefile(each.snapshot.base):
             raise BadRequestError(
                 f"the states are of different templates: {first.name!r} and {each.name!r}"
                 if first.name != each.name
@@ -132,7 +135,7 @@ async def _settled(
     changes: list[Change] = []
     for difference in await anyio.to_thread.run_sync(differences, one, other):
         change = Change(difference)
-        if difference.undecided:
+        if difference.undecided or (has_name(difference.path) and "content" in difference.what):
             decided = await _decided(before, after, difference, budget)
             if decided is None:
                 continue
@@ -144,8 +147,10 @@ async def _settled(
 
 
 async def _decided(before: Channel, after: Channel, difference: Difference, budget: Budget) -> Change | None:
-    """The change between two files of the same size; None when they are equal."""
+    """The change between two files whose sizes do not tell it; None when they are equal."""
     assert difference.after is not None
+    if has_name(difference.path):
+        return await _decided_but_for_names(before, after, difference)
     size, path = difference.after.size, os.fsdecode(difference.path)
     left = budget.content_end - time.monotonic()
     equal: bool | None = None
@@ -157,6 +162,15 @@ async def _decided(before: Channel, after: Channel, difference: Difference, budg
         return None
     what = difference.what if equal else ("content", *difference.what)
     return Change(replace(difference, what=what, undecided=False), unread=equal is None)
+
+
+async def _decided_but_for_names(before: Channel, after: Channel, difference: Difference) -> Change | None:
+    """The change between two files that the agents write names to; None when nothing else in them differs."""
+    what = tuple(each for each in difference.what if each != "content")
+    texts = await _texts(before, after, difference)
+    if texts is None or texts[0] != texts[1]:
+        what = ("content", *what)
+    return Change(replace(difference, what=what, undecided=False), unread=texts is None) if what else None
 
 
 async def _equal(before: Channel, after: Channel, path: str, size: int) -> bool | None:
@@ -176,8 +190,19 @@ async def _patch(before: Channel, after: Channel, difference: Difference, budget
     if difference.what and "content" not in difference.what and "kind" not in difference.what:
         return None
     began = time.monotonic()
+    texts = await _texts(before, after, difference)
+    if texts is None:
+        return None
+    made = await anyio.to_thread.run_sync(partial(patch, difference.path, *texts))
+    budget.patch_seconds -= time.monotonic() - began
+    budget.patch_bytes -= len(made or "")
+    return made if budget.patch_bytes >= 0 else None
+
+
+async def _texts(before: Channel, after: Channel, difference: Difference) -> list[bytes | None] | None:
+    """The beginnings of both files, without names of machines; None when a guest cannot read its file."""
     try:
-        texts = await together(
+        return await together(
             partial(_text, before, difference.path, difference.before),
             partial(_text, after, difference.path, difference.after),
         )
@@ -185,10 +210,6 @@ async def _patch(before: Channel, after: Channel, difference: Difference, budget
         before.check()
         after.check()
         return None
-    made = await anyio.to_thread.run_sync(partial(patch, difference.path, *texts))
-    budget.patch_seconds -= time.monotonic() - began
-    budget.patch_bytes -= len(made or "")
-    return made if budget.patch_bytes >= 0 else None
 
 
 def _may_be_text(node: Node | None) -> bool:
@@ -199,4 +220,4 @@ async def _text(channel: Channel, path: bytes, node: Node | None) -> bytes | Non
     if node is None:
         return None
     pieces = [piece async for piece in channel.read_file(os.fsdecode(path), length=PATCH_FILE_BYTES + 1)]
-    return b"".join(pieces)
+    return without_name(path, b"".join(pieces))

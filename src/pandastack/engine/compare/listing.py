@@ -55,11 +55,11 @@ def _state(listing: Listing, other: Listing, path: bytes) -> Node | None:
 
 
 def _hidden(listing: Listing, path: bytes) -> bool:
-    """Whether an entry above ``path`` hides what the template has there."""
+    """Whether an entry above ``path`` says that nothing can be there: it was deleted, or is no directory now."""
     above = path.rpartition(b"/")[0]
     while above:
         each = listing.get(above)
-        if each is not None and (each.opaque or each.now is None or each.now.kind != "d"):
+        if each is not None and (each.now is None or each.now.kind != "d"):
             return True
         above = above.rpartition(b"/")[0]
     return False

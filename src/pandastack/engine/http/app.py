@@ -21,8 +21,10 @@ from pandastack.engine.http.compare import compare
 from pandastack.engine.http.exec import execute
 from pandastack.engine.http.files import file_routes
 from pandastack.engine.http.messages import answer
+from pandastack.engine.http.network import network_routes
 from pandastack.engine.http.processes import process_routes
 from pandastack.engine.http.sandboxes import sandbox_routes
+from pandastack.engine.http.secrets import secret_routes
 from pandastack.engine.http.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.http.templates import template_routes
 from pandastack.engine.http.tunnel import tunnel_routes
@@ -49,8 +51,10 @@ def create_engine_app(engine: Engine) -> Starlette:
             Route(f"{sandbox}/exec", execute, methods=["POST"]),
             *build_routes(),
             *process_routes(sandbox),
+            *secret_routes(sandbox),
             *file_routes(sandbox),
             *tunnel_routes(sandbox),
+            *network_routes(sandbox),
         ],
         middleware=[Middleware(VersionMiddleware)],
         exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},

@@ -42,8 +42,8 @@ def _point(reference: PointRef) -> Point:
             return Point(sandbox=sandbox_id)
         case SnapshotRef(snapshot_id):
             return Point(snapshot=snapshot_id)
-        case TemplateRef(name):
-            return Point(template=name)
+        case TemplateRef(name, owner):
+            return Point(template=name, owner=owner)
 
 
 def diff_of(found: list[Change]) -> Diff:

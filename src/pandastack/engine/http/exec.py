@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from starlette.requests import Request
@@ -20,13 +21,13 @@ from pandastack.host.tasks import beside
 SIGN_OF_LIFE = KeepAlive(KEEP_ALIVE, seconds=10.0)
 
 
-def guest_request(spec: CommandSpec, *, stdin: bool, background: bool = False) -> ExecRequest:
-    """The guest's command for the request."""
+def guest_request(spec: CommandSpec, env: Mapping[str, str], *, stdin: bool, background: bool = False) -> ExecRequest:
+    """The guest's command for the request. ``env``: what it finds in its environment unless it says otherwise."""
     return ExecRequest(
         cmd=spec.cmd,
         timeout_s=spec.timeout_seconds,
         cwd=spec.cwd,
-        env=spec.env,
+        env={**env, **spec.env},
         user=spec.user,
         stdin=stdin,
         id=spec.id,
@@ -42,19 +43,21 @@ async def execute(request: Request) -> Response:
     Closing the response early kills the command, unless the request says to leave it running.
     """
     spec = await received(request, ExecSpec)
-    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
+    engine = request.app.state.engine
+    sandbox: Sandbox = engine.registry.reach(request.path_params["id"])
+    env = engine.brokerage.env_of(sandbox)
 
     async def body(write: Write) -> None:
         await write(b"")  # send the response's head even if the command stays silent
-        await write(encode_record(await _end(sandbox, spec, write)))
+        await write(encode_record(await _end(sandbox, spec, env, write)))
 
     return WrittenResponse(body, "application/octet-stream", SIGN_OF_LIFE)
 
 
-async def _end(sandbox: Sandbox, spec: ExecSpec, write: Write) -> End:
+async def _end(sandbox: Sandbox, spec: ExecSpec, env: Mapping[str, str], write: Write) -> End:
     """Pass the output on and return the end. The response has begun, so an error is a record too."""
     try:
-        async with sandbox.channel.exec(guest_request(spec, stdin=spec.stdin is not None)) as process:
+        async with sandbox.channel.exec(guest_request(spec, env, stdin=spec.stdin is not None)) as process:
             try:
                 await _exchange(process, spec.stdin, write)
             finally:

@@ -40,9 +40,10 @@ def _target(request: Request) -> tuple[Sandbox, str]:
 
 
 async def start(request: Request) -> Response:
-    sandbox: Sandbox = request.app.state.engine.registry.reach(request.path_params["id"])
+    engine = request.app.state.engine
+    sandbox: Sandbox = engine.registry.reach(request.path_params["id"])
     spec = await received(request, ProcessSpec)
-    wanted = guest_request(spec, stdin=spec.stdin_open, background=spec.background)
+    wanted = guest_request(spec, engine.brokerage.env_of(sandbox), stdin=spec.stdin_open, background=spec.background)
     if spec.terminal is not None:
         wanted = replace(wanted, terminal=(spec.terminal.rows, spec.terminal.columns))
     return answer(await sandbox.channel.start(wanted), 201)

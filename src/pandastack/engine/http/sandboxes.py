@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import anyio
 from starlette.requests import Request
@@ -26,6 +26,7 @@ from pandastack.contract.sandboxes import (
     SandboxState,
     Started,
     Usage,
+    WakeSandbox,
 )
 from pandastack.contract.sandboxes import SandboxSpec as WantedSandbox
 from pandastack.contract.snapshots import MeasureSnapshots, SnapshotInfo, TakeSnapshot
@@ -39,6 +40,7 @@ from pandastack.engine.sandboxes.copies import Child
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import PandastackError
 from pandastack.host.usage import process_usage
+from pandastack.model.previews import Visibility, WakePolicy
 
 
 def sandbox_routes() -> list[Route]:
@@ -65,23 +67,29 @@ def sandbox_routes() -> list[Route]:
 
 def started(sandbox: Sandbox, boot_mode: BootMode) -> Started:
     """The response about a running sandbox."""
-    size = sandbox.origin.template
+    size, template = sandbox.origin.size, sandbox.origin.template
     return Started(
         id=sandbox.id,
-        template=size.name,
-        cpu=size.cpu,
+        template=sandbox.origin.name,
+        cpu=size.cpus,
         memory_mb=size.memory_mb,
+        disk_mb=size.disk_mb,
         boot_ms=round(sum(sandbox.phases.values())),
-        boot_mode=boot_mode,
+        boot_mode=BootMode.BOOT if sandbox.memory_lost else boot_mode,
         phases=sandbox.phases,
         pid=sandbox.machine.pid,
+        memory_lost=sandbox.memory_lost or None,
+        network=sandbox.spec.network,
+        previews=None if template.previews is None else Visibility(template.previews),
+        wake=None if template.wake is None else WakePolicy(template.wake),
     )
 
 
 def sandbox_info(sandbox: Sandbox | Hibernated, usage: Usage | None = None) -> SandboxInfo:
     """A sandbox as it is now."""
     if isinstance(sandbox, Hibernated):
-        return SandboxInfo(sandbox.id, sandbox.origin.name, SandboxState.HIBERNATED)
+        lost = sandbox.origin.snapshot.manifest.memory_lost or None
+        return SandboxInfo(sandbox.id, sandbox.origin.name, SandboxState.HIBERNATED, memory_lost=lost)
     return SandboxInfo(
         id=sandbox.id,
         template=sandbox.origin.name,
@@ -108,12 +116,24 @@ def _target(request: Request) -> tuple[Engine, str]:
 
 async def create(request: Request) -> Response:
     engine, wanted = _engine(request), await received(request, CreateSandbox)
-    match wanted.start_from:
-        case TemplateRef(name):
-            sandbox = await engine.sandboxes.create(_spec(wanted.spec), name)
-        case SnapshotRef(snapshot_id):
-            sandbox = await engine.sandboxes.create_from(_spec(wanted.spec), snapshot_id)
+    async with engine.brokerage.beginning(wanted.spec.id, wanted.secrets):
+        sandbox = await _create(engine, wanted)
+        await engine.brokerage.introduce(sandbox)
     return answer(started(sandbox, BootMode.SNAPSHOT), 201)
+
+
+async def _create(engine: Engine, wanted: CreateSandbox) -> Sandbox:
+    spec = _spec(wanted.spec)
+    secrets = wanted.secrets.env if wanted.secrets else ()
+    match wanted.start_from:
+        case TemplateRef(name, owner):
+            return await engine.sandboxes.create(
+                spec, name, wanted.size, owner=owner, network=wanted.network, secrets=secrets, boot=wanted.boot
+            )
+        case SnapshotRef(snapshot_id):
+            return await engine.sandboxes.create_from(
+                spec, snapshot_id, wanted.size, network=wanted.network, secrets=secrets, boot=wanted.boot
+            )
 
 
 async def list_sandboxes(request: Request) -> Response:
@@ -127,7 +147,9 @@ async def get_sandbox(request: Request) -> Response:
 
 
 async def delete_sandbox(request: Request) -> Response:
-    await _engine(request).sandboxes.delete(request.path_params["id"])
+    engine, sandbox_id = _target(request)
+    await engine.sandboxes.delete(sandbox_id)
+    engine.brokerage.forget(sandbox_id)
     return Response(status_code=204)
 
 
@@ -163,7 +185,8 @@ async def hibernate(request: Request) -> Response:
 
 async def wake(request: Request) -> Response:
     engine, sandbox_id = _target(request)
-    return answer(started(await engine.lifecycle.wake(sandbox_id), BootMode.WAKE))
+    wanted = await received(request, WakeSandbox)
+    return answer(started(await engine.lifecycle.wake(sandbox_id, boot=wanted.boot), BootMode.WAKE))
 
 
 async def snapshot(request: Request) -> Response:
@@ -175,9 +198,17 @@ async def snapshot(request: Request) -> Response:
 async def fork(request: Request) -> Response:
     engine, sandbox_id = _target(request)
     wanted = await received(request, ForkSandbox)
-    env = engine.registry.reach(sandbox_id).spec.env
-    specs = [SandboxSpec(each.sandbox, each.hostname, {**env, **each.env}) for each in map(_spec, wanted.children)]
-    forked = await engine.copies.fork(sandbox_id, specs)
+    parent = engine.registry.reach(sandbox_id).spec
+    specs = [
+        replace(each, env={**parent.env, **each.env}, network=parent.network) for each in map(_spec, wanted.children)
+    ]
+    engine.brokerage.inherit(sandbox_id, [each.sandbox for each in specs])
+    try:
+        forked = await engine.copies.fork(sandbox_id, specs)
+    finally:
+        for each in specs:
+            if engine.registry.find(each.sandbox) is None:
+                engine.brokerage.forget(each.sandbox)
     failures = [each.made for each in forked.children if isinstance(each.made, PandastackError)]
     if len(failures) == len(specs):
         raise failures[0]

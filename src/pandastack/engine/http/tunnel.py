@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from pandastack.contract import tunnels as messages
 from pandastack.contract.codec import decode_request, encode
 from pandastack.contract.failures import Failure
-from pandastack.contract.tunnels import FromControlPlane, FromEngine
+from pandastack.contract.tunnels import SERVICES, FromControlPlane, FromEngine
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.errors import BadRequestError, PandastackError, to_body
 from pandastack.guest import Channel, Listener, Tunnel
@@ -61,7 +61,10 @@ def _refusing(endpoint: Endpoint) -> Endpoint:
 
 @_refusing
 async def tunnel(socket: WebSocket) -> None:
-    """Connect to ``path`` or ``port`` in the guest, optionally with an ``id``; with ``received`` attach to that id."""
+    """Connect to ``path``, ``port`` or ``service`` in the guest, optionally with an ``id``.
+
+    With ``received``, attach to that id.
+    """
     async with _opening(socket) as opened:
         await socket.accept()
         works = partial(_send_data, socket, opened), partial(_report, socket, opened), partial(_take, socket, opened)
@@ -71,6 +74,9 @@ async def tunnel(socket: WebSocket) -> None:
 def _opening(socket: WebSocket) -> AbstractAsyncContextManager[Tunnel]:
     channel, id = _channel(socket), socket.query_params.get("id")
     received = socket.query_params.get("received")
+    if received is None and (service := socket.query_params.get("service")) is not None:
+        user = socket.query_params.get("user")
+        return channel.tunnel(service=checked_service(service), user=user, id=id, acknowledge=False)
     if received is None:
         path, port = _address(socket)
         return channel.tunnel(path=path, port=port, id=id, acknowledge=False)
@@ -196,6 +202,13 @@ def _leaving() -> Iterator[None]:
 def _channel(socket: WebSocket) -> Channel:
     sandbox: Sandbox = socket.app.state.engine.registry.reach(socket.path_params["id"])
     return sandbox.channel
+
+
+def checked_service(name: str) -> str:
+    """The name of a service of the guest's agent. Raises :class:`BadRequestError` for any other."""
+    if name not in SERVICES:
+        raise BadRequestError(f"service: must be one of {', '.join(SERVICES)}, not {name[:20]!r}", field="service")
+    return name
 
 
 def _address(socket: WebSocket) -> tuple[str | None, int | None]:

@@ -29,13 +29,19 @@ from pandastack.snapshots.manifest import Snapshot, stamp
 QUIESCE_DEADLINE = 3.0
 """Seconds a guest gets to reach a frame boundary. A guest that does not answer is captured anyway."""
 
+SYNC_DEADLINE = 20.0
+"""Seconds a guest gets to write its page cache to its disks. What takes longer is in the memory, and is captured so."""
+
 HELD_BYTES = 64 * 1024 * 1024
 """Up to this many bytes of written pages are held in memory until the guest runs again, and stored beside the memory
 image that they differ from. More would slow down every restore, so they make a memory image of their own."""
 
 
-async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Captured:
+async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False, sync: bool = True) -> Captured:
     """Put the machine's state into ``directory`` (new and empty) as an origin.
+
+    With ``sync`` its disks have what was written before, so that they can be booted should the memory not be restorable
+    one day; a copy that lives as long as this engine does not need that.
 
     Afterwards the guest runs as before; with ``end`` it stays frozen, because its machine is about to be ended. On
     failure it runs as before in any case. Raises :class:`StorageFullError` when the disk is full,
@@ -44,6 +50,8 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
     former = sandbox.origin.snapshot
     former.check_memory()
     taken = Snapshot(directory, former.manifest)
+    if sync and not sandbox.paused:
+        await _sync(sandbox)
     # Write back what the host still caches, so that the next clone is quick.
     await anyio.to_thread.run_sync(_clone_disks, former, taken)
     async with _frozen(sandbox, end=end) as frozen:
@@ -55,6 +63,13 @@ async def capture(sandbox: Sandbox, directory: Path, *, end: bool = False) -> Ca
         await anyio.to_thread.run_sync(_complete, sandbox, taken, pages, frozen.at_frame_boundary)
     size = pages.bytes + taken.devices.stat().st_size + sum(files.allocated_bytes(disk.path) for disk in taken.disks)
     return Captured(size, pages.bytes, frozen.pause_ms)
+
+
+async def _sync(sandbox: Sandbox) -> None:
+    try:
+        await sandbox.channel.sync(timeout_s=SYNC_DEADLINE)
+    except GuestError:
+        sandbox.channel.check()
 
 
 @dataclass
@@ -133,10 +148,11 @@ def _complete(sandbox: Sandbox, taken: Snapshot, pages: _Pages, at_frame_boundar
         parent=former.key,
         at_frame_boundary=at_frame_boundary,
         memory_stamp=stamp(taken.memory),
+        disk_stamps=tuple(stamp(disk.path) for disk in taken.disks),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     described = Snapshot(taken.directory, manifest)
-    origins.describe(taken.directory, former.template, described, former.image)
+    origins.describe(taken.directory, former, described)
 
 
 def _write_pages(path: Path, held: list[tuple[int, bytes]]) -> None:

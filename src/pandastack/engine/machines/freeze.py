@@ -27,6 +27,7 @@ async def freeze_and_pause(sandbox: Sandbox) -> None:
 
 async def resume_and_thaw(sandbox: Sandbox) -> None:
     """The reverse of :func:`freeze_and_pause`."""
+    await sandbox.cable.reconnect()
     await sandbox.machine.resume()
     sandbox.channel.thaw()
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from pandastack.engine.crash_points import crash_at
 from pandastack.engine.machines.state import MOVES, MachineState
-from pandastack.errors import ServerError
+from pandastack.engine.spec import SandboxSpec
+from pandastack.errors import BadRequestError, ServerError
 from pandastack.host.files import write_atomically
 from pandastack.host.processes.identity import ProcessIdentity
+from pandastack.model.network import OPEN, NetworkPolicy
+from pandastack.model.network_rules import from_json, to_json
 
 FILE = "journal.json"
 
@@ -29,8 +32,16 @@ class Entry:
     hostname: str = ""
     env: dict[str, str] = field(default_factory=dict)
     process: ProcessIdentity | None = None
+    network_slot: str = ""
+    """The name of its place in the network; empty without one."""
     paused: bool = False
     """Whether the sandbox's owner has paused it."""
+    network: NetworkPolicy = OPEN
+
+    @property
+    def spec(self) -> SandboxSpec:
+        """What the machine was claimed for."""
+        return SandboxSpec(self.sandbox, self.hostname, self.env, network=self.network)
 
 
 class Journal:
@@ -57,13 +68,19 @@ class Journal:
         """Record whether the sandbox's owner has paused it: a paused machine stays in its state."""
         self._record(paused=paused)
 
+    def set_network(self, policy: NetworkPolicy) -> None:
+        """Record another policy: its successor would restore the former one."""
+        self._record(network=policy)
+
     def _record(self, **changes: Any) -> None:
         # This engine acts on the entry even when the disk is too full to record it.
         self.entry = replace(self.entry, **changes)
         self._write()
 
     def _write(self) -> None:
-        write_atomically(self._path, json.dumps(asdict(self.entry)).encode())
+        write_atomically(
+            self._path, json.dumps({**asdict(self.entry), "network": to_json(self.entry.network)}).encode()
+        )
 
 
 def read(directory: Path) -> Entry | None:
@@ -71,6 +88,7 @@ def read(directory: Path) -> Entry | None:
     try:
         values = json.loads((directory / FILE).read_bytes())
         process, state = values.pop("process"), MachineState(values.pop("state"))
-        return Entry(**values, state=state, process=ProcessIdentity(**process) if process else None)
-    except (OSError, ValueError, TypeError, KeyError):
+        network = from_json(values.pop("network", OPEN.egress.value))
+        return Entry(**values, state=state, process=ProcessIdentity(**process) if process else None, network=network)
+    except (OSError, ValueError, TypeError, KeyError, BadRequestError):
         return None

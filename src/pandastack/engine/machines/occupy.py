@@ -1,7 +1,8 @@
 """How a guest gets into a machine and receives its identity.
 
-There is one function for each kind of machine that can be claimed: :func:`occupy_blank`, :func:`occupy_rehearsed` and
-:func:`occupy_adopted`. The task that runs the machine (:mod:`pandastack.engine.machines.run`) knows which one it made.
+There is one function for each kind of machine that can be claimed: :func:`occupy_blank`, :func:`occupy_rehearsed`,
+:func:`occupy_booted` and :func:`occupy_adopted`. The task that runs the machine
+(:mod:`pandastack.engine.machines.run`) knows which one it made.
 """
 
 from __future__ import annotations
@@ -15,49 +16,80 @@ from dataclasses import replace
 import anyio
 
 from pandastack.engine import origins
+from pandastack.engine.machines.boot import BOOT_DEADLINE, explained
 from pandastack.engine.machines.rehearsal import Rehearsals
 from pandastack.engine.machines.sandbox import LiveMachine
+from pandastack.engine.machines.services import start_all
 from pandastack.engine.machines.state import MachineState
 from pandastack.engine.machines.stopwatch import Stopwatch
-from pandastack.engine.origins.origin import Origin
+from pandastack.engine.origins.origin import Origin, Start
 from pandastack.engine.spec import SandboxSpec
+from pandastack.errors import PandastackError
 from pandastack.guest import Identity
 from pandastack.host import pagemap
+from pandastack.model.size import Size
 from pandastack.snapshots import pages
+from pandastack.snapshots.manifest import ROOT
 
 HANDSHAKE_DEADLINE = 20.0
 """Seconds a restored guest may take to confirm its identity."""
 
-Occupy = Callable[[LiveMachine, SandboxSpec, Origin, Stopwatch], Awaitable[LiveMachine]]
+Occupy = Callable[[LiveMachine, SandboxSpec, Start, Stopwatch], Awaitable[LiveMachine]]
 """Turns the machine into the sandbox of a spec, in an origin's state. Each part of the work is a stopwatch lap."""
 
 
-async def occupy_blank(live: LiveMachine, spec: SandboxSpec, origin: Origin, clock: Stopwatch) -> LiveMachine:
+async def occupy_blank(live: LiveMachine, spec: SandboxSpec, origin: Start, clock: Stopwatch) -> LiveMachine:
     """For a machine without a guest: load the guest of ``origin``."""
+    assert isinstance(origin, Origin), "a blank machine has no kernel"
     _record_claim(live, spec, origin)
+    await live.cable.connect(spec.sandbox, spec.network)  # before any of its programs can run
     live = await _load_guest(live, origin)
     clock.lap("fill")
     boundary = origin.snapshot.manifest.at_frame_boundary
-    await _introduce(live, spec, at_frame_boundary=boundary, continues=origin.continues)
+    live = await _grow_disk(live, origin)
+    await _introduce(live, spec, at_frame_boundary=boundary, continues=origin.continues, size=origin.resized)
     live.journal.advance(MachineState.RUNNING)
     clock.lap("identity")
     return live
 
 
-async def occupy_rehearsed(live: LiveMachine, spec: SandboxSpec, origin: Origin, clock: Stopwatch) -> LiveMachine:
+async def occupy_booted(live: LiveMachine, spec: SandboxSpec, origin: Start, clock: Stopwatch) -> LiveMachine:
+    """For a machine that boots from the disks of ``origin``. Its boot id is a new one, as after any boot."""
+    _record_claim(live, spec, origin)
+    try:
+        await live.cable.connect(spec.sandbox, spec.network)
+        await live.cable.set_link()
+        await live.channel.hello(timeout_s=BOOT_DEADLINE)
+        clock.lap("boot")
+        live = await _grow_disk(live, origin)
+        await _introduce(live, spec, at_frame_boundary=True, booted=True, size=origin.size)
+        clock.lap("identity")
+        await start_all(live.channel, origin.template)
+    except PandastackError as error:
+        raise explained(error, live.console) from error
+    clock.lap("programs")
+    live.journal.advance(MachineState.RUNNING)
+    return live
+
+
+async def occupy_rehearsed(live: LiveMachine, spec: SandboxSpec, origin: Start, clock: Stopwatch) -> LiveMachine:
     """For a machine that was rehearsed with ``origin``: its guest waits with paused CPUs."""
     _record_claim(live, spec, origin)
+    await live.cable.connect(spec.sandbox, spec.network)
     await live.machine.resume()
     clock.lap("resume")
-    await _introduce(live, spec, at_frame_boundary=True)  # the channel has been used since the restore, and drained
+    live = await _grow_disk(live, origin)
+    # The channel has been used since the restore, and drained.
+    await _introduce(live, spec, at_frame_boundary=True, size=origin.resized)
     live.journal.advance(MachineState.RUNNING)
     clock.lap("identity")
     return live
 
 
-async def occupy_adopted(live: LiveMachine, spec: SandboxSpec, _: Origin, clock: Stopwatch) -> LiveMachine:
+async def occupy_adopted(live: LiveMachine, spec: SandboxSpec, _: Start, clock: Stopwatch) -> LiveMachine:
     """For a machine left by a former engine: its guest runs, and may be in the middle of a frame."""
-    await _introduce(live, spec, at_frame_boundary=False, continues=True)
+    await live.cable.connect(spec.sandbox, spec.network)
+    await _introduce(live, spec, at_frame_boundary=False, continues=True, connected=True)
     if live.journal.entry.state is not MachineState.RUNNING:  # abandon what the former engine began
         live.journal.advance(MachineState.RUNNING)
     clock.lap("identity")
@@ -83,7 +115,7 @@ async def rehearse(live: LiveMachine, origin: Origin, rehearsals: Rehearsals) ->
     return live
 
 
-def _record_claim(live: LiveMachine, spec: SandboxSpec, origin: Origin) -> None:
+def _record_claim(live: LiveMachine, spec: SandboxSpec, origin: Start) -> None:
     live.journal.advance(
         MachineState.CLAIMED,
         template=origin.name,
@@ -91,6 +123,7 @@ def _record_claim(live: LiveMachine, spec: SandboxSpec, origin: Origin) -> None:
         sandbox=spec.sandbox,
         hostname=spec.hostname,
         env=spec.env,
+        network=spec.network,
     )
 
 
@@ -98,6 +131,7 @@ async def _load_guest(live: LiveMachine, origin: Origin) -> LiveMachine:
     """Put the guest of ``origin`` into a blank machine. It still has the identity it was captured with."""
     own = await anyio.to_thread.run_sync(_copy_state, live, origin)
     await live.machine.load(origin.snapshot.devices)  # loading reads the guest's memory, so the pages come first
+    await live.cable.set_link()
     return replace(live, origin=own)
 
 
@@ -108,9 +142,35 @@ def _copy_state(live: LiveMachine, origin: Origin) -> Origin:
     return own
 
 
-async def _introduce(live: LiveMachine, spec: SandboxSpec, *, at_frame_boundary: bool, continues: bool = False) -> None:
-    """Give the guest its identity. ``at_frame_boundary``: whether its end of the channel is at one."""
-    identity = replace(identity_of(spec), continues=continues)
+async def _grow_disk(live: LiveMachine, origin: Start) -> LiveMachine:
+    """Record the size of the sandbox, and tell the guest of its larger disk."""
+    if origin.resized is None:
+        return live
+    own = await anyio.to_thread.run_sync(origins.resize, live.origin, origin.resized)
+    if origin.resized.disk_mb != origin.snapshot.manifest.disk_mb:
+        await live.machine.resize_disk(ROOT, origin.resized.disk_mb * 1024 * 1024)
+    return replace(live, origin=own)
+
+
+async def _introduce(
+    live: LiveMachine,
+    spec: SandboxSpec,
+    *,
+    at_frame_boundary: bool,
+    continues: bool = False,
+    connected: bool = False,
+    booted: bool = False,
+    size: Size | None = None,
+) -> None:
+    """Give the guest its identity, and with ``size`` another size than it had.
+
+    ``at_frame_boundary``: whether its end of the channel is at one. ``booted``: its kernel has made a boot id itself.
+    """
+    manifest = live.origin.snapshot.manifest
+    if manifest.boot_id_at and not (continues or booted):
+        write = [(manifest.boot_id_at, boot_id_of(spec).bytes)]
+        await anyio.to_thread.run_sync(pagemap.write_pages, live.machine.pid, live.origin.snapshot.memory, write)
+    identity = replace(identity_of(spec), continues=continues, connected=connected, size=size)
     await live.channel.resume(identity, at_frame_boundary=at_frame_boundary, timeout_s=HANDSHAKE_DEADLINE)
 
 
@@ -118,18 +178,21 @@ def identity_of(spec: SandboxSpec) -> Identity:
     """The guest's identity from now on. Name, machine-id and boot id are the sandbox's for as long as it exists, also
     across hibernations; nothing else in it is ever used twice.
 
-    A guest with a network would learn its addresses here as well: they belong to the machine's slot, so they may
-    change with each restore.
+    Its addresses are not: they are the same in every slot.
     """
     return Identity(
         hostname=spec.hostname,
         machine_id=_derive("machine-id", spec).hex(),
-        boot_id=str(uuid.UUID(bytes=_derive("boot-id", spec), version=4)),
         entropy=secrets.token_bytes(64),
         generation=secrets.randbits(63),
         env=spec.env,
         frozen=spec.frozen,
     )
+
+
+def boot_id_of(spec: SandboxSpec) -> uuid.UUID:
+    """The boot id of a sandbox. It is the host that writes it: the guest's kernel has no call for it."""
+    return uuid.UUID(bytes=_derive("boot-id", spec), version=4)
 
 
 def _derive(purpose: str, spec: SandboxSpec) -> bytes:

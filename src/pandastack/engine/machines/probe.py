@@ -12,7 +12,6 @@ from pathlib import Path
 
 import structlog
 
-from pandastack.engine.layout import SLOTS
 from pandastack.engine.machines.allocation import MachineHost, group_of
 from pandastack.engine.machines.plan import sockets_in
 from pandastack.engine.origins.origin import Origin
@@ -25,7 +24,6 @@ from pandastack.host.processes.confinement import confinement_of
 from pandastack.host.processes.descriptors import writable_files
 from pandastack.model.accelerator import Accelerator
 from pandastack.model.confinement import Measure
-from pandastack.network.slot import NetworkSlot
 from pandastack.vmm.plan import Confinement, MachinePlan
 
 log = structlog.get_logger(__name__)
@@ -49,10 +47,9 @@ async def probe(host: MachineHost) -> frozenset[Measure]:
     try:
         async with (
             directory_for_now(host.layout.sockets / "probe") as directory,
-            host.network.slot(SLOTS - 1) as network,
             group_of(host.cgroups, "probe", _LIMITS) as cgroups,
         ):
-            plan = _plan(host, directory, network, cgroups)
+            plan = _plan(host, directory, cgroups)
             with plan.memory.open("wb") as file:
                 file.truncate(_MEMORY_MB * 1024 * 1024)
             async with host.driver.launch(plan, directory / "log") as machine:
@@ -63,7 +60,7 @@ async def probe(host: MachineHost) -> frozenset[Measure]:
         return frozenset()
 
 
-def _plan(host: MachineHost, directory: Path, network: NetworkSlot, cgroups: tuple[Path, ...]) -> MachinePlan:
+def _plan(host: MachineHost, directory: Path, cgroups: tuple[Path, ...]) -> MachinePlan:
     uid = host.layout.build_uid
     return MachinePlan(
         name=work_name("probe"),
@@ -73,7 +70,7 @@ def _plan(host: MachineHost, directory: Path, network: NetworkSlot, cgroups: tup
         disks=(),
         sockets=sockets_in(directory),
         accelerator=Accelerator.TCG,
-        confinement=Confinement(uid, uid, network.netns, cgroups) if host.confinable else None,
+        confinement=Confinement(uid, uid, host.network.empty, cgroups) if host.confinable else None,
     )
 
 

@@ -21,6 +21,8 @@ FIRST_COMMAND = "true"
 REHEARSAL_DEADLINE = 30.0
 """Seconds for all commands of one rehearsal together."""
 
+OWNED = "templates of workspaces"
+
 log = structlog.get_logger(__name__)
 
 
@@ -29,7 +31,7 @@ class Rehearsals:
 
     def __init__(self) -> None:
         self.failures: Counter[str] = Counter()
-        """By the template's name."""
+        """By the template's name; those of all templates with an owner together, whose names are not for everybody."""
 
     async def run(self, channel: Channel, template: Template) -> None:
         """Run the commands of one rehearsal, one after the other.
@@ -39,10 +41,11 @@ class Rehearsals:
         """
         ends_at = anyio.current_time() + REHEARSAL_DEADLINE
         for command in (FIRST_COMMAND, *template.rehearse):
-            reason = await _failure(channel, command, ends_at - anyio.current_time())
+            request = ExecRequest(cmd=command, timeout_s=ends_at - anyio.current_time())
+            reason = await find_failure(channel, request)
             channel.check()
             if reason:
-                self.failures[template.name] += 1
+                self.failures[OWNED if template.owner else template.name] += 1
                 log.warning("rehearsal.failed", template=template.name, command=command, reason=reason)
 
     def report(self) -> str:
@@ -50,12 +53,12 @@ class Rehearsals:
         return ", ".join(f"{number} failed in {name}" for name, number in sorted(self.failures.items())) or "ok"
 
 
-async def _failure(channel: Channel, command: str, seconds: float) -> str:
+async def find_failure(channel: Channel, request: ExecRequest) -> str:
     """Run one command; returns why it failed, or nothing."""
-    if seconds <= 0:
+    if request.timeout_s is not None and request.timeout_s <= 0:
         return "no time is left for it"
     try:
-        async with channel.exec(ExecRequest(cmd=command, timeout_s=seconds)) as process:
+        async with channel.exec(request) as process:
             result = await process.wait()
     except PandastackError as error:
         return str(error)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from pandastack.engine.machines.cable import Cable
 from pandastack.engine.machines.console import Console
 from pandastack.engine.machines.journal import Journal
 from pandastack.engine.machines.stopwatch import Stopwatch
-from pandastack.engine.origins.origin import Origin
+from pandastack.engine.origins.origin import Origin, Start
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import PandastackError, ServerError
 from pandastack.guest import Channel
@@ -19,19 +20,20 @@ from pandastack.vmm.driver import Machine
 
 @dataclass(frozen=True)
 class LiveMachine:
-    """A running machine with its resources. ``origin`` is what it was restored from, linked in its own directory."""
+    """A running machine with its resources. ``origin`` is what it began from, as it is in its own directory."""
 
     origin: Origin
     machine: Machine
     channel: Channel
     console: Console
     journal: Journal
+    cable: Cable
 
 
 class Sandbox:
     """A guest with its identity, and the ways to reach it."""
 
-    def __init__(self, spec: SandboxSpec, live: LiveMachine, phases: dict[str, float]) -> None:
+    def __init__(self, spec: SandboxSpec, live: LiveMachine, phases: dict[str, float], memory_lost: str = "") -> None:
         self.id = spec.sandbox
         self.spec = spec
         self.origin = live.origin
@@ -39,12 +41,15 @@ class Sandbox:
         self.channel = live.channel
         self.console = live.console
         self.journal = live.journal
+        self.cable = live.cable
         self.lock = anyio.Lock()
         """Held by operations that pause, capture or end the machine."""
         self.paused = False
         self.started_at = time.time()
         self.phases = phases
         """Milliseconds that each part of its start took."""
+        self.memory_lost = memory_lost
+        """Why it was booted from its disks; empty if its memory was restored."""
         self.failure: str | None = None
         """Why the machine ended by itself, if it did."""
         self.released = anyio.Event()
@@ -64,9 +69,10 @@ class Sandbox:
         await self.released.wait()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Hibernated:
-    """A hibernated sandbox: it is only on the disk."""
+    """A sandbox that is only on the disk: hibernated, or its disks, which outlived its machine. Its network policy may
+    change meanwhile, and nothing else."""
 
     spec: SandboxSpec
     origin: Origin
@@ -82,17 +88,17 @@ class Hibernated:
 class WarmMachine:
     """A machine that waits to become a sandbox. It belongs to the task that made it; other tasks only claim it."""
 
-    def __init__(self, template: Origin) -> None:
+    def __init__(self, template: Start) -> None:
         self.template = template
         self.usable = True
         """False once it is claimed or has died."""
         self._decided = anyio.Event()
         self._answered = anyio.Event()
-        self._claim: tuple[SandboxSpec, Origin, Stopwatch] | None = None
+        self._claim: tuple[SandboxSpec, Start, Stopwatch] | None = None
         self._sandbox: Sandbox | None = None
         self._error: PandastackError | None = None
 
-    async def claim(self, spec: SandboxSpec, origin: Origin, clock: Stopwatch) -> Sandbox:
+    async def claim(self, spec: SandboxSpec, origin: Start, clock: Stopwatch) -> Sandbox:
         """Become the sandbox of ``spec``. Returns when the guest has its identity; raises the error that prevented it.
 
         A machine that has a guest must have been made from ``origin``, a blank one must fit it. ``clock`` has run since
@@ -106,7 +112,7 @@ class WarmMachine:
             raise self._error or ServerError("the sandbox could not be started")
         return self._sandbox
 
-    async def wait_claimed(self) -> tuple[SandboxSpec, Origin, Stopwatch] | None:
+    async def wait_claimed(self) -> tuple[SandboxSpec, Start, Stopwatch] | None:
         """What :meth:`claim` was given; ``None`` when the machine is no longer wanted."""
         await self._decided.wait()
         return self._claim

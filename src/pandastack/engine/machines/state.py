@@ -13,7 +13,7 @@ class MachineState(StrEnum):
     """Its directory and slot are allocated; no process was started yet."""
 
     BLANK = "blank"
-    """Its VMM runs and has the files of a template open. There is no guest in it."""
+    """Its VMM runs and has its files open. There is no guest in it, or one that still boots."""
 
     REHEARSED = "rehearsed"
     """Its guest has been through a rehearsal of a create, and its CPUs are paused."""
@@ -47,3 +47,6 @@ MOVES: Mapping[MachineState, Set[MachineState]] = {
     _State.ENDING: set(),
 }
 """The states that may follow each state. A failed hibernate or rewind moves back to ``running``."""
+
+LOSABLE = frozenset({_State.RUNNING, _State.HIBERNATING, _State.REWINDING})
+"""The states in which a machine is a sandbox's and its end was not requested: its disks are kept if it is lost."""

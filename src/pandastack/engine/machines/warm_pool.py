@@ -18,11 +18,11 @@ from anyio.abc import TaskGroup
 
 from pandastack.engine import origins
 from pandastack.engine.machines.allocation import MachineHost
-from pandastack.engine.machines.run import run_machine
+from pandastack.engine.machines.run import run_booted, run_machine
 from pandastack.engine.machines.sandbox import Sandbox, WarmMachine
 from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.machines.turns import Turns
-from pandastack.engine.origins.origin import Origin
+from pandastack.engine.origins.origin import BootOrigin, Origin
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import PandastackError
 from pandastack.host import facts
@@ -35,6 +35,9 @@ MOST_BLANK = 16
 
 MOST_WAITING = 1000
 """The most claims that wait for their turn; further ones are refused."""
+
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 16.0
+"""Seconds until missing machines are tried again, the first time and at most: one failed, or the host had no room."""
 
 
 @dataclass
@@ -60,9 +63,10 @@ class WarmPool:
         self._host = host
         self._lives = lives
         self._depth = depth
-        self._stocks: dict[str, _Stock] = {}
+        self._stocks: dict[tuple[str, str], _Stock] = {}
+        """By owner and name of the template."""
         self._short = anyio.Event()
-        self._turns = Turns(facts.cores(), MOST_WAITING)
+        self._turns, self._boots = (Turns(facts.cores(), MOST_WAITING) for _ in range(2))
         self._claims = 0
         self._calm = anyio.Event()
         self._calm.set()
@@ -81,6 +85,16 @@ class WarmPool:
                 clock.lap("turn")
                 sandbox = await _claim_first(self._take_suitable(origin), spec, origin, clock)
                 return sandbox or await self._claim_new(origin, spec, clock)
+
+    async def boot(self, origin: BootOrigin, spec: SandboxSpec, clock: Stopwatch) -> Sandbox:
+        """A sandbox in a new machine that boots. Boots take turns among themselves: each takes a core for seconds."""
+        with self._without_refill():
+            async with self._boots.turn():
+                clock.lap("turn")
+                with anyio.CancelScope(shield=True):
+                    machine: WarmMachine = await self._lives.start(partial(run_booted, self._host, origin))
+                    sandbox = await machine.claim(spec, origin, clock)
+                return sandbox  # noqa: RET504  as below
 
     @contextmanager
     def _without_refill(self) -> Iterator[None]:
@@ -121,12 +135,16 @@ class WarmPool:
 
     def replenish(self, template: Origin) -> None:
         """Register that ``template`` is in use; missing machines are made in the background."""
-        former = self._stocks.get(template.name)
+        place = _place(template)
+        former = self._stocks.get(place)
         if former is None or former.template != template:
-            self._stocks[template.name] = _Stock(template)
-            for outdated in (*former.rehearsed, *former.blank) if former else ():
-                outdated.dismiss()
+            self._stocks[place] = _Stock(template)
+            _dismiss(former)
         self._short.set()
+
+    def forget(self, template: Origin) -> None:
+        """Make no more machines of ``template``, which nobody can use any more."""
+        _dismiss(self._stocks.pop(_place(template), None))
 
     def start(self, templates: Iterable[Origin], has_room: Callable[[Origin], bool]) -> None:
         """Make machines ahead from now on, those of ``templates`` first, as long as the host ``has_room`` for them."""
@@ -144,13 +162,20 @@ class WarmPool:
 
     async def _refill(self, has_room: Callable[[Origin], bool]) -> None:
         """Make missing machines, one at a time and only while no claim is waiting. Runs until cancelled."""
+        retry_s = FIRST_RETRY_S
         while True:
-            await self._short.wait()
+            with anyio.move_on_after(retry_s if self._is_short() else None) as patience:
+                await self._short.wait()
+            retry_s = min(2 * retry_s, LAST_RETRY_S) if patience.cancelled_caught else FIRST_RETRY_S
             self._short = anyio.Event()
             for stock in list(self._stocks.values()):
                 await self._fill(stock, stock.rehearsed, has_room, rehearsed=True)
                 await self._fill(stock, stock.blank, has_room, rehearsed=False)
                 stock.asked = 0
+
+    def _is_short(self) -> bool:
+        stocks = self._stocks.values()
+        return any(self._short_of(stock, kind) for stock in stocks for kind in (stock.rehearsed, stock.blank))
 
     def _short_of(self, stock: _Stock, waiting: deque[WarmMachine]) -> bool:
         burst = min(stock.asked, MOST_BLANK) if waiting is stock.blank and self._depth else 0
@@ -159,13 +184,20 @@ class WarmPool:
     async def _fill(
         self, stock: _Stock, waiting: deque[WarmMachine], has_room: Callable[[Origin], bool], *, rehearsed: bool
     ) -> None:
-        while self._short_of(stock, waiting) and has_room(stock.template):
+        while self._is_in_use(stock) and self._short_of(stock, waiting) and has_room(stock.template):
             await self._calm.wait()
             try:
-                waiting.append(await self._start(stock.template, rehearsed=rehearsed))
+                machine = await self._start(stock.template, rehearsed=rehearsed)
             except PandastackError as error:
                 log.warning("warm_pool.refill_failed", template=stock.template.name, reason=str(error))
                 return
+            waiting.append(machine)
+            if not self._is_in_use(stock):
+                _dismiss(stock)
+
+    def _is_in_use(self, stock: _Stock) -> bool:
+        """Whether the template was neither replaced nor deleted."""
+        return self._stocks.get(_place(stock.template)) is stock
 
     async def _claim_new(self, origin: Origin, spec: SandboxSpec, clock: Stopwatch) -> Sandbox:
         with anyio.CancelScope(shield=True):
@@ -175,6 +207,15 @@ class WarmPool:
     async def _start(self, template: Origin, *, rehearsed: bool) -> WarmMachine:
         machine: WarmMachine = await self._lives.start(partial(run_machine, self._host, template, rehearsed=rehearsed))
         return machine
+
+
+def _place(template: Origin) -> tuple[str, str]:
+    return template.template.owner, template.name
+
+
+def _dismiss(stock: _Stock | None) -> None:
+    for outdated in (*stock.rehearsed, *stock.blank) if stock else ():
+        outdated.dismiss()
 
 
 async def _claim_first(

@@ -1,5 +1,5 @@
-"""What a machine is restored from, as a directory: ``memory``, ``pages``, ``devices``, its disks, ``image.erofs``, a
-manifest and the template's description.
+"""What a machine begins from, as a directory: ``memory``, ``pages``, ``devices``, ``base.img``, its disks, kernel and
+initial file system, a manifest and the template's description.
 
 A machine's own directory has the same names. The big read-only files in it are hard links: the file system counts their
 users, so a snapshot or a template can be deleted at any time, and exactly the files without other users become free.
@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
+from pandastack.disks import overlay
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import NotFoundError
 from pandastack.host import files
+from pandastack.model.network import OPEN
+from pandastack.model.network_rules import from_json, to_json
+from pandastack.model.size import Size
 from pandastack.model.template import Template
 from pandastack.snapshots import manifest
-from pandastack.snapshots.manifest import Snapshot
+from pandastack.snapshots.manifest import Manifest, Snapshot
 
-_IMAGE, _TEMPLATE, _SPEC, _MANIFEST = "image.erofs", "template.json", "order.json", "manifest.json"
+_TEMPLATE, _SPEC, _MANIFEST = "template.json", "order.json", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -28,18 +33,63 @@ class Origin:
 
     template: Template
     snapshot: Snapshot
-    image: Path
     continues: bool = False
     """Whether the sandbox restored from it continues exactly where it stopped: it is no copy, and no time is repeated.
     Only then does the host have the other ends of its tunnels (docs/design/0024-tunnels.md)."""
+    resized: Size | None = None
+    """The size that the sandbox restored from it gets, if not that of the snapshot."""
 
     @property
     def name(self) -> str:
         return self.template.name
 
     @property
+    def size(self) -> Size:
+        """The size of the sandbox restored from it."""
+        return self.resized or self.snapshot.manifest.size
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the sandbox restored from it."""
+        return self.snapshot.manifest.with_size(self.size)
+
+    @property
     def key(self) -> str:
         return self.snapshot.manifest.key
+
+
+@dataclass(frozen=True)
+class BootOrigin:
+    """A template with the disks of a snapshot, whose memory is lost for ``reason``: a machine boots from them.
+
+    There is no memory in it that could meet the wrong disks.
+    """
+
+    template: Template
+    snapshot: Snapshot
+    """Its manifest is that of the machine which boots here, not that of the capture."""
+    starter: Snapshot
+    """The snapshot whose kernel, modules and agent it boots with."""
+    reason: str
+    resized: Size | None = None
+    """The size that the machine gets, if not that of the snapshot."""
+
+    @property
+    def name(self) -> str:
+        return self.template.name
+
+    @property
+    def size(self) -> Size:
+        """The size of the machine."""
+        return self.resized or self.snapshot.manifest.size
+
+    @property
+    def key(self) -> str:
+        return self.snapshot.manifest.key
+
+
+Start: TypeAlias = Origin | BootOrigin
+"""What a machine begins from."""
 
 
 def link_base(origin: Origin, directory: Path) -> Origin:
@@ -50,18 +100,13 @@ def link_base(origin: Origin, directory: Path) -> Origin:
     own = Snapshot(directory, origin.snapshot.manifest)
     link(origin.snapshot.memory, own.memory)
     own.check_memory()
-    link(origin.image, directory / _IMAGE)
+    _link_shared(origin.snapshot, own)
     for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
-        _make_sparse(disk.path, captured.path.stat().st_size)
-    return Origin(origin.template, own, directory / _IMAGE)
-
-
-def _make_sparse(path: Path, size: int) -> None:
-    try:
-        with path.open("wb") as file:
-            file.truncate(size)
-    except OSError as error:
-        raise files.map_error(error, path) from error
+        if disk.base is None:
+            files.make_sparse(disk.path, captured.path.stat().st_size)
+        else:
+            overlay.make_overlay(disk.path, overlay.disk_size(captured.path))
+    return Origin(origin.template, own)
 
 
 def fits(machine: Origin, origin: Origin) -> bool:
@@ -69,7 +114,7 @@ def fits(machine: Origin, origin: Origin) -> bool:
     names."""
     if machine.snapshot.manifest.disks != origin.snapshot.manifest.disks:
         return False
-    pairs = (machine.snapshot.memory, origin.snapshot.memory), (machine.image, origin.image)
+    pairs = (machine.snapshot.memory, origin.snapshot.memory), (machine.snapshot.base, origin.snapshot.base)
     try:
         return all(mine.samefile(other) for mine, other in pairs)
     except FileNotFoundError:  # the template was replaced
@@ -77,17 +122,79 @@ def fits(machine: Origin, origin: Origin) -> bool:
 
 
 def copy_state(origin: Origin, directory: Path) -> Origin:
-    """Complete a linked ``directory`` with this origin's own state, and return the origin as the machine has it."""
-    own = Snapshot(directory, origin.snapshot.manifest)
+    """Complete a linked ``directory`` with this origin's own state, and return the origin as the machine has it.
+
+    A VMM that waits for a guest reads its overlays anew when the guest is loaded. Raises :class:`ServerError` for an
+    overlay that no machine of ours has written.
+    """
+    own = Snapshot(directory, origin.manifest)
     for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
         files.clone(captured.path, disk.path)
+        if disk.base is not None:
+            overlay.disk_size(disk.path)
     return _describe(directory, origin.template, own)
 
 
-def describe(directory: Path, template: Template, snapshot: Snapshot, image: Path) -> Origin:
-    """Add everything but memory, devices and disks to ``directory``."""
-    link(image, directory / _IMAGE)
-    return _describe(directory, template, snapshot)
+def resize(machine: Origin, size: Size) -> Origin:
+    """Record that the sandbox of a machine has another size than the origin that is linked in its directory."""
+    own = Snapshot(machine.snapshot.directory, machine.snapshot.manifest.with_size(size))
+    files.write_atomically(own.directory / _MANIFEST, own.manifest.to_json())
+    return Origin(machine.template, own)
+
+
+def copy_disks(origin: BootOrigin, directory: Path) -> Origin:
+    """Give a machine in ``directory`` all files that it boots from, and an empty memory of its own.
+
+    Raises :class:`ServerError` for an overlay that no machine of ours has written, or that was written in part.
+    """
+    own = Snapshot(directory, origin.snapshot.manifest.with_size(origin.size))
+    link(origin.snapshot.base, own.base)
+    _link_starter(origin.starter, own)
+    for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
+        files.clone(captured.path, disk.path)
+        if disk.base is not None:
+            overlay.check(disk.path)
+    files.make_sparse(own.memory, own.manifest.max_memory_mb * 1024 * 1024)
+    own = Snapshot(directory, replace(own.manifest, memory_stamp=manifest.stamp(own.memory)))
+    return _describe(directory, origin.template, own)
+
+
+def keep_disks(machine: Path, directory: Path, reason: str) -> None:
+    """Put the disks of a machine that was lost for ``reason`` into ``directory``, without its memory.
+
+    Raises :class:`NotFoundError` when the machine had no guest yet, :class:`ServerError` for a damaged overlay.
+    """
+    former = load(machine)
+    kept = Snapshot(directory, _without_memory(former.snapshot.manifest, reason))
+    _link_shared(former.snapshot, kept)
+    for disk, written in zip(kept.disks, former.snapshot.disks, strict=True):
+        link(written.path, disk.path)
+        if disk.base is not None:
+            overlay.check(disk.path)
+    _describe(directory, former.template, kept)
+
+
+def _without_memory(former: Manifest, reason: str) -> Manifest:
+    return replace(former, parent=former.key, memory_lost=reason, memory_stamp="", disk_stamps=())
+
+
+def _link_shared(former: Snapshot, own: Snapshot) -> None:
+    """Link the files that are never written again, besides memory. Snapshots of older releases have no kernel."""
+    link(former.base, own.base)
+    _link_starter(former, own)
+
+
+def _link_starter(former: Snapshot, own: Snapshot) -> None:
+    link(former.modules, own.modules)
+    if former.bootable:
+        link(former.kernel, own.kernel)
+        link(former.initramfs, own.initramfs)
+
+
+def describe(directory: Path, former: Origin, snapshot: Snapshot) -> Origin:
+    """Add to ``directory`` what a capture of ``former`` has besides memory, devices and writable disks."""
+    _link_shared(former.snapshot, snapshot)
+    return _describe(directory, former.template, snapshot)
 
 
 def _describe(directory: Path, template: Template, snapshot: Snapshot) -> Origin:
@@ -96,21 +203,22 @@ def _describe(directory: Path, template: Template, snapshot: Snapshot) -> Origin
         (directory / _MANIFEST).write_bytes(snapshot.manifest.to_json())
     except OSError as error:
         raise files.map_error(error, directory) from error
-    return Origin(template, snapshot, directory / _IMAGE)
+    return Origin(template, snapshot)
 
 
 def load(directory: Path) -> Origin:
     """The origin in ``directory``. Raises :class:`NotFoundError` when it is incomplete."""
     try:
         template = Template.from_json((directory / _TEMPLATE).read_bytes())
-        return Origin(template, manifest.load(directory), directory / _IMAGE)
+        return Origin(template, manifest.load(directory))
     except FileNotFoundError as error:
         raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
 
 
 def write_spec(directory: Path, spec: SandboxSpec) -> None:
     """Record which sandbox this is a snapshot of."""
-    values = {"sandbox": spec.sandbox, "hostname": spec.hostname, "env": spec.env}
+    network = to_json(spec.network)
+    values = {"sandbox": spec.sandbox, "hostname": spec.hostname, "env": spec.env, "network": network}
     files.write_atomically(directory / _SPEC, json.dumps(values).encode())
 
 
@@ -118,7 +226,8 @@ def read_spec(directory: Path) -> SandboxSpec:
     """The spec that :func:`write_spec` recorded. Raises :class:`NotFoundError` when there is none."""
     try:
         values = json.loads((directory / _SPEC).read_bytes())
-        return SandboxSpec(values["sandbox"], values["hostname"], values["env"])
+        network = from_json(values.get("network", OPEN.egress.value))  # older ones have none
+        return SandboxSpec(values["sandbox"], values["hostname"], values["env"], network=network)
     except FileNotFoundError as error:
         raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
 

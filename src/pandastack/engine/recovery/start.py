@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,24 +21,39 @@ from pandastack.engine.machines.run import run_adopted
 from pandastack.engine.machines.sandbox import Hibernated, WarmMachine
 from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.recovery.adoption import survivors
-from pandastack.engine.recovery.sweep import sweep
+from pandastack.engine.recovery.lost import LostMachines
+from pandastack.engine.recovery.sweep import end_machines, remove_files
 from pandastack.engine.sandboxes.lifecycle import Lifecycle
 from pandastack.engine.sandboxes.registry import Registry
-from pandastack.engine.spec import SandboxSpec
 from pandastack.engine.work import sweep_orphans
 from pandastack.errors import PandastackError
 from pandastack.host.processes.identity import kill
+from pandastack.images.cache import Cache
 
 log = structlog.get_logger(__name__)
 
 
-def sweep_leftovers(layout: Layout, pool: Pool, asleep: CaptureStore) -> list[Entry]:
-    """End and remove what a killed engine left behind. Returns the machines to adopt instead."""
+async def sweep_leftovers(layout: Layout, pool: Pool, asleep: CaptureStore) -> list[Entry]:
+    """End and remove what a killed engine left behind, and keep the disks of lost sandboxes. Returns the machines to
+    adopt."""
     left = survivors(pool.machines, asleep.names())
-    sweep(layout.tag, pool.machines, layout.sockets, {entry.machine for entry in left})
-    sweep_orphans(pool.directory)
+    keep = {entry.machine for entry in left}
+    end_machines(layout.tag, keep)
+    await LostMachines(pool.machines, asleep).keep_all(left)
+    remove_files((pool.machines, layout.sockets), keep)
+    await _remove_old_versions(Templates(layout.templates, pool))
+    await anyio.to_thread.run_sync(sweep_orphans, pool.directory, layout.cache / "work")
+    await anyio.to_thread.run_sync(Cache(layout.cache).sweep)
     return left
+
+
+async def _remove_old_versions(templates: Templates) -> None:
+    """While no machine of this engine is being made from one."""
+    removed = await anyio.to_thread.run_sync(templates.remove_unused, time.time())
+    if removed:
+        log.info("templates.old_versions_removed", versions=len(removed))
 
 
 @dataclass(frozen=True)
@@ -64,8 +80,7 @@ class Recovery:
         try:
             origin = origins.load(self.host.directory / entry.machine)
             machine: WarmMachine = await self.lives.start(partial(run_adopted, self.host, entry, origin))
-            spec = SandboxSpec(entry.sandbox, entry.hostname, entry.env)
-            self.registry.register(await machine.claim(spec, origin, Stopwatch()))
+            self.registry.register(await machine.claim(entry.spec, origin, Stopwatch()))
             if entry.paused:
                 await self.lifecycle.pause(entry.sandbox)
         except PandastackError as error:

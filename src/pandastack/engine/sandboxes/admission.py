@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pandastack.disks.pool import RESERVE, Pool
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.machines.warm_pool import WarmPool
-from pandastack.engine.origins.origin import Origin
+from pandastack.engine.origins.origin import Start
 from pandastack.engine.sandboxes.registry import Registry
+from pandastack.engine.sandboxes.sizes import HostSize
 from pandastack.engine.settings import Settings
 from pandastack.errors import CapacityError, StorageFullError
 from pandastack.host import facts
@@ -28,47 +29,58 @@ MACHINE_BYTES = 32 * 1024**2
 STALLED_MAXIMUM = 10.0
 """Above this percentage of the last ten seconds in which the whole host waited for memory, no sandbox starts."""
 
+AMPLE = 0.25
+"""With more than this part of its memory available, a host is not short of memory. What waits for memory there is a
+machine at its own limit, which on an otherwise idle host counts as if everything waited."""
+
 _MIB = 1024**2
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large machines may grow, in MiB."""
+class Room:
+    """What machines may grow to together, in MiB."""
 
     memory_mb: int = 0
     disk_mb: int = 0
 
-    def __add__(self, other: Size) -> Size:
-        return Size(self.memory_mb + other.memory_mb, self.disk_mb + other.disk_mb)
+    def __add__(self, other: Room) -> Room:
+        return Room(self.memory_mb + other.memory_mb, self.disk_mb + other.disk_mb)
 
-    def fits(self, limit: Size) -> bool:
+    def fits(self, limit: Room) -> bool:
         return self.memory_mb <= limit.memory_mb and self.disk_mb <= limit.disk_mb
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Free resources of the host. ``stalled`` is in percent; ``None`` where the kernel does not measure it."""
+    """Free resources of the host, and all its memory. ``stalled`` is in percent; ``None`` where the kernel does not
+    measure it."""
 
     memory_bytes: int
+    total_memory_bytes: int
     stalled: float | None
     storage_bytes: int
 
+    @property
+    def waits_for_memory(self) -> bool:
+        """Whether work on the host waits because memory is short, and not because of a limit of its own."""
+        ample = self.memory_bytes > self.total_memory_bytes * AMPLE
+        return self.stalled is not None and self.stalled > STALLED_MAXIMUM and not ample
 
-def size_of(*origins: Origin) -> Size:
+
+def room_of(*origins: Start) -> Room:
     """How large machines restored from ``origins`` may grow."""
-    manifests = [origin.snapshot.manifest for origin in origins]
-    return Size(sum(each.memory_mb for each in manifests), sum(each.disk_mb for each in manifests))
+    return Room(sum(each.size.memory_mb for each in origins), sum(each.size.disk_mb for each in origins))
 
 
-def limit_of(settings: Settings, memory_bytes: int, storage_bytes: int) -> Size:
+def limit_of(settings: Settings, memory_bytes: int, storage_bytes: int) -> Room:
     """How much may be promised on a host with this much memory and a pool of this size."""
-    return Size(
-        int(memory_bytes / _MIB * settings.overcommit),
-        int(storage_bytes / _MIB * settings.disk_overcommit),
+    return Room(
+        round(memory_bytes / _MIB * settings.overcommit),
+        round(storage_bytes / _MIB * settings.disk_overcommit),
     )
 
 
-def find_refusal(asked: Size, promised: Size, limit: Size) -> CapacityError | None:
+def find_refusal(asked: Room, promised: Room, limit: Room) -> CapacityError | None:
     """Why ``asked`` cannot be promised too; ``None`` if it can."""
     total = promised + asked
     if total.memory_mb > limit.memory_mb:
@@ -91,11 +103,16 @@ def _refusal(what: str, setting: str, asked: int, promised: int, limit: int) -> 
 
 def find_shortage(measured: Measured, starting: int) -> CapacityError | None:
     """Why ``starting`` machines cannot start on a host with this measurement; ``None`` if they can."""
+    return find_memory_shortage(measured, starting) or find_storage_shortage(measured.storage_bytes)
+
+
+def find_memory_shortage(measured: Measured, starting: int) -> CapacityError | None:
+    """The same without a look at the storage pool."""
     if measured.memory_bytes - starting * MACHINE_BYTES < MEMORY_RESERVE:
         return _short_of_memory(f"{measured.memory_bytes // _MIB} MiB of memory are left")
-    if measured.stalled is not None and measured.stalled > STALLED_MAXIMUM:
+    if measured.waits_for_memory:
         return _short_of_memory(f"everything on the host waits for memory {measured.stalled:g} % of the time")
-    return find_storage_shortage(measured.storage_bytes)
+    return None
 
 
 def find_storage_shortage(storage_bytes: int) -> StorageFullError | None:
@@ -120,8 +137,8 @@ def _short_of_memory(measured: str) -> CapacityError:
 class Admission:
     """Refuses machines that the host has no room for, before any part of them exists.
 
-    Room is promised to sandboxes with a machine, running or paused, and to machines that are being made, up to the size
-    that they may grow to. Machines in the warm pool get what is left, and give way.
+    Room is promised to sandboxes with a machine, running or paused, and to machines that are being made or build, up to
+    the size that they may grow to. Machines in the warm pool get what is left, and give way.
     """
 
     def __init__(self, registry: Registry, warm_pool: WarmPool, pool: Pool, settings: Settings) -> None:
@@ -129,16 +146,17 @@ class Admission:
         self._warm_pool = warm_pool
         self._pool = pool
         self._limit = limit_of(settings, facts.memory_bytes(), pool.total_bytes())
-        self._starting: list[Size] = []
+        self._starting: list[Room] = []
+        self._building: list[Room] = []
 
-    def check(self, *origins: Origin, sandbox_id: str = "") -> None:
+    def check(self, *origins: Start, sandbox_id: str = "") -> None:
         """Raise :class:`CapacityError` unless there is room for machines that are restored from ``origins``.
 
         A machine that the sandbox ``sandbox_id`` already has does not count: the new one replaces it.
         """
         if not origins:
             return
-        refusal = find_refusal(size_of(*origins), self._promised(sandbox_id), self._limit)
+        refusal = find_refusal(room_of(*origins), self._promised(sandbox_id), self._limit)
         refusal = refusal or find_shortage(self._measure(), len(self._starting) + len(origins))
         if refusal:
             raise refusal
@@ -149,26 +167,49 @@ class Admission:
         if shortage:
             raise shortage
 
+    def host_size(self) -> HostSize:
+        """What the host has in all, whether used or not; of storage, what may be promised."""
+        return HostSize(facts.cores(), facts.memory_bytes() // _MIB, self._limit.disk_mb)
+
     @contextmanager
-    def admitted(self, *origins: Origin, sandbox_id: str = "") -> Iterator[None]:
+    def admitted(self, *origins: Start, sandbox_id: str = "") -> Iterator[None]:
         """:meth:`check`, and count the machines as being made inside the block."""
         self.check(*origins, sandbox_id=sandbox_id)
-        size = size_of(*origins)
-        self._starting.append(size)
+        room = room_of(*origins)
+        self._starting.append(room)
         try:
             yield
         finally:
-            self._starting.remove(size)
+            self._starting.remove(room)
             self._warm_pool.shrink_until(self.has_room)
 
-    def has_room(self, *templates: Origin) -> bool:
+    @contextmanager
+    def reserved(self, memory_mb: int) -> Iterator[None]:
+        """Count the memory of a machine that builds as promised inside the block. Raises :class:`CapacityError`."""
+        room = Room(memory_mb)
+        refusal = find_refusal(room, self._promised(), self._limit)
+        if refusal := refusal or find_memory_shortage(self._measure(), len(self._starting) + 1):
+            raise refusal
+        self._building.append(room)
+        self._warm_pool.shrink_until(self.has_room)
+        try:
+            yield
+        finally:
+            self._building.remove(room)
+
+    def has_room(self, *templates: Start) -> bool:
         """Whether each of ``templates`` can have a waiting machine in addition to those that already wait."""
         waiting = [each.template for kind in self._warm_pool.waiting() for each in kind]
-        return (self._promised() + size_of(*waiting, *templates)).fits(self._limit)
+        return (self._promised() + room_of(*waiting, *templates)).fits(self._limit)
 
-    def _promised(self, replaced: str = "") -> Size:
+    def _promised(self, replaced: str = "") -> Room:
         live = [each for each in self._registry.list() if isinstance(each, Sandbox) and not each.failure]
-        return sum(self._starting, size_of(*(each.origin for each in live if each.id != replaced)))
+        return sum((*self._starting, *self._building), room_of(*(each.origin for each in live if each.id != replaced)))
 
     def _measure(self) -> Measured:
-        return Measured(facts.available_memory_bytes(), facts.memory_stalled_percent(), self._pool.free_bytes())
+        return Measured(
+            facts.available_memory_bytes(),
+            facts.memory_bytes(),
+            facts.memory_stalled_percent(),
+            self._pool.free_bytes(),
+        )

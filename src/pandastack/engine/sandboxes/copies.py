@@ -68,7 +68,7 @@ class Copies:
             # The children hard-link what they need, so the capture can be removed once they exist.
             async with self._saved.scratch() as directory:
                 async with sandbox.lock:
-                    captured = await capture(sandbox, directory)
+                    captured = await capture(sandbox, directory, sync=False)
                 crash_at("captured")
                 children = await self._begin_all(origins.load(directory), specs)
         return Forked(captured, children)

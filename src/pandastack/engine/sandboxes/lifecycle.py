@@ -19,6 +19,7 @@ from pandastack.engine.machines.freeze import freeze_and_pause, resume_and_thaw,
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.machines.state import MachineState
 from pandastack.engine.origins.captures import CaptureStore
+from pandastack.engine.sandboxes.network import Networks
 from pandastack.engine.sandboxes.registry import Registry
 from pandastack.engine.sandboxes.sandboxes import Sandboxes
 
@@ -26,10 +27,11 @@ from pandastack.engine.sandboxes.sandboxes import Sandboxes
 class Lifecycle:
     """The operations. Each is shielded: cancelling the caller does not leave it half done."""
 
-    def __init__(self, registry: Registry, sandboxes: Sandboxes, asleep: CaptureStore) -> None:
+    def __init__(self, registry: Registry, sandboxes: Sandboxes, asleep: CaptureStore, networks: Networks) -> None:
         self._registry = registry
         self._sandboxes = sandboxes
         self._asleep = asleep
+        self._networks = networks
 
     async def pause(self, sandbox_id: str) -> None:
         """Freeze the guest's programs and pause its CPUs. Does nothing to a paused sandbox."""
@@ -40,6 +42,7 @@ class Lifecycle:
                     await freeze_and_pause(sandbox)
                     sandbox.paused = True
                     sandbox.journal.set_paused(True)
+                    await sandbox.cable.disconnect()
 
     async def resume(self, sandbox_id: str) -> None:
         """Resume the guest's CPUs and thaw its programs. Does nothing to a running sandbox."""
@@ -62,6 +65,7 @@ class Lifecycle:
         with anyio.CancelScope(shield=True):
             async with sandbox.lock:
                 captured = await self._capture(sandbox)
+                await self._networks.keep_counters(sandbox)
                 await sandbox.end()
                 self._registry.register(Hibernated(sandbox.spec, self._asleep.get(sandbox.id)))
         return captured
@@ -79,22 +83,25 @@ class Lifecycle:
         crash_at("asleep")
         return captured
 
-    async def wake(self, sandbox_id: str) -> Sandbox:
-        """The sandbox, running: as it was when it was hibernated, but with the right time."""
+    async def wake(self, sandbox_id: str, *, boot: bool = False) -> Sandbox:
+        """The sandbox, running: as it was when it was hibernated, but with the right time.
+
+        With ``boot`` it boots from its disks where its memory is lost or may not be restored.
+        """
         found = self._registry.get(sandbox_id)
         if isinstance(found, Sandbox):
             await self.resume(sandbox_id)
             return self._registry.reach(sandbox_id)
         with anyio.CancelScope(shield=True):
             async with found.lock:
-                sandbox = await self._wake(found)
+                sandbox = await self._wake(found, boot=boot)
         return sandbox
 
-    async def _wake(self, found: Hibernated) -> Sandbox:
+    async def _wake(self, found: Hibernated, *, boot: bool) -> Sandbox:
         current = self._registry.get(found.id)
         if isinstance(current, Sandbox):  # another request woke it
             return current
-        sandbox = await self._sandboxes.begin(replace(found.origin, continues=True), found.spec)
+        sandbox = await self._sandboxes.begin(replace(found.origin, continues=True), found.spec, boot=boot)
         crash_at("awake")
-        await self._asleep.remove(found.id)
+        await self._asleep.remove_stored(found.id, found.origin)
         return sandbox

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pandastack.contract.events import MachineContinued, MachineDied, MachineStalled
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
+from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.sandboxes.events import Events
 from pandastack.errors import ConflictError, NotFoundError
 
@@ -11,8 +12,9 @@ from pandastack.errors import ConflictError, NotFoundError
 class Registry:
     """Every sandbox that this engine knows: those with a machine and those on the disk."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, asleep: CaptureStore) -> None:
         self._events = events
+        self._asleep = asleep
         self._sandboxes: dict[str, Sandbox | Hibernated] = {}
 
     def register(self, sandbox: Sandbox | Hibernated) -> None:
@@ -58,6 +60,10 @@ class Registry:
             self._events.publish(MachineStalled(sandbox_id) if stalled else MachineContinued(sandbox_id))
 
     def machine_ended(self, sandbox: Sandbox) -> None:
-        """Publish ``vm.died`` if a known sandbox's machine has ended by itself."""
-        if sandbox.failure and self.find(sandbox.id) is sandbox:
-            self._events.publish(MachineDied(sandbox.id, sandbox.machine.pid, sandbox.failure))
+        """Publish ``vm.died`` if a known sandbox's machine has ended by itself. With its disks it can be booted."""
+        if not sandbox.failure or self.find(sandbox.id) is not sandbox:
+            return
+        kept = self._asleep.has(sandbox.id)
+        if kept:
+            self.register(Hibernated(sandbox.spec, self._asleep.get(sandbox.id)))
+        self._events.publish(MachineDied(sandbox.id, sandbox.machine.pid, sandbox.failure, disks_kept=kept))

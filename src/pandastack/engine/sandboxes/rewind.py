@@ -15,6 +15,7 @@ from pandastack.engine.machines.state import MachineState
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.sandboxes.admission import Admission
+from pandastack.engine.sandboxes.network import Networks
 from pandastack.engine.sandboxes.registry import Registry
 from pandastack.engine.sandboxes.sandboxes import Sandboxes
 from pandastack.engine.spec import SandboxSpec
@@ -31,12 +32,14 @@ class Rewinder:
         sandboxes: Sandboxes,
         saved: CaptureStore,
         asleep: CaptureStore,
+        networks: Networks,
     ) -> None:
         self._registry = registry
         self._admission = admission
         self._sandboxes = sandboxes
         self._saved = saved
         self._asleep = asleep
+        self._networks = networks
         self._unknown = anyio.Lock()
         """Held while an unknown sandbox is restored: it has no lock of its own yet."""
 
@@ -62,7 +65,7 @@ class Rewinder:
             return await self._replace(sandbox, origin)
         rewound = await self._sandboxes.begin(origin, sandbox.spec)
         if isinstance(sandbox, Hibernated):
-            await self._asleep.remove(sandbox.id)
+            await self._asleep.remove_stored(sandbox.id, sandbox.origin)
         return rewound
 
     @asynccontextmanager
@@ -90,5 +93,13 @@ class Rewinder:
             await return_to_running(sandbox)
             raise
         crash_at("rewound")
+        await self._networks.keep_counters(sandbox)
         await sandbox.end()
+        await self._forget_disks_of(sandbox)
         return rewound
+
+    async def _forget_disks_of(self, replaced: Sandbox) -> None:
+        """The disks of a machine that was lost while its replacement was being restored."""
+        kept = self._asleep.get(replaced.id) if self._asleep.has(replaced.id) else None
+        if kept is not None and kept.snapshot.manifest.parent == replaced.origin.key:
+            await self._asleep.remove_stored(replaced.id, kept)

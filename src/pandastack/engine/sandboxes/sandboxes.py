@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
+from pandastack.contract.sandboxes import DEFAULT_SIZE, WantedSize
 from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.machines.warm_pool import WarmPool
@@ -11,13 +13,17 @@ from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.sandboxes.admission import Admission
+from pandastack.engine.sandboxes.network import Networks
 from pandastack.engine.sandboxes.registry import Registry
+from pandastack.engine.sandboxes.sizes import sized
 from pandastack.engine.spec import SandboxSpec
-from pandastack.errors import ConflictError
+from pandastack.errors import ConflictError, PandastackError
+from pandastack.model.network import NetworkPolicy
 
 
 class Sandboxes:
-    """Creates and deletes sandboxes. ``saved`` holds snapshots, ``asleep`` hibernated sandboxes."""
+    """Creates and deletes sandboxes. ``saved`` holds snapshots, ``asleep`` hibernated sandboxes.
+    ``explain`` makes the error for a create that its template does not allow."""
 
     def __init__(
         self,
@@ -28,6 +34,8 @@ class Sandboxes:
         templates: Templates,
         saved: CaptureStore,
         asleep: CaptureStore,
+        networks: Networks,
+        explain: Callable[[Origin, ConflictError], PandastackError],
     ) -> None:
         self._registry = registry
         self._admission = admission
@@ -36,31 +44,74 @@ class Sandboxes:
         self._templates = templates
         self._saved = saved
         self._asleep = asleep
+        self._networks = networks
+        self._explain = explain
 
-    async def create(self, spec: SandboxSpec, template_name: str) -> Sandbox:
-        """A new sandbox, restored from the template's snapshot. A refusal for lack of room has no side effects."""
-        template = self._templates.get(template_name)
-        sandbox = await self._create(spec, template)
-        self._warm_pool.replenish(template)
+    async def create(
+        self,
+        spec: SandboxSpec,
+        template_name: str,
+        size: WantedSize = DEFAULT_SIZE,
+        *,
+        owner: str = "",
+        network: NetworkPolicy | None = None,
+        secrets: Collection[str] = (),
+        boot: bool = False,
+    ) -> Sandbox:
+        """A new sandbox, restored from the snapshot of ``owner``'s template, else of everybody's. A refusal for lack of
+        room has no side effects.
+
+        ``network`` None: the policy of the template, which may name these ``secrets`` and no others.
+        """
+        template = self._templates.get(template_name, owner)
+        try:
+            sandbox = await self._create(spec, template, size, network, secrets, boot=boot)
+        except ConflictError as error:
+            raise self._explain(template, error) from error
+        if self._templates.find(template.name, template.template.owner):  # it may have been removed meanwhile
+            self._warm_pool.replenish(template)
         return sandbox
 
-    async def create_from(self, spec: SandboxSpec, snapshot_id: str) -> Sandbox:
-        """A new sandbox that continues where another was captured. A refusal for lack of room has no side effects."""
-        return await self._create(spec, self._saved.get(snapshot_id))
+    async def create_from(
+        self,
+        spec: SandboxSpec,
+        snapshot_id: str,
+        size: WantedSize = DEFAULT_SIZE,
+        *,
+        network: NetworkPolicy | None = None,
+        secrets: Collection[str] = (),
+        boot: bool = False,
+    ) -> Sandbox:
+        """A new sandbox that continues where another was captured; otherwise as :meth:`create`. The policy of the
+        captured sandbox was its own, not that of its copies."""
+        return await self._create(spec, self._saved.get(snapshot_id), size, network, secrets, boot=boot)
 
-    async def _create(self, spec: SandboxSpec, origin: Origin) -> Sandbox:
+    async def _create(
+        self,
+        spec: SandboxSpec,
+        origin: Origin,
+        size: WantedSize,
+        network: NetworkPolicy | None,
+        secrets: Collection[str],
+        *,
+        boot: bool,
+    ) -> Sandbox:
         if self._registry.find(spec.sandbox):
             raise ConflictError(f"sandbox {spec.sandbox} exists already", field="id")
-        return await self.begin(origin, replace(spec, env={**origin.template.env, **spec.env}))
+        origin = sized(origin, size, self._admission.host_size())
+        policy = self._networks.choose(network, origin.template, secrets)
+        env = {**origin.template.env, **spec.env}
+        return await self.begin(origin, replace(spec, env=env, network=policy), boot=boot)
 
-    async def begin(self, origin: Origin, spec: SandboxSpec) -> Sandbox:
+    async def begin(self, origin: Origin, spec: SandboxSpec, *, boot: bool = False) -> Sandbox:
         """The sandbox of ``spec`` in the state of ``origin``: creates, wakes, forks and rewinds all begin here.
 
+        With ``boot`` it has only the disks of ``origin`` where the memory may not be restored.
         Raises :class:`CapacityError` when the host has no room, :class:`ConflictError` when ``origin`` does not fit
         it, both before anything is done.
         """
         with self._admission.admitted(origin, sandbox_id=spec.sandbox):
-            sandbox = await self._restorer.restore(origin, spec)
+            sandbox = await self._restorer.restore(origin, spec, boot=boot)
             self._registry.register(sandbox)
         return sandbox
 
@@ -69,9 +120,14 @@ class Sandboxes:
         sandbox = self._registry.get(sandbox_id)
         if isinstance(sandbox, Hibernated):
             async with sandbox.lock:  # a wake may be in progress
-                if self._asleep.has(sandbox_id):
-                    await self._asleep.remove(sandbox_id)
+                await self._remove_asleep(sandbox_id)
             sandbox = self._registry.find(sandbox_id) or sandbox
         if isinstance(sandbox, Sandbox):
             await sandbox.end()
+            await self._remove_asleep(sandbox_id)  # the machine may have been lost just before
         self._registry.remove(sandbox_id)
+        self._networks.forget(sandbox_id)
+
+    async def _remove_asleep(self, sandbox_id: str) -> None:
+        if self._asleep.has(sandbox_id):
+            await self._asleep.remove(sandbox_id)

@@ -20,11 +20,18 @@ Setting = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Limits:
-    """What the processes of a group may take together; 0: no limit. ``cpus`` is their weight against others too."""
+    """What the processes of a group may take together; 0: no limit. ``cpus`` is their weight against others too, unless
+    ``weight`` is another."""
 
     memory_bytes: int
     cpus: float
     threads: int
+    weight: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The CPUs that the group counts as where there are too few."""
+        return self.weight or self.cpus
 
 
 def plan_settings(version: int, limits: Limits) -> list[Setting]:
@@ -39,19 +46,20 @@ def _v2(limits: Limits) -> Iterator[Setting]:
         yield "memory", "memory.oom.group", "1"
     if limits.cpus:
         yield "cpu", "cpu.max", f"{int(limits.cpus * PERIOD)} {PERIOD}"
-        yield "cpu", "cpu.weight", str(_bounded(int(limits.cpus * _V2_WEIGHT), 1, 10_000))
+        yield "cpu", "cpu.weight", str(_bounded(int(limits.share * _V2_WEIGHT), 1, 10_000))
     if limits.threads:
         yield "pids", "pids.max", str(limits.threads)
 
 
 def _v1(limits: Limits) -> Iterator[Setting]:
     if limits.memory_bytes:
+        yield "memory", "memory.memsw.limit_in_bytes", "-1"  # it must not be the lower of the two, in either direction
         yield "memory", "memory.limit_in_bytes", str(limits.memory_bytes)
         yield "memory", "memory.memsw.limit_in_bytes", str(limits.memory_bytes)
     if limits.cpus:
         yield "cpu", "cpu.cfs_period_us", str(PERIOD)
         yield "cpu", "cpu.cfs_quota_us", str(int(limits.cpus * PERIOD))
-        yield "cpu", "cpu.shares", str(_bounded(int(limits.cpus * _V1_SHARES), 2, 262_144))
+        yield "cpu", "cpu.shares", str(_bounded(int(limits.share * _V1_SHARES), 2, 262_144))
     if limits.threads:
         yield "pids", "pids.max", str(limits.threads)
 

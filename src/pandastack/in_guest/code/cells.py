@@ -32,17 +32,46 @@ class Stream:
 
 
 class Cell:
-    """Collects what comes while a cell runs."""
+    """Collects the outputs of a cell, and those that came after the cell before it had ended.
+
+    Threads, child processes and background jobs print while no cell runs: a kernel always has a cell that takes it.
+    """
 
     def __init__(self):
-        self.stdout, self.stderr = Stream(), Stream()
         self.exit, self.error = 0, None
         self.timed_out = self.restarted = False
+        self._clear()
+
+    def _clear(self):
+        self._stdout, self._stderr = Stream(), Stream()
         self._results, self._shown = [], {}
         self._room = RESULTS_MAX
+        self._clears_next = False
+
+    def clear(self, wait):
+        """Drop the outputs so far; with ``wait``, once there is another."""
+        if wait:
+            self._clears_next = True
+        else:
+            self._clear()
+
+    def _before_output(self):
+        if self._clears_next:
+            self._clear()
+
+    def stdout(self, data):
+        """Add bytes to the standard output."""
+        self._before_output()
+        self._stdout.add(data)
+
+    def stderr(self, data):
+        """Add bytes to the standard error."""
+        self._before_output()
+        self._stderr.add(data)
 
     def result(self, data, shown_as=None, update=False):
         """A MIME bundle. One that is ``shown_as`` something may be replaced later, by an ``update``."""
+        self._before_output()
         bundle = self._fitting({str(mime): _text(value) for mime, value in data.items() if _MIME.fullmatch(str(mime))})
         if update:
             if shown_as in self._shown:
@@ -61,8 +90,8 @@ class Cell:
 
     def answer(self):
         answer = {
-            "stdout": self.stdout.text(),
-            "stderr": self.stderr.text(),
+            "stdout": self._stdout.text(),
+            "stderr": self._stderr.text(),
             "exit": self.exit,
             "error": self.error and self.error[:ERROR_MAX],
             "results": self._results,

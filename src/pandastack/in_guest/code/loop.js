@@ -9,10 +9,15 @@ const isPromise = (value) => value !== null && typeof value === 'object' && type
 globalThis.require = require('module').createRequire(path.join(process.cwd(), 'cell.js'));
 globalThis.module = module;
 
+// A script that ends itself ends the cell, and the names stay.
+class Exit { constructor(code) { this.code = Number(code ?? process.exitCode ?? 0) & 255; } }
+process.exit = (code) => { throw new Exit(code); };
+
 let interrupt = () => {};
 process.on('SIGINT', () => interrupt(new Error('interrupted')));
-process.on('uncaughtException', (error) => console.error(error));
-process.on('unhandledRejection', (error) => console.error(error));
+const report = (error) => { if (!(error instanceof Exit)) console.error(error); };
+process.on('uncaughtException', report);
+process.on('unhandledRejection', report);
 
 // A script keeps its names for the next one. One with an await at its top is wrapped, and then only assignments stay.
 function compile(text) {
@@ -44,7 +49,7 @@ async function answer(file) {
     const value = await run(fs.readFileSync(file, 'utf8'));
     said = value === undefined ? { status: 0 } : { status: 0, value: util.inspect(value) };
   } catch (error) {
-    said = { status: 1, error: describe(error) };
+    said = error instanceof Exit ? { status: error.code } : { status: 1, error: describe(error) };
   }
   interrupt = () => {};
   fs.writeSync(answers, JSON.stringify(said) + '\n');

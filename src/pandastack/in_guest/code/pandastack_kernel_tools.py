@@ -3,6 +3,8 @@
 
 import json
 import reprlib
+import sys
+import warnings
 
 CHART = "application/vnd.pandastack.chart+json"
 VARIABLES_MAX = 1000
@@ -17,6 +19,8 @@ _short.maxlong = 60
 
 def prepare(shell):
     """Called once in a new kernel, before its first cell."""
+    shell.ask_exit = sys.exit  # `exit` and `quit` end the cell, as sys.exit() does, and not the session
+    warnings.filterwarnings("ignore", message="To exit: use")
     try:
         shell.enable_matplotlib("inline")
         from matplotlib.figure import Figure

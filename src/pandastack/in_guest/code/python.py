@@ -8,11 +8,13 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import sys
 import uuid
 
+from cells import Cell
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
@@ -55,7 +57,7 @@ class Zygote:
 
 
 class PythonKernel:
-    """A running kernel with a client that is connected to it."""
+    """A running kernel with a client that is connected to it. ``cell`` gets what the kernel prints and shows."""
 
     @classmethod
     async def start(cls, zygote):
@@ -68,11 +70,15 @@ class PythonKernel:
         kernel._client.load_connection_info(info)
         kernel._pid = await zygote.fork(kernel._files)
         kernel._died = asyncio.Event()
-        kernel._probes, kernel._began = set(), asyncio.Event()
+        kernel._request, kernel._probes = None, set()
+        kernel._began, kernel._over = asyncio.Event(), asyncio.Event()
+        kernel._over.set()
         kernel._watch()
         kernel._client.start_channels(hb=False, stdin=False)
         await kernel._client.wait_for_ready(timeout=READY_SECONDS)
         await kernel._rehearse()
+        kernel.cell = Cell()
+        kernel._listener = asyncio.ensure_future(kernel._listen())
         return kernel
 
     async def _rehearse(self):
@@ -88,50 +94,62 @@ class PythonKernel:
         os.close(self._pidfd)
         self._died.set()
 
-    async def run(self, code, cell):
+    async def run(self, code):
         """Run a cell to its end; raises EOFError when the kernel died."""
         self._probes.clear()
         self._began.clear()
-        request = self._client.execute(code, allow_stdin=False, stop_on_error=False)
+        self._over.clear()
+        self._request = self._client.execute(code, allow_stdin=False, stop_on_error=False)
         async with contextlib.AsyncExitStack() as stack:
-            tasks = [asyncio.ensure_future(each) for each in (self._outputs(request, cell), self._died.wait())]
+            tasks = [asyncio.ensure_future(each.wait()) for each in (self._over, self._died)]
             stack.push_async_callback(_cancel, tasks)
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if not tasks[0].done():
-                raise EOFError
-            tasks[0].result()
-        if cell.error is None:
-            await self._outcome(request, cell)
+        if not self._over.is_set():
+            raise EOFError
+        if self.cell.error is None:
+            await self._outcome()
 
-    async def _outputs(self, request, cell):
+    async def _listen(self):
+        """Read all that the kernel publishes, also while no cell runs: it keeps only so much for a slow reader."""
         while True:
-            message = await self._client.get_iopub_msg(timeout=None)
-            kind, content, about = message["msg_type"], message["content"], message["parent_header"].get("msg_id")
-            if about in self._probes and content.get("execution_state") == "idle":
-                cell.exit, cell.error = 1, cell.error or "KeyboardInterrupt"
-                return
-            if about != request:
-                continue  # a thread of an earlier cell, whose answer has been given
-            if kind == "execute_input":
-                self._began.set()
-            elif kind == "stream":
-                (cell.stderr if content["name"] == "stderr" else cell.stdout).add(content["text"].encode())
-            elif kind in ("execute_result", "display_data", "update_display_data"):
-                shown_as = content.get("transient", {}).get("display_id")
-                cell.result(content["data"], shown_as, update=kind == "update_display_data")
-            elif kind == "error":
-                cell.exit, cell.error = 1, "\n".join(content["traceback"]) or content["ename"]
-            elif kind == "status" and content["execution_state"] == "idle":
-                return
+            # The user's code can publish too, and malformed messages.
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                message = await self._client.get_iopub_msg(timeout=None)
+                self._take(message["msg_type"], message["content"], message["parent_header"].get("msg_id"))
 
-    async def _outcome(self, request, cell):
+    def _take(self, kind, content, about):
+        """Outputs belong to the cell at hand, whatever cell began the thread that they come from."""
+        if kind == "stream":
+            add = self.cell.stderr if content["name"] == "stderr" else self.cell.stdout
+            add(content["text"].encode("utf-8", "replace"))
+        elif kind in ("execute_result", "display_data", "update_display_data"):
+            shown_as = content.get("transient", {}).get("display_id")
+            self.cell.result(content["data"], shown_as, update=kind == "update_display_data")
+        elif kind == "clear_output":
+            self.cell.clear(content["wait"])
+        elif about == self._request and not self._over.is_set():
+            self._follow(kind, content)
+        elif about in self._probes and not self._over.is_set() and content.get("execution_state") == "idle":
+            self.cell.exit, self.cell.error = 1, self.cell.error or "KeyboardInterrupt"
+            self._over.set()
+
+    def _follow(self, kind, content):
+        """How the cell that runs proceeds."""
+        if kind == "execute_input":
+            self._began.set()
+        elif kind == "error" and (status := _exit_status(content)):
+            self.cell.exit, self.cell.error = status, "\n".join(content["traceback"]) or content["ename"]
+        elif kind == "status" and content["execution_state"] == "idle":
+            self._over.set()
+
+    async def _outcome(self):
         """How a cell that showed no error ended: an interrupt may end it without a word, but not as a success."""
         try:
-            status = (await self._reply(request, 1))["status"]
+            reply = await self._reply(self._request, 1)
         except queue.Empty:
-            status = "KeyboardInterrupt" if self._probes else "without an outcome"
-        if status != "ok":
-            cell.exit, cell.error = 1, status
+            reply = {"status": "KeyboardInterrupt" if self._probes else "without an outcome"}
+        if reply["status"] != "ok" and _exit_status(reply):
+            self.cell.exit, self.cell.error = 1, reply["status"]
 
     async def _reply(self, request, seconds=REPLY_SECONDS):
         while True:
@@ -162,10 +180,21 @@ class PythonKernel:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
         await self._died.wait()
+        await _cancel([self._listener])
         self._client.stop_channels()
         for path in (self._files, *self._sockets):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def _exit_status(error):
+    """What a cell with an exception amounts to: ``sys.exit(0)`` ends it early, and is a success."""
+    if error.get("ename") != "SystemExit":
+        return 1
+    said = error["evalue"]
+    if said in ("", "None"):
+        return 0
+    return int(said) & 0xFF if re.fullmatch(r"-?\d{1,9}", said) else 1
 
 
 async def _cancel(tasks):

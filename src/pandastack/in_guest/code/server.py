@@ -29,8 +29,10 @@ DIRECTORY = os.environ.get("PANDASTACK_KERNELS", "/run/pandastack/kernels")
 SOCKET = f"{DIRECTORY}.sock"
 SESSIONS_MAX = 8
 REQUEST_MAX = 16 << 20
-INTERRUPT_SECONDS = (0.5, 1, 1, 2, 5)
-"""How long to wait after each interrupt of a cell that is over its time; then its kernel is replaced."""
+INTERRUPT_SECONDS = (2, 3, 5)
+"""How long to wait after each interrupt of a cell that is over its time; then its kernel is replaced. A kernel that
+gets another one while it still renders the traceback of the first may lose more than the cell, and under emulation it
+renders for a second."""
 
 
 class Refusal(Exception):
@@ -170,9 +172,11 @@ class Server:
         async with session.turn:
             say({"started": True})
             session.cells += 1
-            began, cell = time.monotonic(), Cell()
+            began, kernel = time.monotonic(), session.kernel
+            cell = kernel.cell
             try:
-                await self._within(session, request, cell)
+                await self._within(kernel, request, cell)
+                kernel.cell = Cell()
             except EOFError:
                 cell.restarted = True
                 cell.error = cell.error or "the interpreter exited; the session continues with a new one"
@@ -182,16 +186,16 @@ class Server:
             duration = round((time.monotonic() - began) * 1000)
             return {**cell.answer(), "duration_ms": duration, "cells": session.cells}
 
-    async def _within(self, session, request, cell):
+    async def _within(self, kernel, request, cell):
         """Run the cell; over its time it is interrupted, and if that does not end it, its interpreter is."""
-        running = asyncio.ensure_future(session.kernel.run(request["code"], cell))
+        running = asyncio.ensure_future(kernel.run(request["code"]))
         try:
             await asyncio.wait([running], timeout=request["timeout_ms"] / 1000)
             for patience in INTERRUPT_SECONDS:
                 if running.done():
                     break
                 cell.timed_out = True
-                await session.kernel.interrupt()
+                await kernel.interrupt()
                 await asyncio.wait([running], timeout=patience)
             if not running.done():
                 raise EOFError

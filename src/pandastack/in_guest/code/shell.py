@@ -13,6 +13,8 @@ import signal
 import tempfile
 import termios
 
+from cells import Cell
+
 # `return` in the trap ends the file that is being sourced, and with it the cell.
 _LOOP = """
 trap 'return 130 2>/dev/null' INT
@@ -35,7 +37,7 @@ PROGRAMS = {"bash": _bash, "node": _node}
 
 
 class ShellKernel:
-    """A running loop."""
+    """A running loop. ``cell`` gets what it prints, and what its background jobs print while no cell runs."""
 
     @classmethod
     async def start(cls, language):
@@ -63,18 +65,18 @@ class ShellKernel:
                 os.close(each)
         for each in (kernel._status, kernel._out, kernel._err):
             os.set_blocking(each, False)
+        kernel.cell = Cell()
+        for each in (kernel._out, kernel._err):
+            asyncio.get_running_loop().add_reader(each, kernel._take, each)
         return kernel
 
-    async def run(self, code, cell):
+    async def run(self, code):
         """Run a cell to its end; raises EOFError when the shell ended, with its status in the cell."""
         loop, done = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
         self._said = bytearray()
         with tempfile.NamedTemporaryFile("w", prefix="cell-") as file:
             file.write(code + "\n")
             file.flush()
-            pipes = {self._out: cell.stdout, self._err: cell.stderr}
-            for fd, stream in pipes.items():
-                loop.add_reader(fd, self._take, fd, stream)
             loop.add_reader(self._status, self._ended, done)
             try:
                 os.write(self._code, file.name.encode() + b"\n")
@@ -82,14 +84,13 @@ class ShellKernel:
             except BrokenPipeError:
                 status = None
             finally:
-                for fd, stream in pipes.items():
-                    loop.remove_reader(fd)
-                    self._rest(fd, stream)
+                self._rest(self._out)
+                self._rest(self._err)
                 loop.remove_reader(self._status)
         if status is None:
-            cell.exit = _shell_status(await self._process.wait())
+            self.cell.exit = _shell_status(await self._process.wait())
             raise EOFError
-        _tell(status, cell)
+        _tell(status, self.cell)
 
     async def _status_of(self, done):
         """The cell's status, or None when the shell ends: a job that it leaves may hold its pipe open."""
@@ -107,21 +108,21 @@ class ShellKernel:
             if not done.done() and (not text or self._said.endswith(b"\n")):
                 done.set_result(bytes(self._said) or None)
 
-    def _take(self, fd, stream):
+    def _take(self, fd):
         with contextlib.suppress(BlockingIOError):
             data = os.read(fd, 65536)
-            stream.add(data)
             if data:
+                (self.cell.stdout if fd == self._out else self.cell.stderr)(data)
                 return len(data)
             asyncio.get_running_loop().remove_reader(fd)  # the shell closed it
         return 0
 
-    def _rest(self, fd, stream):
+    def _rest(self, fd):
         """What the pipe held when the cell ended; what a job in the background adds later belongs to the next cell."""
         held = array.array("i", [0])
         fcntl.ioctl(fd, termios.FIONREAD, held)
         left = held[0]
-        while left > 0 and (taken := self._take(fd, stream)):
+        while left > 0 and (taken := self._take(fd)):
             left -= taken
 
     async def variables(self):
@@ -138,6 +139,8 @@ class ShellKernel:
         self._close_pipes()
 
     def _close_pipes(self):
+        for fd in (self._out, self._err):
+            asyncio.get_running_loop().remove_reader(fd)
         for fd in (self._code, self._status, self._out, self._err):
             os.close(fd)
 

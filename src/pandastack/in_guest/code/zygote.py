@@ -13,11 +13,13 @@ import signal
 import socket
 import sys
 
+OURS = ("pandastack_kernel_stream", "pandastack_kernel_tools")
+
 
 def preload():
     """Import what notebooks import, and draw once: fonts are found and files are read then."""
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    for name in ("ipykernel.kernelapp", "IPython", "zmq.eventloop.zmqstream", "pandastack_kernel_tools"):
+    for name in ("ipykernel.kernelapp", "IPython", "zmq.eventloop.zmqstream", *OURS):
         importlib.import_module(name)
 
     sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # our modules are no part of the user's world
@@ -48,7 +50,8 @@ def become_kernel(connection_file):
     os.chdir(os.environ.get("HOME") or "/")
     app = IPKernelApp.instance()
     quiet = ["--HistoryManager.enabled=False", "--InteractiveShell.colors=NoColor", "--IPKernelApp.log_level=50"]
-    app.initialize(["-f", connection_file, *quiet])
+    streams = "--IPKernelApp.outstream_class=pandastack_kernel_stream.PipedStream"
+    app.initialize(["-f", connection_file, streams, *quiet])
     pandastack_kernel_tools.prepare(app.shell)
     app.start()
 

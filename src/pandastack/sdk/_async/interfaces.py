@@ -27,6 +27,11 @@ class AsyncConnection(Protocol):
         """The address of the server."""
         ...
 
+    @property
+    def preview_host(self) -> str | None:
+        """The name below which previews are, if it is set."""
+        ...
+
 
 class AsyncSandboxHandle(Protocol):
     """A sandbox, and access to its server."""

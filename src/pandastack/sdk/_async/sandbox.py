@@ -16,6 +16,8 @@ from pandastack.sdk._async.explore import async_explore
 from pandastack.sdk._async.filesystem import AsyncSandboxFilesystem
 from pandastack.sdk._async.interfaces import AsyncConnection
 from pandastack.sdk._async.lifecycle import AsyncLifecycle
+from pandastack.sdk._async.network import AsyncSandboxNetwork
+from pandastack.sdk._async.previews import AsyncPreviews
 from pandastack.sdk._async.processes import AsyncProcesses
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._code import language_of, sessions_path
@@ -24,18 +26,18 @@ from pandastack.sdk._runtime import AsyncCancelEvent
 from pandastack.sdk._types import ExecResult
 from pandastack.sdk.wire.call import (
     Call,
-    code_command,
     create_sandbox,
     lifecycle_options,
     list_sandboxes,
     new_key,
+    run_code,
     segment,
 )
 from pandastack.sdk.wire.coding import json_value
 
 
 @dataclass
-class AsyncSandbox(AsyncLifecycle):
+class AsyncSandbox(AsyncLifecycle, AsyncPreviews):
     """One microVM. As a context manager it is deleted at the end of the block, unless it is persistent.
 
     The fields are as the server last reported them; :meth:`refresh` asks again.
@@ -93,11 +95,17 @@ class AsyncSandbox(AsyncLifecycle):
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
         max_lifetime_seconds: int | None = None,
+        disk_gb: int | None = None,
+        on_memory_loss: Literal["boot", "fail"] | None = None,
+        network: str | Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = default_connection()
-        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds)
+        own = lifecycle_options(
+            on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds, on_memory_loss
+        )
+        own |= {"disk_gb": disk_gb, "network": network}
         call = create_sandbox(
             template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
         )
@@ -133,6 +141,11 @@ class AsyncSandbox(AsyncLifecycle):
         return AsyncProcesses(self)
 
     @property
+    def network(self) -> AsyncSandboxNetwork:
+        """What the sandbox may reach."""
+        return AsyncSandboxNetwork(self)
+
+    @property
     def commands(self) -> AsyncSandboxCommands:
         """Another spelling of :meth:`exec`."""
         return AsyncSandboxCommands(self)
@@ -161,10 +174,12 @@ class AsyncSandbox(AsyncLifecycle):
         return await AsyncCommandStream(on_stdout, on_stderr).run(self.client, self.id, cmd, timeout_seconds)
 
     async def run_code(self, code: str, language: str = "python") -> ExecResult:
-        """Run a piece of code in a fresh interpreter (``python`` or ``bash``). Raises ValueError for other
-        languages.
+        """Run a piece of code, up to 8 MB, in a fresh interpreter (``python`` or ``bash``).
+
+        Raises ValueError for other languages, and TooLargeError.
         """
-        return await self.exec(code_command(code, language))
+        call = run_code(self.id, code, language, self.client.timeout)
+        return ExecResult.from_dict(await self.client.transport.object(call))
 
     async def create_code_context(self, language: str = "python") -> AsyncCodeContext:
         """Open a session that retains its state between cells, in ``python``, ``bash`` or ``node``.

@@ -12,11 +12,16 @@ from pandastack.config import resolve_client
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import CancelEvent
+from pandastack.sdk._sync.builds import BuildsAPI
 from pandastack.sdk._sync.defaults import choose, default_connection, make_with
+from pandastack.sdk._sync.registries import RegistriesAPI
 from pandastack.sdk._sync.sandbox import Sandbox
+from pandastack.sdk._sync.secrets import SecretsAPI
 from pandastack.sdk._sync.snapshots import SnapshotsAPI
+from pandastack.sdk._sync.ssh import SshKeysAPI
 from pandastack.sdk._sync.templates import TemplatesAPI
 from pandastack.sdk._sync.transport import Transport
+from pandastack.sdk._sync.workspace import WorkspaceAPI
 from pandastack.sdk._types import CreateRetryEvent
 from pandastack.sdk.wire.call import NEXT_CURSOR, Call, create_sandbox, lifecycle_options, list_sandboxes, segment
 from pandastack.sdk.wire.coding import json_list, json_value
@@ -46,12 +51,19 @@ class Client:
         self.api_url = self.api_base = settings.api_url
         self.api_key = settings.api_key
         self.timeout = timeout
+        self.preview_host: str | None = None
+        """The name below which previews are, with a port if it needs one; None: ``Sandbox.preview_url`` chooses."""
         self.max_create_retry_seconds = create_retry_budget(max_create_retry_seconds)
         self.on_create_retry = on_create_retry
         self.transport = Transport(settings, timeout, self.max_create_retry_seconds, on_create_retry)
         self.sandboxes = SandboxAPI(self)
         self.snapshots = SnapshotsAPI(self)
+        self.ssh_keys = SshKeysAPI(self)
         self.templates = TemplatesAPI(self)
+        self.builds = BuildsAPI(self)
+        self.secrets = SecretsAPI(self)
+        self.registries = RegistriesAPI(self)
+        self.workspace = WorkspaceAPI(self)
 
     def me(self) -> dict[str, Any]:
         """The caller that the token identifies: at least ``id`` and ``workspace``. Raises AuthError for a bad token."""
@@ -92,22 +104,34 @@ class SandboxAPI:
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
         max_lifetime_seconds: int | None = None,
+        disk_gb: int | None = None,
+        on_memory_loss: Literal["boot", "fail"] | None = None,
+        network: str | Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Sandbox:
         """Create a sandbox and return when commands can run in it.
 
+        ``cpu``, ``memory_mb`` and ``disk_gb`` are its size, within the template's limits; by default the template's.
+
         ``ttl_seconds`` is an idle limit: the sandbox is deleted after that long without activity, unless it
         is ``persistent``; with ``on_expire="hibernate"`` it is hibernated instead. ``checkpoint_every`` (seconds,
         at least 1) and ``checkpoint_after_exec`` make the server take checkpoints automatically.
-        ``max_lifetime_seconds`` after its creation the sandbox is deleted, in use or not.
+        ``max_lifetime_seconds`` after its creation the sandbox is deleted, in use or not. Where only its disks are
+        left, or its memory cannot be restored, it boots from them; with ``on_memory_loss="fail"`` that is an error.
+
+        ``network`` is what it may reach: ``"allow"``, ``"deny"``, ``"none"``, or lists of rules (docs/network.md); by
+        default, as its template says. The sandbox's ``network`` changes it later.
 
         After a refusal for capacity or a broken connection, the call is retried within the client's budget; setting
         ``cancel`` ends that with CreateCancelled. With your own ``idempotency_key``, the same call within 24 hours
         returns the same sandbox, from another process too; by default each call uses a new key.
 
-        Raises BadRequestError (unknown template, bad TTL) and ServerError.
+        Raises BadRequestError (unknown template, bad TTL, a size that cannot be) and ServerError.
         """
-        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds)
+        own = lifecycle_options(
+            on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds, on_memory_loss
+        )
+        own |= {"disk_gb": disk_gb, "network": network}
         call = create_sandbox(
             template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
         )

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pandastack.errors import NotFoundError, TooLargeError
 from pandastack.sdk._runtime import (
@@ -22,7 +22,7 @@ from pandastack.sdk._runtime import (
 )
 from pandastack.sdk._sync.interfaces import SandboxHandle
 from pandastack.sdk._types import FileInfo, FileMatch
-from pandastack.sdk.wire.call import Call, file_call, file_change, file_search
+from pandastack.sdk.wire.call import Call, file_call, file_change, file_search, tree_call
 from pandastack.sdk.wire.coding import json_object, mapped_transport_errors
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class SandboxFilesystem:
         Raises NotFoundError, BadRequestError for a directory, and TooLargeError for more than ``max_bytes``.
         """
         content = bytearray()
-        with closing(self._pieces(path, "", max_bytes)) as pieces:
+        with closing(self._pieces(self._get(path), max_bytes)) as pieces:
             for piece in pieces:
                 content += piece
         return bytes(content)
@@ -93,29 +93,41 @@ class SandboxFilesystem:
         Raises OSError for the local side, and the errors of :meth:`read`.
         """
         with spool() as content:
-            self._fetch(content, remote_path, "", max_bytes)
+            self._fetch(content, self._get(remote_path), max_bytes)
             write_file(local_path, content)
 
-    def upload_tree(self, local_path: str | os.PathLike[str], remote_path: str) -> int:
-        """Copy a local directory into the sandbox and return the number of files and directories.
+    def upload_tree(
+        self, local_path: str | os.PathLike[str], remote_path: str, *, links: Literal["keep", "skip", "refuse"] = "keep"
+    ) -> int:
+        """Copy a local directory into the sandbox and return the number of files, directories and links.
 
-        Raises OSError for the local side, BadRequestError for a link that points outside the directory.
+        ``links`` says what becomes of links that point outside the directory. Raises OSError for the local side,
+        BadRequestError for a link that is refused.
         """
         packed = pack_tree(local_path)
-        answer = json_object(self._run(file_call("PUT", self._sandbox.id, remote_path, "/tar", packed)))
+        call = tree_call("PUT", self._sandbox.id, remote_path, links, packed)
+        answer = json_object(self._run(call))
         return int(answer.get("members") or 0)
 
     def download_tree(
-        self, remote_path: str, local_path: str | os.PathLike[str], *, max_bytes: int | None = MOST_OF_A_TREE
-    ) -> None:
-        """Copy a directory out of the sandbox; owners and set-uid bits are lost, links that point outside are refused.
+        self,
+        remote_path: str,
+        local_path: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = MOST_OF_A_TREE,
+        links: Literal["skip", "refuse"] = "skip",
+    ) -> list[str]:
+        """Copy a directory out of the sandbox; owners and set-uid bits are lost.
+
+        Links that point outside the directory, pipes and devices are left out, and their names are returned (at most
+        32,768 characters of them); with ``links="refuse"`` they raise BadRequestError.
 
         Raises OSError for the local side, NotFoundError, BadRequestError, and TooLargeError, before anything is
         unpacked, when its archive has more than ``max_bytes`` (default 1 GiB; None: no limit).
         """
         with spool() as packed:
-            self._fetch(packed, remote_path, "/tar", max_bytes)
-            unpack_tree(packed, local_path)
+            self._fetch(packed, tree_call("GET", self._sandbox.id, remote_path, links), max_bytes)
+            return unpack_tree(packed, local_path)
 
     def mkdir(self, path: str, mode: int | None = None) -> FileInfo:
         """Create a directory and its parents; an existing one is fine."""
@@ -165,16 +177,18 @@ class SandboxFilesystem:
     def _change(self, what: str, **body: Any) -> FileInfo:
         return FileInfo.from_dict(json_object(self._run(file_change(self._sandbox.id, what, **body))))
 
-    def _fetch(self, into: IO[bytes], path: str, what: str, max_bytes: int | None) -> None:
-        with closing(self._pieces(path, what, max_bytes)) as pieces:
+    def _get(self, path: str) -> Call:
+        return file_call("GET", self._sandbox.id, path)
+
+    def _fetch(self, into: IO[bytes], call: Call, max_bytes: int | None) -> None:
+        with closing(self._pieces(call, max_bytes)) as pieces:
             for piece in pieces:
                 append(into, piece)
 
-    def _pieces(self, path: str, what: str, max_bytes: int | None) -> Generator[bytes, None]:
+    def _pieces(self, call: Call, max_bytes: int | None) -> Generator[bytes, None]:
         """The content from the sandbox, as long as it is within the limit."""
-        call = replace(file_call("GET", self._sandbox.id, path, what), streamed=True)
         left = max_bytes
-        with closing(self._run(call)) as response:
+        with closing(self._run(replace(call, streamed=True))) as response:
             pieces = response.iter_bytes()
             while True:
                 with mapped_transport_errors(self._sandbox.client.api_url):
@@ -184,7 +198,9 @@ class SandboxFilesystem:
                 if left is not None:
                     left -= len(piece)
                     if left < 0:
-                        raise TooLargeError(f"{path}: more than {max_bytes} bytes", hint="raise max_bytes")
+                        raise TooLargeError(
+                            f"{call.params['path']}: more than {max_bytes} bytes", hint="raise max_bytes"
+                        )
                 yield piece
 
     def _run(self, call: Call) -> httpx.Response:

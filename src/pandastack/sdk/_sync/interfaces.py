@@ -28,6 +28,11 @@ class Connection(Protocol):
         """The address of the server."""
         ...
 
+    @property
+    def preview_host(self) -> str | None:
+        """The name below which previews are, if it is set."""
+        ...
+
 
 class SandboxHandle(Protocol):
     """A sandbox, and access to its server."""

@@ -48,7 +48,10 @@ class Lifecycle:
         self._become("hibernated", "/hibernate")
 
     def wake(self) -> None:
-        """Wake a hibernated sandbox where it stopped; a running one stays as it is."""
+        """Wake a hibernated sandbox where it stopped; a running one stays as it is.
+
+        Where its memory is lost, or cannot be restored, it boots from its disks: :meth:`lifecycle` tells.
+        """
         self._become("running", "/wake")
 
     def snapshot(self, *, idempotency_key: str | None = None) -> str:
@@ -123,17 +126,20 @@ class Lifecycle:
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
         max_lifetime_seconds: int | None = None,
+        on_memory_loss: Literal["boot", "fail"] | None = None,
     ) -> dict[str, Any]:
         """Change the given fields and return the lifecycle.
 
         ``ttl_seconds`` is the idle limit, ``on_expire`` the action when it is reached, ``checkpoint_every`` the
         seconds (at least 1; 0: never) between automatic checkpoints; with ``checkpoint_after_exec`` the server takes
         one after each command. ``max_lifetime_seconds`` after its creation it is deleted, in use or not (0: no limit).
-        Raises BadRequestError.
+        ``on_memory_loss`` is the action when only its disks are left. Raises BadRequestError.
         """
         wanted = {"ttl_seconds": ttl_seconds, "persistent": persistent}
         body = {key: value for key, value in wanted.items() if value is not None}
-        body |= lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds)
+        body |= lifecycle_options(
+            on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds, on_memory_loss
+        )
         answer = self.client.transport.object(Call("PATCH", self._path("/lifecycle"), json=body))
         if persistent is not None:
             self.persistent = persistent
@@ -147,7 +153,10 @@ class Lifecycle:
         return self.client.transport.object(Call("GET", self._path("/metrics")))
 
     def lifecycle(self) -> dict[str, Any]:
-        """The lifecycle: at least ``ttl_seconds``, ``persistent`` and ``idle_seconds``."""
+        """The lifecycle: at least ``ttl_seconds``, ``persistent`` and ``idle_seconds``.
+
+        ``memory`` is ``lost`` once it has booted, or will boot, from its disks; ``memory_lost_reason`` says why.
+        """
         return self.client.transport.object(Call("GET", self._path("/lifecycle")))
 
     def _become(self, status: str, below: str) -> None:

@@ -21,22 +21,24 @@ from pandastack.sdk._sync.explore import explore
 from pandastack.sdk._sync.filesystem import SandboxFilesystem
 from pandastack.sdk._sync.interfaces import Connection
 from pandastack.sdk._sync.lifecycle import Lifecycle
+from pandastack.sdk._sync.network import SandboxNetwork
+from pandastack.sdk._sync.previews import Previews
 from pandastack.sdk._sync.processes import Processes
 from pandastack.sdk._types import ExecResult
 from pandastack.sdk.wire.call import (
     Call,
-    code_command,
     create_sandbox,
     lifecycle_options,
     list_sandboxes,
     new_key,
+    run_code,
     segment,
 )
 from pandastack.sdk.wire.coding import json_value
 
 
 @dataclass
-class Sandbox(Lifecycle):
+class Sandbox(Lifecycle, Previews):
     """One microVM. As a context manager it is deleted at the end of the block, unless it is persistent.
 
     The fields are as the server last reported them; :meth:`refresh` asks again.
@@ -94,11 +96,17 @@ class Sandbox(Lifecycle):
         checkpoint_every: float | None = None,
         checkpoint_after_exec: bool | None = None,
         max_lifetime_seconds: int | None = None,
+        disk_gb: int | None = None,
+        on_memory_loss: Literal["boot", "fail"] | None = None,
+        network: str | Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Self:
         """Create a sandbox with the default client; see ``client.sandboxes.create`` for the arguments."""
         client = default_connection()
-        own = lifecycle_options(on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds)
+        own = lifecycle_options(
+            on_expire, checkpoint_every, checkpoint_after_exec, max_lifetime_seconds, on_memory_loss
+        )
+        own |= {"disk_gb": disk_gb, "network": network}
         call = create_sandbox(
             template, cpu, memory_mb, ttl_seconds, persistent, metadata, from_snapshot, volumes, own, idempotency_key
         )
@@ -134,6 +142,11 @@ class Sandbox(Lifecycle):
         return Processes(self)
 
     @property
+    def network(self) -> SandboxNetwork:
+        """What the sandbox may reach."""
+        return SandboxNetwork(self)
+
+    @property
     def commands(self) -> SandboxCommands:
         """Another spelling of :meth:`exec`."""
         return SandboxCommands(self)
@@ -162,10 +175,12 @@ class Sandbox(Lifecycle):
         return CommandStream(on_stdout, on_stderr).run(self.client, self.id, cmd, timeout_seconds)
 
     def run_code(self, code: str, language: str = "python") -> ExecResult:
-        """Run a piece of code in a fresh interpreter (``python`` or ``bash``). Raises ValueError for other
-        languages.
+        """Run a piece of code, up to 8 MB, in a fresh interpreter (``python`` or ``bash``).
+
+        Raises ValueError for other languages, and TooLargeError.
         """
-        return self.exec(code_command(code, language))
+        call = run_code(self.id, code, language, self.client.timeout)
+        return ExecResult.from_dict(self.client.transport.object(call))
 
     def create_code_context(self, language: str = "python") -> CodeContext:
         """Open a session that retains its state between cells, in ``python``, ``bash`` or ``node``.

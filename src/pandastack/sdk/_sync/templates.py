@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from os import PathLike
 from typing import Any
 
-from pandastack.errors import ConnectionError, TemplateBuildError
-from pandastack.sdk._sse import EventDecoder
+from pandastack.errors import BadRequestError, TemplateBuildError
+from pandastack.sdk._sync.following import follow_build
 from pandastack.sdk._sync.interfaces import Connection
 from pandastack.sdk._types import BuildEvent, Template, TemplateBuild
-from pandastack.sdk.packing import pack_recipe
-from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call, segment
-from pandastack.sdk.wire.coding import mapped_transport_errors
+from pandastack.sdk.packing import pack_build, pack_recipe
+from pandastack.sdk.wire.call import Call, segment
 
 _UPLOAD_SILENCE_SECONDS = 120.0
 _TAR = "application/x-tar"
@@ -29,7 +28,7 @@ class TemplatesAPI:
         self._client = client
 
     def list(self) -> builtins.list[Template]:
-        """All templates the workspace may use."""
+        """All templates the workspace may use: first those of every workspace, then its own."""
         found = self._client.transport.list(Call("GET", "/templates"))
         return [Template.from_dict(each) for each in found]
 
@@ -37,24 +36,49 @@ class TemplatesAPI:
         """One template. Raises NotFoundError."""
         return Template.from_dict(self._client.transport.object(Call("GET", f"/templates/{segment(name)}")))
 
+    def delete(self, name: str) -> None:
+        """Delete a template of the workspace. Sandboxes and snapshots that were made from it stay.
+
+        Raises NotFoundError, and ForbiddenError for a template of every workspace, which the operator deletes.
+        """
+        self._client.transport.run(Call("DELETE", f"/templates/{segment(name)}"))
+
     def recipes(self) -> builtins.list[str]:
         """The names of the recipes that ship with the server, a template's base before it."""
         response = self._client.transport.run(Call("GET", "/templates/recipes"))
         return [str(each) for each in response.json()]
 
     def start_build(
-        self, folder: str | PathLike[str] | None = None, *, shipped: str | None = None
+        self,
+        folder: str | PathLike[str] | None = None,
+        *,
+        shipped: str | None = None,
+        target: str | None = None,
+        no_cache: bool = False,
+        build_args: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str | bytes] | None = None,
+        stored_secrets: Mapping[str, str] | None = None,
     ) -> TemplateBuild:
         """Start to build the recipe in a local ``folder`` (``Dockerfile``, ``template.toml``, the files it copies), or
-        one that ships with the server. Raises BadRequestError when the recipe cannot be used."""
-        params = {"shipped": shipped} if shipped is not None else {}
-        content = pack_recipe(folder) if folder is not None else None
+        one that ships with the server. ``target`` is the stage that becomes the template, by its name or index.
+        With ``no_cache`` its instructions are carried out whatever is cached. ``build_args`` are the values of ARGs;
+        ``secrets`` are values for ``RUN --mount=type=secret`` by their ids, ``stored_secrets`` the names of the
+        workspace's secrets. Raises BadRequestError when the recipe cannot be used."""
+        given = {"shipped": shipped, "target": target, "no_cache": "1" if no_cache else None}
+        params = {name: value for name, value in given.items() if value is not None}
+        content, content_type = (pack_recipe(folder) if folder is not None else None), _TAR
+        if build_args or secrets or stored_secrets:
+            if content is None:
+                raise BadRequestError("a recipe of the server takes no build arguments and secrets", field="shipped")
+            content, content_type = pack_build(
+                content, build_args=build_args or {}, secrets=secrets or {}, stored_secrets=stored_secrets or {}
+            )
         call = Call(
             "POST",
             "/templates/build",
             params=params,
             content=content,
-            content_type=_TAR,
+            content_type=content_type,
             silence=_UPLOAD_SILENCE_SECONDS,
         )
         return TemplateBuild.from_dict(self._client.transport.object(call))
@@ -64,10 +88,23 @@ class TemplatesAPI:
         folder: str | PathLike[str] | None = None,
         *,
         shipped: str | None = None,
+        target: str | None = None,
+        no_cache: bool = False,
+        build_args: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str | bytes] | None = None,
+        stored_secrets: Mapping[str, str] | None = None,
         on_event: Callable[[BuildEvent], object] | None = None,
     ) -> TemplateBuild:
         """The same, to the end of the build. Raises TemplateBuildError, which has the build, when it fails."""
-        started = self.start_build(folder, shipped=shipped)
+        started = self.start_build(
+            folder,
+            shipped=shipped,
+            target=target,
+            no_cache=no_cache,
+            build_args=build_args,
+            secrets=secrets,
+            stored_secrets=stored_secrets,
+        )
         with closing(self.events(started.id)) as events:
             for event in events:
                 if on_event is not None:
@@ -94,23 +131,10 @@ class TemplatesAPI:
 
     def events(self, build_id: str, *, follow: bool = True) -> Generator[BuildEvent, None]:
         """The build's progress so far; with ``follow``, until it ends."""
-        params = {"follow": "1"} if follow else {}
         path = f"/templates/builds/{segment(build_id)}/events"
-        call = Call("GET", path, params=params, streamed=True, silence=STREAM_SILENCE_SECONDS)
-        response = self._client.transport.run(call)
-        with closing(response):
-            decoder, pieces = EventDecoder(), response.iter_bytes()
-            while True:
-                with mapped_transport_errors(self._client.api_url):
-                    piece = next(pieces, None)
-                if piece is None:
-                    if follow:
-                        raise ConnectionError("the server ended the build's events before the build had ended")
-                    return
-                for event in decoder.feed(piece):
-                    yield BuildEvent(event.name, _object(event.data))
-                    if event.name == "ended":
-                        return
+        with closing(follow_build(self._client, path, follow=follow)) as events:
+            for event in events:
+                yield BuildEvent(event.name, _object(event.data))
 
 
 def _object(text: str) -> dict[str, Any]:

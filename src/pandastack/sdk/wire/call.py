@@ -4,11 +4,9 @@ retried.
 
 from __future__ import annotations
 
-import shlex
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -27,8 +25,7 @@ NEXT_CURSOR = "x-next-cursor"
 
 _EXEC_GRACE_SECONDS = 15.0
 # Linux allows one argument 128 KiB, and quoting makes code longer.
-_MAX_INLINE_COMMAND_BYTES = 120 * 1024
-_INTERPRETERS = {"python": "python3", "bash": "bash", "sh": "bash"}
+_LANGUAGES = {"python": "python", "bash": "bash", "sh": "bash"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +87,10 @@ def create_sandbox(
     own: Mapping[str, Any] = MappingProxyType({}),
     key: str | None = None,
 ) -> Call:
-    """``POST /sandboxes``. Sizes are baked into the template, so ``cpu`` and ``memory_mb`` are warned about
-    and left out. ``own`` has the fields that the official SDK lacks. ``key`` None: a new one.
-    """
-    if cpu is not None or memory_mb is not None:
-        warnings.warn("cpu and memory_mb have no effect: the template decides them", DeprecationWarning, stacklevel=3)
+    """``POST /sandboxes``. ``own`` has the fields that the official SDK lacks. ``key`` None: a new one."""
     optional = {
+        "cpu": cpu,
+        "memory_mb": memory_mb,
         "ttl_seconds": ttl_seconds,
         "persistent": persistent or None,
         "metadata": metadata,
@@ -134,6 +129,7 @@ def lifecycle_options(
     checkpoint_every: float | None,
     checkpoint_after_exec: bool | None,
     max_lifetime_seconds: int | None = None,
+    on_memory_loss: str | None = None,
 ) -> dict[str, Any]:
     """The lifecycle fields that a create and ``PATCH …/lifecycle`` have in common; None is left out."""
     wanted = {
@@ -141,8 +137,21 @@ def lifecycle_options(
         "checkpoint_every": checkpoint_every,
         "checkpoint_after_exec": checkpoint_after_exec,
         "max_lifetime_seconds": max_lifetime_seconds,
+        "on_memory_loss": on_memory_loss,
     }
     return {key: value for key, value in wanted.items() if value is not None}
+
+
+def set_network(sandbox_id: str, policy: str | Mapping[str, Any]) -> Call:
+    """``PUT …/network``: a word is short for an object."""
+    body = {"egress": policy} if isinstance(policy, str) else dict(policy)
+    return Call("PUT", f"/sandboxes/{segment(sandbox_id)}/network", json=body)
+
+
+def allow_destination(sandbox_id: str, host: str, port: int | None) -> Call:
+    """``POST …/network/allow``."""
+    body = {"host": host} | ({} if port is None else {"port": port})
+    return Call("POST", f"/sandboxes/{segment(sandbox_id)}/network/allow", json=body)
 
 
 def exec_command(sandbox_id: str, cmd: str, timeout_seconds: float | None, streamed: bool, default: float) -> Call:
@@ -163,21 +172,14 @@ def exec_command(sandbox_id: str, cmd: str, timeout_seconds: float | None, strea
     )
 
 
-def code_command(code: str, language: str) -> str:
-    """The shell command that runs ``code``. Raises ValueError for a language without an interpreter in every
-    template.
-
-    Raises BadRequestError when the code is too long for a command line.
-    """
-    interpreter = _INTERPRETERS.get(language)
-    if interpreter is None:
-        raise ValueError(f"Unsupported language: {language} (use {', '.join(_INTERPRETERS)})")
-    command = f"{interpreter} -c {shlex.quote(code)}"
-    if len(command.encode()) > _MAX_INLINE_COMMAND_BYTES:
-        raise BadRequestError(
-            "the code is too long for a command line", hint="write it with filesystem.write and exec the file"
-        )
-    return command
+def run_code(sandbox_id: str, code: str, language: str, default: float) -> Call:
+    """``POST …/repl``. Raises ValueError for a language without an interpreter in every template."""
+    known = _LANGUAGES.get(language)
+    if known is None:
+        raise ValueError(f"Unsupported language: {language} (use {', '.join(_LANGUAGES)})")
+    body = {"code": code, "language": known}
+    silence = max(default, _EXEC_GRACE_SECONDS)
+    return Call("POST", f"/sandboxes/{segment(sandbox_id)}/repl", json=body, silence=silence, into_guest=True)
 
 
 def file_change(sandbox_id: str, what: str, **body: Any) -> Call:
@@ -199,3 +201,9 @@ def file_call(
     where = f"/sandboxes/{segment(sandbox_id)}/fs{what}"
     params = {"path": path} | ({} if offset is None else {"offset": str(offset)})
     return Call(method, where, params=params, content=content, into_guest=True)
+
+
+def tree_call(method: str, sandbox_id: str, path: str, links: str, content: bytes | None = None) -> Call:
+    """``GET`` or ``PUT fs/tar``; ``links`` says what becomes of links that point outside the directory."""
+    call = file_call(method, sandbox_id, path, "/tar", content)
+    return replace(call, params={**call.params, "links": links})

@@ -10,6 +10,7 @@ from pandastack.errors import NotFoundError, PandastackError
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.command_log import CommandLog
 from pandastack.services.records.events import NewEvent
+from pandastack.services.records.memory import KEPT
 from pandastack.services.records.registry import Registry
 from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import SnapshotRecord
@@ -58,7 +59,7 @@ class Rewinding:
         if record.status == Status.FAILED:
             payload["failure"] = record.reason or ""
         event = NewEvent("sandbox.rewound", payload)
-        return await self._registry.move(current, Status.RUNNING, event, reason=None)
+        return await self._registry.move(current, Status.RUNNING, event, reason=None, **KEPT)
 
     async def _fail_if_gone(self, record: SandboxRecord, error: PandastackError) -> None:
         try:

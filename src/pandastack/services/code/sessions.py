@@ -35,11 +35,12 @@ ONE_SHOT = {
     "py": "python3 -",
     "node": "node -",
     "js": "node -",
-    "bash": "bash -s",
-    "sh": "sh -s",
+    "bash": "bash /dev/fd/3 3<&0 </dev/null",
+    "sh": "sh /dev/fd/3 3<&0 </dev/null",
     "ruby": "ruby -",
 }
-"""The command that runs each language with the program as its input."""
+"""The command that runs each language with the program as its input, of any length. A shell reads its program while it
+runs it, so it gets it by a descriptor of its own: else a command in it could read the rest."""
 
 DEFAULT_TIMEOUT_MS = 30_000
 MAX_TIMEOUT_MS = 24 * 3600 * 1000

@@ -10,7 +10,7 @@ from pandastack.cluster import Engines
 from pandastack.model.caller import Caller
 from pandastack.services.files.files import checked_path
 from pandastack.services.files.scripts import MISSING, Scripts, plan_command, temporary_path
-from pandastack.services.files.tar_filter import TarFilter
+from pandastack.services.files.tar_filter import Outside, TarFilter
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 
 _HELD_BACK = 256 * 1024  # bytes of an archive
@@ -40,20 +40,23 @@ class Archives:
 
     @asynccontextmanager
     async def pack(
-        self, caller: Caller, sandbox_id: str, path: str, skip_links: bool
+        self, caller: Caller, sandbox_id: str, path: str, outside: Outside
     ) -> AsyncIterator[tuple[None, AsyncIterator[bytes]]]:
-        """A directory as a tar archive that is safe to unpack; an unsafe member ends it with an error."""
+        """A directory as a tar archive that is safe to unpack; an unsafe member ends it with an error.
+
+        Its last member reports what was left out.
+        """
         command = plan_command(_PACK, checked_path(path))
         async with self._scripts.output(caller, sandbox_id, command, path, fine=(0, 1)) as output:
-            chunks = _filtered(output, TarFilter(skip_links))
+            chunks = _filtered(output, TarFilter(outside))
             first = await _beginning(chunks)
             yield None, _chained(first, chunks)
 
     async def unpack(
-        self, caller: Caller, sandbox_id: str, path: str, skip_links: bool, content: AsyncIterator[bytes]
+        self, caller: Caller, sandbox_id: str, path: str, outside: Outside, content: AsyncIterator[bytes]
     ) -> Unpacked:
         """Unpack a tar archive into a directory, which is created. Nothing of a refused archive is unpacked."""
-        where, one = checked_path(path), TarFilter(skip_links)
+        where, one = checked_path(path), TarFilter(outside)
         async with self._sandboxes.use(caller, sandbox_id) as sandbox:
             archive = temporary_path()
             written = await self._engines.of(sandbox).write_file(sandbox.id, archive, _filtered(content, one))

@@ -1,17 +1,20 @@
 """Makes any tar archive safe to unpack, as a stream.
 
 Every header is read strictly and written anew: names are relative and stay below the directory that the archive is
-unpacked in, links do not leave it, nothing is a device, no file is set-uid, root owns everything. A member that cannot
-be made safe is refused.
+unpacked in, also by way of links, nothing is a device, no file is set-uid, root owns everything. A member that cannot
+be made safe is refused. What honest directories contain and an archive cannot carry safely (links that lead outside,
+pipes, devices) is left out and reported at the end of the archive, unless it is to be refused too.
 Input formats: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU's long names. Output format: pax.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 import unicodedata
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
 from pandastack.errors import BadRequestError
@@ -32,17 +35,23 @@ _KINDS = {
     tarfile.SYMTYPE: tarfile.SYMTYPE,
     tarfile.LNKTYPE: tarfile.LNKTYPE,
 }
+_MOST_REPORTED = 32 * 1024  # characters of names
 _EXTRA = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 
 
+class Outside(StrEnum):
+    """What becomes of symbolic links that lead out of the directory. Nothing is ever unpacked through a link."""
+
+    KEEP = "keep"
+    SKIP = "skip"
+    REFUSE = "refuse"
+
+
 class TarFilter:
-    """Takes an archive piece by piece; raises :class:`BadRequestError` at the first member that is refused.
+    """Takes an archive piece by piece; raises :class:`BadRequestError` at the first member that is refused."""
 
-    With ``skip_links``, links that lead outside are omitted instead.
-    """
-
-    def __init__(self, skip_links: bool = False) -> None:
-        self._skip_links = skip_links
+    def __init__(self, outside: Outside = Outside.REFUSE) -> None:
+        self._outside = outside
         self._buffer = bytearray()
         self._payload = 0  # bytes of the current member still to come, without padding
         self._padding = 0
@@ -50,9 +59,16 @@ class TarFilter:
         self._overrides: dict[str, str] = {}
         self._files: set[str] = set()
         self._links = Links()
+        self._report = _Report()
+        self._top = tarfile.TarInfo(".")
+        self._top.type, self._top.mode = tarfile.DIRTYPE, 0o755
         self.members = 0
-        self.skipped = 0
         self.ended = False
+
+    @property
+    def skipped(self) -> int:
+        """How many members were left out."""
+        return self._report.count
 
     def feed(self, data: bytes) -> bytes:
         """The part of the archive that can be passed on so far."""
@@ -102,7 +118,7 @@ class TarFilter:
     def _take_header(self, block: bytes) -> bytes:
         if block == _ZEROS:
             self.ended = True
-            return 2 * _ZEROS
+            return self._report.member(self._top) + 2 * _ZEROS
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
@@ -129,14 +145,16 @@ class TarFilter:
         size = overrides.get("size", str(info.size))
         if any(key.startswith("GNU.sparse") for key in overrides):
             raise refusal(name, "a sparse file", "make the archive without --sparse")
-        kind = _KINDS.get(info.type)
-        if kind is None:
-            raise refusal(name, "neither a file, a directory nor a link")
         if not re.fullmatch("[0-9]{1,18}", size) or int(size) > _MOST_SIZE:
             raise refusal(name, "of an invalid size")
         self.members += 1
         if self.members > MOST_MEMBERS:
             raise BadRequestError(f"the tar archive has more than {MOST_MEMBERS} members")
+        kind = _KINDS.get(info.type)
+        if kind is None:
+            if self._outside is Outside.REFUSE or int(size):
+                raise refusal(name, "neither a file, a directory nor a link", "links=skip omits it")
+            return self._skip("/".join(_parts(name) or [name]))
         made = tarfile.TarInfo(self._safe_name(name, kind) or ".")
         made.type, made.mode = kind, info.mode & 0o777
         made.mtime = min(max(int(info.mtime), 0), 1 << 33)
@@ -147,9 +165,14 @@ class TarFilter:
         elif int(size) and kind != tarfile.LNKTYPE:  # writers may record the size of a hard link's target
             raise refusal(name, "not a file, but has content")
         elif kind != tarfile.DIRTYPE and not self._link(made, overrides.get("linkpath", info.linkname)):
-            self.skipped += 1
-            return b""
+            return self._skip(made.name)
+        if made.name == ".":
+            self._top = made
         return made.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+    def _skip(self, name: str) -> bytes:
+        self._report.add(name)
+        return b""
 
     def _safe_name(self, name: str, kind: bytes) -> str:
         """``name`` relative to the directory, never through a link of this archive; empty for the directory itself."""
@@ -167,20 +190,42 @@ class TarFilter:
         if made.type == tarfile.LNKTYPE:
             inside = _parts(target)
             found = None if inside is None else "/".join(inside)
-            safe, made.linkname = found in self._files, found or ""
+            fits, made.linkname = found in self._files, found or ""
         else:
-            place = made.name.split("/")[:-1]
-            absolute = target.startswith("/") or not target
-            safe, made.linkname = not absolute and _stays_inside(place, target), target
-        if not safe and not self._skip_links:
-            raise refusal(
-                made.name, f"a link that points outside the archive, to {target[:100]!r}", "links=skip omits such links"
-            )
-        if safe and made.type == tarfile.SYMTYPE:
+            made.linkname = target
+            fits = _stays_inside(made.name.split("/")[:-1], target)
+            fits = fits or (self._outside is Outside.KEEP and _is_target(target))
+        if not fits and self._outside is Outside.REFUSE:
+            what = f"a link that points outside the archive, to {target[:100]!r}"
+            raise refusal(made.name, what, "links=skip omits such links")
+        if fits and made.type == tarfile.SYMTYPE:
             self._links.add(made.name.split("/"))
-        elif safe:
+        elif fits:
             self._files.add(made.name)
-        return safe
+        return fits
+
+
+class _Report:
+    """What was left out. Readers learn it from the archive itself, whose length nobody knows when it begins."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._names: list[str] = []
+        self._room = _MOST_REPORTED
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        self._room -= len(name)
+        if self._room >= 0:
+            self._names.append(name.encode("utf-8", "replace").decode())
+
+    def member(self, top: tarfile.TarInfo) -> bytes:
+        """The archive's own directory once more, with the report as a comment; nothing if nothing was left out."""
+        if not self.count:
+            return b""
+        report = json.dumps({"skipped": self.count, "names": self._names}, ensure_ascii=False)
+        top.pax_headers = {"comment": f"pandastack {report}"}
+        return top.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 class Links:
@@ -256,14 +301,19 @@ def _parts(name: str) -> list[str] | None:
     return None if name.startswith("/") or ".." in parts or b"\0" in encoded or too_long else parts
 
 
+def _is_target(target: str) -> bool:
+    """Whether a symbolic link can have this target."""
+    encoded = target.encode("utf-8", "surrogateescape")
+    return 0 < len(encoded) < _MOST_NAME and b"\0" not in encoded
+
+
 def _stays_inside(place: list[str], target: str) -> bool:
     """Whether a symbolic link in the directory ``place`` to ``target`` never leaves the archive's own directory.
 
     No member lies behind a link, so ``place`` is where it appears to be, and so is its parent ``..``. That does not
     hold for ``..`` after a name in ``target``: the name may be another link.
     """
-    encoded = target.encode("utf-8", "surrogateescape")
-    if b"\0" in encoded or len(encoded) > _MOST_NAME:
+    if target.startswith("/") or not _is_target(target):
         return False
     parts = [part for part in target.split("/") if part not in ("", ".")]
     up = parts.count("..")

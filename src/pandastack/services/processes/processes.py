@@ -12,12 +12,13 @@ import anyio
 from pandastack.cluster import Engines
 from pandastack.contract.processes import Extent, ProcessList, ProcessRecord, ProcessSpec
 from pandastack.contract.records import Record
-from pandastack.errors import QuotaError
+from pandastack.errors import NotFoundError, QuotaError
 from pandastack.model.caller import Caller
 from pandastack.services.processes.idle_watch import IdleWatch
 from pandastack.services.processes.quota import StreamQuota
 from pandastack.services.processes.spec import checked_signal, checked_size, planned_process
 from pandastack.services.records.activity import Activity
+from pandastack.services.records.memory import ended_with_memory
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
 from pandastack.services.settings import Settings
@@ -80,14 +81,25 @@ class Processes:
         if record.status not in ((Status.RUNNING,) if running else (Status.RUNNING, Status.HIBERNATED)):
             raise await self._registry.refusal(record)
 
+    @asynccontextmanager
+    async def _use(self, caller: Caller, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
+        """Use the sandbox for an operation on a process; one that ended with the memory is told as such."""
+        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
+            try:
+                yield sandbox
+            except NotFoundError as error:
+                if sandbox.memory_lost_at is None:
+                    raise
+                raise NotFoundError(error.message, field=error.field, hint=ended_with_memory(sandbox)) from error
+
     async def list(self, caller: Caller, sandbox_id: str) -> ProcessList:
         """All records, oldest first, and how many the guest retains."""
-        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
+        async with self._use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).processes(sandbox.id)
 
     async def get(self, caller: Caller, sandbox_id: str, process: str) -> ProcessRecord:
         """One record, by id or pid."""
-        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
+        async with self._use(caller, sandbox_id) as sandbox:
             return await self._engines.of(sandbox).process(sandbox.id, process)
 
     @asynccontextmanager
@@ -102,7 +114,7 @@ class Processes:
         follow: bool = True,
     ) -> AsyncIterator[AsyncIterator[Record]]:
         """Output from these offsets on; a negative offset counts from the end. The process outlives the block."""
-        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
+        async with self._use(caller, sandbox_id) as sandbox:
             if (stdout or 0) < 0 or (stderr or 0) < 0:
                 record = await self._engines.of(sandbox).process(sandbox.id, process)
                 stdout, stderr = _from_end(record.stdout, stdout), _from_end(record.stderr, stderr)
@@ -124,21 +136,21 @@ class Processes:
         self, caller: Caller, sandbox_id: str, process: str, data: bytes | AsyncIterator[bytes], *, close: bool
     ) -> int:
         """Write to the standard input; returns the number of bytes accepted."""
-        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
+        async with self._use(caller, sandbox_id) as sandbox:
             with self._streams.hold(sandbox.id):
                 return await self._engines.of(sandbox).send_input(sandbox.id, process, data, close)
 
     async def signal(self, caller: Caller, sandbox_id: str, process: str, signal: int | str) -> None:
         """Send a signal, by number or name, to the process's group."""
         number = checked_signal(signal)
-        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
+        async with self._use(caller, sandbox_id) as sandbox:
             await self._engines.of(sandbox).signal(sandbox.id, process, number)
 
     async def resize(self, caller: Caller, sandbox_id: str, process: str, rows: int, cols: int) -> None:
         """Resize the process's terminal."""
         await self.check(caller, sandbox_id)
         size = checked_size(rows, cols)
-        async with self._sandboxes.use(caller, sandbox_id) as sandbox:
+        async with self._use(caller, sandbox_id) as sandbox:
             await self._engines.of(sandbox).resize(sandbox.id, process, size)
 
 

@@ -22,6 +22,7 @@ class Activity:
         self._last: dict[str, float] = {}
         self._running: dict[str, int] = {}
         self._unsaved: set[str] = set()
+        self._attended: dict[str, float] = {}
         self.command_log = CommandLog(clock)
 
     def start(self, sandbox_id: str, at: float | None = None) -> None:
@@ -31,6 +32,7 @@ class Activity:
     def forget(self, sandbox_id: str) -> None:
         """Remove the clock of a sandbox that is gone."""
         self._last.pop(sandbox_id, None)
+        self._attended.pop(sandbox_id, None)
         self._unsaved.discard(sandbox_id)
         self.command_log.forget(sandbox_id)
 
@@ -58,6 +60,15 @@ class Activity:
             if not self._running[sandbox_id]:
                 del self._running[sandbox_id]
             self._touch(sandbox_id)
+
+    def attend(self, sandbox_id: str) -> None:
+        """Note that a client is connected now: the sandbox is not deleted, but it may be hibernated."""
+        if sandbox_id in self._last:
+            self._attended[sandbox_id] = self._clock()
+
+    def last_attended(self, sandbox_id: str) -> float:
+        """Epoch seconds of the last activity, or of the last moment when a client was connected."""
+        return max(self.last_active(sandbox_id), self._attended.get(sandbox_id, 0.0))
 
     def busy(self, sandbox_id: str) -> bool:
         """Whether an operation is in progress."""

@@ -40,7 +40,8 @@ class Deadlines:
             record.status in (Status.HIBERNATED, Status.FAILED) and record.on_expire == HIBERNATE
         ):  # it stays, and can be woken
             return None
-        return self._activity.last_active(record.id) + (record.ttl_seconds or self._settings.reaper_interval_seconds)
+        clock = self._activity.last_active if self.only_hibernates(record) else self._activity.last_attended
+        return clock(record.id) + (record.ttl_seconds or self._settings.reaper_interval_seconds)
 
     @staticmethod
     def only_hibernates(record: SandboxRecord) -> bool:

@@ -10,17 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pandastack.contract.sandboxes import DEFAULT_SIZE, WantedSize
 from pandastack.errors import BadRequestError
 from pandastack.model.caller import Caller
+from pandastack.model.network import NetworkPolicy
+from pandastack.model.network_rules import to_json
+from pandastack.model.previews import check_metadata
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import SnapshotRecord
 
 DELETE, HIBERNATE = "delete", "hibernate"
+BOOT, FAIL = "boot", "fail"
 
 _TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_METADATA = 64 * 1024  # characters; every record is held in memory
-_MAX_SECONDS = 2**31 - 1
+_MAX_SECONDS = _MAX_NUMBER = 2**31 - 1
 _OF_THE_PARENT_ONLY = ("fork_tree_id", "fork_tree_role", "fork_index", "explore", "explore_ttl")
 
 
@@ -29,7 +34,8 @@ class NewSandbox:
     """A request for a new sandbox. ``ttl_seconds`` None: the configured default. ``snapshot`` overrides ``template``.
 
     ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds (0, None: off).
-    ``max_lifetime_seconds`` 0 or None: no limit. ``id`` None: a new one.
+    ``max_lifetime_seconds`` 0 or None: no limit. ``on_memory_loss`` is :data:`BOOT` (also None) or :data:`FAIL`. ``id``
+    None: a new one. ``network`` None: the template's policy.
     """
 
     template: str = ""
@@ -41,7 +47,10 @@ class NewSandbox:
     checkpoint_every: float | None = None
     checkpoint_after_exec: bool = False
     max_lifetime_seconds: int | None = None
+    size: WantedSize = DEFAULT_SIZE
+    on_memory_loss: str | None = None
     id: str | None = None
+    network: NetworkPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,7 @@ class LifecyclePatch:
     checkpoint_every: float | None = None
     checkpoint_after_exec: bool | None = None
     max_lifetime_seconds: int | None = None
+    on_memory_loss: str | None = None
 
 
 def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
@@ -69,6 +79,7 @@ def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
     if patch.max_lifetime_seconds is not None:
         values["max_lifetime_seconds"] = checked_lifetime(patch.max_lifetime_seconds)
     checked_on_expire(patch.on_expire)
+    checked_on_memory_loss(patch.on_memory_loss)
     return values
 
 
@@ -79,6 +90,8 @@ def planned(
     template = wanted.template if snapshot is None else snapshot.template
     if not _TEMPLATE_NAME.fullmatch(template):
         raise unknown_template(template)
+    checked_size(wanted.size)
+    check_metadata(wanted.metadata)
     now = time.time()
     ttl = settings.default_ttl_seconds if wanted.ttl_seconds is None else checked_ttl(wanted.ttl_seconds, settings)
     return SandboxRecord(
@@ -97,6 +110,8 @@ def planned(
         checkpoint_after_exec=wanted.checkpoint_after_exec,
         node=node,
         max_lifetime_seconds=checked_lifetime(wanted.max_lifetime_seconds),
+        on_memory_loss=checked_on_memory_loss(wanted.on_memory_loss),
+        network=None if wanted.network is None else to_json(wanted.network),
     )
 
 
@@ -116,6 +131,8 @@ def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: 
         last_active_at=now,
         node=parent.node,
         max_lifetime_seconds=parent.max_lifetime_seconds,
+        on_memory_loss=parent.on_memory_loss,
+        network=parent.network,
     )
 
 
@@ -132,6 +149,13 @@ def checked_on_expire(value: str | None) -> str | None:
     """Check the action at the idle limit. Raises :class:`BadRequestError`."""
     if value not in (None, DELETE, HIBERNATE):
         raise BadRequestError(f"on_expire: must be {DELETE!r} or {HIBERNATE!r}", field="on_expire")
+    return value
+
+
+def checked_on_memory_loss(value: str | None) -> str | None:
+    """Check the action when only the disks are left. Raises :class:`BadRequestError`."""
+    if value not in (None, BOOT, FAIL):
+        raise BadRequestError(f"on_memory_loss: must be {BOOT!r} or {FAIL!r}", field="on_memory_loss")
     return value
 
 
@@ -158,10 +182,18 @@ def checked_lifetime(seconds: int | None) -> int | None:
     return seconds
 
 
-def unknown_template(name: str) -> BadRequestError:
-    """The error for the name of an unknown template."""
+def checked_size(size: WantedSize) -> None:
+    """Check what no engine can give. Raises :class:`BadRequestError`."""
+    for each in fields(size):
+        wanted = getattr(size, each.name)
+        if wanted is not None and not 0 < wanted <= _MAX_NUMBER:
+            raise BadRequestError(f"{each.name}: must be from 1 to {_MAX_NUMBER}", field=each.name)
+
+
+def unknown_template(name: str, field: str = "template") -> BadRequestError:
+    """The error for the name of an unknown template in ``field`` of a request."""
     hint = "GET /v1/templates lists the templates"
-    return BadRequestError(f"unknown template {name[:128]!r}", field="template", hint=hint)
+    return BadRequestError(f"unknown template {name[:128]!r}", field=field, hint=hint)
 
 
 def _checked_metadata(metadata: dict[str, str]) -> dict[str, str]:

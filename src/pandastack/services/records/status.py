@@ -8,7 +8,7 @@ from pandastack.errors import ServerError
 from pandastack.store.sandboxes import Status
 
 _DELETE = "it is deleted, on request or at its idle limit"
-_HIBERNATE = "`hibernate`, or its idle limit"
+_HIBERNATE = "`hibernate`, its idle limit, or its machine was lost and its disks are kept"
 _DIED = "its machine died, or did not survive a restart"
 _FOUND = "the server finds its machine so"
 

@@ -14,12 +14,14 @@ from pandastack.cluster import Engines
 from pandastack.contract.sandboxes import Captured, ForkAnswer, NotStarted, SandboxSpec, Started
 from pandastack.errors import BadRequestError, NotFoundError, PandastackError, ServerError
 from pandastack.model.caller import Caller
+from pandastack.model.previews import check_metadata
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.events import NewEvent
 from pandastack.services.records.registry import Change, Registry
 from pandastack.services.records.spec import planned_child
 from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.sandboxes import Sandboxes, running_change
+from pandastack.services.secrets.secrets import Secrets, split_metadata
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord
 
@@ -58,6 +60,7 @@ class Forks:
         activity: Activity,
         sandboxes: Sandboxes,
         endings: Endings,
+        secrets: Secrets,
         settings: Settings,
     ) -> None:
         self._registry = registry
@@ -65,6 +68,7 @@ class Forks:
         self._activity = activity
         self._sandboxes = sandboxes
         self._endings = endings
+        self._secrets = secrets
         self._settings = settings
 
     async def fork(self, caller: Caller, parent_id: str, metadata: Mapping[str, str], count: int = 1) -> Forked:
@@ -100,11 +104,17 @@ class Forks:
     async def _fork(
         self, caller: Caller, parent_id: str, wanted: Sequence[Mapping[str, str]], fork_id: str, completed: NewEvent
     ) -> Forked:
+        for metadata in wanted:
+            check_metadata(metadata)
         async with self._sandboxes.use(caller, parent_id, exclusive=True) as parent:
-            children = [planned_child(parent, metadata, self._settings) for metadata in wanted]
+            split = [split_metadata(metadata) for metadata in wanted]
+            children = [planned_child(parent, shown, self._settings) for shown, _ in split]
+            inherited = await self._secrets.metadata(parent.workspace, parent.id)
             await self._registry.add_all(children)
             at = time.time()
             try:
+                for child, (_, hidden) in zip(children, split, strict=True):
+                    await self._secrets.keep_metadata(child.workspace, child.id, {**inherited, **hidden})
                 with anyio.CancelScope(shield=True):  # undone once it is done: no child may start after the clean-up
                     specs = [SandboxSpec(child.id) for child in children]
                     answer = await self._engines.of(parent).fork(parent.id, specs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
@@ -20,11 +20,13 @@ from pandastack.services.captures.storage_budget import StorageBudget
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.events import NewEvent
-from pandastack.services.records.registry import Registry
+from pandastack.services.records.memory import after_start, may_boot
+from pandastack.services.records.registry import Change, Registry
 from pandastack.store.sandboxes import SandboxRecord, Status
 
-_LONGEST_SECONDS = 60.0
-"""How long a transition may take. It finishes even when its caller has disconnected."""
+_LONGEST_SECONDS = 300.0
+"""How long a transition may take: that of a busy host on which a machine boots. It finishes even when its caller has
+disconnected."""
 
 log = structlog.get_logger(__name__)
 
@@ -110,9 +112,10 @@ class Lifecycle:
             elif record.status == Status.FAILED:
                 await self._rewinding.restore(record)
 
-    async def ready(self, sandbox_id: str) -> SandboxRecord:
+    async def ready(self, sandbox_id: str, admit: Callable[[SandboxRecord], object] | None = None) -> SandboxRecord:
         """The running sandbox, woken if it was hibernated, after a transition in progress. Hold its activity meanwhile.
 
+        ``admit`` is called just before a wake begins; an error of it prevents that.
         Raises :class:`ConflictError`, at once when it is paused, or :class:`UnavailableError` when it cannot wake.
         """
         record = self._registry.get(sandbox_id)
@@ -121,15 +124,19 @@ class Lifecycle:
                 return record
             if record.status != Status.HIBERNATED:
                 raise await self._registry.refusal(record)
-        async with self.exclusive(sandbox_id) as running:
+        async with self.exclusive(sandbox_id, admit) as running:
             return running
 
     @asynccontextmanager
-    async def exclusive(self, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
+    async def exclusive(
+        self, sandbox_id: str, admit: Callable[[SandboxRecord], object] | None = None
+    ) -> AsyncIterator[SandboxRecord]:
         """Like :meth:`ready`, and no transition begins until the block ends. Commands keep running meanwhile."""
         async with self.lock(sandbox_id):
             record = self._registry.get(sandbox_id)
             if record.status == Status.HIBERNATED:
+                if admit is not None:
+                    admit(record)
                 record = await self._wake_for_use(record)
             if record.status != Status.RUNNING:
                 raise await self._registry.refusal(record)
@@ -191,7 +198,7 @@ class Lifecycle:
     async def _wake(self, record: SandboxRecord) -> SandboxRecord:
         try:
             machine = await self._storage_budget.retry_after_evicting(
-                record.node, lambda: self._engines.of(record).wake(record.id)
+                record.node, lambda: self._engines.of(record).wake(record.id, boot=may_boot(record))
             )
         except NotFoundError as error:
             reason = "what it was hibernated to is gone"
@@ -199,8 +206,11 @@ class Lifecycle:
             raise await self._registry.refusal(
                 await self._registry.move(record, Status.FAILED, event, reason=reason)
             ) from error
-        event = NewEvent("sandbox.woken", _boot(machine))
-        return await self._registry.move(record, Status.RUNNING, event, wake_at_start=False)
+        values, events = after_start(record, machine)
+        events = [*events, NewEvent("sandbox.woken", _boot(machine))]
+        values = {**values, "boot_ms": machine.boot_ms, "boot_mode": machine.boot_mode, "wake_at_start": False}
+        await self._registry.apply(Change(record.id, values, events, (record.status, Status.RUNNING)))
+        return self._registry.get(record.id)
 
     async def _wake_for_use(self, record: SandboxRecord) -> SandboxRecord:
         """The error for a failed wake. It omits the cause: clients act on words in it, and would misread them."""

@@ -5,23 +5,30 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 from pandastack.cluster import Engines
-from pandastack.contract.references import SnapshotRef, StartFrom, TemplateRef
-from pandastack.contract.sandboxes import SandboxSpec, Started, Usage
+from pandastack.contract.network import SetSecrets
+from pandastack.contract.references import SnapshotRef, StartFrom
+from pandastack.contract.sandboxes import SandboxSpec, Started, Usage, secrets_needed
 from pandastack.errors import (
+    BadRequestError,
     NotFoundError,
     PandastackError,
     ServerError,
 )
 from pandastack.model.caller import Caller
+from pandastack.model.network_rules import to_json
+from pandastack.model.previews import PreviewDefaults, with_defaults
 from pandastack.services.captures.snapshots import Snapshots, unknown_snapshot
 from pandastack.services.captures.storage_budget import StorageBudget
 from pandastack.services.records.activity import Activity
-from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.events import NewEvent
 from pandastack.services.records.listing import Page, SandboxFilter
+from pandastack.services.records.memory import after_start, may_boot
 from pandastack.services.records.registry import Change, Registry
+from pandastack.services.records.service_kinds import ServiceKinds
 from pandastack.services.records.spec import (
     LifecyclePatch,
     NewSandbox,
@@ -33,7 +40,9 @@ from pandastack.services.records.status import LIVE
 from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.sandboxes.placement import place
+from pandastack.services.secrets.secrets import Secrets, split_metadata
 from pandastack.services.settings import Settings
+from pandastack.services.templates.owners import template_of
 from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
 
@@ -48,21 +57,23 @@ class Sandboxes:
         registry: Registry,
         engines: Engines,
         activity: Activity,
-        deadlines: Deadlines,
         lifecycle: Lifecycle,
         endings: Endings,
         snapshots: Snapshots,
         storage_budget: StorageBudget,
+        secrets: Secrets,
         settings: Settings,
     ) -> None:
         self._registry = registry
         self._engines = engines
         self._activity = activity
-        self._deadlines = deadlines
         self._lifecycle = lifecycle
         self._endings = endings
         self._snapshots = snapshots
         self._storage_budget = storage_budget
+        self._secrets = secrets
+        self.service_kinds = ServiceKinds(registry)
+        """What policies may list as services; products add theirs."""
         self._settings = settings
 
     async def create(self, caller: Caller, wanted: NewSandbox) -> SandboxRecord:
@@ -70,13 +81,15 @@ class Sandboxes:
 
         A failure leaves neither record nor machine; a :class:`CapacityError` guarantees that.
         """
-        record = await self._plan(caller, wanted)
+        if wanted.network is not None:
+            self.service_kinds.check(caller.workspace, wanted.network.services, "network.services")
+        shown, hidden = split_metadata(wanted.metadata)
+        record = await self._plan(caller, replace(wanted, metadata=shown))
+        granted = await self._secrets.granted(caller.workspace, secrets_wanted(wanted))
         await self._registry.add(record)
         try:
-            machine = await self._storage_budget.retry_after_evicting(
-                record.node,
-                lambda: self._engines.of(record).create(SandboxSpec(record.id), _start_from(record)),
-            )
+            await self._secrets.keep_metadata(caller.workspace, record.id, hidden)
+            machine = await self._start(record, wanted, granted)
             await self._registry.apply(running_change(self._registry.find(record.id), machine))
         except NotFoundError as error:
             await self._endings.undo(record.id, error)
@@ -86,6 +99,35 @@ class Sandboxes:
             raise
         self._activity.start(record.id)
         return self._registry.get(record.id)
+
+    async def _start(self, record: SandboxRecord, wanted: NewSandbox, granted: SetSecrets) -> Started:
+        """Have the engine make the machine. Only the engine knows whether the template's policy names secrets: then it
+        refuses, and gets them."""
+        try:
+            return await self._ask_for(record, wanted, granted)
+        except BadRequestError as error:
+            if not (names := secrets_needed(error)):
+                raise
+            try:
+                granted = await self._secrets.granted(record.workspace, names)
+            except BadRequestError as missing:
+                message = f"{missing.message}, which the template's policy names"
+                hint = missing.hint and f"{missing.hint}; a create with `network` does not have the template's policy"
+                raise BadRequestError(message, field=missing.field, hint=hint) from missing
+        return await self._ask_for(record, wanted, granted)
+
+    async def _ask_for(self, record: SandboxRecord, wanted: NewSandbox, granted: SetSecrets) -> Started:
+        return await self._storage_budget.retry_after_evicting(
+            record.node,
+            lambda: self._engines.of(record).create(
+                SandboxSpec(record.id),
+                _start_from(record),
+                wanted.size,
+                boot=may_boot(record),
+                network=wanted.network,
+                secrets=granted if granted.env else None,
+            ),
+        )
 
     def list(self, caller: Caller) -> list[SandboxRecord]:
         """The caller's sandboxes, newest first."""
@@ -137,10 +179,6 @@ class Sandboxes:
         """Whole seconds without activity."""
         return int(self._activity.idle_seconds(record.id))
 
-    def expires_at(self, record: SandboxRecord) -> float | None:
-        """When the idle limit expires unless the sandbox is used before (epoch seconds); None: it does not apply."""
-        return self._deadlines.expires_at(record)
-
     async def delete(self, caller: Caller, sandbox_id: str) -> None:
         """Delete the sandbox and everything that belongs to it; afterwards it is not found."""
         record = self.get(caller, sandbox_id)
@@ -156,6 +194,11 @@ class Sandboxes:
         return planned(caller, wanted, place(self._engines.all(), snapshot), self._settings, snapshot)
 
 
+def secrets_wanted(wanted: NewSandbox) -> tuple[str, ...]:
+    """The secrets that the request's network policy names."""
+    return () if wanted.network is None else wanted.network.secrets
+
+
 def running_change(record: SandboxRecord | None, machine: Started) -> Change:
     """The change to a record once the engine has made the sandbox's machine.
 
@@ -164,14 +207,25 @@ def running_change(record: SandboxRecord | None, machine: Started) -> Change:
     if record is None or record.reason is not None:
         raise ServerError("the sandbox's machine died as it started", detail={"reason": record and record.reason})
     boot = {"boot_ms": machine.boot_ms, "boot_mode": machine.boot_mode}
-    facts = {"template": machine.template, "cpu": machine.cpu, "memory_mb": machine.memory_mb}
+    facts: dict[str, Any] = {
+        "template": machine.template,
+        "cpu": machine.cpu,
+        "memory_mb": machine.memory_mb,
+        "disk_mb": machine.disk_mb,
+    }
     payload = {"template": machine.template, **boot, "phases": machine.phases}
+    metadata = with_defaults(record.metadata, PreviewDefaults(machine.previews, machine.wake))
+    if metadata != record.metadata:
+        facts["metadata"] = metadata
+    if machine.network is not None:
+        facts["network"] = to_json(machine.network)
+    lost, events = after_start(record, machine)
     running = NewEvent("sandbox.running", payload)
-    return Change(record.id, {**facts, **boot}, (running,), (Status.CREATING, Status.RUNNING))
+    return Change(record.id, {**facts, **boot, **lost}, (*events, running), (Status.CREATING, Status.RUNNING))
 
 
 def _start_from(record: SandboxRecord) -> StartFrom:
-    return TemplateRef(record.template) if record.from_snapshot is None else SnapshotRef(record.from_snapshot)
+    return template_of(record) if record.from_snapshot is None else SnapshotRef(record.from_snapshot)
 
 
 def _unknown(record: SandboxRecord) -> PandastackError:

@@ -6,15 +6,17 @@ import io
 import tarfile
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from pandastack.cluster import Engines
 from pandastack.cluster.builds import EngineBuilds
-from pandastack.contract.builds import Build, BuildEvent
-from pandastack.errors import BadRequestError, ConflictError, NotFoundError
+from pandastack.contract.builds import Build, BuildEvent, BuildOptions
+from pandastack.errors import BadRequestError, ForbiddenError, NotFoundError
+from pandastack.model.caller import Caller
 from pandastack.model.node import LOCAL_NODE
+from pandastack.services.templates.owners import EVERYBODY, owner_of
 
 CONTEXT_MAX = 50 * 1024 * 1024
 """Largest build context, in bytes: the files that a Dockerfile may copy."""
@@ -59,50 +61,70 @@ def _checked(name: str) -> str:
     return str(path)
 
 
+_DEFAULT = BuildOptions()
+
+
 class Builds:
-    """Starts and follows builds. For now they belong to the engines: every workspace sees the same."""
+    """Starts and follows builds. Every call names the caller; another workspace's build is not found."""
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
 
-    async def start_shipped(self, name: str) -> Build:
-        """Build the recipe that the server ships under ``name``."""
-        return await self._builder().start_shipped(str(uuid.uuid4()), name)
+    async def start_shipped(self, caller: Caller, name: str, options: BuildOptions = _DEFAULT) -> Build:
+        """Build the recipe that the server ships under ``name``, for every workspace. Raises :class:`ForbiddenError`
+        unless the caller is the operator."""
+        if owner_of(caller.workspace) != EVERYBODY:
+            raise ForbiddenError("shipped: the operator builds the templates of the server", field="shipped")
+        return await self._builder().start_shipped(str(uuid.uuid4()), name, options)
 
-    async def start_archive(self, archive: bytes | AsyncIterator[bytes]) -> Build:
-        """Build the recipe whose folder is in the tar ``archive``; it replaces a template of the same name."""
-        return await self._builder().start(str(uuid.uuid4()), archive)
+    async def start_archive(
+        self, caller: Caller, archive: bytes | AsyncIterator[bytes], options: BuildOptions = _DEFAULT
+    ) -> Build:
+        """Build the recipe whose folder is in the tar ``archive``.
 
-    async def start_dockerfile(self, recipe: DockerfileRecipe, *, replace: bool) -> Build:
-        """Build a Dockerfile. Raises :class:`ConflictError` when the name is taken and ``replace`` is not set."""
+        It replaces the caller's template of the same name; with an option, :class:`ConflictError` refuses that. Raises
+        :class:`ForbiddenError` for a name that means one of everybody's templates, :class:`QuotaError`.
+        """
+        options = replace(options, owner=owner_of(caller.workspace))
+        return await self._builder().start(str(uuid.uuid4()), archive, options)
+
+    async def start_dockerfile(
+        self, caller: Caller, recipe: DockerfileRecipe, options: BuildOptions = _DEFAULT
+    ) -> Build:
+        """Build a Dockerfile; the same errors. Not even the operator builds a shipped template in this way."""
         archive = recipe_archive(recipe)
         if recipe.name in await self.recipes():
-            raise BadRequestError(f"{recipe.name} is a template of the server", field="name", status_code=403)
-        if not replace and recipe.name in {each.name for each in await self._engines.at(LOCAL_NODE).templates()}:
-            raise ConflictError(
-                f"template {recipe.name} exists already", field="name", hint="replace=true builds it anew"
-            )
-        return await self.start_archive(archive)
+            raise ForbiddenError(f"name: {recipe.name} is a template of the server", field="name")
+        return await self.start_archive(caller, archive, options)
 
     async def recipes(self) -> tuple[str, ...]:
         """The names of the recipes that the server ships, a template's base before it."""
         return await self._builder().recipes()
 
-    async def list(self) -> tuple[Build, ...]:
-        """The builds that the engine remembers, newest first."""
-        return await self._builder().list()
+    async def list(self, caller: Caller) -> tuple[Build, ...]:
+        """The caller's builds that the engine remembers, newest first."""
+        mine = owner_of(caller.workspace)
+        return tuple(each for each in await self._builder().list() if each.owner == mine)
 
-    async def get(self, build_id: str) -> Build:
+    async def get(self, caller: Caller, build_id: str) -> Build:
         """One build; raises :class:`NotFoundError`."""
-        return await self._builder().get(_checked_id(build_id))
+        build = await self._builder().get(_checked_id(build_id))
+        if build.owner != owner_of(caller.workspace):
+            raise _unknown(build_id)
+        return build
 
-    async def cancel(self, build_id: str) -> Build:
+    async def cancel(self, caller: Caller, build_id: str) -> Build:
         """Cancel a build; one that has ended stays as it is."""
-        return await self._builder().cancel(_checked_id(build_id))
+        return await self._builder().cancel((await self.get(caller, build_id)).id)
 
-    def events(self, build_id: str, *, follow: bool) -> AbstractAsyncContextManager[AsyncGenerator[BuildEvent, None]]:
+    @asynccontextmanager
+    async def events(
+        self, caller: Caller, build_id: str, *, follow: bool
+    ) -> AsyncIterator[AsyncGenerator[BuildEvent, None]]:
         """The build's progress so far; with ``follow``, until it ends."""
-        return self._builder().events(_checked_id(build_id), follow=follow)
+        build = await self.get(caller, build_id)
+        async with self._builder().events(build.id, follow=follow) as events:
+            yield events
 
     def _builder(self) -> EngineBuilds:
         """The node that builds templates. Other nodes, once there are any, will fetch them from it."""
@@ -113,4 +135,8 @@ def _checked_id(build_id: str) -> str:
     try:
         return str(uuid.UUID(build_id))
     except ValueError as error:
-        raise NotFoundError(f"build not found: {build_id[:64]}") from error
+        raise _unknown(build_id) from error
+
+
+def _unknown(build_id: str) -> NotFoundError:
+    return NotFoundError(f"build not found: {build_id[:64]}")

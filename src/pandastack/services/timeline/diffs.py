@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from pandastack.cluster import Engines
 from pandastack.contract.compare import Diff
-from pandastack.contract.references import Point, SandboxRef, SnapshotRef, TemplateRef
+from pandastack.contract.references import Point, SandboxRef, SnapshotRef
 from pandastack.errors import BadRequestError, NotFoundError
 from pandastack.model.caller import Caller
 from pandastack.services.captures.snapshots import Snapshots
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.sandboxes import Sandboxes
+from pandastack.services.templates.owners import template_of
 from pandastack.store.sandboxes import SandboxRecord
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
 
@@ -56,7 +57,7 @@ class Diffs:
         if name == NOW:
             return _Located(SandboxRef(sandbox.id), sandbox.node)
         if name == TEMPLATE:
-            return _Located(TemplateRef(sandbox.template), sandbox.node)
+            return _Located(template_of(sandbox), sandbox.node)
         other = self._registry.find(name)
         if other is not None and other.workspace == caller.workspace:
             return _Located(SandboxRef(other.id), other.node)

@@ -12,7 +12,7 @@ from pandastack.host import facts
 from pandastack.host.processes.identity import ProcessIdentity
 from pandastack.model.accelerator import Accelerator
 from pandastack.vmm.driver import Capabilities, Machine
-from pandastack.vmm.plan import MachinePlan, UserNic
+from pandastack.vmm.plan import MachinePlan, TapNic, UserNic
 from pandastack.vmm.qemu.argv import cpu_model
 from pandastack.vmm.qemu.binary import qemu_binary, qemu_version
 from pandastack.vmm.qemu.machine import launch, reattach
@@ -25,7 +25,7 @@ class QemuDriver:
     binary: Path
     identity: str
     cpus: Mapping[Accelerator, str]
-    capabilities: ClassVar = Capabilities(nics=frozenset({UserNic}), resizes_disks=True)
+    capabilities: ClassVar = Capabilities(nics=frozenset({UserNic, TapNic}), resizes_disks=True)
 
     def launch(self, plan: MachinePlan, log: Path) -> AbstractAsyncContextManager[Machine]:
         return launch(self.binary, plan, log)

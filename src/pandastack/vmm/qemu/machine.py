@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -14,14 +15,15 @@ import structlog
 
 from pandastack.errors import ServerError
 from pandastack.host import cgroups
+from pandastack.host.files import map_error
 from pandastack.host.processes.adopted import adopted
 from pandastack.host.processes.identity import ProcessIdentity
 from pandastack.host.processes.limits import limiting_descriptors
 from pandastack.host.processes.priority import give_way, set_oom_score
 from pandastack.host.processes.run import CommandError, describe_status, spawn
-from pandastack.vmm.plan import MachinePlan, Sockets
+from pandastack.vmm.plan import Disk, MachinePlan, Sockets, TapNic
 from pandastack.vmm.qemu import preload
-from pandastack.vmm.qemu.argv import Listeners, drive_id, qemu_argv
+from pandastack.vmm.qemu.argv import NETDEV, UNCONNECTED, Listeners, drive_id, drive_node, overlay_node, qemu_argv
 from pandastack.vmm.qemu.control import Control, ControlError, connect
 from pandastack.vmm.qemu.environment import vmm_environment
 from pandastack.vmm.qemu.log import Log, following, make_pipe, reopen_pipe
@@ -101,7 +103,11 @@ class Machine:
             await self._control.execute("cont")
 
     async def save_devices(self, path: Path) -> None:
-        """Write the state of the CPUs and devices, without RAM, to ``path``. The machine must be paused."""
+        """Write the state of the CPUs and devices, without RAM, to ``path``. The machine must be paused.
+
+        Raises :class:`StorageFullError` when the tables of an overlay cannot be written either.
+        """
+        await self._check_flushed()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             added = _number_in(await self._control.execute("add-fd", {"fdset-id": 1}, fds=[fd]), "fd")
@@ -112,16 +118,37 @@ class Machine:
         await self._control.execute("xen-save-devices-state", arguments)
         await self._control.execute("remove-fd", {"fdset-id": 1, "fd": added})
 
+    async def _check_flushed(self) -> None:
+        """A pause flushes the disks, but does not tell when that fails. Opening them anew flushes, too, and tells."""
+        overlays = {
+            drive_id(index): disk.path
+            for index, disk in enumerate(self.plan.disks)
+            if isinstance(disk, Disk) and disk.base is not None
+        }
+        if not overlays:
+            return
+        try:
+            await self._control.execute("blockdev-reopen", {"options": list(map(overlay_node, overlays))})
+        except ControlError as error:
+            if os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            raise map_error(OSError(errno.ENOSPC, ""), next(iter(overlays.values()))) from error
+
     async def resize_disk(self, name: str, size: int) -> None:
-        """Tell the guest that a disk now has ``size`` bytes; its file has already been grown."""
+        """Tell the guest that a disk now has ``size`` bytes; a raw file has been grown, an overlay is grown here."""
         index = next(index for index, disk in enumerate(self.plan.disks) if disk.name == name)
-        await self._control.execute("block_resize", {"device": drive_id(index), "size": size})
+        await self._control.execute("block_resize", {"node-name": drive_node(self.plan, index), "size": size})
+
+    async def set_link(self, *, up: bool) -> None:
+        """Connect or disconnect the cable of the network device."""
+        await self._control.execute("set_link", {"name": NETDEV, "up": up})
 
     async def wait(self) -> str:
         """Wait for the process's end; returns how it ended. Its last output is only for the operator."""
         status = await self._process.wait()
         how = self._control.breach or _describe(status)
-        if tail := self._log.tail():
+        tail = self._log.tail()
+        if tail and not tail.endswith(UNCONNECTED):
             log.warning("vmm.ended", machine=self.plan.name, how=how, printed=tail)
         return how
 
@@ -135,13 +162,13 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
     """
     environment = vmm_environment(plan, preload.library())
     with _listen(plan.sockets) as sockets:
-        inherited = [each.fileno() for each in sockets]
-        argv = [*limiting_descriptors(MOST_FILES), *qemu_argv(binary, plan, Listeners(*inherited))]
+        listeners = [each.fileno() for each in sockets]
+        argv = [*limiting_descriptors(MOST_FILES), *qemu_argv(binary, plan, Listeners(*listeners))]
         receive, send = make_pipe()
         with send:
             async with (
                 following(log, receive) as printed,
-                spawn(argv, pass_fds=inherited, log=send.fileno(), env=environment) as process,
+                spawn(argv, pass_fds=[*listeners, *_tap_of(plan)], log=send.fileno(), env=environment) as process,
             ):
                 # Only the child may hold them now: when it dies, its clients must see their connections close.
                 for each in sockets:
@@ -152,6 +179,10 @@ async def launch(binary: Path, plan: MachinePlan, log: Path) -> AsyncIterator[Ma
                     set_oom_score(OOM_SCORE, process.pid)
                     give_way(process.pid, NICE)  # by now it has started the threads that would not inherit it
                     yield machine
+
+
+def _tap_of(plan: MachinePlan) -> Sequence[int]:
+    return (plan.nic.fd,) if isinstance(plan.nic, TapNic) and plan.nic.fd is not None else ()
 
 
 async def _place(pid: int, plan: MachinePlan) -> None:

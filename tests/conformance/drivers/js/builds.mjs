@@ -19,13 +19,35 @@ export async function dockerfile(_sdk, client) {
     lines,
     content,
     taken: await seen.error(() => client.templates.buildFromDockerfile({ name, dockerfile: "FROM base" })),
+    deleted: (await client.templates.delete(name)) ?? null,
+    gone: await seen.error(() => client.templates.get(name)),
+    again: await seen.error(() => client.templates.delete(name)),
+  };
+}
+
+export async function image(_sdk, client) {
+  const name = "registered-by-typescript";
+  const imageRef = process.env.IMAGE;
+  const build = await client.templates.register({ name, imageRef, memoryMb: 256, sizeMb: 512 });
+  const ended = await client.templates.waitForBuild(build.id, { intervalMs: 500 });
+  const sandbox = await client.sandboxes.create({ template: name });
+  const content = seen.result(await sandbox.exec("cat /etc/group"));
+  await sandbox.kill();
+  const other = "registered-no-image";
+  const missing = await client.templates.register({ name: other, imageRef: imageRef + "x", sizeMb: 512 });
+  const lines = [];
+  for await (const line of client.templates.buildLogs(build.id)) lines.push(line);
+  return {
+    status: [build.status, ended.status],
+    lines,
+    content,
+    missing: await seen.error(() => client.templates.waitForBuild(missing.id, { intervalMs: 500 })),
+    malformed: await seen.error(() => client.templates.register({ name: other, imageRef: "no image" })),
   };
 }
 
 export async function other_sources(_sdk, client) {
-  const image = { name: "from-image", imageRef: "registry.example/image:1" };
   return {
-    image: await seen.error(() => client.templates.register(image)),
     root: await seen.error(() => client.templates.build({ name: "from-root", rootfs: new Blob(["x"]) })),
   };
 }

@@ -52,7 +52,7 @@ export async function console(_sdk, client) {
 export async function preview(_sdk, client) {
   client.previewHost = "preview.test";
   const sandbox = await client.sandboxes.create({ template: "base" });
-  const told = { id: sandbox.id, url: sandbox.previewUrl(8000) };
+  const told = { id: sandbox.id, url: sandbox.previewUrl(8000), urls: JSON.stringify(await sandbox.previewUrls()) };
   await sandbox.kill();
   return told;
 }

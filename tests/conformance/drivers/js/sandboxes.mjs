@@ -5,7 +5,7 @@ import * as seen from "./seen.mjs";
 // Everything that is done with records.
 export async function life(sdk, client) {
   const metadata = { "a.b": "c", "secret.key": "hidden" };
-  const made = await client.sandboxes.create({ template: "base", ttlSeconds: 120, metadata, cpu: 64, memoryMb: 1 });
+  const made = await client.sandboxes.create({ template: "base", ttlSeconds: 120, metadata, cpu: 2, memoryMb: 1024 });
   const ready = await made.exec("echo ready");
   const told = {
     made: seen.sandbox(made),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -25,13 +26,30 @@ def dockerfile(client) -> dict[str, object]:
         "lines": lines,
         "content": content,
         "taken": seen.error(lambda: client.templates.build_from_dockerfile("built-by-python", "FROM base")),
+        "deleted": client.templates.delete("built-by-python"),
+        "gone": seen.error(lambda: client.templates.get("built-by-python")),
+        "again": seen.error(lambda: client.templates.delete("built-by-python")),
+    }
+
+
+def image(client) -> dict[str, object]:
+    build = client.templates.register("registered-by-python", os.environ["IMAGE"], memory_mb=256, size_mb=512)
+    ended = client.templates.wait_for_build(build.id, poll_interval=0.5)
+    with client.sandboxes.create("registered-by-python") as sandbox:
+        content = seen.result(sandbox.exec("cat /etc/group"))
+    missing = client.templates.register("registered-no-image", os.environ["IMAGE"] + "x", size_mb=512)
+    return {
+        "status": [build.status, ended.status],
+        "lines": list(client.templates.build_logs(build.id)),
+        "content": content,
+        "missing": seen.error(lambda: client.templates.wait_for_build(missing.id, poll_interval=0.5)),
+        "malformed": seen.error(lambda: client.templates.register("registered-no-image", "no image")),
     }
 
 
 def other_sources(client) -> dict[str, object]:
     with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
         return {
-            "image": seen.error(lambda: client.templates.register("from-image", "registry.example/image:1")),
             "root": seen.error(lambda: client.templates.build("from-root", rootfs_tar=archive.name)),
             "push": seen.error(lambda: client.templates.push("pushed", "/no/Dockerfile")),
         }

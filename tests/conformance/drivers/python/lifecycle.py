@@ -56,4 +56,4 @@ def console(client) -> dict[str, object]:
 def preview(client) -> dict[str, object]:
     client.preview_host = "preview.test"
     with client.sandboxes.create("base") as sandbox:
-        return {"id": sandbox.id, "url": sandbox.preview_url(8000)}
+        return {"id": sandbox.id, "url": sandbox.preview_url(8000), "urls": str(sandbox.preview_urls())}

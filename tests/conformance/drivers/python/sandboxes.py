@@ -10,7 +10,7 @@ from pandastack import Sandbox
 def life(client) -> dict[str, object]:
     """Everything that is done with records."""
     metadata = {"a.b": "c", "secret.key": "hidden"}
-    made = client.sandboxes.create("base", ttl_seconds=120, metadata=metadata, cpu=64, memory_mb=1)
+    made = client.sandboxes.create("base", ttl_seconds=120, metadata=metadata, cpu=2, memory_mb=1024)
     ready = made.exec("echo ready")
     told = {
         "made": seen.sandbox(made),

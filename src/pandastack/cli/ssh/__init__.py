@@ -1,0 +1,1 @@
+"""``pandastack ssh``, ``ssh-config`` and ``ssh-key``."""

@@ -1,0 +1,56 @@
+# Generated from ../_async/secrets.py by scripts/generate_sync.py: change that file, not this one.
+"""Secrets of the workspace."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+
+from pandastack.sdk._sync.interfaces import Connection
+from pandastack.sdk._types import Secret
+from pandastack.sdk.wire.call import Call, segment
+
+
+class SecretsAPI:
+    """The secrets of the workspace. Their values are written, and never read.
+
+    A sandbox gets those that its network policy names: ``network={"secrets": ["NAME"]}``.
+    """
+
+    def __init__(self, client: Connection) -> None:
+        self._client = client
+
+    def create(self, name: str, value: str, *, hosts: Sequence[str] = ()) -> Secret:
+        """Store a secret. With ``hosts`` (names, or ``*.example.org``) sandboxes get a placeholder, and only these
+        hosts the value; without, the value is set as the variable ``name``. Raises ConflictError for a name that
+        exists.
+        """
+        body = {"name": name, "value": value, "hosts": list(hosts)}
+        return Secret.from_dict(self._client.transport.object(Call("POST", "/secrets", json=body)))
+
+    def update(self, name: str, *, value: str | None = None, hosts: Sequence[str] | None = None) -> Secret:
+        """Give a secret another value, or other hosts. Sandboxes that have it use the new ones when this returns."""
+        body = {"value": value, "hosts": None if hosts is None else list(hosts)}
+        given = {key: each for key, each in body.items() if each is not None}
+        return Secret.from_dict(
+            self._client.transport.object(Call("PUT", f"/secrets/{segment(name)}", json=given))
+        )
+
+    def list(self) -> builtins.list[Secret]:
+        """All secrets, by name."""
+        return [
+            Secret.from_dict(each) for each in self._client.transport.list(Call("GET", "/secrets"), "secrets")
+        ]
+
+    def get(self, name: str) -> Secret:
+        """One secret. Raises NotFoundError."""
+        return Secret.from_dict(self._client.transport.object(Call("GET", f"/secrets/{segment(name)}")))
+
+    def delete(self, name: str) -> None:
+        """Delete a secret, also from the sandboxes that have it. Raises NotFoundError."""
+        self._client.transport.run(Call("DELETE", f"/secrets/{segment(name)}"))
+
+    def rotate_key(self) -> int:
+        """Have the server encrypt all its secrets with a new key. Returns how many there are."""
+        answer = self._client.transport.object(Call("POST", "/secrets/rotate-key"))
+        return int(answer.get("secrets") or 0)

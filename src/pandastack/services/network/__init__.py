@@ -1,0 +1,1 @@
+"""Network policies of sandboxes, their egress logs and counters."""

@@ -1,0 +1,1 @@
+"""Secrets of workspaces: stored encrypted, given to sandboxes as placeholders or in their environment."""

@@ -1,0 +1,1 @@
+"""SSH: whose keys open which sandboxes, and where clients connect."""
