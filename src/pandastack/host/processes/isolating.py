@@ -27,6 +27,8 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 409
 _PDEATHSIG, _CAPBSET_DROP, _NO_NEW_PRIVS = 1, 24, 38
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
+_AWAITED = {signal.SIGTERM, signal.SIGCHLD}
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -45,9 +47,12 @@ def main() -> None:
         for each in listeners:
             each.close()
     life, held = os.pipe()  # the other end is open for as long as the parent lives
+    # From before there is a child: a caller that ends this process finds the child gone, too.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     child = os.fork()
     if child:
         sys.exit(_wait(child))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
     os.close(held)
     os.chdir("/tmp")
     _limit(order["limits"])
@@ -58,9 +63,13 @@ def main() -> None:
 
 
 def _wait(child: int) -> int:
-    """The exit status of the program, which is killed with this process, however it ends."""
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
+    """The exit status of the program. SIGTERM ends it, and this process only after it."""
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) & 0xFF
+        if signal.sigwait(_AWAITED) == signal.SIGTERM:
+            os.kill(child, signal.SIGKILL)
 
 
 def _all(control: socket.socket) -> bytes:
