@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -35,15 +35,12 @@ def _missing() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def installed() -> Iterator[list[Installation]]:
-    """Every installation of the session. When all is over nothing of them may be left on the host."""
+def installed() -> None:
+    """A host that can run machines."""
     if missing := _missing():
         pytest.skip(f"this host has no {', '.join(missing)}")
     if facts.architecture() != "x86_64":
         pytest.skip(f"machines do not run on {facts.architecture()} hosts")
-    everything: list[Installation] = []
-    yield everything
-    assert [trace for each in everything for trace in each.left_behind()] == []
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +52,10 @@ def outside_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-@pytest.fixture(scope="session")
-def install(installed: list[Installation]) -> Iterator[Install]:
-    """Make an installation with a home of its own; named templates are put into it."""
+@contextmanager
+def _installing() -> Iterator[Install]:
+    """Installations with homes of their own. They end with the block, and may leave nothing on the host."""
+    everything: list[Installation] = []
     with ExitStack() as stack:
 
         def make(*templates: str, **settings: str) -> Installation:
@@ -66,21 +64,37 @@ def install(installed: list[Installation]) -> Iterator[Install]:
             home = root / "home"
             home.mkdir()
             made = Installation(root / "data", home, settings)
-            installed.append(made)
+            everything.append(made)
             if templates:
                 made.build(*templates)
             return made
 
         yield make
-        for each in installed:
+        for each in everything:
             each.cli("down")
+        assert [trace for each in everything for trace in each.left_behind()] == []
+
+
+@pytest.fixture(scope="module")
+def install(installed: None) -> Iterator[Install]:
+    """Make an installation with a home of its own; named templates are put into it. It is removed after the module:
+    each has gigabytes."""
+    with _installing() as install:
+        yield install
 
 
 @pytest.fixture(scope="session")
-def built(install: Install, pytestconfig: pytest.Config) -> Installation:
+def lasting_install(installed: None) -> Iterator[Install]:
+    """As ``install``, for fixtures of the whole session."""
+    with _installing() as install:
+        yield install
+
+
+@pytest.fixture(scope="session")
+def built(lasting_install: Install, pytestconfig: pytest.Config) -> Installation:
     """An installation with the shipped templates. With an empty cache this takes minutes, so its progress is shown."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        return install("base", "code-interpreter")
+        return lasting_install("base", "code-interpreter")
 
 
 @pytest.fixture

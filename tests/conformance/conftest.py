@@ -31,7 +31,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="session")
-def server(install: Install, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(lasting_install: Install, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One of our own, whose silences are short: nobody waits ten seconds to see a sign of life.
 
     Whatever the clients ask for, each answer is compared with the server's OpenAPI document (``watched.py``).
@@ -40,7 +40,7 @@ def server(install: Install, registry: Registry, tmp_path_factory: pytest.TempPa
     quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1", "PANDASTACK_REGISTRIES": registry.host}
     prefix = ("env", f"ANSWERS={answers}", f"PYTHONPATH={Path(__file__).parents[2]}")
     command = (sys.executable, "-m", "tests.conformance.watched")
-    with install("base", "code-interpreter", **quick).serving(prefix=prefix, command=command) as server:
+    with lasting_install("base", "code-interpreter", **quick).serving(prefix=prefix, command=command) as server:
         yield server
     assert answers.read_text() == ""
 

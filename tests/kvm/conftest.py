@@ -33,12 +33,12 @@ test -c /dev/kvm
 
 
 @pytest.fixture(scope="session")
-def box(install: Install, pytestconfig: pytest.Config) -> Iterator[Sandbox]:
+def box(lasting_install: Install, pytestconfig: pytest.Config) -> Iterator[Sandbox]:
     """The box, ready to run tests: ``/box/checkout``, packages in ``/box/site``, the cache in ``/box/cache``."""
     if sys.version_info[:2] != (3, 11):
         pytest.skip("the packages of this Python do not run in the box, which has Debian 12's 3.11")
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        installation = install("base", str(HERE / "host"))
+        installation = lasting_install("base", str(HERE / "host"))
     with (
         installation.serving() as server,
         Client(api_url=server.url, api_key=server.token, timeout=600) as client,

@@ -11,9 +11,9 @@ from tests.support.installation import Install, Installation, Server
 
 
 @pytest.fixture(scope="session")
-def host(install: Install) -> Installation:
+def host(lasting_install: Install) -> Installation:
     """An installation in the box with ``base`` baked with KVM; a server there refuses anything weaker."""
-    return install("base", PANDASTACK_REQUIRE="kvm,user,netns", PANDASTACK_READY_MACHINES="1")
+    return lasting_install("base", PANDASTACK_REQUIRE="kvm,user,netns", PANDASTACK_READY_MACHINES="1")
 
 
 @pytest.fixture(scope="session")
