@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pandastack.bench.build import Samples, rows
+from pandastack.bench.image_import import ImageSamples, image_rows
 
 
 def test_what_the_platform_adds_to_a_step_is_compared_with_the_floor() -> None:
@@ -35,3 +36,14 @@ def test_what_the_platform_adds_to_a_step_is_compared_with_the_floor() -> None:
 def test_without_a_compiler_its_rows_are_left_out() -> None:
     samples = Samples([1.0], [1.0], [1.0], [1.0], {}, [1.0], [1.0])
     assert [row.name for row in rows(samples)][-1] == "build_empty"
+
+
+def test_an_import_is_compared_with_the_programs_alone() -> None:
+    found = {row.name: (row.p50, row.ratio) for row in image_rows(ImageSamples(100.0, 900.0, 2000.0, 500.0))}
+    assert found == {
+        "image_alone": (500.0, None),
+        "image_import": (1000.0, 2.0),
+        "image_fetch": (100.0, None),
+        "image_unpack": (900.0, None),
+        "image_build": (2000.0, None),
+    }

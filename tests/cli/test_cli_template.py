@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pandastack.cli.template.given import read_given
+from pandastack.cli.template.given import read_given, recipe_of_image
 from pandastack.errors import BadRequestError
 from pandastack.images.cache import Cache
 from tests.support.cli import Cli
@@ -100,3 +100,29 @@ def test_a_prune_says_what_and_why(cli: Cli, cache: Cache) -> None:
 def test_a_size_that_is_none(cli: Cli, cache: Cache) -> None:
     done = cli("template", "prune", "--to", "much")
     assert done.exit_code == 1 and "'much' is not a size" in done.output
+
+
+def test_the_recipe_of_an_image_is_its_exact_name(tmp_path: Path) -> None:
+    with recipe_of_image("alpine", "small", []) as (folder,):
+        assert Path(folder).name == "small"
+        assert Path(folder, "Dockerfile").read_text() == "FROM docker.io/library/alpine:latest\n"
+    assert not Path(folder).exists()
+    with recipe_of_image(None, None, ["one"]) as folders:
+        assert folders == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "folders", "words"),
+    [
+        ("alpine", None, [], "belong together"),
+        (None, "small", [], "belong together"),
+        ("alpine", "small", ["one"], "stand for folders"),
+        ("alpine", "../up", [], "--name"),
+        ("alpine", "..", [], "--name"),
+        ("alpine", "", [], "--name"),
+        ("alpine\nRUN id", "small", [], "image"),
+    ],
+)
+def test_an_image_that_is_no_recipe(image: str | None, name: str | None, folders: list[str], words: str) -> None:
+    with pytest.raises(BadRequestError, match=words), recipe_of_image(image, name, folders):
+        pass

@@ -191,6 +191,18 @@ class TemplateBuild:
     ahead: int | None = None
     """How many builds come before this one, while it is queued."""
 
+    @property
+    def is_done(self) -> bool:
+        return self.status == "done"
+
+    @property
+    def is_failed(self) -> bool:
+        return self.status == "failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.is_done or self.is_failed
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TemplateBuild:
         """Build from the server's record; keys that this version does not know are left out."""

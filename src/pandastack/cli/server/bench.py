@@ -101,6 +101,7 @@ def gateway(
 def build(
     n: Annotated[int, typer.Option("-n", min=3, help="How many rounds.")] = 5,
     compiler: Annotated[str, typer.Option(help="A template with make and a C compiler.")] = "agent",
+    image: Annotated[str | None, typer.Option(help="An image of a registry to import, once, before the rest.")] = None,
     cold: Annotated[bool, typer.Option("--cold", help="Build base and code-interpreter from nothing instead.")] = False,
     data_dir: DataDir = None,
     json: Json = None,
@@ -112,15 +113,16 @@ def build(
     """
     import anyio
 
-    work = anyio.run(_cold_build) if cold else anyio.run(_build, config.data_dir(data_dir), n, compiler)
+    work = anyio.run(_cold_build) if cold else anyio.run(_build, config.data_dir(data_dir), n, compiler, image)
     _report(*work, json)
 
 
-async def _build(data: Path, n: int, compiler: str) -> tuple[dict[str, object], list[Row]]:
+async def _build(data: Path, n: int, compiler: str, image: str | None) -> tuple[dict[str, object], list[Row]]:
     import anyio.to_thread
 
     from pandastack import Client
     from pandastack.bench.build import measure, rows
+    from pandastack.bench.image_import import image_rows, measure_image
     from pandastack.bench.subject import open_floor
     from pandastack.engine.layout import Layout
 
@@ -131,8 +133,12 @@ async def _build(data: Path, n: int, compiler: str) -> tuple[dict[str, object], 
             chosen = compiler if compiler in known else None
             if chosen is None:
                 note(f"template {compiler} is not installed: the C project is left out")
+            imported = []
+            if image is not None:
+                note(f"the import of {image}")
+                imported = image_rows(await anyio.to_thread.run_sync(measure_image, client, image))
             samples = await anyio.to_thread.run_sync(measure, client, floor, n, chosen, note)
-    return machine, rows(samples)
+    return machine, rows(samples) + imported
 
 
 async def _cold_build() -> tuple[dict[str, object], list[Row]]:

@@ -15,7 +15,7 @@ from pandastack.cli import credentials
 from pandastack.cli.output import Json, note, print_json
 from pandastack.cli.sandbox import logs
 from pandastack.cli.server import daemon
-from pandastack.cli.template.given import read_given
+from pandastack.cli.template.given import read_given, recipe_of_image
 from pandastack.errors import BadRequestError, BuildError
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ def build(
             help="A file for RUN --mount=type=secret; env=VARIABLE or stored=NAME in place of src; repeatable.",
         ),
     ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="REF", help="In place of folders: the image of a registry.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What the template of --image is called.")] = None,
     json: Json = False,
 ) -> None:
     """Build templates. Cached steps are not built again; a running server offers the templates at once."""
@@ -69,16 +73,9 @@ def build(
     if given and (not folders or not all(map(_is_folder, folders))):
         raise BadRequestError("--build-arg and --secret are for folders, not for shipped templates", field="build-arg")
     options = BuildOptions(target or "", no_cache, arguments=given.arguments, secrets=given.secrets)
-    data, wanted = config.data_dir(data_dir), [] if all_shipped else folders or list(_DEFAULT)
-    server, token = daemon.find(data), credentials.first_token(data)
-    if server is not None and token is not None and not debug_shell:
-        built = _build_by_server(server.url, token, wanted, options, given.stored)
-    elif given.stored:
-        raise BadRequestError("--secret stored=NAME needs a running server", field="secret", hint="pandastack up")
-    else:
-        import anyio
-
-        built = anyio.run(_build_here, wanted, data, debug_shell, options)
+    with recipe_of_image(image, name, folders or ()) as named:
+        wanted = [] if all_shipped else named or list(_DEFAULT)
+        built = _build(wanted, config.data_dir(data_dir), options, given.stored, debug=debug_shell)
     if json:
         print_json(built)
 
@@ -104,6 +101,19 @@ def _is_folder(name: str) -> bool:
     return (Path(name) / "Dockerfile").is_file()
 
 
+def _build(
+    names: list[str], data: Path, options: BuildOptions, stored: Mapping[str, str], *, debug: bool
+) -> list[dict[str, Any]]:
+    server, token = daemon.find(data), credentials.first_token(data)
+    if server is not None and token is not None and not debug:
+        return _build_by_server(server.url, token, names, options, stored)
+    if stored:
+        raise BadRequestError("--secret stored=NAME needs a running server", field="secret", hint="pandastack up")
+    import anyio
+
+    return anyio.run(_build_here, names, data, debug, options)
+
+
 def _build_by_server(
     url: str, token: str, names: Iterable[str], options: BuildOptions, stored: Mapping[str, str]
 ) -> list[dict[str, Any]]:
@@ -116,7 +126,7 @@ def _build_by_server(
     try:
         with Client(url, token) as client:
             for name in names or client.templates.recipes():
-                note(f"template {name}")
+                note(f"template {Path(name).name if _is_folder(name) else name}")
                 folder, shipped = (name, None) if _is_folder(name) else (None, name)
                 started = client.templates.start_build(
                     folder,
@@ -158,7 +168,7 @@ async def _build_here(names: list[str], data: Path, debug: bool, options: BuildO
     try:
         async with open_pool(layout.engine) as pool, open_builds(layout, pool, shipped_recipes(), look) as builds:
             for name in names or builds.recipes():
-                note(f"template {name}")
+                note(f"template {Path(name).name if _is_folder(name) else name}")
                 template = await _follow(builds, await _start(builds, name, options), progress)
                 built.append(Templates(layout.templates, pool).get(template).template.to_json())
     finally:

@@ -1,13 +1,17 @@
-"""``--build-arg`` and ``--secret`` of ``pandastack template build``."""
+"""``--build-arg``, ``--secret`` and ``--image`` of ``pandastack template build``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pandastack.errors import BadRequestError
+from pandastack.model.image_reference import parse_reference
 
 _HINT = "--secret id=NAME,src=FILE, or ,env=VARIABLE, or ,stored=NAME for a secret of the workspace"
 
@@ -76,3 +80,23 @@ def _value(name: str, options: Mapping[str, str], environ: Mapping[str, str]) ->
             f"--secret id={name[:64]}: there is no variable {variable[:64]}", field="secret", hint=hint
         )
     return environ[variable].encode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def recipe_of_image(image: str | None, name: str | None, folders: Sequence[str]) -> Iterator[list[str]]:
+    """``folders``, or that of a recipe which is the image of a registry and nothing else.
+
+    Raises :class:`BadRequestError`.
+    """
+    if image is None and name is None:
+        yield list(folders)
+        return
+    if image is None or name is None or folders:
+        raise BadRequestError("--image and --name belong together, and stand for folders", field="image")
+    if re.fullmatch(r"(?!\.+$)[A-Za-z0-9._-]{1,64}", name) is None:
+        raise BadRequestError("--name: not a name of 1 to 64 letters, digits, '.', '_' and '-'", field="name")
+    with TemporaryDirectory(prefix="pandastack-image-") as made:
+        folder = Path(made, name)
+        folder.mkdir()
+        (folder / "Dockerfile").write_text(f"FROM {parse_reference(image, field='image').exact}\n")
+        yield [str(folder)]

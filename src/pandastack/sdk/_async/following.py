@@ -12,8 +12,10 @@ from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call
 from pandastack.sdk.wire.coding import mapped_transport_errors
 
 
-async def async_follow_build(client: AsyncConnection, path: str, *, follow: bool) -> AsyncGenerator[Event, None]:
-    """The events at ``path`` so far; with ``follow``, until the last one, ``ended``.
+async def async_follow_build(
+    client: AsyncConnection, path: str, *, follow: bool, last: str = "ended"
+) -> AsyncGenerator[Event, None]:
+    """The events at ``path`` so far; with ``follow``, until the one named ``last``.
 
     Raises ConnectionError when the server ends them before.
     """
@@ -30,5 +32,5 @@ async def async_follow_build(client: AsyncConnection, path: str, *, follow: bool
                 return
             for event in decoder.feed(piece):
                 yield event
-                if event.name == "ended":
+                if event.name == last:
                     return

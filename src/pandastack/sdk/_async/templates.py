@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from os import PathLike
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 from pandastack.errors import BadRequestError, TemplateBuildError
 from pandastack.sdk._async.following import async_follow_build
 from pandastack.sdk._async.interfaces import AsyncConnection
+from pandastack.sdk._runtime import async_pause
 from pandastack.sdk._types import BuildEvent, Template, TemplateBuild
-from pandastack.sdk.packing import pack_build, pack_recipe
+from pandastack.sdk.packing import Part, dockerfile_text, pack_build, pack_context, pack_form, pack_recipe
 from pandastack.sdk.wire.call import Call, segment
 
 _UPLOAD_SILENCE_SECONDS = 120.0
@@ -112,6 +114,77 @@ class AsyncTemplatesAPI:
         if ended.status != "done":
             raise TemplateBuildError(ended.error or f"the build is {ended.status}", build=ended)
         return ended
+
+    async def register(
+        self,
+        name: str,
+        image_ref: str,
+        *,
+        size_mb: int = 1024,
+        cpu: int | None = None,
+        memory_mb: int | None = None,
+        kernel: str | None = None,
+    ) -> TemplateBuild:
+        """Start to make the image of a registry the template ``name``. ``size_mb`` is its disk; ``cpu`` and
+        ``memory_mb`` are what its sandboxes have. ``kernel`` is a hint that the server may ignore."""
+        source = {"name": name, "image_ref": image_ref, "kernel": kernel}
+        return await self._start_form(source, size_mb, cpu, memory_mb)
+
+    async def build_from_dockerfile(
+        self,
+        name: str,
+        dockerfile: str,
+        *,
+        context_dir: str | None = None,
+        cpu: int | None = None,
+        memory_mb: int | None = None,
+        size_mb: int = 1024,
+    ) -> TemplateBuild:
+        """Start to build the template ``name`` from a Dockerfile: its path, or its text. The files in ``context_dir``
+        are what it can copy. Sizes are as for :meth:`register`."""
+        source = {"name": name, "dockerfile": dockerfile_text(dockerfile)}
+        context = pack_context(context_dir) if context_dir is not None else ()
+        return await self._start_form(source, size_mb, cpu, memory_mb, context)
+
+    async def _start_form(
+        self,
+        source: Mapping[str, str | None],
+        size_mb: int,
+        cpu: int | None,
+        memory_mb: int | None,
+        files: Iterable[Part] = (),
+    ) -> TemplateBuild:
+        given = {**source, "size_mb": size_mb, "cpu": cpu, "memory_mb": memory_mb}
+        texts = [Part(name, str(value).encode()) for name, value in given.items() if value is not None]
+        content, content_type = pack_form((*texts, *files))
+        call = Call(
+            "POST", "/templates/build", content=content, content_type=content_type, silence=_UPLOAD_SILENCE_SECONDS
+        )
+        return TemplateBuild.from_dict(await self._client.transport.object(call))
+
+    async def wait_for_build(
+        self, build_id: str, *, poll_interval: float = 2.0, timeout_seconds: float = 1200.0
+    ) -> TemplateBuild:
+        """The build once it is done. Raises TemplateBuildError when it fails, or has not ended in time."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            build = await self.get_build(build_id)
+            if build.is_done:
+                return build
+            if build.is_failed:
+                raise TemplateBuildError(build.error or "the build failed", build=build)
+            if time.monotonic() > deadline:
+                message = f"build {build_id} has not ended after {timeout_seconds:g} s: it is {build.status}"
+                raise TemplateBuildError(message, build=build)
+            await async_pause(poll_interval)
+
+    async def build_logs(self, build_id: str, *, follow: bool = True) -> AsyncGenerator[str, None]:
+        """The lines of the build's log so far; with ``follow``, until it ends."""
+        path = f"/templates/builds/{segment(build_id)}/logs"
+        async with aclosing(async_follow_build(self._client, path, follow=follow, last="done")) as events:
+            async for event in events:
+                if not event.name:
+                    yield event.data
 
     async def builds(self) -> builtins.list[TemplateBuild]:
         """Recent builds, newest first."""

@@ -13,8 +13,10 @@ from pandastack.sdk.wire.call import STREAM_SILENCE_SECONDS, Call
 from pandastack.sdk.wire.coding import mapped_transport_errors
 
 
-def follow_build(client: Connection, path: str, *, follow: bool) -> Generator[Event, None]:
-    """The events at ``path`` so far; with ``follow``, until the last one, ``ended``.
+def follow_build(
+    client: Connection, path: str, *, follow: bool, last: str = "ended"
+) -> Generator[Event, None]:
+    """The events at ``path`` so far; with ``follow``, until the one named ``last``.
 
     Raises ConnectionError when the server ends them before.
     """
@@ -31,5 +33,5 @@ def follow_build(client: Connection, path: str, *, follow: bool) -> Generator[Ev
                 return
             for event in decoder.feed(piece):
                 yield event
-                if event.name == "ended":
+                if event.name == last:
                     return
