@@ -113,7 +113,8 @@ def test_an_npm_package_is_made_with_what_npm_fetches_and_again_without_a_networ
     source.mkdir()
     (source / "package.json").write_text(json.dumps(PACKAGE))
     (source / "index.js").write_text("console.log(require('is-odd')(3))\n")
-    install = "npm install --package-lock-only && mkdir dist"
+    # npm pack keeps the files' modes, and the two machines differ in the umask.
+    install = "umask 022 && npm install --package-lock-only && mkdir dist"
     bundle = "npm ci && cat node_modules/is-odd/index.js index.js > dist/all.js && npm pack --pack-destination $OUT"
     build = client.builds.run(
         source, f"{install} && {bundle}", tmp_path / "out", template=agent, lock_file=lock, verify=True

@@ -69,7 +69,7 @@ def test_a_stale_template_is_baked_again_although_the_server_is_killed(place: In
         made = client.sandboxes.create("base", on_memory_loss="fail")
         assert made.exec("uname", check=True).stdout == "Linux\n"
         assert pid_of(http, kept) == pid
-        kept.kill()
+        client.sandboxes.get(kept.id).kill()
         made.kill()
         shutil.rmtree(config.cache_dir() / "baked" / new)  # no other run has use for it
     assert place.left_behind() == []
