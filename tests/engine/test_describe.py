@@ -355,6 +355,16 @@ async def test_an_image_is_built_on_with_its_settings(shipped: Mapping[str, Path
     assert mixed.made and not mixed.foreign and mixed.made.sources[0].imported
 
 
+async def test_files_are_copied_from_an_image_without_a_stage(shipped: Mapping[str, Path], tmp_path: Path) -> None:
+    root = await of_image(shipped, tmp_path / "mine", "FROM plain\nRUN x\nCOPY --from=oci:images:1 /a /a\n")
+    assert root.made and not root.foreign and root.base == "plain"
+    assert root.made.sources[0].imported and "FROM_IMAGE" not in root.config.env
+    staged = await of_image(
+        shipped, tmp_path / "mine", "FROM oci:images:1 AS a\nFROM plain\nRUN x\nCOPY --from=a /a /a\n"
+    )
+    assert staged.made and staged.made.wanted.key == root.made.wanted.key, "the same files, the same layer"
+
+
 async def test_an_image_has_other_keys_when_it_has_changed(shipped: Mapping[str, Path], tmp_path: Path) -> None:
     text = "FROM oci:images:1\nRUN x\n"
     old = await of_image(shipped, tmp_path / "mine", text)

@@ -1,7 +1,7 @@
 import pytest
 
 from pandastack.errors import BadRequestError
-from pandastack.images.dockerfile import Recipe, Stage, parse
+from pandastack.images.dockerfile import MOST_STAGES, Recipe, Stage, parse
 from pandastack.images.instructions import Arg, Cmd, Copy, Env, Expose, Label, Run, Shell, User, Workdir
 
 
@@ -178,11 +178,41 @@ def test_copies_name_stages_by_name_or_index(word: str, index: int | None) -> No
     if index is None:
         with pytest.raises(BadRequestError, match="line 4: COPY --from=3x is not an earlier stage") as refused:
             parse(text)
-        assert refused.value.hint == "stages: one, 1"
+        assert refused.value.hint == "stages: one, 1; an image is named with its tag"
         return
     step = parse(text).stages[2].steps[0]
     assert isinstance(step, Copy)
     assert (step.stage, step.owner, step.permissions, step.sources) == (index, "u", "600", ("x",))
+
+
+def test_an_image_that_is_copied_from_is_a_stage_of_its_own() -> None:
+    """It comes before the stage that copies from it, and numbers and names are as without it."""
+    recipe = parse(
+        "FROM a AS one\nCOPY --from=ghcr.io/astral-sh/uv:0.9 /uv /bin/\nFROM b\nCOPY --from=1x:2 x /\n"
+        "COPY --from=ghcr.io/astral-sh/uv:0.9 /uvx /bin/\nCOPY --from=0 y /\nFROM c AS last\nCOPY --from=1 z /"
+    )
+    assert [(each.index, each.from_, each.number, each.text) for each in recipe.stages] == [
+        (0, "ghcr.io/astral-sh/uv:0.9", None, "ghcr.io/astral-sh/uv:0.9"),
+        (1, "a", 0, "one"),
+        (2, "1x:2", None, "1x:2"),
+        (3, "b", 1, "1"),
+        (4, "c", 2, "last"),
+    ]
+    copied = [[step.stage for step in stage.steps if isinstance(step, Copy)] for stage in recipe.stages]
+    assert copied == [[], [0], [], [2, 0, 1], [3]]
+    assert (recipe.stage().text, recipe.stage("0").text, recipe.stage("1").index) == ("last", "one", 3)
+
+
+@pytest.mark.parametrize("name", ["a:b:c", "UPPER/x:1", "x@sha256:1", "x:$TAG", "../up", "https://x.org/a"])
+def test_what_is_copied_from_is_the_name_of_an_image(name: str) -> None:
+    with pytest.raises(BadRequestError, match=r"Dockerfile line 2: .* is not (the name|host)"):
+        parse(f"FROM a\nCOPY --from={name} x /")
+
+
+def test_images_that_are_copied_from_count_as_stages() -> None:
+    lines = [f"COPY --from=x:{number} a /" for number in range(MOST_STAGES)]
+    with pytest.raises(BadRequestError, match="more than 64 stages, images that are copied from included"):
+        parse("\n".join(["FROM a", *lines]))
 
 
 @pytest.mark.parametrize(("target", "index"), [("", 2), ("one", 0), ("ONE", 0), ("1", 1), ("2", 2), ("last", 2)])
@@ -222,7 +252,7 @@ def test_stages_are_bounded() -> None:
 
 
 def test_a_recipe_is_a_value() -> None:
-    assert parse("ARG A\nFROM x") == Recipe((Stage(0, 2, "x", ""),), (Arg(1, "ARG A", (("A", None),)),))
+    assert parse("ARG A\nFROM x") == Recipe((Stage(0, 2, "x", "", number=0),), (Arg(1, "ARG A", (("A", None),)),))
 
 
 def test_files_are_bounded() -> None:

@@ -228,6 +228,7 @@ COPY --chown=app hello /dir/hello
 ADD archive /unpacked/
 COPY --from=data /app /app
 COPY --from=made --chown=app:app /made /deep /copied/
+COPY --from={registry}/test/shell-less:1 /app/run /taken
 RUN stat -c %U /dir/hello /copied/made > /owners && id -u >> /owners
 LABEL more=yes
 """
@@ -248,9 +249,9 @@ def test_a_dockerfile_is_built_on_images_without_bash_and_tar(
         tar.addfile(inside, io.BytesIO(b"unpacked\n"))
     client.templates.build(recipe)
     with client.sandboxes.create("on-busybox") as sandbox:
-        script = "cat /dir/hello /unpacked/inside /app/run; echo; cat /copied/made /copied/er/file /owners"
+        script = "cat /dir/hello /unpacked/inside /app/run; echo; cat /copied/made /copied/er/file /owners /taken"
         assert sandbox.exec(script, check=True).stdout.split() == [
-            *("hello", "unpacked", "data", "made", "yes", "app", "app", "0"),
+            *("hello", "unpacked", "data", "made", "yes", "app", "app", "0", "data"),
         ]
 
 

@@ -15,6 +15,7 @@ from pandastack.errors import BadRequestError
 from pandastack.images.instructions import Arg, Copy, Step
 from pandastack.images.lines import Line, escape_character, logical_lines
 from pandastack.images.readers import read_arg, read_from, read_step
+from pandastack.model.image_reference import LAYOUT_PREFIX, parse_reference
 
 MOST_STAGES = 64
 MOST_INSTRUCTIONS = 500
@@ -30,18 +31,20 @@ _STAGE_NAME = re.compile(r"[a-z][a-z0-9._-]*")
 @dataclass(frozen=True)
 class Stage:
     """One stage: ``from_`` is a raw word, the name of an image or of an earlier stage; ``name`` is in lower case, and
-    empty for a stage without one. ``line`` is that of its FROM."""
+    empty for a stage without one. ``line`` is that of its FROM. ``number`` counts the FROMs; None for a stage that is
+    the image of a ``COPY --from`` and nothing else."""
 
     index: int
     line: int
     from_: str
     name: str
     steps: tuple[Step, ...] = ()
+    number: int | None = None
 
     @property
     def text(self) -> str:
         """What errors call it."""
-        return self.name or str(self.index)
+        return self.from_ if self.number is None else self.name or str(self.number)
 
 
 @dataclass(frozen=True)
@@ -121,24 +124,47 @@ class _Reading:
 
     def _stage(self, line: Line) -> Stage:
         image, name = read_from(line, self.escape)
-        if len(self.stages) == MOST_STAGES:
-            raise line.error(f"more than {MOST_STAGES} stages")
+        self._check_count(line)
         if name and not _STAGE_NAME.fullmatch(name.lower()):
             raise line.error(f"{name[:100]!r} is not the name of a stage", "a letter, then letters, digits, - _ .")
         if name and (same := _find(self.stages, name)):
             raise line.error(f"a stage {same.name} begins at line {same.line} already", "choose another name")
-        return Stage(len(self.stages), line.number, image, name.lower())
+        number = sum(each.number is not None for each in self.stages)
+        return Stage(len(self.stages), line.number, image, name.lower(), number=number)
+
+    def _check_count(self, line: Line) -> None:
+        if len(self.stages) == MOST_STAGES:
+            raise line.error(f"more than {MOST_STAGES} stages, images that are copied from included")
 
     def _resolved(self, line: Line, step: Step) -> Step:
         """The step with the index of the stage that its ``--from`` names."""
         if not isinstance(step, Copy) or not step.from_:
             return step
+        if re.search("[/:@]", step.from_) and not self._lost:
+            return replace(step, stage=self._image(line, step.from_))
         earlier = self.stages if self._lost else self.stages[:-1]
         stage = _find(earlier, step.from_)
         if stage is None:
             what = "is the stage itself" if _find(self.stages, step.from_) else "is not an earlier stage"
-            raise line.error(f"COPY --from={step.from_[:100]} {what}", _stages_hint(earlier))
+            hint = f"{_stages_hint(earlier)}; an image is named with its tag"
+            raise line.error(f"COPY --from={step.from_[:100]} {what}", hint)
         return replace(step, stage=stage.index)
+
+    def _image(self, line: Line, name: str) -> int:
+        """The index of the stage that is the image ``name``. A new one comes before the present stage."""
+        known = (each for each in self.stages[:-1] if each.number is None and each.from_ == name)
+        if (found := next(known, None)) is not None:
+            return found.index
+        if not name.startswith(LAYOUT_PREFIX):
+            try:
+                parse_reference(name, field="dockerfile", label="COPY --from:")
+            except BadRequestError as error:
+                raise line.error(error.message, error.hint) from error
+        self._check_count(line)
+        present, steps = self.stages.pop(), self.steps.pop()
+        self.stages += [Stage(present.index, line.number, name, ""), replace(present, index=present.index + 1)]
+        self.steps += [[], steps]
+        return present.index
 
     @property
     def recipe(self) -> Recipe:
@@ -149,7 +175,7 @@ class _Reading:
 def _find(stages: Sequence[Stage], name: str) -> Stage | None:
     """The stage with this name, in upper or lower case, or with this index."""
     if re.fullmatch(r"[0-9]{1,4}", name):
-        return next((each for each in stages if each.index == int(name)), None)
+        return next((each for each in stages if each.number == int(name)), None)
     return next((each for each in stages if each.name and each.name == name.lower()), None)
 
 
@@ -159,7 +185,8 @@ def find_earlier(recipe: Recipe, before: Stage, name: str) -> Stage | None:
 
 
 def _stages_hint(stages: Sequence[Stage]) -> str:
-    listed = ", ".join(each.text for each in stages[:_MOST_ERRORS])
+    named = [each for each in stages if each.number is not None]
+    listed = ", ".join(each.text for each in named[:_MOST_ERRORS])
     return f"stages: {listed}" if listed else "FROM IMAGE AS NAME begins a stage that can be copied from"
 
 

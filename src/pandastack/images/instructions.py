@@ -28,8 +28,8 @@ class Run(Step):
 
 @dataclass(frozen=True)
 class Copy(Step):
-    """COPY, or ADD of local files (``add``). With ``from_`` the files are those of an earlier stage, whose index is
-    ``stage``; else they are the context's."""
+    """COPY, or ADD of local files (``add``). With ``from_`` the files are those of an earlier stage or of an image,
+    and ``stage`` is the index of that stage; else they are the context's."""
 
     sources: tuple[str, ...]
     destination: str
