@@ -36,15 +36,15 @@ static size_t frame(uint8_t *to, uint8_t type, uint32_t stream, const uint8_t *p
 
 static size_t some_request(uint8_t *to)
 {
-	static const char *const ops[] = { "exec", "start", "attach", "processes", "read", "write", "list", "changes", "" };
+	static const char *const ops[] = { "exec", "start", "attach", "processes", "read", "write", "list", "changes", "volume", "" };
 	struct tlv_writer w = { to, to + PAYLOAD_MAX, false };
 	uint8_t noise[64];
 
-	tlv_put_text(&w, OPEN_OP, ops[pick(9)]);
+	tlv_put_text(&w, OPEN_OP, ops[pick(10)]);
 	for (uint32_t i = pick(20); i > 0; i--) {
 		for (size_t at = 0; at < sizeof noise; at++)
 			noise[at] = (uint8_t)pick(256);
-		tlv_put(&w, (uint8_t)pick(40), noise, pick(sizeof noise));
+		tlv_put(&w, (uint8_t)pick(42), noise, pick(sizeof noise));
 	}
 	return (size_t)(w.at - to);
 }

@@ -2,7 +2,8 @@
  * The guest's init and agent. As PID 1 it makes a running system out of the kernel and serves the host
  * by the virtio port named "agent". With --fd N it serves the inherited descriptor N as an ordinary
  * process, for tests; --no-identity then lets a RESUME leave the machine as it is, --root DIRECTORY DEVICE
- * says whose changes are asked for, and --logs DIRECTORY has the output of processes that is too long for memory.
+ * says whose changes are asked for, --logs DIRECTORY has the output of processes that is too long for memory,
+ * and --disks PREFIX says what the names of volumes' devices begin with.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "system/identity.h"
 #include "system/panic.h"
 #include "system/port.h"
+#include "system/volume.h"
 
 static void fill_standard_descriptors(void)
 {
@@ -53,6 +55,8 @@ int main(int argc, char **argv)
 			return 2;
 		else if (!strcmp(argv[i], "--logs") && i + 1 < argc)
 			log_directory = argv[++i];
+		else if (!strcmp(argv[i], "--disks") && i + 1 < argc)
+			volume_devices = argv[++i];
 	}
 	if (fd >= 0)
 		return serve_descriptor(fd);

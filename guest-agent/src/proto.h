@@ -31,6 +31,7 @@ enum frame_type {
 #define OP_REMEMBER "remember"
 #define OP_TUNNEL "tunnel"
 #define OP_LISTEN "listen"
+#define OP_VOLUME "volume"
 
 /* Key 0 is never used: a frame that a resync cut short and filled with zeros must not parse. */
 enum hello_key { HELLO_VERSION = 1 };
@@ -48,7 +49,7 @@ enum open_key {
 	OPEN_OP = 1, OPEN_PATH = 2, OPEN_ARGV = 3, OPEN_CMD = 4, OPEN_SCRIPT_BYTES = 5, OPEN_CWD = 6, OPEN_ENV = 7,
 	OPEN_USER = 8, OPEN_TIMEOUT_MS = 9, OPEN_STDIN = 10, OPEN_OFFSET = 11, OPEN_LENGTH = 12, OPEN_MODE = 13,
 	OPEN_ID = 32, OPEN_FLAGS = 33, OPEN_ROWS = 34, OPEN_COLS = 35, OPEN_ERR_OFFSET = 36, OPEN_SIGNAL = 37, OPEN_KEEP = 38,
-	OPEN_RECEIVED = 39, OPEN_PORT = 14,
+	OPEN_RECEIVED = 39, OPEN_PLACE = 40, OPEN_PORT = 14,
 };
 enum result_key {
 	RESULT_ERRNO = 1, RESULT_MESSAGE = 2, RESULT_EXIT_CODE = 3, RESULT_SIGNAL = 4, RESULT_TIMED_OUT = 5,
@@ -64,6 +65,7 @@ enum open_flag {
 	FLAG_FOLLOW = 4, /* a view that ends with the process, not with what is there */
 	FLAG_STDOUT = 8, FLAG_STDERR = 16, /* what a view wants */
 	FLAG_CLOSE = 32, /* the end of this input is the end of the process's */
+	FLAG_READ_ONLY = 64, /* of a volume */
 };
 enum record_key {
 	RECORD_ID = 1, RECORD_PID = 2, RECORD_STARTED_NS = 3, RECORD_FLAGS = 4, RECORD_EXIT_CODE = 5, RECORD_SIGNAL = 6,

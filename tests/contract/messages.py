@@ -17,6 +17,7 @@ from pandastack import contract
 from pandastack.contract.codec import Constraint
 from pandastack.contract.fields import Cells, Count, NonEmpty, Policy, Seconds, SignalNumber, Uuid
 from pandastack.contract.network import Port
+from pandastack.contract.volumes import SIZE_MAXIMUM_MB, MountPath, SizeMb
 from pandastack.model.network import Egress, Limits, NetworkPolicy, Protocol, Rule
 
 
@@ -69,6 +70,8 @@ _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     Cells: st.integers(1, 65535),
     SignalNumber: st.integers(1, 64),
     Port: st.integers(1, 65535),
+    MountPath: st.from_regex(r"(/[a-z]{1,9}){1,5}", fullmatch=True),
+    SizeMb: st.integers(1, SIZE_MAXIMUM_MB),
     Policy: st.builds(NetworkPolicy, st.sampled_from([Egress.DENY, Egress.NONE, Egress.ALLOW]), limits=_LIMITS)
     | st.builds(NetworkPolicy, st.just(Egress.LIST), _LISTS, _LISTS, limits=_LIMITS),
 }

@@ -55,7 +55,7 @@ def test_a_machine_has_the_disks_of_its_snapshot_in_its_own_directory() -> None:
     plan = restore_plan(LAYOUT, allocation(confinable=False), snapshot)
     assert plan.disks == (
         Disk("root", Path("/pool/machines/beef/root.qcow2"), base=snapshot.base),
-        Disk("data", Path("/pool/machines/beef/disk-data.img")),
+        Disk("data", Path("/pool/machines/beef/disk-data.img"), durable=True),
         Blank("blank1"),
         Disk("modules", Path("/pool/machines/beef/modules.img"), readonly=True),
     )

@@ -29,6 +29,7 @@ from pandastack.engine.origins.catalog import Templates
 from pandastack.engine.recovery.adoption import should_adopt
 from pandastack.engine.sandboxes import events
 from pandastack.engine.sandboxes.events import Events
+from pandastack.engine.spec import Attachment
 from pandastack.errors import ConflictError, NotFoundError
 from pandastack.host.processes.identity import identify
 from pandastack.model.accelerator import Accelerator
@@ -66,9 +67,10 @@ def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
         "network_slot": "",
         "paused": False,
         "network": to_json(OPEN),
+        "volumes": [],
     }
     journal.advance(MachineState.BLANK, process=identify(os.getpid()))
-    journal.advance(MachineState.CLAIMED, sandbox="sandbox-id")
+    journal.advance(MachineState.CLAIMED, sandbox="sandbox-id", volumes=(Attachment("v", "/mnt/v", 0, read_only=True),))
     journal.advance(MachineState.RUNNING)
     last = json.loads((tmp_path / FILE).read_text())
     assert (last["state"], last["sandbox"], last["process"]["pid"]) == ("running", "sandbox-id", os.getpid())
@@ -76,7 +78,15 @@ def test_the_journal_is_on_disk_before_anything_happens(tmp_path: Path) -> None:
     assert read(tmp_path) == journal.entry
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"process": 1}', b"\xff"])
+def test_a_journal_of_an_older_release_knows_no_volumes(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, Entry("beef", 3, "base", "0123", MachineState.PLANNED))
+    values = json.loads((tmp_path / FILE).read_text())
+    del values["volumes"]
+    (tmp_path / FILE).write_text(json.dumps(values))
+    assert read(tmp_path) == journal.entry
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"process": 1}', b'{"volumes": 1}', b"\xff"])
 def test_a_journal_that_makes_no_sense_is_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / FILE).write_bytes(data)
     assert read(tmp_path) is None

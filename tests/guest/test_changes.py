@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import socket
 import stat
 import threading
 from collections.abc import AsyncIterator
@@ -13,19 +12,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
 import pytest
-from anyio.abc import UNIXSocketStream
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pandastack.errors import BadRequestError, ConflictError, GuestError
-from pandastack.guest import Changed, Channel, Identity, Listing, changes
+from pandastack.guest import Changed, Channel, Listing, changes
 from pandastack.guest.frames import encode_fields, u32, u64
 from pandastack.host.processes.run import run
 from pandastack.images.ext4 import make_ext4
+from tests.support.guests import agent_on
 
-IDENTITY = Identity(hostname="box", machine_id="0" * 32)
 LISTED_S = 30.0
 
 
@@ -52,19 +49,6 @@ async def root(tmp_path: Path) -> AsyncIterator[Root]:
     finally:
         await run(["umount", "--quiet", path], check=False)
         await run(["losetup", "--detach", device])
-
-
-@asynccontextmanager
-async def agent_on(binary: Path, *options: str) -> AsyncIterator[Channel]:
-    ours, theirs = socket.socketpair()
-    argv = [str(binary), "--fd", str(theirs.fileno()), "--no-identity", *options]
-    async with await anyio.open_process(argv, pass_fds=[theirs.fileno()]) as process:
-        theirs.close()
-        async with Channel(await UNIXSocketStream.from_socket(ours)) as channel:
-            await channel.hello(10)
-            await channel.resume(IDENTITY, at_frame_boundary=True, timeout_s=10)
-            yield channel
-    assert process.returncode == 0
 
 
 @asynccontextmanager

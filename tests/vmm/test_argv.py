@@ -119,6 +119,13 @@ def test_a_sandbox_has_the_same_network_device_with_a_tap_and_without() -> None:
     assert values("-device", alone)[-1].endswith(",host_mtu=1400,mac=52:54:00:12:34:56,guest_announce=off")
 
 
+def test_only_the_syncs_of_a_durable_disk_reach_the_physical_one() -> None:
+    for durable in (False, True):
+        plan = replace(PLAN, disks=(PLAN.disks[0], Disk("data", Path("/v"), durable=durable)))
+        root, _, _, data = (json.loads(each)["cache"] for each in values("-blockdev", plan) if "cache" in each)
+        assert root == {"no-flush": True} and data == {"no-flush": not durable}
+
+
 def test_a_blank_disk_has_no_file_and_can_be_replaced_by_one_that_has() -> None:
     """The device stays the same but for its serial number, which is no part of a captured state."""
     root = PLAN.disks[0]

@@ -15,6 +15,7 @@
 #include "files/write.h"
 #include "system/freeze.h"
 #include "system/identity.h"
+#include "system/volume.h"
 #include "processes/exec.h"
 #include "processes/records.h"
 #include "processes/view.h"
@@ -25,7 +26,7 @@
 static const struct stream_ops *const operations[] = {
 	&exec_ops, &start_ops, &attach_ops, &input_ops, &signal_ops, &processes_ops,
 	&read_ops, &write_ops, &stat_ops, &list_ops, &mkdir_ops, &delete_ops, &sync_ops, &changes_ops, &remember_ops,
-	&tunnel_ops, &listen_ops,
+	&tunnel_ops, &listen_ops, &volume_ops,
 };
 
 void dispatch_hello(void)

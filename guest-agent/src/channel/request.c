@@ -55,6 +55,7 @@ static int take_number(struct request *r, const struct tlv_item *item)
 	case OPEN_SIGNAL: r->signal = value; break;
 	case OPEN_KEEP: r->keep = value; break;
 	case OPEN_RECEIVED: r->received = value; r->has_received = true; break;
+	case OPEN_PLACE: r->place = value; break;
 	case OPEN_PORT: r->port = value; break;
 	}
 	return 0;
@@ -63,7 +64,7 @@ static int take_number(struct request *r, const struct tlv_item *item)
 static bool known_number(uint8_t key)
 {
 	return key == OPEN_SCRIPT_BYTES || (key >= OPEN_TIMEOUT_MS && key <= OPEN_PORT) ||
-	       (key >= OPEN_FLAGS && key <= OPEN_RECEIVED);
+	       (key >= OPEN_FLAGS && key <= OPEN_PLACE);
 }
 
 int request_parse(struct request *r, uint8_t *payload, uint32_t length)

@@ -16,7 +16,7 @@ struct request {
 	size_t envc;
 	uint64_t script_bytes, timeout_ms, offset, length, mode, port;
 	uint64_t flags, rows, cols, err_offset, signal, keep;
-	uint64_t received;
+	uint64_t received, place;
 	bool input, has_mode, has_length, has_received;
 	const uint8_t *raw; /* the OPEN's payload itself, whole */
 	uint32_t raw_length;

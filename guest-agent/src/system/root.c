@@ -23,7 +23,7 @@
 
 #define CHECKER "/e2fsck"
 
-enum { ROOT_WAIT_MS = 5000, GROW_WAIT_MS = 5000, ROOT_BLOCK = 4096 };
+enum { ROOT_WAIT_MS = 5000, GROW_WAIT_MS = 5000, BLOCK = 4096 };
 enum { FSCK_DONE = 1 | 2, FSCK_FAILED = 8 }; /* e2fsck(8), "exit code": corrected; restart, if it was mounted */
 
 void mount_early(void)
@@ -78,22 +78,28 @@ static void check_root(void)
 	unlink(CHECKER); /* the initramfs is memory that would stay used */
 }
 
+int grow_file_system(int directory, uint64_t bytes)
+{
+	uint64_t blocks = bytes / BLOCK;
+
+	return ioctl(directory, EXT4_IOC_RESIZE_FS, &blocks) ? errno : 0;
+}
+
 /* The file system may be smaller than its disk, which was made larger while the guest was off. */
 static void grow_root(void)
 {
 	int root = open("/new", O_RDONLY | O_DIRECTORY | O_CLOEXEC), disk = open(ROOT_DISK, O_RDONLY | O_CLOEXEC);
-	uint64_t size, blocks;
+	uint64_t size;
 
 	if (root < 0 || disk < 0 || ioctl(disk, BLKGETSIZE64, &size))
 		power_off("cannot open the root");
-	blocks = size / ROOT_BLOCK;
-	if (ioctl(root, EXT4_IOC_RESIZE_FS, &blocks))
+	if (grow_file_system(root, size))
 		power_off("cannot grow the root");
 	close(root);
 	close(disk);
 }
 
-static int wait_for_size(int disk, uint64_t wanted)
+int wait_for_size(int disk, uint64_t wanted)
 {
 	uint64_t size;
 
@@ -111,14 +117,13 @@ static int wait_for_size(int disk, uint64_t wanted)
 int grow_disk(uint64_t megabytes)
 {
 	int root = base_root(), disk = open(ROOT_DISK, O_RDONLY | O_CLOEXEC), error = 0;
-	uint64_t blocks = megabytes * (1024 * 1024 / ROOT_BLOCK);
 
 	if (root < 0 || disk < 0)
 		error = errno;
 	else
 		error = wait_for_size(disk, megabytes * 1024 * 1024);
-	if (!error && ioctl(root, EXT4_IOC_RESIZE_FS, &blocks))
-		error = errno;
+	if (!error)
+		error = grow_file_system(root, megabytes * 1024 * 1024);
 	if (root >= 0)
 		close(root);
 	if (disk >= 0)

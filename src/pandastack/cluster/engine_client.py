@@ -17,6 +17,7 @@ from pandastack.cluster.in_process_socket import ASGIApp
 from pandastack.cluster.networks import EngineNetworks
 from pandastack.cluster.sockets import Dialer, Socket, network_dialer
 from pandastack.cluster.tunnel import Tunnel, listening
+from pandastack.cluster.volumes import EngineVolumes
 from pandastack.contract.codec import decode_answer, encode
 from pandastack.contract.compare import CompareFiles, Diff
 from pandastack.contract.events import Event
@@ -49,6 +50,7 @@ from pandastack.contract.sandboxes import (
 )
 from pandastack.contract.snapshots import Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.contract.templates import Template
+from pandastack.contract.volumes import AttachVolume
 from pandastack.errors import UnavailableError
 from pandastack.model.network import NetworkPolicy
 
@@ -67,6 +69,7 @@ class EngineClient:
         self._connection = EngineConnection(transport, dial, base_url)
         self.builds = EngineBuilds(self._connection)
         self.networks = EngineNetworks(self._connection)
+        self.volumes = EngineVolumes(self._connection)
 
     @classmethod
     def in_process(cls, app: ASGIApp) -> EngineClient:
@@ -121,12 +124,14 @@ class EngineClient:
         boot: bool = False,
         network: NetworkPolicy | None = None,
         secrets: SetSecrets | None = None,
+        volumes: Sequence[AttachVolume] = (),
     ) -> Started:
         """Create a sandbox. Returns once its guest executes commands. A refusal for capacity created nothing.
 
         With ``boot`` it boots from its disks where the memory cannot be restored. ``network`` None: its template's.
+        ``volumes`` are mounted then, in the order of their devices.
         """
-        message = CreateSandbox(spec, start_from, size, boot, network, secrets)
+        message = CreateSandbox(spec, start_from, size, boot, network, secrets, tuple(volumes))
         return await self._connection.ask(Started, "POST", "/sandboxes", message)
 
     async def sandboxes(self) -> tuple[SandboxInfo, ...]:

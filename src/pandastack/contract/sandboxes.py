@@ -12,6 +12,7 @@ from pandastack.contract.failures import Failure
 from pandastack.contract.fields import Policy, Uuid
 from pandastack.contract.network import SetSecrets
 from pandastack.contract.references import StartFrom
+from pandastack.contract.volumes import AttachVolumes
 from pandastack.errors import BadRequestError
 from pandastack.model.previews import Visibility, WakePolicy
 
@@ -41,7 +42,8 @@ DEFAULT_SIZE = WantedSize()
 class CreateSandbox:
     """Asks for a new sandbox. ``boot``: it may boot from its disks where the memory cannot be restored. ``network``
     None: the policy of its template. ``secrets`` are in force before the sandbox runs. Where the template's policy
-    names others, the answer is the error that :func:`secrets_needed` reads, and nothing has been done."""
+    names others, the answer is the error that :func:`secrets_needed` reads, and nothing has been done. ``volumes`` are
+    for a new sandbox of a template only: one of a snapshot has copies of those that were captured."""
 
     spec: SandboxSpec
     start_from: StartFrom
@@ -49,6 +51,7 @@ class CreateSandbox:
     boot: bool = False
     network: Policy | None = None
     secrets: SetSecrets | None = None
+    volumes: AttachVolumes = ()
 
 
 _NEEDED = "secrets_needed"

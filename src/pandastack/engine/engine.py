@@ -29,6 +29,7 @@ from pandastack.engine.machines.users import own_users
 from pandastack.engine.machines.warm_pool import WarmPool
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.catalog import Templates
+from pandastack.engine.origins.volumes import VolumeStore
 from pandastack.engine.recovery.lost import LostMachines
 from pandastack.engine.recovery.start import Recovery, sweep_leftovers
 from pandastack.engine.recovery.sweep import sweep_runtime_directory
@@ -42,6 +43,7 @@ from pandastack.engine.sandboxes.network import Networks
 from pandastack.engine.sandboxes.registry import Registry
 from pandastack.engine.sandboxes.rewind import Rewinder
 from pandastack.engine.sandboxes.sandboxes import Sandboxes
+from pandastack.engine.sandboxes.volumes import Volumes
 from pandastack.engine.settings import Settings
 from pandastack.errors import ServerError
 from pandastack.host import facts
@@ -86,6 +88,7 @@ class Engine:
     builds: Builds
     rebakes: Rebakes
     networks: Networks
+    volumes: Volumes
     egress_log: EgressLog
 
 
@@ -110,7 +113,10 @@ async def open_engine(layout: Layout, settings: Settings | None = None) -> Async
                     everybodys = [each for each in engine.templates.list() if not each.template.owner]
                     engine.warm_pool.start(everybodys, engine.admission.has_room)
                     lives.start_soon(engine.rebakes.run)
-                    yield engine
+                    try:
+                        yield engine
+                    finally:
+                        await engine.volumes.flush_all()
 
 
 @contextmanager
@@ -146,32 +152,23 @@ async def _compose(
     driver, events, egress_log = await open_driver(), Events(), EgressLog()
     templates, saved = Templates(layout.templates, pool), CaptureStore(pool.directory / "saved")
     registry = Registry(events, asleep)
-    host = MachineHost(
-        layout=layout,
-        directory=pool.machines,
-        slots=Slots(MACHINES),
-        network=network,
-        cgroups=cgroups,
-        confinable=facts.is_root(),
-        driver=driver,
-        rehearsals=Rehearsals(),
-        disk_rate=DiskRate(settings.disk_mb_per_second * 1024 * 1024, settings.disk_operations_per_second),
-        keep=LostMachines(pool.machines, asleep).keep,
-        ended=registry.machine_ended,
-        stalled=registry.machine_stalled,
-    )
+    host = _machine_host(layout, pool, asleep, registry, driver, cgroups, network, settings)
     confinement = await probe(host)
     require(settings.require, confinement, templates.list())
     warm_pool = WarmPool(host, lives, settings.ready_machines)
     restorer = Restorer(driver, warm_pool, templates, settings.require)
-    admission = Admission(registry, warm_pool, pool, settings)
+    disks = VolumeStore(pool.directory / "volumes")
+    admission = Admission(registry, warm_pool, pool, disks, settings)
+    volumes = Volumes(disks, registry, admission)
     network.decided = egress_log.add
     brokerage = _brokerage(layout, network, registry, events)
     networks = Networks(registry, asleep, egress_log, has_slots=network.plug is not None, hosts_of=brokerage.hosts_of)
     builds = _builds(host, pool, lives, admission, settings)
     rebakes = Rebakes(builds, templates, pool, driver, enabled=settings.rebake)
-    sandboxes = Sandboxes(registry, admission, restorer, warm_pool, templates, saved, asleep, networks, rebakes.explain)
-    lifecycle = Lifecycle(registry, sandboxes, asleep, networks)
+    sandboxes = Sandboxes(
+        registry, admission, restorer, warm_pool, templates, saved, networks, volumes, rebakes.explain
+    )
+    lifecycle = Lifecycle(registry, sandboxes, asleep, networks, volumes)
     return Engine(
         layout=layout,
         driver=driver,
@@ -191,13 +188,40 @@ async def _compose(
         sandboxes=sandboxes,
         lifecycle=lifecycle,
         copies=Copies(registry, admission, sandboxes, saved),
-        rewinder=Rewinder(registry, admission, sandboxes, saved, asleep, networks),
+        rewinder=Rewinder(registry, admission, sandboxes, saved, asleep, networks, volumes),
         diffs=Diffs(registry, admission, restorer, templates, saved),
-        recovery=Recovery(host, lives, registry, lifecycle, asleep),
+        recovery=Recovery(host, lives, registry, lifecycle, asleep, volumes),
         builds=builds,
         rebakes=rebakes,
         networks=networks,
+        volumes=volumes,
         egress_log=egress_log,
+    )
+
+
+def _machine_host(
+    layout: Layout,
+    pool: Pool,
+    asleep: CaptureStore,
+    registry: Registry,
+    driver: Driver,
+    cgroups: Groups | None,
+    network: HostNetwork,
+    settings: Settings,
+) -> MachineHost:
+    return MachineHost(
+        layout=layout,
+        directory=pool.machines,
+        slots=Slots(MACHINES),
+        network=network,
+        cgroups=cgroups,
+        confinable=facts.is_root(),
+        driver=driver,
+        rehearsals=Rehearsals(),
+        disk_rate=DiskRate(settings.disk_mb_per_second * 1024 * 1024, settings.disk_operations_per_second),
+        keep=LostMachines(pool.machines, asleep).keep,
+        ended=registry.machine_ended,
+        stalled=registry.machine_stalled,
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pandastack.contract.processes import ProcessRecord, Retention
 from pandastack.guest import changes as changing
 from pandastack.guest import exec as commands
-from pandastack.guest import files, processes, tunnel
+from pandastack.guest import files, processes, tunnel, volumes
 from pandastack.guest.changes import Listing
 from pandastack.guest.connection import Connection
 from pandastack.guest.exec import ExecRequest, Process
@@ -115,3 +115,11 @@ class Channel(Connection):
     async def sync(self, timeout_s: float = _LONG_S) -> None:
         """Write everything in the guest's page cache to its disks."""
         await files.simple(self, Operation.SYNC, "/", timeout_s)
+
+    async def mount_volume(self, place: int, size: int, path: str, *, read_only: bool = False) -> None:
+        """Mount the disk in a place for volumes, which has ``size`` bytes."""
+        await volumes.mount(self, place, size, path, read_only=read_only)
+
+    async def grow_volume(self, place: int, size: int) -> None:
+        """Grow the mounted file system of a volume to its disk, which has ``size`` bytes now."""
+        await volumes.grow(self, place, size)

@@ -57,6 +57,7 @@ class Operation(StrEnum):
     REMEMBER = "remember"
     TUNNEL = "tunnel"
     LISTEN = "listen"
+    VOLUME = "volume"
 
 
 class HelloKey(IntEnum):
@@ -123,10 +124,11 @@ class OpenKey(IntEnum):
     SIGNAL = 37
     KEEP = 38
     RECEIVED = 39
+    PLACE = 40
 
 
 class OpenFlag(IntFlag):
-    """The bits of ``OpenKey.FLAGS``: how a process is run and watched."""
+    """The bits of ``OpenKey.FLAGS``: how a process is run and watched, and how a volume is mounted."""
 
     BACKGROUND = 1
     SPOOL = 2
@@ -134,6 +136,7 @@ class OpenFlag(IntFlag):
     STDOUT = 8
     STDERR = 16
     CLOSE = 32
+    READ_ONLY = 64
 
 
 class ResultKey(IntEnum):

@@ -14,6 +14,7 @@ from typing import Any
 
 from pandastack.errors import BadRequestError
 from pandastack.images.baked_services import parse_services
+from pandastack.images.baked_volumes import parse_volumes
 from pandastack.images.context import Context
 from pandastack.images.dockerfile import Recipe, parse
 from pandastack.images.given import Given
@@ -21,6 +22,7 @@ from pandastack.images.packages.declared import Packages, parse_packages
 from pandastack.images.packages.lock import LOCK, Lock, find_lock
 from pandastack.images.plan import refuse_unknown
 from pandastack.model.baked_services import BakedService
+from pandastack.model.baked_volumes import BakedVolume
 from pandastack.model.network import NetworkPolicy
 from pandastack.model.network_rules import parse_policy
 from pandastack.model.previews import Visibility, WakePolicy
@@ -51,8 +53,9 @@ class TemplateSettings:
     ``max_memory_mb`` limit what it may ask for. ``warm_up`` commands run in the booted guest before it is captured,
     within the smallest memory, so that what they touch is in every sandbox's memory from the start; ``services`` are
     started before them, and again in each sandbox that boots because its memory is lost; ``rehearse`` commands run in
-    each machine that is made ahead of a sandbox. ``disks`` is how many volumes they may have. ``nested``: guests may
-    run virtual machines. ``network`` is the policy of sandboxes that ask for none; None: the server's default.
+    each machine that is made ahead of a sandbox. ``disks`` is how many volumes they may have, ``volumes`` those that
+    they bring along. ``nested``: guests may run virtual machines. ``network`` is the policy of sandboxes that ask for
+    none; None: the server's default.
     ``previews`` and ``wake`` are the same for previews.
     """
 
@@ -78,6 +81,7 @@ class TemplateSettings:
     network: NetworkPolicy | None = None
     previews: Visibility | None = None
     wake: WakePolicy | None = None
+    volumes: tuple[BakedVolume, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ def _with_limits(values: dict[str, Any]) -> dict[str, Any]:
     most = values.setdefault("max_memory_mb", memory_mb)
     commands = values.get("services") or values.get("warm_up")
     least = values.setdefault("min_memory_mb", memory_mb if commands else _least_memory(memory_mb, most))
+    if len(values.get("volumes", ())) > values.get("disks", TemplateSettings.disks):
+        raise _wrong("disks", "at least the number of volumes")
     if most_cpu < cpu:
         raise _wrong("max_cpu", f"at least cpu, which is {cpu}")
     if most < memory_mb:
@@ -249,6 +255,11 @@ def _services(name: str, value: Any) -> tuple[BakedService, ...]:
         return parse_services(name, value)
 
 
+def _volumes(name: str, value: Any) -> tuple[BakedVolume, ...]:
+    with _in_settings():
+        return parse_volumes(name, value)
+
+
 @contextmanager
 def _in_settings() -> Iterator[None]:
     """Errors of the block say which file they are about."""
@@ -279,6 +290,7 @@ _FIELDS: Mapping[str, _Check] = {
     "rehearse": _list(_text(rf"(?s)(?=.*\S).{{1,{REHEARSE_LENGTH}}}"), REHEARSE_MOST),
     "services": _services,
     "tools": _list(_text()),
+    "volumes": _volumes,
     "wake": _choice(WakePolicy),
     "warm_up": _list(_text(r"(?s).*\S.*")),
 }

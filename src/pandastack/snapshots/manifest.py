@@ -34,6 +34,12 @@ ROOT = "root"
 _RESERVED = frozenset({"modules", "base"})
 """Names of disks that machines have besides: the agent finds them by these."""
 
+
+def volume_name(place: int) -> str:
+    """The name of the disk in a place for volumes. Place 0 is ``/dev/vdb``."""
+    return f"volume{place}"
+
+
 _DISK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -79,6 +85,10 @@ class Manifest:
     """How many places for volumes it has: blank disks, unless ``disks`` has a volume there."""
     disks: tuple[str, ...] = (ROOT,)
     """The names of the writable disks in the order of the devices: ``root``, then volumes."""
+    mounts: tuple[str, ...] = ()
+    """Where its guest mounts the volumes of ``disks``, in their order."""
+    read_only: tuple[str, ...] = ()
+    """The names of those that it only reads."""
     disk_stamps: tuple[str, ...] = ()
     """The :func:`stamp` of each of ``disks`` at the capture; empty if that was not recorded."""
     protocol: int = 3
@@ -223,11 +233,6 @@ class Snapshot:
     @property
     def root(self) -> Path:
         return self.disks[0].path
-
-    @property
-    def has_disks(self) -> bool:
-        """Whether its disks are such as machines have now: in the first format they had no base."""
-        return self.base.exists() and all(disk.path.exists() for disk in self.disks)
 
     @property
     def bootable(self) -> bool:

@@ -27,10 +27,12 @@ class Disk:
     """
 
     name: str
-    """Its name on the host and in the driver: ``root``, later the volumes' names."""
+    """Its name on the host and in the driver: ``root``, or that of a volume's place."""
     path: Path
     base: Path | None = None
     readonly: bool = False
+    durable: bool = False
+    """Whether a flush of the guest reaches the physical disk. What outlives a crash of the host needs it."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def _data(directory: Path) -> list[tuple[str, Path]]:
         "templates": engine / "templates",
         "snapshots and checkpoints": engine / "pool" / "saved",
         "hibernated sandboxes": engine / "pool" / "asleep",
+        "volumes": engine / "pool" / "volumes",
         "machines": engine / "pool" / "machines",
     }
     return [(name, path) for name, path in parts.items() if path.is_dir()]

@@ -21,6 +21,7 @@ from pandastack.engine.machines.boot import size_parameters
 from pandastack.engine.machines.plan import BootSpec, disks_with
 from pandastack.engine.machines.services import install_supervisor, start_service
 from pandastack.engine.origins.origin import link
+from pandastack.engine.origins.volumes import format_new
 from pandastack.engine.work import work_name
 from pandastack.errors import BuildError
 from pandastack.guest import ExecRequest
@@ -31,7 +32,8 @@ from pandastack.images.image import Image
 from pandastack.images.initramfs import checked_initramfs
 from pandastack.in_guest import service_program
 from pandastack.model.baked_services import BakedService
-from pandastack.snapshots.manifest import FORMAT, ROOT, Manifest, Snapshot, load
+from pandastack.model.baked_volumes import BakedVolume
+from pandastack.snapshots.manifest import FORMAT, ROOT, Manifest, Snapshot, load, volume_name
 from pandastack.vmm.plan import Disk, TapNic
 
 WARM_UP_DEADLINE = 600.0
@@ -69,6 +71,8 @@ class BakeSpec:
     volumes: int
     """How many volumes its sandboxes may have."""
     nested: bool = False
+    own: tuple[BakedVolume, ...] = ()
+    """The volumes that it brings along, in its first places. They are mounted before its services are started."""
     owner: str = ""
     """For whom, if not for everybody: nobody else's template shares the snapshot."""
 
@@ -85,6 +89,7 @@ def bake_key(host: BuildHost, spec: BakeSpec) -> str:
         [spec.image.key, spec.warm_up, spec.env, spec.nested],
         guest_support_text(),
         *([[asdict(each) for each in spec.services], service_program().decode()] if spec.services else ()),
+        *([[asdict(each) for each in spec.own]] if spec.own else ()),
         *filter(None, [spec.owner]),
     )
 
@@ -107,10 +112,14 @@ async def _bake(host: BuildHost, spec: BakeSpec, key: str, work: Path, steps: St
     link(host.kernel.modules_disk, snapshot.modules)
     await anyio.to_thread.run_sync(_put_starter, host, snapshot)
     files.make_sparse(snapshot.memory, spec.max_memory_mb * 1024 * 1024)
+    for disk, volume in zip(snapshot.disks[1:], spec.own, strict=True):
+        await format_new(disk.path, volume.size_mb * 1024 * 1024)
     steps.next(f"boot {spec.name}")
     with TemporaryDirectory() as logs:
         async with host.boot_machine(_spec(host, spec, snapshot, key), Path(logs), steps) as booted:
             await install_guest_support(booted, steps)
+            for place, each in enumerate(spec.own):
+                await booted.channel.mount_volume(place, each.size_mb * 1024 * 1024, each.path)
             await _start_services(booted, spec, steps)
             for command in spec.warm_up:
                 steps.next(f"warm up: {command[:60]}")
@@ -168,7 +177,11 @@ def _spec(host: BuildHost, spec: BakeSpec, snapshot: Snapshot, key: str) -> Boot
         cpus=spec.max_cpus,
         memory_mb=spec.max_memory_mb,
         memory=snapshot.memory,
-        disks=disks_with([Disk(ROOT, snapshot.base)], snapshot.manifest.volumes, snapshot.modules),
+        disks=disks_with(
+            [Disk(ROOT, snapshot.base), *(Disk(each.name, each.path) for each in snapshot.disks[1:])],
+            snapshot.manifest.volumes,
+            snapshot.modules,
+        ),
         sockets=host.sockets / key[:12],
         accelerator=host.accelerator,
         keep_memory=True,
@@ -199,6 +212,8 @@ def _manifest(host: BuildHost, spec: BakeSpec, key: str) -> Manifest:
         nested=spec.nested,
         mtu=facts.default_route_mtu(),
         volumes=spec.volumes,
+        disks=(ROOT, *map(volume_name, range(len(spec.own)))),
+        mounts=tuple(each.path for each in spec.own),
         protocol=VERSION,
         at_frame_boundary=True,
         boot_id_at=0,

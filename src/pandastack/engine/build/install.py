@@ -68,6 +68,7 @@ def _dough(recipe: TemplateRecipe, root: Root) -> BakeSpec:
         volumes=settings.disks,
         nested=settings.nested,
         env={**root.config.env, **settings.env},
+        own=settings.volumes,
         owner=recipe.owner,
     )
 

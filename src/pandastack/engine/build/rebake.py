@@ -32,6 +32,7 @@ from pandastack.guest.keys import SUPPORTED
 from pandastack.images.image import Image
 from pandastack.images.template import load_template
 from pandastack.model.accelerator import Accelerator
+from pandastack.model.baked_volumes import BakedVolume
 from pandastack.snapshots.manifest import Here
 from pandastack.vmm.driver import Driver
 
@@ -184,6 +185,10 @@ def bake_spec(origin: Origin) -> BakeSpec:
         env=template.env,
         volumes=made.volumes,
         nested=made.nested,
+        own=tuple(
+            BakedVolume(path, disk.path.stat().st_size >> 20)
+            for path, disk in zip(made.mounts, origin.snapshot.disks[1:], strict=True)
+        ),
         owner=template.owner,
     )
 

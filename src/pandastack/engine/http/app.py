@@ -29,6 +29,7 @@ from pandastack.engine.http.streaming import KeepAlive, Write, WrittenResponse
 from pandastack.engine.http.templates import template_routes
 from pandastack.engine.http.tunnel import tunnel_routes
 from pandastack.engine.http.version import VersionMiddleware
+from pandastack.engine.http.volumes import volume_routes
 from pandastack.errors import CapacityError, PandastackError, to_public_body
 from pandastack.model.accelerator import Accelerator
 from pandastack.model.confinement import Measure
@@ -55,6 +56,7 @@ def create_engine_app(engine: Engine) -> Starlette:
             *file_routes(sandbox),
             *tunnel_routes(sandbox),
             *network_routes(sandbox),
+            *volume_routes(),
         ],
         middleware=[Middleware(VersionMiddleware)],
         exception_handlers={PandastackError: _refuse, HTTPException: _refuse_http},

@@ -38,7 +38,7 @@ from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.origins.disk_usage import measure
 from pandastack.engine.sandboxes.copies import Child
 from pandastack.engine.spec import SandboxSpec
-from pandastack.errors import PandastackError
+from pandastack.errors import BadRequestError, PandastackError
 from pandastack.host.usage import process_usage
 from pandastack.model.previews import Visibility, WakePolicy
 
@@ -128,9 +128,19 @@ async def _create(engine: Engine, wanted: CreateSandbox) -> Sandbox:
     match wanted.start_from:
         case TemplateRef(name, owner):
             return await engine.sandboxes.create(
-                spec, name, wanted.size, owner=owner, network=wanted.network, secrets=secrets, boot=wanted.boot
+                spec,
+                name,
+                wanted.size,
+                owner=owner,
+                network=wanted.network,
+                secrets=secrets,
+                boot=wanted.boot,
+                volumes=wanted.volumes,
             )
         case SnapshotRef(snapshot_id):
+            if wanted.volumes:
+                message = "volumes: a sandbox of a snapshot has copies of those that were captured"
+                raise BadRequestError(message, field="volumes")
             return await engine.sandboxes.create_from(
                 spec, snapshot_id, wanted.size, network=wanted.network, secrets=secrets, boot=wanted.boot
             )

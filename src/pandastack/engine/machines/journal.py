@@ -9,7 +9,7 @@ from typing import Any
 
 from pandastack.engine.crash_points import crash_at
 from pandastack.engine.machines.state import MOVES, MachineState
-from pandastack.engine.spec import SandboxSpec
+from pandastack.engine.spec import Attachment, SandboxSpec
 from pandastack.errors import BadRequestError, ServerError
 from pandastack.host.files import write_atomically
 from pandastack.host.processes.identity import ProcessIdentity
@@ -37,11 +37,12 @@ class Entry:
     paused: bool = False
     """Whether the sandbox's owner has paused it."""
     network: NetworkPolicy = OPEN
+    volumes: tuple[Attachment, ...] = ()
 
     @property
     def spec(self) -> SandboxSpec:
         """What the machine was claimed for."""
-        return SandboxSpec(self.sandbox, self.hostname, self.env, network=self.network)
+        return SandboxSpec(self.sandbox, self.hostname, self.env, network=self.network, volumes=self.volumes)
 
 
 class Journal:
@@ -89,6 +90,8 @@ def read(directory: Path) -> Entry | None:
         values = json.loads((directory / FILE).read_bytes())
         process, state = values.pop("process"), MachineState(values.pop("state"))
         network = from_json(values.pop("network", OPEN.egress.value))
-        return Entry(**values, state=state, process=ProcessIdentity(**process) if process else None, network=network)
+        volumes = tuple(Attachment(**each) for each in values.pop("volumes", ()))
+        known = ProcessIdentity(**process) if process else None
+        return Entry(**values, state=state, process=known, network=network, volumes=volumes)
     except (OSError, ValueError, TypeError, KeyError, BadRequestError):
         return None

@@ -24,7 +24,7 @@ from pandastack.engine.machines.state import MachineState
 from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.origins.origin import Origin, Start
 from pandastack.engine.spec import SandboxSpec
-from pandastack.errors import PandastackError
+from pandastack.errors import BadRequestError, PandastackError
 from pandastack.guest import Identity
 from pandastack.host import pagemap
 from pandastack.model.size import Size
@@ -47,7 +47,9 @@ async def occupy_blank(live: LiveMachine, spec: SandboxSpec, origin: Start, cloc
     clock.lap("fill")
     boundary = origin.snapshot.manifest.at_frame_boundary
     live = await _grow_disk(live, origin)
+    await _show_volumes(live, origin)
     await _introduce(live, spec, at_frame_boundary=boundary, continues=origin.continues, size=origin.resized)
+    await _mount_volumes(live, spec, len(origin.attached))  # the others are mounted in the guest's memory
     live.journal.advance(MachineState.RUNNING)
     clock.lap("identity")
     return live
@@ -64,7 +66,10 @@ async def occupy_booted(live: LiveMachine, spec: SandboxSpec, origin: Start, clo
         live = await _grow_disk(live, origin)
         await _introduce(live, spec, at_frame_boundary=True, booted=True, size=origin.size)
         clock.lap("identity")
+        await _mount_volumes(live, spec, len(live.origin.snapshot.manifest.mounts))
         await start_all(live.channel, origin.template)
+    except BadRequestError:
+        raise
     except PandastackError as error:
         raise explained(error, live.console) from error
     clock.lap("programs")
@@ -124,6 +129,7 @@ def _record_claim(live: LiveMachine, spec: SandboxSpec, origin: Start) -> None:
         hostname=spec.hostname,
         env=spec.env,
         network=spec.network,
+        volumes=spec.volumes,
     )
 
 
@@ -150,6 +156,27 @@ async def _grow_disk(live: LiveMachine, origin: Start) -> LiveMachine:
     if origin.resized.disk_mb != origin.snapshot.manifest.disk_mb:
         await live.machine.resize_disk(ROOT, origin.resized.disk_mb * 1024 * 1024)
     return replace(live, origin=own)
+
+
+async def _show_volumes(live: LiveMachine, origin: Origin) -> None:
+    """Tell the guest of volumes in places that were blank when it was captured."""
+    disks = live.origin.snapshot.disks
+    for disk in disks[len(disks) - len(origin.attached) :]:
+        await live.machine.resize_disk(disk.name, disk.path.stat().st_size)
+
+
+async def _mount_volumes(live: LiveMachine, spec: SandboxSpec, count: int) -> None:
+    """Have the guest mount its last ``count`` volumes. An error of the request's names the field in it."""
+    snapshot = live.origin.snapshot
+    mounts = list(enumerate(zip(snapshot.disks[1:], snapshot.manifest.mounts, strict=True)))
+    asked_for = {each.place: index for index, each in enumerate(spec.volumes)}
+    for place, (disk, path) in mounts[len(mounts) - count :]:
+        read_only = disk.name in snapshot.manifest.read_only
+        try:
+            await live.channel.mount_volume(place, disk.path.stat().st_size, path, read_only=read_only)
+        except BadRequestError as error:
+            error.field = f"volumes[{asked_for[place]}]" if place in asked_for else "volumes"
+            raise
 
 
 async def _introduce(

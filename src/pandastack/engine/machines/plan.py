@@ -12,7 +12,7 @@ from pandastack.engine.machines.boot import kernel_parameters, size_parameters
 from pandastack.engine.machines.names import machine_name
 from pandastack.model.accelerator import Accelerator
 from pandastack.model.template import Template
-from pandastack.snapshots.manifest import Snapshot
+from pandastack.snapshots.manifest import ROOT, Snapshot
 from pandastack.vmm.plan import (
     BASE,
     MODULES,
@@ -41,15 +41,14 @@ def restore_plan(
     disk is an overlay on the snapshot's base; what it writes is in its own directory."""
     manifest, own = snapshot.manifest, Snapshot(allocation.directory, snapshot.manifest)
     pairs = zip(own.disks, snapshot.disks, strict=True)
+    writable = [Disk(each.name, each.path, captured.base, durable=each.name != ROOT) for each, captured in pairs]
     return MachinePlan(
         name=machine_name(layout.tag, allocation.name),
         cpus=manifest.max_cpus,
         memory_mb=manifest.max_memory_mb,
         memory=snapshot.memory,
         disks=(
-            *disks_with(
-                [Disk(each.name, each.path, captured.base) for each, captured in pairs], manifest.volumes, own.modules
-            ),
+            *disks_with(writable, manifest.volumes, own.modules),
             *([Disk(BASE, own.base, readonly=True)] if manifest.base_disk else ()),
         ),
         sockets=sockets_in(allocation.sockets),

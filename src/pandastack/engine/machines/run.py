@@ -38,7 +38,7 @@ from pandastack.engine.machines.sandbox import LiveMachine, Sandbox, WarmMachine
 from pandastack.engine.machines.stall import relieve
 from pandastack.engine.machines.state import LOSABLE, MachineState
 from pandastack.engine.origins.origin import BootOrigin, Origin, Start
-from pandastack.errors import GuestError, PandastackError, ServerError
+from pandastack.errors import BadRequestError, GuestError, PandastackError, ServerError
 from pandastack.guest import Channel
 from pandastack.host import files
 from pandastack.host.processes.identity import identify
@@ -113,6 +113,8 @@ async def _run(
             raise failure from (None if failure is error else error)
         if failure.public is not None:
             log.error("machine.failed", machine=origin.name, error=str(failure))
+        if isinstance(failure, BadRequestError):  # the request asks for what cannot be
+            warm.fail(failure)
         death.reason = death.reason or failure.public or str(failure)
     finally:
         reason = death.reason or "the engine is stopping"

@@ -1,6 +1,7 @@
 """Origins, which machines begin from, and where they are stored. The functions work on an origin's directory."""
 
 from pandastack.engine.origins.origin import (
+    attach,
     copy_disks,
     copy_state,
     describe,
@@ -11,10 +12,12 @@ from pandastack.engine.origins.origin import (
     load,
     read_spec,
     resize,
+    sources,
     write_spec,
 )
 
 __all__ = [
+    "attach",
     "copy_disks",
     "copy_state",
     "describe",
@@ -25,5 +28,6 @@ __all__ = [
     "load",
     "read_spec",
     "resize",
+    "sources",
     "write_spec",
 ]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from pandastack.disks import overlay
-from pandastack.engine.spec import SandboxSpec
+from pandastack.engine.spec import Attachment, SandboxSpec
 from pandastack.errors import NotFoundError
 from pandastack.host import files
 from pandastack.model.network import OPEN
@@ -22,7 +23,7 @@ from pandastack.model.network_rules import from_json, to_json
 from pandastack.model.size import Size
 from pandastack.model.template import Template
 from pandastack.snapshots import manifest
-from pandastack.snapshots.manifest import Manifest, Snapshot
+from pandastack.snapshots.manifest import Manifest, Snapshot, SnapshotDisk, volume_name
 
 _TEMPLATE, _SPEC, _MANIFEST = "template.json", "order.json", "manifest.json"
 
@@ -38,6 +39,8 @@ class Origin:
     Only then does the host have the other ends of its tunnels (docs/design/0024-tunnels.md)."""
     resized: Size | None = None
     """The size that the sandbox restored from it gets, if not that of the snapshot."""
+    attached: tuple[Path, ...] = ()
+    """Volumes that come to the snapshot's blank disks: the files that those of the sandbox begin as clones of."""
 
     @property
     def name(self) -> str:
@@ -73,6 +76,8 @@ class BootOrigin:
     reason: str
     resized: Size | None = None
     """The size that the machine gets, if not that of the snapshot."""
+    attached: tuple[Path, ...] = ()
+    """As in an :class:`Origin`."""
 
     @property
     def name(self) -> str:
@@ -92,6 +97,28 @@ Start: TypeAlias = Origin | BootOrigin
 """What a machine begins from."""
 
 
+def sources(origin: Start) -> tuple[SnapshotDisk, ...]:
+    """The writable disks that a machine begins with clones of: those of the snapshot, and volumes that are attached."""
+    disks = origin.snapshot.disks
+    captured = len(disks) - len(origin.attached)
+    attached = zip(disks[captured:], origin.attached, strict=True)
+    return (*disks[:captured], *(replace(disk, path=path) for disk, path in attached))
+
+
+def attach(origin: Origin, volumes: Sequence[Attachment], contents: Sequence[Path]) -> Origin:
+    """A template's ``origin`` whose sandbox has ``volumes``, clones of ``contents``, in its first blank places."""
+    former = origin.snapshot.manifest
+    names = [volume_name(each.place) for each in volumes]
+    with_volumes = replace(
+        former,
+        disks=(*former.disks, *names),
+        mounts=(*former.mounts, *(each.path for each in volumes)),
+        read_only=tuple(name for name, each in zip(names, volumes, strict=True) if each.read_only),
+    )
+    snapshot = Snapshot(origin.snapshot.directory, with_volumes)
+    return replace(origin, snapshot=snapshot, attached=tuple(contents))
+
+
 def link_base(origin: Origin, directory: Path) -> Origin:
     """Give a machine in ``directory`` the files it opens when it starts; disks are empty until :func:`copy_state`.
 
@@ -101,7 +128,7 @@ def link_base(origin: Origin, directory: Path) -> Origin:
     link(origin.snapshot.memory, own.memory)
     own.check_memory()
     _link_shared(origin.snapshot, own)
-    for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
+    for disk, captured in zip(own.disks, sources(origin), strict=True):
         if disk.base is None:
             files.make_sparse(disk.path, captured.path.stat().st_size)
         else:
@@ -128,7 +155,7 @@ def copy_state(origin: Origin, directory: Path) -> Origin:
     overlay that no machine of ours has written.
     """
     own = Snapshot(directory, origin.manifest)
-    for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
+    for disk, captured in zip(own.disks, sources(origin), strict=True):
         files.clone(captured.path, disk.path)
         if disk.base is not None:
             overlay.disk_size(disk.path)
@@ -150,7 +177,7 @@ def copy_disks(origin: BootOrigin, directory: Path) -> Origin:
     own = Snapshot(directory, origin.snapshot.manifest.with_size(origin.size))
     link(origin.snapshot.base, own.base)
     _link_starter(origin.starter, own)
-    for disk, captured in zip(own.disks, origin.snapshot.disks, strict=True):
+    for disk, captured in zip(own.disks, sources(origin), strict=True):
         files.clone(captured.path, disk.path)
         if disk.base is not None:
             overlay.check(disk.path)
@@ -218,7 +245,13 @@ def load(directory: Path) -> Origin:
 def write_spec(directory: Path, spec: SandboxSpec) -> None:
     """Record which sandbox this is a snapshot of."""
     network = to_json(spec.network)
-    values = {"sandbox": spec.sandbox, "hostname": spec.hostname, "env": spec.env, "network": network}
+    values = {
+        "sandbox": spec.sandbox,
+        "hostname": spec.hostname,
+        "env": spec.env,
+        "network": network,
+        "volumes": [asdict(each) for each in spec.volumes],
+    }
     files.write_atomically(directory / _SPEC, json.dumps(values).encode())
 
 
@@ -227,7 +260,8 @@ def read_spec(directory: Path) -> SandboxSpec:
     try:
         values = json.loads((directory / _SPEC).read_bytes())
         network = from_json(values.get("network", OPEN.egress.value))  # older ones have none
-        return SandboxSpec(values["sandbox"], values["hostname"], values["env"], network=network)
+        volumes = tuple(Attachment(**each) for each in values.get("volumes", ()))
+        return SandboxSpec(values["sandbox"], values["hostname"], values["env"], network=network, volumes=volumes)
     except FileNotFoundError as error:
         raise NotFoundError(f"snapshot not found: {directory.name}", field="snapshot") from error
 

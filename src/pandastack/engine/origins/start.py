@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pandastack.engine.origins.origin import BootOrigin, Origin
+from pandastack.engine.origins.origin import BootOrigin, Origin, sources
 from pandastack.guest.keys import SUPPORTED
 from pandastack.model.accelerator import Accelerator
 from pandastack.snapshots.manifest import FORMAT, Here, Manifest, Snapshot
@@ -37,12 +37,12 @@ def plan_start(origin: Origin, host: Host, *, boot: bool, current: Origin | None
         return origin
     snapshot = replace(origin.snapshot, manifest=_booted(origin.snapshot.manifest, host, starter.manifest))
     reason = origin.snapshot.manifest.memory_lost or problem
-    return BootOrigin(origin.template, snapshot, starter, reason, origin.resized)
+    return BootOrigin(origin.template, snapshot, starter, reason, origin.resized, origin.attached)
 
 
 def _find_starter(origin: Origin, current: Origin | None) -> Snapshot | None:
     """The snapshot whose kernel, modules and agent boot the disks: their own, if this release speaks its protocol."""
-    if not origin.snapshot.has_disks:
+    if not origin.snapshot.base.exists() or not all(disk.path.exists() for disk in sources(origin)):
         return None
     candidates = [each.snapshot for each in (origin, current) if each is not None]
     return next((each for each in candidates if each.bootable and each.manifest.protocol in SUPPORTED), None)

@@ -51,6 +51,9 @@ def export_template(templates: Templates, name: str, target: Path, advance: Adva
     memory image was changed."""
     origin = templates.get(name)
     origin.snapshot.check_memory()
+    if origin.snapshot.manifest.mounts:
+        hint = "build it on the other host: `pandastack template build FOLDER`"
+        raise ConflictError(f"template {name} has volumes, which an archive has no place for", field="name", hint=hint)
     template = replace(origin.template, baked_as=origin.template.baked_as or origin.template.version)
     return write(target, template, origin.snapshot, advance)
 
@@ -117,7 +120,8 @@ def _find_nonsense(template: Template, made: Manifest) -> str:
     for name, (value, low, high) in ranges.items():
         if not low <= value <= high:
             return f"its {name} is {value}"
-    if made.disks != (ROOT,) or made.parent or made.memory_lost or made.base_disk:
+    volumes = made.mounts or made.read_only
+    if made.disks != (ROOT,) or volumes or made.parent or made.memory_lost or made.base_disk:
         return "it is not the snapshot of a template"
     if made.accelerator not in list(Accelerator):
         return f"its accelerator is {made.accelerator[:40]!r}"

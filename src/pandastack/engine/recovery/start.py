@@ -18,7 +18,7 @@ from pandastack.engine.layout import Layout
 from pandastack.engine.machines.allocation import MachineHost
 from pandastack.engine.machines.journal import Entry
 from pandastack.engine.machines.run import run_adopted
-from pandastack.engine.machines.sandbox import Hibernated, WarmMachine
+from pandastack.engine.machines.sandbox import Hibernated, Sandbox, WarmMachine
 from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.origins.catalog import Templates
@@ -27,6 +27,7 @@ from pandastack.engine.recovery.lost import LostMachines
 from pandastack.engine.recovery.sweep import end_machines, remove_files
 from pandastack.engine.sandboxes.lifecycle import Lifecycle
 from pandastack.engine.sandboxes.registry import Registry
+from pandastack.engine.sandboxes.volumes import Volumes
 from pandastack.engine.work import sweep_orphans
 from pandastack.errors import PandastackError
 from pandastack.host.processes.identity import kill
@@ -65,6 +66,7 @@ class Recovery:
     registry: Registry
     lifecycle: Lifecycle
     asleep: CaptureStore
+    volumes: Volumes
 
     async def recover(self, left: Sequence[Entry]) -> None:
         """Adopt the machines in ``left``, then load the hibernated sandboxes."""
@@ -80,12 +82,22 @@ class Recovery:
         try:
             origin = origins.load(self.host.directory / entry.machine)
             machine: WarmMachine = await self.lives.start(partial(run_adopted, self.host, entry, origin))
-            self.registry.register(await machine.claim(entry.spec, origin, Stopwatch()))
+            sandbox = await machine.claim(entry.spec, origin, Stopwatch())
+            await self._settle(sandbox)
+            self.registry.register(sandbox)
             if entry.paused:
                 await self.lifecycle.pause(entry.sandbox)
         except PandastackError as error:
             log.warning("machine.lost", sandbox_id=entry.sandbox, reason=str(error))
             self._end(entry)
+
+    async def _settle(self, sandbox: Sandbox | Hibernated) -> None:
+        """Finish what a killed engine began. Where the pool is full, readers see an older volume until the sandbox
+        sleeps, wakes or is deleted."""
+        try:
+            await self.volumes.settle(sandbox.spec, sandbox.origin.snapshot)
+        except PandastackError as error:
+            log.error("volumes.not_settled", sandbox_id=sandbox.id, reason=str(error))
 
     def _end(self, entry: Entry) -> None:
         if entry.process is not None:
@@ -98,4 +110,6 @@ class Recovery:
             if self.registry.find(name):  # it was woken, but the engine was killed before it removed the capture
                 await self.asleep.remove(name)
             else:
-                self.registry.register(Hibernated(origins.read_spec(self.asleep.path(name)), self.asleep.get(name)))
+                found = Hibernated(origins.read_spec(self.asleep.path(name)), self.asleep.get(name))
+                await self._settle(found)
+                self.registry.register(found)

@@ -14,6 +14,7 @@ from pandastack.disks.pool import RESERVE, Pool
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.machines.warm_pool import WarmPool
 from pandastack.engine.origins.origin import Start
+from pandastack.engine.origins.volumes import VolumeStore
 from pandastack.engine.sandboxes.registry import Registry
 from pandastack.engine.sandboxes.sizes import HostSize
 from pandastack.engine.settings import Settings
@@ -134,17 +135,49 @@ def _short_of_memory(measured: str) -> CapacityError:
     )
 
 
+def find_volume_refusal(
+    asked_mb: int, promised_mb: int, pool: tuple[int, int], factor: float
+) -> StorageFullError | None:
+    """Why a volume cannot have ``asked_mb`` MiB beside what is promised; ``None`` if it can.
+
+    ``pool`` is the pool's size and what is free in it, in bytes; ``factor``, how many times it may be promised.
+    """
+    total, free = pool
+    full = find_storage_shortage(free)
+    if full is None and promised_mb + asked_mb <= total / _MIB * factor:
+        return None
+    hint = "delete volumes, sandboxes or snapshots that are no longer needed, or add storage to the host"
+    if full is None:
+        hint = f"{hint}, or raise PANDASTACK_DISK_OVERCOMMIT"
+    return StorageFullError(
+        "insufficient host storage for volume",
+        hint=hint,
+        detail={
+            "reason": "provisioned" if full is None else "free_space",
+            "provisioned_bytes": promised_mb * _MIB,
+            "fs_size_bytes": total,
+            "fs_free_bytes": free,
+            "oversub_factor": factor,
+            "free_reserve_bytes": RESERVE,
+        },
+    )
+
+
 class Admission:
     """Refuses machines that the host has no room for, before any part of them exists.
 
-    Room is promised to sandboxes with a machine, running or paused, and to machines that are being made or build, up to
-    the size that they may grow to. Machines in the warm pool get what is left, and give way.
+    Room is promised to volumes, to sandboxes with a machine, running or paused, and to machines that are being made or
+    build, up to the size that they may grow to. Machines in the warm pool get what is left, and give way.
     """
 
-    def __init__(self, registry: Registry, warm_pool: WarmPool, pool: Pool, settings: Settings) -> None:
+    def __init__(
+        self, registry: Registry, warm_pool: WarmPool, pool: Pool, volumes: VolumeStore, settings: Settings
+    ) -> None:
         self._registry = registry
         self._warm_pool = warm_pool
         self._pool = pool
+        self._volumes = volumes
+        self._disk_factor = settings.disk_overcommit
         self._limit = limit_of(settings, facts.memory_bytes(), pool.total_bytes())
         self._starting: list[Room] = []
         self._building: list[Room] = []
@@ -166,6 +199,12 @@ class Admission:
         shortage = find_storage_shortage(self._pool.free_bytes())
         if shortage:
             raise shortage
+
+    def check_volumes(self, asked_mb: int) -> None:
+        """Raise :class:`StorageFullError` unless volumes may have ``asked_mb`` MiB more."""
+        pool = self._pool.total_bytes(), self._pool.free_bytes()
+        if refusal := find_volume_refusal(asked_mb, self._promised().disk_mb, pool, self._disk_factor):
+            raise refusal
 
     def host_size(self) -> HostSize:
         """What the host has in all, whether used or not; of storage, what may be promised."""
@@ -204,7 +243,9 @@ class Admission:
 
     def _promised(self, replaced: str = "") -> Room:
         live = [each for each in self._registry.list() if isinstance(each, Sandbox) and not each.failure]
-        return sum((*self._starting, *self._building), room_of(*(each.origin for each in live if each.id != replaced)))
+        promised = Room(0, self._volumes.total_mb())
+        others = room_of(*(each.origin for each in live if each.id != replaced))
+        return sum((*self._starting, *self._building, promised), others)
 
     def _measure(self) -> Measured:
         return Measured(

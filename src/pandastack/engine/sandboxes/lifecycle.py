@@ -7,6 +7,7 @@ Together with copies and rewinds these are two operations on different data:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import anyio
@@ -22,16 +23,21 @@ from pandastack.engine.origins.captures import CaptureStore
 from pandastack.engine.sandboxes.network import Networks
 from pandastack.engine.sandboxes.registry import Registry
 from pandastack.engine.sandboxes.sandboxes import Sandboxes
+from pandastack.engine.sandboxes.volumes import Volumes
+from pandastack.errors import PandastackError
 
 
 class Lifecycle:
     """The operations. Each is shielded: cancelling the caller does not leave it half done."""
 
-    def __init__(self, registry: Registry, sandboxes: Sandboxes, asleep: CaptureStore, networks: Networks) -> None:
+    def __init__(
+        self, registry: Registry, sandboxes: Sandboxes, asleep: CaptureStore, networks: Networks, volumes: Volumes
+    ) -> None:
         self._registry = registry
         self._sandboxes = sandboxes
         self._asleep = asleep
         self._networks = networks
+        self._volumes = volumes
 
     async def pause(self, sandbox_id: str) -> None:
         """Freeze the guest's programs and pause its CPUs. Does nothing to a paused sandbox."""
@@ -77,11 +83,22 @@ class Lifecycle:
                 captured = await capture(sandbox, directory, end=True)
                 origins.write_spec(directory, sandbox.spec)
                 crash_at("captured")
+            await self._settle_asleep(sandbox)
         except BaseException:
             await return_to_running(sandbox)
             raise
         crash_at("asleep")
         return captured
+
+    async def _settle_asleep(self, sandbox: Sandbox) -> None:
+        """The volumes are those of the capture from now on, or of the machine if that fails."""
+        try:
+            await self._volumes.settle(sandbox.spec, self._asleep.get(sandbox.id).snapshot)
+        except BaseException:
+            with suppress(PandastackError):
+                await self._volumes.settle(sandbox.spec, sandbox.origin.snapshot)
+            await self._asleep.remove(sandbox.id)
+            raise
 
     async def wake(self, sandbox_id: str, *, boot: bool = False) -> Sandbox:
         """The sandbox, running: as it was when it was hibernated, but with the right time.

@@ -25,6 +25,11 @@ class Registry:
         """Remove the sandbox; does nothing if it is not registered."""
         self._sandboxes.pop(sandbox_id, None)
 
+    async def remove_stored(self, sandbox_id: str) -> None:
+        """Remove what is on the disk of a sandbox that is hibernated, or whose machine was lost."""
+        if self._asleep.has(sandbox_id):
+            await self._asleep.remove(sandbox_id)
+
     def list(self) -> list[Sandbox | Hibernated]:
         return list(self._sandboxes.values())
 

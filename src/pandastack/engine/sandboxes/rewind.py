@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
@@ -18,8 +18,9 @@ from pandastack.engine.sandboxes.admission import Admission
 from pandastack.engine.sandboxes.network import Networks
 from pandastack.engine.sandboxes.registry import Registry
 from pandastack.engine.sandboxes.sandboxes import Sandboxes
+from pandastack.engine.sandboxes.volumes import Volumes
 from pandastack.engine.spec import SandboxSpec
-from pandastack.errors import ConflictError, NotFoundError
+from pandastack.errors import ConflictError, NotFoundError, PandastackError
 
 
 class Rewinder:
@@ -33,6 +34,7 @@ class Rewinder:
         saved: CaptureStore,
         asleep: CaptureStore,
         networks: Networks,
+        volumes: Volumes,
     ) -> None:
         self._registry = registry
         self._admission = admission
@@ -40,6 +42,7 @@ class Rewinder:
         self._saved = saved
         self._asleep = asleep
         self._networks = networks
+        self._volumes = volumes
         self._unknown = anyio.Lock()
         """Held while an unknown sandbox is restored: it has no lock of its own yet."""
 
@@ -61,6 +64,7 @@ class Rewinder:
         return rewound
 
     async def _rewind(self, sandbox: Sandbox | Hibernated, origin: Origin) -> Sandbox:
+        _check_volumes(sandbox.spec, origin)
         if isinstance(sandbox, Sandbox) and not sandbox.failure:
             return await self._replace(sandbox, origin)
         rewound = await self._sandboxes.begin(origin, sandbox.spec)
@@ -81,6 +85,7 @@ class Rewinder:
         spec = origins.read_spec(self._saved.path(snapshot_id))
         if spec.sandbox != sandbox_id:
             raise NotFoundError(f"sandbox {sandbox_id} not found")
+        _check_volumes(spec, self._saved.get(snapshot_id))
         return spec
 
     async def _replace(self, sandbox: Sandbox, origin: Origin) -> Sandbox:
@@ -90,6 +95,8 @@ class Rewinder:
                 await sandbox.machine.pause()
             rewound = await self._sandboxes.begin(origin, sandbox.spec)
         except BaseException:
+            with suppress(PandastackError):
+                await self._volumes.settle(sandbox.spec, sandbox.origin.snapshot)
             await return_to_running(sandbox)
             raise
         crash_at("rewound")
@@ -103,3 +110,14 @@ class Rewinder:
         kept = self._asleep.get(replaced.id) if self._asleep.has(replaced.id) else None
         if kept is not None and kept.snapshot.manifest.parent == replaced.origin.key:
             await self._asleep.remove_stored(replaced.id, kept)
+
+
+def _check_volumes(spec: SandboxSpec, origin: Origin) -> None:
+    """Raise :class:`ConflictError` when the disks of ``origin`` are not copies of the volumes of the sandbox."""
+    mounts = dict(enumerate(origin.snapshot.manifest.mounts))
+    if any(mounts.get(each.place) != each.path for each in spec.volumes):
+        raise ConflictError(
+            "the snapshot has other volumes than the sandbox",
+            field="snapshot",
+            hint="create a sandbox from the snapshot: it gets copies of them",
+        )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+import anyio
+
 from pandastack.contract.sandboxes import DEFAULT_SIZE, WantedSize
+from pandastack.contract.volumes import AttachVolume
 from pandastack.engine.machines.restore import Restorer
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.machines.warm_pool import WarmPool
@@ -16,13 +19,14 @@ from pandastack.engine.sandboxes.admission import Admission
 from pandastack.engine.sandboxes.network import Networks
 from pandastack.engine.sandboxes.registry import Registry
 from pandastack.engine.sandboxes.sizes import sized
+from pandastack.engine.sandboxes.volumes import Volumes
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import ConflictError, PandastackError
 from pandastack.model.network import NetworkPolicy
 
 
 class Sandboxes:
-    """Creates and deletes sandboxes. ``saved`` holds snapshots, ``asleep`` hibernated sandboxes.
+    """Creates and deletes sandboxes. ``saved`` holds snapshots.
     ``explain`` makes the error for a create that its template does not allow."""
 
     def __init__(
@@ -33,8 +37,8 @@ class Sandboxes:
         warm_pool: WarmPool,
         templates: Templates,
         saved: CaptureStore,
-        asleep: CaptureStore,
         networks: Networks,
+        volumes: Volumes,
         explain: Callable[[Origin, ConflictError], PandastackError],
     ) -> None:
         self._registry = registry
@@ -43,8 +47,8 @@ class Sandboxes:
         self._warm_pool = warm_pool
         self._templates = templates
         self._saved = saved
-        self._asleep = asleep
         self._networks = networks
+        self._volumes = volumes
         self._explain = explain
 
     async def create(
@@ -57,17 +61,21 @@ class Sandboxes:
         network: NetworkPolicy | None = None,
         secrets: Collection[str] = (),
         boot: bool = False,
+        volumes: Sequence[AttachVolume] = (),
     ) -> Sandbox:
         """A new sandbox, restored from the snapshot of ``owner``'s template, else of everybody's. A refusal for lack of
         room has no side effects.
 
-        ``network`` None: the policy of the template, which may name these ``secrets`` and no others.
+        ``network`` None: the policy of the template, which may name these ``secrets`` and no others. ``volumes`` are in
+        the order of their places.
         """
         template = self._templates.get(template_name, owner)
-        try:
-            sandbox = await self._create(spec, template, size, network, secrets, boot=boot)
-        except ConflictError as error:
-            raise self._explain(template, error) from error
+        async with self._volumes.attaching(template, volumes) as (origin, attachments):
+            spec = replace(spec, volumes=attachments)
+            try:
+                sandbox = await self._create(spec, origin, size, network, secrets, boot=boot)
+            except ConflictError as error:
+                raise self._explain(template, error) from error
         if self._templates.find(template.name, template.template.owner):  # it may have been removed meanwhile
             self._warm_pool.replenish(template)
         return sandbox
@@ -110,24 +118,34 @@ class Sandboxes:
         Raises :class:`CapacityError` when the host has no room, :class:`ConflictError` when ``origin`` does not fit
         it, both before anything is done.
         """
-        with self._admission.admitted(origin, sandbox_id=spec.sandbox):
+        fresh = not origin.snapshot.manifest.parent  # of a template: the sandbox brings its template's volumes along
+        new = range(len(origin.snapshot.manifest.mounts) - len(origin.attached)) if fresh else ()
+        with self._admission.admitted(origin, sandbox_id=spec.sandbox), self._volumes.reserved(spec, new=new):
             sandbox = await self._restorer.restore(origin, spec, boot=boot)
+            with anyio.CancelScope(shield=True):
+                await self._settle(sandbox)
             self._registry.register(sandbox)
         return sandbox
+
+    async def _settle(self, sandbox: Sandbox) -> None:
+        try:
+            await self._volumes.settle(sandbox.spec, sandbox.origin.snapshot)
+        except BaseException:
+            await sandbox.end()
+            raise
 
     async def delete(self, sandbox_id: str) -> None:
         """End the sandbox; returns once nothing of it is left."""
         sandbox = self._registry.get(sandbox_id)
         if isinstance(sandbox, Hibernated):
             async with sandbox.lock:  # a wake may be in progress
-                await self._remove_asleep(sandbox_id)
+                if self._registry.find(sandbox_id) is sandbox:  # nobody woke it
+                    await self._volumes.settle_again(sandbox)
+                await self._registry.remove_stored(sandbox_id)
             sandbox = self._registry.find(sandbox_id) or sandbox
         if isinstance(sandbox, Sandbox):
+            await self._volumes.flush(sandbox)
             await sandbox.end()
-            await self._remove_asleep(sandbox_id)  # the machine may have been lost just before
+            await self._registry.remove_stored(sandbox_id)  # the machine may have been lost just before
         self._registry.remove(sandbox_id)
         self._networks.forget(sandbox_id)
-
-    async def _remove_asleep(self, sandbox_id: str) -> None:
-        if self._asleep.has(sandbox_id):
-            await self._asleep.remove(sandbox_id)

@@ -135,7 +135,7 @@ def _disks(plan: MachinePlan) -> list[str]:
         if isinstance(disk, Blank):
             words += _node({"node-name": name, "driver": "null-co", "size": BLANK_BYTES, "read-zeroes": True})
         elif disk.base is None:
-            words += _node(_file(name, disk.path, readonly=disk.readonly))
+            words += _node(_file(name, disk.path, readonly=disk.readonly, durable=disk.durable))
         else:
             words += _node(_file(f"{name}-base", disk.base, readonly=True))
             words += _node(_file(f"{name}-file", disk.path))
@@ -151,9 +151,9 @@ def _node(options: Mapping[str, object]) -> Sequence[str]:
     return ("-blockdev", json.dumps(options))
 
 
-def _file(name: str, path: Path, *, readonly: bool = False) -> Mapping[str, object]:
-    """A raw file. A sandbox does not survive a host crash, so the guest's syncs need not reach the physical disk. Each
-    file is open in one machine, or nobody writes it: there is nothing to lock."""
+def _file(name: str, path: Path, *, readonly: bool = False, durable: bool = False) -> Mapping[str, object]:
+    """A raw file. A sandbox does not survive a host crash, so its guest's syncs need not reach the physical disk; what
+    is ``durable`` survives one. Each file is open in one machine, or nobody writes it: there is nothing to lock."""
     return {
         "node-name": name,
         "driver": "file",
@@ -162,7 +162,7 @@ def _file(name: str, path: Path, *, readonly: bool = False) -> Mapping[str, obje
         "auto-read-only": False,
         "locking": "off",
         "discard": "unmap",
-        "cache": {"no-flush": True},
+        "cache": {"no-flush": not durable},
     }
 
 

@@ -24,7 +24,7 @@ from pandastack.host.processes.run import CommandError, describe_status, spawn
 from pandastack.vmm.plan import Disk, MachinePlan, Sockets, TapNic
 from pandastack.vmm.qemu import preload
 from pandastack.vmm.qemu.argv import NETDEV, UNCONNECTED, Listeners, drive_id, drive_node, overlay_node, qemu_argv
-from pandastack.vmm.qemu.control import Control, ControlError, connect
+from pandastack.vmm.qemu.control import COMMAND_DEADLINE, Control, ControlError, connect
 from pandastack.vmm.qemu.environment import vmm_environment
 from pandastack.vmm.qemu.log import Log, following, make_pipe, reopen_pipe
 from pandastack.vmm.qemu.stall import Stall
@@ -37,6 +37,9 @@ NICE = 2
 
 MOST_FILES = 2048
 """How many files a VMM may have open at once; it needs some twenty."""
+
+_LOADING, _POLL_SECONDS = "inmigrate", 0.002
+"""What QEMU says of itself while it loads a guest, and how often it is asked."""
 
 EXIT_DEADLINE = 1.0
 """Seconds from the end of a VMM's control session to that of its process, if the VMM is ending at all."""
@@ -137,7 +140,16 @@ class Machine:
     async def resize_disk(self, name: str, size: int) -> None:
         """Tell the guest that a disk now has ``size`` bytes; a raw file has been grown, an overlay is grown here."""
         index = next(index for index, disk in enumerate(self.plan.disks) if disk.name == name)
+        await self._wait_loaded()
         await self._control.execute("block_resize", {"node-name": drive_node(self.plan, index), "size": size})
+
+    async def _wait_loaded(self) -> None:
+        """QEMU answers before it has loaded a guest, and aborts when a disk is resized by then."""
+        for _ in range(int(COMMAND_DEADLINE / _POLL_SECONDS)):
+            if _says(await self._control.execute("query-status"), "status") != _LOADING:
+                return
+            await anyio.sleep(_POLL_SECONDS)
+        raise ControlError(f"the VMM did not load the guest within {COMMAND_DEADLINE:g} s")
 
     async def set_link(self, *, up: bool) -> None:
         """Connect or disconnect the cable of the network device."""
@@ -240,6 +252,10 @@ def _number_in(answer: object, name: str) -> int:
     if not isinstance(found, int):
         raise ControlError(f"the VMM's answer has no number {name}")
     return found
+
+
+def _says(answer: object, name: str) -> object:
+    return answer.get(name) if isinstance(answer, dict) else None
 
 
 def _describe(status: int | None) -> str:
