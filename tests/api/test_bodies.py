@@ -55,6 +55,21 @@ async def test_invalid_json_is_one_clear_sentence(api: Api, body: bytes) -> None
     assert "\n" not in response.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "field"),
+    [
+        ("/fs/mkdir", {"path": 7}, "path"),
+        ("/fs/chmod", {"path": [], "mode": "755"}, "path"),
+        ("/ports", {"port": 80, "label": {"path": 1}}, "label"),
+    ],
+)
+async def test_a_field_that_is_called_like_a_part_of_the_request_is_named(
+    api: Api, route: str, body: object, field: str
+) -> None:
+    response = await api.http.post(await api.sandbox() + route, json=body)
+    assert (response.status_code, response.json().get("field")) == (400, field), response.text
+
+
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"5"])
 async def test_json_that_is_not_an_object_is_refused(api: Api, body: bytes) -> None:
     response = await api.http.post("/v1/sandboxes", content=body)

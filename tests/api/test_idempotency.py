@@ -74,6 +74,7 @@ async def creating(api: Api) -> dict[str, tuple[str, dict[str, Any]]]:
         "/v1/sandboxes/{sandbox_id}/ports": (f"{sandbox}/ports", {"port": 8000, "label": "web"}),
         "/v1/ssh-keys": ("/v1/ssh-keys", {"public_key": PUBLIC_KEY}),
         "/v1/me/tokens": ("/v1/me/tokens", {"name": "ci"}),
+        "/v1/volumes": ("/v1/volumes", {"name": "data"}),
     }
 
 

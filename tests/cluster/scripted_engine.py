@@ -70,6 +70,7 @@ from pandastack.engine.http.version import VersionMiddleware
 from pandastack.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, PandastackError, to_body
 from pandastack.model.network import OPEN, NetworkPolicy
 from pandastack.model.previews import Visibility, WakePolicy
+from tests.cluster.scripted_volumes import ScriptedVolumes
 
 Records = Callable[[ExecSpec], AsyncIterator[Record | bytes]]
 """What a command does; bytes are sent as they are, to be malformed."""
@@ -172,8 +173,9 @@ class ScriptedEngine:
         self.egress: dict[str, list[EgressRecord]] = {}
         self.recipes: list[str] = []
         """The Dockerfiles that were sent."""
+        self.volumes = ScriptedVolumes(self._note, lambda sandbox_id: sandbox_id in self.machines)
         self.app = Starlette(
-            routes=self._routes(),
+            routes=[*self._routes(), *self.volumes.routes],
             middleware=[Middleware(VersionMiddleware)],
             exception_handlers={PandastackError: _error, HTTPException: _http_error},
         )
@@ -298,6 +300,7 @@ class ScriptedEngine:
         policy = self.template_policy if wanted.network is None else wanted.network
         if not set(policy.secrets) <= set(wanted.secrets.env if wanted.secrets else ()):
             raise needing_secrets(policy.secrets)
+        self.volumes.attach(sandbox_id, wanted.volumes)
         self.networks[sandbox_id] = policy
         if wanted.secrets is not None:
             self.secrets[sandbox_id] = wanted.secrets
@@ -586,6 +589,10 @@ class ScriptedEngine:
         self.calls.append(f"{action} {sandbox_id}")
         if self.before is not None:
             await self.before(action, sandbox_id)
+        self._refuse(action)
+
+    def _note(self, action: str, name: str) -> None:
+        self.calls.append(f"{action} {name}")
         self._refuse(action)
 
     def _refuse(self, action: str) -> None:

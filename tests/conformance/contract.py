@@ -90,7 +90,6 @@ NOT_SERVED = {
     "one workspace per server: organisations are optional for self-hosting": routes("""POST /v1/me/current-org
         GET /v1/orgs  POST /v1/orgs  GET /v1/orgs/{}  GET /v1/orgs/{}/members  POST /v1/orgs/{}/members
         DELETE /v1/orgs/{}/members/{}  POST /v1/orgs/invites/{}/accept"""),
-    "volumes are not built yet": SECTIONS[15],
     "databases are not built yet": SECTIONS[16],
     "functions are not built yet": SECTIONS[17],
     "schedules are not built yet": SECTIONS[18],
@@ -100,7 +99,6 @@ NOT_SERVED = {
 }
 
 METHODS_NOT_SERVED = {
-    "VolumesAPI.": "POST /v1/volumes",
     "DatabasesAPI.": "POST /v1/databases",
     "FunctionsAPI.": "POST /v1/functions",
     "SchedulesAPI.": "POST /v1/schedules",

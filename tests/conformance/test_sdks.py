@@ -279,3 +279,20 @@ def test_templates_are_made_of_an_image(sdk: Official) -> None:
 def test_other_sources_of_templates_are_refused_by_name(sdk: Official) -> None:
     seen = sdk.run("builds.other_sources").value
     assert is_error(seen["root"], "BadRequestError", "rootfs")
+
+
+def test_volumes(sdk: Official) -> None:
+    seen = sdk.run("volumes.life").value
+    made = seen["made"]
+    assert (made["name"], made["size_mb"], made["attached_to"]) == ("conformance", 64, [])
+    assert datetime.fromisoformat(made["created_at"]).tzinfo is not None
+    assert is_error(seen["twice"], "BadRequestError", "exists")
+    assert is_error(seen["bad"], "BadRequestError", "name")
+    assert is_error(seen["large"], "BadRequestError", "size_mb")
+    assert [each["sandbox_id"] for each in seen["attached"]["attached_to"]] == [seen["holder"]]
+    assert is_error(seen["second"], "BadRequestError", seen["holder"])
+    assert is_error(seen["in_use"], "BadRequestError", seen["holder"])
+    assert seen["read"] == ["kept\n", "", 0] and seen["written"] != 0
+    assert "conformance" in seen["listed"]
+    assert is_error(seen["after"], "NotFoundError")
+    assert is_error(seen["deleted_twice"], "NotFoundError")

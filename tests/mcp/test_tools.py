@@ -21,7 +21,16 @@ def call(tool: Tool, **given: Any) -> Call:
 
 def test_the_tools_are_those_of_the_contract() -> None:
     assert {name: list(tool.schema()["properties"]) for name, tool in ALL.items()} == {
-        "create_sandbox": ["template", "ttl_seconds", "metadata", "cpu", "memory_mb", "disk_gb", "network"],
+        "create_sandbox": [
+            "template",
+            "ttl_seconds",
+            "metadata",
+            "cpu",
+            "memory_mb",
+            "disk_gb",
+            "network",
+            "volumes",
+        ],
         "list_sandboxes": [],
         "delete_sandbox": ["sandbox_id"],
         "run_command": ["sandbox_id", "command", "timeout_seconds"],
@@ -34,6 +43,9 @@ def test_the_tools_are_those_of_the_contract() -> None:
         "egress_log": ["sandbox_id", "since"],
         "start_build": ["files", "command", "template", "artifacts", "verify"],
         "get_build": ["build_id"],
+        "create_volume": ["name", "size_mb", "clone_of"],
+        "list_volumes": [],
+        "delete_volume": ["name"],
         "create_database": ["label"],
         "list_databases": [],
         "delete_database": ["database_id"],
@@ -67,6 +79,14 @@ def test_every_argument_is_described(tool: Tool) -> None:
     assert schema["type"] == "object" and schema["additionalProperties"] is False
     assert all(each["description"] and "title" not in each for each in schema["properties"].values())
     assert tool.description
+    assert "$ref" not in str(schema)
+
+
+def test_volumes_of_a_sandbox_are_described_where_they_are_given() -> None:
+    volumes = ALL["create_sandbox"].schema()["properties"]["volumes"]
+    mount = volumes["anyOf"][0]["items"]
+    assert (list(mount["properties"]), mount["required"]) == (["name", "path", "read_only"], ["name"])
+    assert all(each["description"] and "title" not in each for each in mount["properties"].values())
 
 
 @pytest.mark.parametrize(
@@ -107,6 +127,26 @@ def test_every_argument_is_described(tool: Tool) -> None:
         ("list_databases", {}, "GET", "/databases", None),
         ("list_templates", {}, "GET", "/templates", None),
         ("list_secrets", {}, "GET", "/secrets", None),
+        ("list_volumes", {}, "GET", "/volumes", None),
+        ("create_volume", {"name": "v"}, "POST", "/volumes", {"name": "v"}),
+        (
+            "create_volume",
+            {"name": "v", "size_mb": 512, "clone_of": "w"},
+            "POST",
+            "/volumes",
+            {"name": "v", "size_mb": 512, "from": {"volume": "w"}},
+        ),
+        ("delete_volume", {"name": "a/b"}, "DELETE", "/volumes/a%2Fb", None),
+        (
+            "create_sandbox",
+            {"template": "b", "volumes": [{"name": "v"}, {"name": "w", "path": "/srv", "read_only": True}]},
+            "POST",
+            "/sandboxes",
+            {
+                "template": "b",
+                "volumes": [{"name": "v", "read_only": False}, {"name": "w", "path": "/srv", "read_only": True}],
+            },
+        ),
     ],
 )
 def test_a_tool_is_a_request(name: str, given: dict[str, Any], method: str, path: str, body: object) -> None:

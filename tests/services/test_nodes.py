@@ -13,8 +13,10 @@ from pandastack.contract.events import MachineDied
 from pandastack.errors import BadRequestError, ConflictError, StorageFullError, UnavailableError
 from pandastack.model.node import LOCAL_NODE
 from pandastack.services import ControlPlane, open_control_plane
-from pandastack.services.records.spec import NewSandbox
+from pandastack.services.records.spec import NewSandbox, WantedVolume
 from pandastack.services.sandboxes.placement import place
+from pandastack.services.volumes.spec import NewVolume, OfMount
+from pandastack.store import volumes
 from tests.cluster.scripted_engine import ScriptedEngine, sandbox_info
 from tests.support.plane import BASE, CALLER, QUICK, put, stored, used
 
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.anyio
 
 FAR = "far"
 STRANGER = "c" * 36
+VOLUME = "d" * 8 + "-0000-4000-8000-" + "0" * 12
 
 
 def client(engine: ScriptedEngine) -> EngineClient:
@@ -142,3 +145,24 @@ async def test_a_sandbox_on_a_node_that_has_left_is_unavailable(near: ScriptedEn
         with pytest.raises(UnavailableError, match="node far"):
             await plane.commands.run(CALLER, elsewhere, plane.commands.plan("true", None))
     assert [record.id for record in await stored(url)] == [elsewhere]
+
+
+async def test_a_sandbox_is_made_where_its_volumes_are(
+    plane: ControlPlane, near: ScriptedEngine, far: ScriptedEngine, elsewhere: str
+) -> None:
+    here = (await plane.volumes.create(CALLER, NewVolume("here"))).record
+    async with plane.store.write() as connection:
+        await volumes.add(connection, replace(here, id=VOLUME, name="there", node=FAR))
+    far.volumes.disks[VOLUME] = replace(near.volumes.disks[here.id], id=VOLUME)
+    made = await plane.sandboxes.create(CALLER, replace(BASE, volumes=(WantedVolume("there"),)))
+    assert (made.node, list(far.volumes.attached)) == (FAR, [made.id])
+    copy = (await plane.volumes.create(CALLER, NewVolume("copy", source=OfMount(made.id, "/mnt/there")))).record
+    assert (copy.node, copy.id in far.volumes.disks) == (FAR, True)
+    with pytest.raises(BadRequestError, match=r"here is on node .*, copy on far") as raised:
+        await plane.sandboxes.create(CALLER, replace(BASE, volumes=(WantedVolume("here"), WantedVolume("copy"))))
+    assert raised.value.field == "volumes"
+    assert {each.record.name: each.size_bytes for each in await plane.volumes.list(CALLER)} == {
+        "copy": 4096,
+        "here": 4096,
+        "there": 4096,
+    }

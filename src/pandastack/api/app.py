@@ -43,6 +43,7 @@ from pandastack.api.routes import (
     system,
     templates,
     terminals,
+    volumes,
     workspaces,
 )
 from pandastack.api.routes import exec as exec_routes
@@ -75,6 +76,7 @@ ROUTERS = (
     mcp.router,
     network.router,
     secrets.router,
+    volumes.router,
     registries.router,
     ssh.router,
     ports.router,

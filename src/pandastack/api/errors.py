@@ -54,7 +54,7 @@ def error_response(error: PandastackError) -> Response:
 def invalid(errors: Sequence[Any]) -> BadRequestError:
     """An error that describes the first of pydantic's ``errors`` in a clear sentence."""
     first = errors[0]
-    place = [part for part in first["loc"] if part not in _SOURCES]
+    place = list(first["loc"])
     what = first["msg"][:1].lower() + first["msg"][1:]
     if first["type"] == "json_invalid" and not any(isinstance(part, str) for part in place):
         return BadRequestError(f"the body is not valid JSON: {first['ctx']['error']}")
@@ -77,7 +77,13 @@ async def _on_error(_request: Request, error: Exception) -> Response:
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(invalid(error.errors()))
+    found = [{**each, "loc": _within(each["loc"])} for each in error.errors()]
+    return error_response(invalid(found))
+
+
+def _within(place: Sequence[Any]) -> Sequence[Any]:
+    """The place of a field without the part of the request that it is in."""
+    return place[1:] if place and place[0] in _SOURCES else place
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

@@ -24,6 +24,7 @@ GROUPS = {
     "ssh-key": "ssh.keys",
     "template": "template.template",
     "secret": "workspace.secret",
+    "volume": "workspace.volume",
     "registry": "workspace.registry",
     "workspace": "workspace.workspace",
     "bench": "server.bench",

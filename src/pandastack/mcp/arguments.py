@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pandastack.errors import BadRequestError
 from pandastack.sdk._builds import pack_texts, start_build
+from pandastack.sdk._volumes import create_volume, one_volume
 from pandastack.sdk.wire.call import (
     Call,
     allow_destination,
@@ -98,6 +99,34 @@ class ListApps(Arguments):
         return Call("GET", "/apps")
 
 
+class ListVolumes(Arguments):
+    def call(self) -> Call:
+        return Call("GET", "/volumes")
+
+
+class CreateVolume(Arguments):
+    name: str = Field(description="Letters, digits, dots, dashes and underscores", min_length=1)
+    size_mb: int | None = Field(None, ge=1, description="Size in MiB; by default 256, or that of its source")
+    clone_of: str | None = Field(None, description="Name of the volume to copy")
+
+    def call(self) -> Call:
+        return create_volume(self.name, self.size_mb, None if self.clone_of is None else {"volume": self.clone_of})
+
+
+class DeleteVolume(Arguments):
+    name: str = Field(description="The volume's name", min_length=1)
+
+    def call(self) -> Call:
+        return one_volume("DELETE", self.name)
+
+
+class VolumeMount(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str = Field(description="Name of the volume")
+    path: str | None = Field(None, description="Where it is mounted; by default /mnt/NAME")
+    read_only: bool = Field(False, description="A copy of the volume as it is now, which is only read")
+
+
 class CreateSandbox(Arguments):
     template: str = Field("code-interpreter", description="Name of the template; list_templates lists them")
     ttl_seconds: int | None = Field(
@@ -108,11 +137,13 @@ class CreateSandbox(Arguments):
     memory_mb: int | None = Field(None, ge=1, description="Memory in MiB; by default, the template's")
     disk_gb: int | None = Field(None, ge=1, description="Root disk in GiB; by default, the template's")
     network: Policy | None = Field(None, description=f"{_POLICY}; by default, the template's")
+    volumes: list[VolumeMount] | None = Field(None, description="Volumes to mount; only one sandbox may write to each")
 
     def call(self) -> Call:
         own = {"disk_gb": self.disk_gb, "network": self.network}
+        volumes = [each.model_dump(exclude_none=True) for each in self.volumes or ()] or None
         return create_sandbox(
-            self.template, self.cpu, self.memory_mb, self.ttl_seconds, False, self.metadata, None, None, own
+            self.template, self.cpu, self.memory_mb, self.ttl_seconds, False, self.metadata, None, volumes, own
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,13 +32,30 @@ class Tool:
         """The JSON Schema of the arguments, without the titles, which only repeat the names."""
         full = self.arguments.model_json_schema()
         properties = {
-            name: {key: value for key, value in each.items() if key != "title"}
+            name: _whole(each, full.get("$defs", {}))
             for name, each in full.get("properties", {}).items()
             if name not in self.hidden
         }
         required = [name for name in full.get("required", ()) if name not in self.hidden]
         shown = {"type": "object", "properties": properties, "additionalProperties": False}
         return shown | ({"required": required} if required else {})
+
+
+def _whole(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a schema without titles, and with what it refers to in its place."""
+    if "$ref" in schema:
+        return _whole(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    whole: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "properties":
+            whole[key] = {name: _whole(each, definitions) for name, each in value.items()}
+        elif key == "anyOf":
+            whole[key] = [_whole(each, definitions) for each in value]
+        elif key == "items":
+            whole[key] = _whole(value, definitions)
+        elif key != "title":
+            whole[key] = value
+    return whole
 
 
 _S = "/v1/sandboxes/{}"
@@ -122,6 +139,26 @@ WORKSPACE: Sequence[Tool] = (
         take.GetBuild,
         "GET /v1/builds/{}",
         reads=True,
+    ),
+    Tool(
+        "create_volume",
+        "Make a volume: a disk that outlives sandboxes, empty or a copy of another one. create_sandbox attaches it.",
+        take.CreateVolume,
+        "POST /v1/volumes",
+    ),
+    Tool(
+        "list_volumes",
+        "List the volumes of the workspace, with the sandboxes that have each.",
+        take.ListVolumes,
+        "GET /v1/volumes",
+        reads=True,
+    ),
+    Tool(
+        "delete_volume",
+        "Delete a volume with everything in it. No sandbox may have it.",
+        take.DeleteVolume,
+        "DELETE /v1/volumes/{}",
+        destroys=True,
     ),
     Tool("create_database", "Create a PostgreSQL database.", take.CreateDatabase, "POST /v1/databases"),
     Tool("list_databases", "List the databases of the workspace.", take.ListDatabases, "GET /v1/databases", reads=True),

@@ -43,6 +43,7 @@ from pandastack.sdk._types import (
     Secret,
     Snapshot,
     Template,
+    Volume,
 )
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ __all__ = [
     "Snapshot",
     "Template",
     "TemplateBuildError",
+    "Volume",
     "async_explore",
     "explore",
     "get_default_async_client",

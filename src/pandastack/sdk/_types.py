@@ -290,6 +290,27 @@ class Snapshot(TypedDict, total=False):
     created_at: str
 
 
+class VolumeHolder(TypedDict):
+    """A sandbox that has a volume, and the path that it is mounted at."""
+
+    sandbox_id: str
+    path: str
+    read_only: bool
+
+
+class Volume(TypedDict, total=False):
+    """A disk that outlives sandboxes: a dictionary. ``size_bytes`` is what it takes on the host's disk; ``kind`` is
+    ``volume`` or ``snapshot``."""
+
+    name: Required[str]
+    size_mb: Required[int]
+    created_at: str
+    kind: str
+    state: str
+    attached_to: list[VolumeHolder]
+    size_bytes: int
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A state in the timeline of a sandbox; ``dirty_bytes`` is the size of the data written for it.

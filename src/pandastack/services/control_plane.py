@@ -62,6 +62,8 @@ from pandastack.services.templates.templates import Templates
 from pandastack.services.timeline.automatic import AutomaticCheckpoints
 from pandastack.services.timeline.diffs import Diffs
 from pandastack.services.timeline.timeline import Timeline
+from pandastack.services.volumes.leases import Leases
+from pandastack.services.volumes.volumes import Volumes
 from pandastack.store import Store, open_store
 from pandastack.store.sandboxes import SandboxRecord
 
@@ -111,6 +113,7 @@ class ControlPlane:
     registries: Registries
     grants: Grants
     ssh: Ssh
+    volumes: Volumes
     hosts: dict[str, Health]
 
     def host_of(self, record: SandboxRecord) -> Health | None:
@@ -159,27 +162,26 @@ async def open_control_plane(
         bus, tasks = Bus(), anyio.create_task_group()
         events, activity = EventLog(store), Activity(bus)
         registry, access, workspaces = Registry(store, events, bus), Access(store), Workspaces(store)
-        deadlines = Deadlines(activity, settings)
-        idempotency_keys = IdempotencyKeys(store)
+        deadlines, idempotency_keys = Deadlines(activity, settings), IdempotencyKeys(store)
         secrets = Secrets(store, SecretKeys(key_file(settings.secret_key_file, database_url)))
-        grants = Grants(registry, engines, secrets)
-        snapshots = Snapshots(store, engines, events)
+        grants, snapshots = Grants(registry, engines, secrets), Snapshots(store, engines, events)
         storage_budget = StorageBudget(registry, engines, snapshots, settings)
+        leases = Leases(store, registry, snapshots, settings)
+        volumes = Volumes(store, registry, engines, leases, storage_budget)
         rewinding = Rewinding(registry, engines, activity.command_log, snapshots)
         lifecycle = Lifecycle(registry, engines, activity, deadlines, storage_budget, rewinding)
         endings = Endings(registry, engines, activity, lifecycle, snapshots, bus)
         sandboxes = Sandboxes(
-            registry, engines, activity, lifecycle, endings, snapshots, storage_budget, secrets, settings
+            registry, engines, activity, lifecycle, endings, storage_budget, secrets, leases, settings
         )
         timeline = Timeline(registry, activity, lifecycle, sandboxes, snapshots, storage_budget, rewinding)
         automatic = AutomaticCheckpoints(registry, activity, lifecycle, timeline, bus)
         streams, budget = StreamQuota(settings), OutputBudget(settings)
-        scripts = Scripts(sandboxes, engines, settings)
-        idle_watch = IdleWatch(registry, engines, activity, bus, tasks)
+        scripts, idle_watch = Scripts(sandboxes, engines, settings), IdleWatch(registry, engines, activity, bus, tasks)
         processes = Processes(registry, sandboxes, engines, activity, streams, idle_watch, settings)
         terminals = Terminals(processes, bus, tasks, settings)
         commands = Commands(sandboxes, engines, activity, streams, budget, settings)
-        recovery = Recovery(registry, engines, activity, lifecycle, endings, snapshots, grants)
+        recovery = Recovery(registry, engines, activity, lifecycle, endings, snapshots, grants, volumes)
         reaper = Reaper(registry, lifecycle, endings, activity, deadlines, bus, settings)
         restarts, traffic = Restarts(registry, lifecycle, settings), TrafficCounters(engines)
         plane = ControlPlane(
@@ -198,7 +200,7 @@ async def open_control_plane(
             timeline=timeline,
             automatic=automatic,
             diffs=Diffs(registry, engines, snapshots, sandboxes),
-            forks=Forks(registry, engines, activity, sandboxes, endings, secrets, settings),
+            forks=Forks(registry, engines, activity, sandboxes, endings, secrets, leases, settings),
             processes=processes,
             streams=streams,
             terminals=terminals,
@@ -224,6 +226,7 @@ async def open_control_plane(
             registries=Registries(secrets),
             grants=grants,
             ssh=Ssh(store, registry),
+            volumes=volumes,
             hosts={},
         )
         await registry.load()

@@ -108,6 +108,10 @@ class Settings:
     """The PEM file of its key; empty: it is in the same file."""
     trusted_proxies: Networks = _NOBODY
     """Reverse proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed."""
+    max_volumes: int = 100
+    """How many volumes a workspace may have, snapshots of volumes included."""
+    max_volume_mb: int = 1024 * 1024
+    """How many MiB the volumes of a workspace may have together, with the clones that its sandboxes have of some."""
     max_builds: int = 2
     """How many hermetic builds a workspace may run at once."""
     kept_builds: int = 20

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandastack.model.node import LOCAL_NODE
 from pandastack.store.schema import sandboxes
+from pandastack.store.volumes import VolumeUse, uses_from
 
 
 class Status(StrEnum):
@@ -41,7 +42,8 @@ class SandboxRecord:
     ``max_lifetime_seconds`` after its creation it is deleted, in use or not (None: never). ``wake_at_start`` marks what
     a stopping server hibernated while it ran, for the next server to wake. ``on_memory_loss`` is what happens when only
     its disks are left (None: it boots from them); ``memory_lost_at`` and ``memory_lost_reason`` tell of the last time.
-    ``network`` is its network policy as callers write it (None: not known, from before there were any).
+    ``network`` is its network policy as callers write it (None: not known, from before there were any). ``volumes`` are
+    its further disks, in the order of their devices.
     """
 
     id: str
@@ -70,6 +72,7 @@ class SandboxRecord:
     memory_lost_at: float | None = None
     memory_lost_reason: str | None = None
     network: Mapping[str, Any] | None = None
+    volumes: tuple[VolumeUse, ...] = ()
 
 
 _INSERT = insert(sandboxes).inline()
@@ -93,7 +96,10 @@ async def add_all(connection: AsyncConnection, records: Sequence[SandboxRecord])
 async def load_all(connection: AsyncConnection) -> list[SandboxRecord]:
     """Every record of every workspace, oldest first."""
     rows = await connection.execute(_ALL)
-    return [SandboxRecord(**{**row, "status": Status(row["status"])}) for row in rows.mappings()]
+    return [
+        SandboxRecord(**{**row, "status": Status(row["status"]), "volumes": uses_from(row["volumes"])})
+        for row in rows.mappings()
+    ]
 
 
 async def change_all(connection: AsyncConnection, changes: Mapping[str, Mapping[str, Any]]) -> None:

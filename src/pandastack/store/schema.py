@@ -73,6 +73,7 @@ sandboxes = Table(
     Column("memory_lost_at", Double, nullable=True),
     Column("memory_lost_reason", Text, nullable=True),
     Column("network", JSON(none_as_null=True), nullable=True),
+    Column("volumes", JSON, nullable=False, server_default="[]"),
     Index(None, "workspace", "created_at"),
 )
 
@@ -106,8 +107,23 @@ snapshots = Table(
     Column("commands", JSON, nullable=False, server_default="[]"),
     Column("command_count", Integer, nullable=False, server_default="0"),
     Column("node", String(64), nullable=False, server_default=LOCAL_NODE),
+    Column("volumes", JSON, nullable=False, server_default="[]"),
     Index(None, "workspace", "created_at"),
     Index(None, "sandbox_id"),
+)
+
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("size_mb", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("node", String(64), nullable=False, server_default=LOCAL_NODE),
+    Index(None, "workspace", "name", unique=True),
 )
 
 api_tokens = Table(

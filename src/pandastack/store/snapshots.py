@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pandastack.model.node import LOCAL_NODE
 from pandastack.store.position import Position
 from pandastack.store.schema import snapshots
+from pandastack.store.volumes import VolumeUse, uses_from
 
 SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
 
@@ -22,7 +23,8 @@ class SnapshotRecord:
     is the node that holds its data.
 
     For a checkpoint, ``commands`` are the last commands since the previous one, as text for people, and
-    ``command_count`` is the number of all; ``automatic`` ones were taken by the server.
+    ``command_count`` is the number of all; ``automatic`` ones were taken by the server. ``volumes`` are the clones that
+    it has of the sandbox's further disks.
     """
 
     id: str
@@ -40,6 +42,7 @@ class SnapshotRecord:
     commands: tuple[str, ...] = ()
     command_count: int = 0
     node: str = LOCAL_NODE
+    volumes: tuple[VolumeUse, ...] = ()
 
 
 async def add(connection: AsyncConnection, record: SnapshotRecord) -> None:
@@ -99,4 +102,6 @@ async def remove(connection: AsyncConnection, snapshot_id: str) -> None:
 
 
 def _record(row: Mapping[Any, Any]) -> SnapshotRecord:
-    return SnapshotRecord(**{**row, "commands": tuple(row["commands"])})
+    return SnapshotRecord(
+        **{**row, "commands": tuple(row["commands"]), "volumes": uses_from(row["volumes"])},
+    )

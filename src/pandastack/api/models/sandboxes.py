@@ -8,6 +8,7 @@ from pydantic import Field, StrictBool
 
 from pandastack.api.models.base import Answer, Body, Number, WholeNumber, omitted_if_none, timestamp, timestamp_or_none
 from pandastack.api.models.network import PolicyText, SandboxNetwork, read_policy
+from pandastack.api.models.volumes import SandboxVolume, VolumeMount
 from pandastack.contract.sandboxes import WantedSize
 from pandastack.errors import BadRequestError
 from pandastack.services import ControlPlane
@@ -19,11 +20,6 @@ Memory = Literal["kept", "lost"]
 
 def memory_of(record: SandboxRecord) -> Memory:
     return "kept" if record.memory_lost_at is None else "lost"
-
-
-class VolumeMount(Body):
-    name: str
-    read_only: bool = False
 
 
 class CreateSandbox(Body):
@@ -38,7 +34,9 @@ class CreateSandbox(Body):
     ttl_seconds: WholeNumber | None = Field(None, description="Idle limit in seconds")
     persistent: StrictBool | None = Field(None, description="Exempt from the idle limit")
     metadata: dict[str, str] | None = Field(None, description="Free text; `secret.*` keys are never returned")
-    volumes: list[VolumeMount] | None = None
+    volumes: list[VolumeMount] | None = Field(
+        None, description="In the order of their devices, `/dev/vdb` first; not with `from_snapshot`"
+    )
     on_expire: str | None = Field(None, description="At the idle limit: `delete` (default) or `hibernate`")
     checkpoint_every: Number | None = Field(
         None, description="Seconds between automatic checkpoints, at least 1; 0: off"
@@ -60,8 +58,6 @@ class CreateSandbox(Body):
         """
         if self.volumes and self.from_snapshot:
             raise BadRequestError("volumes: not together with from_snapshot", field="volumes")
-        if self.volumes:
-            raise BadRequestError(f"unknown volume {self.volumes[0].name[:64]!r}", field="volumes")
         if not self.template and not self.from_snapshot:
             hint = "GET /v1/templates lists the templates"
             raise BadRequestError("template: is required", field="template", hint=hint)
@@ -78,6 +74,7 @@ class CreateSandbox(Body):
             size=WantedSize(self.cpu, self.memory_mb, self.disk_gb),
             on_memory_loss=self.on_memory_loss,
             network=None if self.network is None else read_policy(self.network, "network"),
+            volumes=tuple(each.wanted() for each in self.volumes or ()),
         )
 
 
@@ -109,6 +106,7 @@ class Sandbox(Answer):
     accelerator: str | None = Field(description="What runs the guest's code: `kvm` or `tcg`")
     isolation: str | None = Field(description="What stands between the guest and the host, in a sentence")
     network: SandboxNetwork | None = Field(description="What it may reach and what has passed; null: not decided yet")
+    volumes: list[SandboxVolume] = Field(description="Its volumes, in the order of their devices")
     reason: str | None = omitted_if_none("Why it failed")
 
     @classmethod
@@ -141,6 +139,7 @@ class Sandbox(Answer):
             network=SandboxNetwork.of(
                 record.network, plane.traffic.of(record.node, record.id), made=record.status != Status.CREATING
             ),
+            volumes=[SandboxVolume.of(each) for each in record.volumes],
             reason=record.reason,
         )
 

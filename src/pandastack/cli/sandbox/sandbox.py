@@ -16,6 +16,7 @@ from pandastack.cli.sandbox.lifecycle import CheckpointEvery, MaxLifetime, OnExp
 from pandastack.cli.sandbox.network import Allow, Deny, Service, Word, egress_of
 from pandastack.cli.sandbox.repl import repl
 from pandastack.cli.sandbox.shell import shell
+from pandastack.cli.workspace.volume import Volumes, mounts
 from pandastack.errors import PandastackError
 
 group = typer.Typer(no_args_is_help=True, help="Create, use and delete sandboxes.", rich_markup_mode=None)
@@ -46,6 +47,7 @@ def create(
     allow: Allow = None,
     deny: Deny = None,
     services: Service = None,
+    volumes: Volumes = None,
     json: Json = False,
 ) -> None:
     """Create a sandbox and print its id."""
@@ -63,6 +65,7 @@ def create(
             persistent=persistent,
             metadata=labels or None,
             from_snapshot=snapshot,
+            volumes=mounts(volumes or []) or None,
             on_expire=on_expire,
             checkpoint_every=checkpoint_every,
             checkpoint_after_exec=after_exec or None,

@@ -17,6 +17,7 @@ from pandastack.sdk._async.snapshots import AsyncSnapshotsAPI
 from pandastack.sdk._async.ssh import AsyncSshKeysAPI
 from pandastack.sdk._async.templates import AsyncTemplatesAPI
 from pandastack.sdk._async.transport import AsyncTransport
+from pandastack.sdk._async.volumes import AsyncVolumesAPI
 from pandastack.sdk._async.workspace import AsyncWorkspaceAPI
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._retry import create_retry_budget
@@ -62,6 +63,7 @@ class AsyncClient:
         self.builds = AsyncBuildsAPI(self)
         self.secrets = AsyncSecretsAPI(self)
         self.registries = AsyncRegistriesAPI(self)
+        self.volumes = AsyncVolumesAPI(self)
         self.workspace = AsyncWorkspaceAPI(self)
 
     async def me(self) -> dict[str, Any]:
@@ -120,6 +122,9 @@ class AsyncSandboxAPI:
 
         ``network`` is what it may reach: ``"allow"``, ``"deny"``, ``"none"``, or lists of rules (docs/network.md); by
         default, as its template says. The sandbox's ``network`` changes it later.
+
+        ``volumes`` are disks that outlive it, in the order of their devices, by default mounted at ``/mnt/NAME``:
+        ``[{"name": "data", "path": "/srv", "read_only": True}]`` (docs/volumes.md).
 
         After a refusal for capacity or a broken connection, the call is retried within the client's budget; setting
         ``cancel`` ends that with CreateCancelled. With your own ``idempotency_key``, the same call within 24 hours

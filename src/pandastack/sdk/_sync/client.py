@@ -21,6 +21,7 @@ from pandastack.sdk._sync.snapshots import SnapshotsAPI
 from pandastack.sdk._sync.ssh import SshKeysAPI
 from pandastack.sdk._sync.templates import TemplatesAPI
 from pandastack.sdk._sync.transport import Transport
+from pandastack.sdk._sync.volumes import VolumesAPI
 from pandastack.sdk._sync.workspace import WorkspaceAPI
 from pandastack.sdk._types import CreateRetryEvent
 from pandastack.sdk.wire.call import NEXT_CURSOR, Call, create_sandbox, lifecycle_options, list_sandboxes, segment
@@ -63,6 +64,7 @@ class Client:
         self.builds = BuildsAPI(self)
         self.secrets = SecretsAPI(self)
         self.registries = RegistriesAPI(self)
+        self.volumes = VolumesAPI(self)
         self.workspace = WorkspaceAPI(self)
 
     def me(self) -> dict[str, Any]:
@@ -121,6 +123,9 @@ class SandboxAPI:
 
         ``network`` is what it may reach: ``"allow"``, ``"deny"``, ``"none"``, or lists of rules (docs/network.md); by
         default, as its template says. The sandbox's ``network`` changes it later.
+
+        ``volumes`` are disks that outlive it, in the order of their devices, by default mounted at ``/mnt/NAME``:
+        ``[{"name": "data", "path": "/srv", "read_only": True}]`` (docs/volumes.md).
 
         After a refusal for capacity or a broken connection, the call is retried within the client's budget; setting
         ``cancel`` ends that with CreateCancelled. With your own ``idempotency_key``, the same call within 24 hours

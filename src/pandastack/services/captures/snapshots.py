@@ -17,7 +17,7 @@ from pandastack.model.caller import Caller
 from pandastack.services.records.command_log import NOTHING, Ran
 from pandastack.services.records.events import EventLog, NewEvent
 from pandastack.services.records.listing import Page
-from pandastack.store import Store
+from pandastack.store import Store, volumes
 from pandastack.store import snapshots as table
 from pandastack.store.sandboxes import SandboxRecord
 from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT, SnapshotRecord
@@ -58,6 +58,8 @@ class Snapshots:
         snapshot_id = snapshot_id or str(uuid.uuid4())
         self._unrecorded.add(snapshot_id)
         try:
+            async with self._store.read() as connection:
+                clones = await volumes.clones(connection, sandbox.volumes)
             with anyio.CancelScope(shield=True):  # undone once it is done
                 made = await self._engines.of(sandbox).snapshot(sandbox.id, snapshot_id)
             record = SnapshotRecord(
@@ -76,6 +78,7 @@ class Snapshots:
                 commands=ran.commands,
                 command_count=ran.count,
                 node=sandbox.node,
+                volumes=clones,
             )
             await self._add(record, NewEvent(f"{kind}.taken", {"id": snapshot_id, "label": label, **asdict(made)}))
         except BaseException:
@@ -119,6 +122,12 @@ class Snapshots:
             record = await table.get(connection, snapshot_id)
         if record is None or record.workspace != caller.workspace or record.kind not in (kinds or (SNAPSHOT,)):
             raise unknown_snapshot(snapshot_id)
+        return record
+
+    async def to_restore(self, caller: Caller, snapshot_id: str) -> SnapshotRecord:
+        """The snapshot or checkpoint that a sandbox is made of now; raises :class:`NotFoundError`."""
+        record = await self.get(caller, snapshot_id, SNAPSHOT, CHECKPOINT)
+        self.used(record.id)
         return record
 
     async def delete(self, record: SnapshotRecord) -> None:

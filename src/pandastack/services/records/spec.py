@@ -19,6 +19,7 @@ from pandastack.model.previews import check_metadata
 from pandastack.services.settings import Settings
 from pandastack.store.sandboxes import SandboxRecord, Status
 from pandastack.store.snapshots import SnapshotRecord
+from pandastack.store.volumes import VolumeUse
 
 DELETE, HIBERNATE = "delete", "hibernate"
 BOOT, FAIL = "boot", "fail"
@@ -30,12 +31,22 @@ _OF_THE_PARENT_ONLY = ("fork_tree_id", "fork_tree_role", "fork_index", "explore"
 
 
 @dataclass(frozen=True, slots=True)
+class WantedVolume:
+    """A volume of a new sandbox, by its name. ``path`` None: ``/mnt/NAME``. ``read_only``: a copy of it as it is
+    now."""
+
+    name: str
+    read_only: bool = False
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewSandbox:
     """A request for a new sandbox. ``ttl_seconds`` None: the configured default. ``snapshot`` overrides ``template``.
 
     ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds (0, None: off).
     ``max_lifetime_seconds`` 0 or None: no limit. ``on_memory_loss`` is :data:`BOOT` (also None) or :data:`FAIL`. ``id``
-    None: a new one. ``network`` None: the template's policy.
+    None: a new one. ``network`` None: the template's policy. ``volumes`` are in the order of their devices.
     """
 
     template: str = ""
@@ -51,6 +62,7 @@ class NewSandbox:
     on_memory_loss: str | None = None
     id: str | None = None
     network: NetworkPolicy | None = None
+    volumes: tuple[WantedVolume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +96,14 @@ def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
 
 
 def planned(
-    caller: Caller, wanted: NewSandbox, node: str, settings: Settings, snapshot: SnapshotRecord | None = None
+    caller: Caller,
+    wanted: NewSandbox,
+    node: str,
+    settings: Settings,
+    snapshot: SnapshotRecord | None = None,
+    volumes: tuple[VolumeUse, ...] = (),
 ) -> SandboxRecord:
-    """The record of a new sandbox on ``node``. Raises :class:`BadRequestError`."""
+    """The record of a new sandbox on ``node`` with these ``volumes``. Raises :class:`BadRequestError`."""
     template = wanted.template if snapshot is None else snapshot.template
     if not _TEMPLATE_NAME.fullmatch(template):
         raise unknown_template(template)
@@ -112,11 +129,15 @@ def planned(
         max_lifetime_seconds=checked_lifetime(wanted.max_lifetime_seconds),
         on_memory_loss=checked_on_memory_loss(wanted.on_memory_loss),
         network=None if wanted.network is None else to_json(wanted.network),
+        volumes=volumes,
     )
 
 
-def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: Settings) -> SandboxRecord:
-    """The record of a fork: its parent's, with ``metadata`` merged in. It is deleted at its idle limit."""
+def planned_child(
+    parent: SandboxRecord, metadata: Mapping[str, str], settings: Settings, volumes: tuple[VolumeUse, ...] = ()
+) -> SandboxRecord:
+    """The record of a fork: its parent's, with ``metadata`` merged in and ``volumes`` of its own. It is deleted at its
+    idle limit."""
     inherited = {key: text for key, text in parent.metadata.items() if key not in _OF_THE_PARENT_ONLY}
     merged = {**inherited, **metadata, "fork_parent_id": parent.id, "workspace": parent.workspace}
     now = time.time()
@@ -133,6 +154,7 @@ def planned_child(parent: SandboxRecord, metadata: Mapping[str, str], settings: 
         max_lifetime_seconds=parent.max_lifetime_seconds,
         on_memory_loss=parent.on_memory_loss,
         network=parent.network,
+        volumes=volumes,
     )
 
 

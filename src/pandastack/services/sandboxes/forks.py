@@ -23,6 +23,7 @@ from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.sandboxes import Sandboxes, running_change
 from pandastack.services.secrets.secrets import Secrets, split_metadata
 from pandastack.services.settings import Settings
+from pandastack.services.volumes.leases import Leases
 from pandastack.store.sandboxes import SandboxRecord
 
 MOST_CHILDREN = 16
@@ -61,6 +62,7 @@ class Forks:
         sandboxes: Sandboxes,
         endings: Endings,
         secrets: Secrets,
+        leases: Leases,
         settings: Settings,
     ) -> None:
         self._registry = registry
@@ -69,6 +71,7 @@ class Forks:
         self._sandboxes = sandboxes
         self._endings = endings
         self._secrets = secrets
+        self._leases = leases
         self._settings = settings
 
     async def fork(self, caller: Caller, parent_id: str, metadata: Mapping[str, str], count: int = 1) -> Forked:
@@ -108,9 +111,10 @@ class Forks:
             check_metadata(metadata)
         async with self._sandboxes.use(caller, parent_id, exclusive=True) as parent:
             split = [split_metadata(metadata) for metadata in wanted]
-            children = [planned_child(parent, shown, self._settings) for shown, _ in split]
             inherited = await self._secrets.metadata(parent.workspace, parent.id)
-            await self._registry.add_all(children)
+            async with self._leases.cloned(parent, len(split)) as clones:
+                children = [planned_child(parent, shown, self._settings, clones) for shown, _ in split]
+                await self._registry.add_all(children)
             at = time.time()
             try:
                 for child, (_, hidden) in zip(children, split, strict=True):

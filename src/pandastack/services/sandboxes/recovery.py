@@ -22,6 +22,7 @@ from pandastack.services.records.status import LIVE
 from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.secrets.grants import Grants
+from pandastack.services.volumes.volumes import Volumes
 from pandastack.store.sandboxes import SandboxRecord, Status
 
 _COMPARED = (*LIVE, Status.FAILED)
@@ -42,6 +43,7 @@ class Recovery:
         endings: Endings,
         snapshots: Snapshots,
         grants: Grants,
+        volumes: Volumes,
     ) -> None:
         self._registry = registry
         self._engines = engines
@@ -50,12 +52,14 @@ class Recovery:
         self._endings = endings
         self._snapshots = snapshots
         self._grants = grants
+        self._volumes = volumes
 
     async def reconcile(self) -> None:
         """Clean up after the previous run, before the first request.
 
-        Half-created sandboxes and half-done deletions are finished, machines and snapshots without a record are
-        ended, and records without a machine fail. While an engine is away, :meth:`run` and the reaper do this later.
+        Half-created sandboxes and half-done deletions are finished, also those of volumes. Machines and snapshots
+        without a record are ended, and records without a machine fail. While an engine is away, :meth:`run` and the
+        reaper do this later.
         """
         for record in self._registry.all():
             self._activity.start(record.id, record.last_active_at)
@@ -67,6 +71,7 @@ class Recovery:
                 await self._end_unknown_machines(node)
                 await self.compare(node)
                 await self._snapshots.reconcile(node, {record.id for record in self._registry.all()})
+                await self._volumes.reconcile(node)
             except PandastackError as error:
                 log.warning("recovery.waiting_for_engine", node=node, cause=repr(error))
 
@@ -95,6 +100,7 @@ class Recovery:
                         pause = 0.0  # connected: everything that happened before is in the engine's list
                         await self.compare(node)
                         await self._grants.engine_started(node)
+                        await self._volumes.reconcile(node)
                     elif event is not None and self._has(node, event.sandbox_id):
                         await self._take(event)
             except PandastackError as error:

@@ -12,8 +12,10 @@ from pandastack.cluster import Engines
 from pandastack.contract.network import SetSecrets
 from pandastack.contract.references import SnapshotRef, StartFrom
 from pandastack.contract.sandboxes import SandboxSpec, Started, Usage, secrets_needed
+from pandastack.contract.volumes import AttachVolume
 from pandastack.errors import (
     BadRequestError,
+    ConflictError,
     NotFoundError,
     PandastackError,
     ServerError,
@@ -21,7 +23,7 @@ from pandastack.errors import (
 from pandastack.model.caller import Caller
 from pandastack.model.network_rules import to_json
 from pandastack.model.previews import PreviewDefaults, with_defaults
-from pandastack.services.captures.snapshots import Snapshots, unknown_snapshot
+from pandastack.services.captures.snapshots import unknown_snapshot
 from pandastack.services.captures.storage_budget import StorageBudget
 from pandastack.services.records.activity import Activity
 from pandastack.services.records.events import NewEvent
@@ -43,8 +45,8 @@ from pandastack.services.sandboxes.placement import place
 from pandastack.services.secrets.secrets import Secrets, split_metadata
 from pandastack.services.settings import Settings
 from pandastack.services.templates.owners import template_of
+from pandastack.services.volumes.leases import Leases, by_name
 from pandastack.store.sandboxes import SandboxRecord, Status
-from pandastack.store.snapshots import CHECKPOINT, SNAPSHOT
 
 _ALL, _WHOLE = SandboxFilter(), Page()
 
@@ -59,9 +61,9 @@ class Sandboxes:
         activity: Activity,
         lifecycle: Lifecycle,
         endings: Endings,
-        snapshots: Snapshots,
         storage_budget: StorageBudget,
         secrets: Secrets,
+        leases: Leases,
         settings: Settings,
     ) -> None:
         self._registry = registry
@@ -69,9 +71,9 @@ class Sandboxes:
         self._activity = activity
         self._lifecycle = lifecycle
         self._endings = endings
-        self._snapshots = snapshots
         self._storage_budget = storage_budget
         self._secrets = secrets
+        self._leases = leases
         self.service_kinds = ServiceKinds(registry)
         """What policies may list as services; products add theirs."""
         self._settings = settings
@@ -84,18 +86,21 @@ class Sandboxes:
         if wanted.network is not None:
             self.service_kinds.check(caller.workspace, wanted.network.services, "network.services")
         shown, hidden = split_metadata(wanted.metadata)
-        record = await self._plan(caller, replace(wanted, metadata=shown))
         granted = await self._secrets.granted(caller.workspace, secrets_wanted(wanted))
-        await self._registry.add(record)
+        record = await self._add(caller, replace(wanted, metadata=shown))
         try:
             await self._secrets.keep_metadata(caller.workspace, record.id, hidden)
             machine = await self._start(record, wanted, granted)
             await self._registry.apply(running_change(self._registry.find(record.id), machine))
         except NotFoundError as error:
             await self._endings.undo(record.id, error)
-            raise _unknown(record) from error
+            raise _unknown(record, error) from error
         except BaseException as error:
             await self._endings.undo(record.id, error)
+            if isinstance(error, PandastackError) and (error.field or "").startswith("volumes"):
+                raise by_name(
+                    error, {each.volume: each.name or "" for each in record.volumes if each.volume}
+                ) from error
             raise
         self._activity.start(record.id)
         return self._registry.get(record.id)
@@ -126,6 +131,7 @@ class Sandboxes:
                 boot=may_boot(record),
                 network=wanted.network,
                 secrets=granted if granted.env else None,
+                volumes=_attached(record),
             ),
         )
 
@@ -186,12 +192,13 @@ class Sandboxes:
             raise await self._registry.refusal(record)
         await self._endings.delete(record.id)
 
-    async def _plan(self, caller: Caller, wanted: NewSandbox) -> SandboxRecord:
-        snapshot = None
-        if wanted.snapshot is not None:
-            snapshot = await self._snapshots.get(caller, wanted.snapshot, SNAPSHOT, CHECKPOINT)
-            self._snapshots.used(snapshot.id)
-        return planned(caller, wanted, place(self._engines.all(), snapshot), self._settings, snapshot)
+    async def _add(self, caller: Caller, wanted: NewSandbox) -> SandboxRecord:
+        """Write the record of a new sandbox. Its volumes are its own from then on."""
+        async with self._leases.reserved(caller, wanted) as reserved:
+            node = place(self._engines.all(), reserved.snapshot, reserved.node)
+            record = planned(caller, wanted, node, self._settings, reserved.snapshot, reserved.volumes)
+            await self._registry.add(record)
+        return record
 
 
 def secrets_wanted(wanted: NewSandbox) -> tuple[str, ...]:
@@ -220,13 +227,26 @@ def running_change(record: SandboxRecord | None, machine: Started) -> Change:
     if machine.network is not None:
         facts["network"] = to_json(machine.network)
     lost, events = after_start(record, machine)
+    attached = [
+        NewEvent("volume.attached", {"volume": each.name, "path": each.path, "read_only": each.read_only})
+        for each in record.volumes
+    ]
     running = NewEvent("sandbox.running", payload)
-    return Change(record.id, {**facts, **boot, **lost}, (*events, running), (Status.CREATING, Status.RUNNING))
+    events = [*events, *attached, running]
+    return Change(record.id, {**facts, **boot, **lost}, events, (Status.CREATING, Status.RUNNING))
 
 
 def _start_from(record: SandboxRecord) -> StartFrom:
     return template_of(record) if record.from_snapshot is None else SnapshotRef(record.from_snapshot)
 
 
-def _unknown(record: SandboxRecord) -> PandastackError:
+def _attached(record: SandboxRecord) -> list[AttachVolume]:
+    """The volumes that the engine attaches. Clones come with the snapshot that they are part of."""
+    return [AttachVolume(each.volume, each.path, each.read_only) for each in record.volumes if each.volume is not None]
+
+
+def _unknown(record: SandboxRecord, error: NotFoundError) -> PandastackError:
+    if (error.field or "").startswith("volumes"):
+        hint = "GET /v1/volumes shows the state of each"
+        return ConflictError("volumes: the disk of one is missing on its node", field="volumes", hint=hint)
     return unknown_template(record.template) if record.from_snapshot is None else unknown_snapshot(record.from_snapshot)

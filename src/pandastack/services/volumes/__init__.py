@@ -1,0 +1,1 @@
+"""Volumes of workspaces: made, grown, deleted, and leased to sandboxes."""
