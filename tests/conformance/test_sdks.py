@@ -284,7 +284,7 @@ def test_other_sources_of_templates_are_refused_by_name(sdk: Official) -> None:
 def test_volumes(sdk: Official) -> None:
     seen = sdk.run("volumes.life").value
     made = seen["made"]
-    assert (made["name"], made["size_mb"], made["attached_to"]) == ("conformance", 64, [])
+    assert (made["size_mb"], made["attached_to"]) == (64, [])
     assert datetime.fromisoformat(made["created_at"]).tzinfo is not None
     assert is_error(seen["twice"], "BadRequestError", "exists")
     assert is_error(seen["bad"], "BadRequestError", "name")
@@ -293,6 +293,6 @@ def test_volumes(sdk: Official) -> None:
     assert is_error(seen["second"], "BadRequestError", seen["holder"])
     assert is_error(seen["in_use"], "BadRequestError", seen["holder"])
     assert seen["read"] == ["kept\n", "", 0] and seen["written"] != 0
-    assert "conformance" in seen["listed"]
+    assert made["name"] in seen["listed"]
     assert is_error(seen["after"], "NotFoundError")
     assert is_error(seen["deleted_twice"], "NotFoundError")
