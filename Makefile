@@ -3,8 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := python3-venv gcc musl-tools linux-libc-dev qemu-system-x86 e2fsprogs xfsprogs mmdebstrap lz4 zstd cpio iproute2 nftables skopeo umoci kmod util-linux openssh-client git libnss3-tools
-# What only tests need: a real browser, reverse proxies, and a registry of images.
-TEST_SERVICES := nginx haproxy docker-registry
+# What only tests need: a real browser, reverse proxies, a registry of images, and PostgreSQL with its clients.
+TEST_SERVICES := nginx haproxy docker-registry postgresql
 TEST_PACKAGES := chromium busybox-static apache2-utils $(TEST_SERVICES)
 WORKERS ?= 2
 PYTEST = $(BIN)/pytest -n $(WORKERS)

@@ -65,6 +65,12 @@ class ConflictError(BadRequestError):
     code, status = "conflict", 409
 
 
+class UnsupportedError(BadRequestError):
+    """This server has no such function, whatever the object's state."""
+
+    code, status = "not_supported", 501
+
+
 class AsleepError(ConflictError):
     """The sandbox is hibernated, and its wake policy does not let this request wake it."""
 
@@ -227,6 +233,16 @@ class BuildFailedError(PandastackError):
         self.build = build
 
 
+class DatabaseFailedError(PandastackError, RuntimeError):
+    """A database could not be made; ``database`` is its record."""
+
+    code = "database_failed"
+
+    def __init__(self, message: str, *, database: object | None = None) -> None:
+        super().__init__(message)
+        self.database = database
+
+
 class CreateCancelled(PandastackError):
     """The caller's cancel event was set while a create waited for capacity."""
 
@@ -275,4 +291,4 @@ def for_status(status: int) -> type[PandastackError]:
     return exact.get(status, ServerError if status >= 500 else BadRequestError)
 
 
-_OWN_CONSTRUCTORS = (ExecInterrupted, CommandFailed, TemplateBuildError, BuildFailedError)
+_OWN_CONSTRUCTORS = (ExecInterrupted, CommandFailed, TemplateBuildError, BuildFailedError, DatabaseFailedError)

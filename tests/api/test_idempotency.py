@@ -20,7 +20,9 @@ pytestmark = pytest.mark.anyio
 BUILD = "/v1/templates/build"
 HERMETIC_BUILD = "/v1/builds"
 """Takes a form: ``test_hermetic_builds.py`` repeats it."""
-NOT_CREATING = ("/mcp", "/cancel")
+DATABASES = {"/v1/databases", "/v1/databases/{database_id}/clone"}
+"""Need a server of databases in their guest: ``test_databases.py`` repeats them."""
+NOT_CREATING = ("/mcp", "/cancel", "/wake")
 WITHOUT_KEY = "/v1/secrets"
 """It creates, and ignores the header: a digest would be stored, by which the value could be guessed. Sent
 again, the request is refused, because the name of the secret exists."""
@@ -92,6 +94,7 @@ async def test_every_creating_route_takes_a_key(api: Api) -> None:
         "/v1/sandboxes/{sandbox_id}/processes",
         BUILD,
         HERMETIC_BUILD,
+        *DATABASES,
         WITHOUT_KEY,
     }
 

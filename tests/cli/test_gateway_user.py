@@ -51,6 +51,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Options]:
         directory=str(outside / "gateway"),
         data=str(data),
         ssh_port=0,
+        postgres_port=0,
         uid=Layout(data, data).gateway_uid,
         linger_seconds=2,
     )

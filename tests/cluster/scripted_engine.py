@@ -43,8 +43,8 @@ from pandastack.contract.network import (
     SetSecrets,
     Traffic,
 )
-from pandastack.contract.processes import ExecSpec, ProcessList, Retention
-from pandastack.contract.records import STDOUT, ExecResult, Output, Record, encode_record
+from pandastack.contract.processes import ExecSpec, Extent, ProcessList, ProcessRecord, Retention
+from pandastack.contract.records import STDERR, STDOUT, ExecResult, Output, Record, encode_record
 from pandastack.contract.references import SandboxRef, SnapshotRef, TemplateRef
 from pandastack.contract.sandboxes import (
     NOTHING_CAPTURED,
@@ -114,6 +114,36 @@ USAGE = Usage(pid=1, uptime_seconds=2.0, host_cpu_percent=0.5, host_rss_bytes=40
 STORAGE = Measured(total_bytes=2**40, free_bytes=2**39, reserve_bytes=2**30, frees={})
 
 
+PROCESS = ProcessRecord(
+    id="",
+    pid=7,
+    cmd="serve",
+    user="root",
+    started_at=1.0,
+    running=True,
+    exit_code=None,
+    signal=0,
+    timed_out=False,
+    cancelled=False,
+    pty=False,
+    background=True,
+    stdin_open=False,
+    inherited=True,
+    cmd_cut=False,
+    timeout_s=None,
+    duration_us=0,
+    utime_us=0,
+    stime_us=0,
+    maxrss_kb=0,
+    read_blocks=0,
+    written_blocks=0,
+    stdout=Extent(0, 0),
+    stderr=Extent(0, 0),
+    rows=0,
+    columns=0,
+)
+
+
 @dataclass
 class Taken:
     """A snapshot: of which sandbox, and what deleting it frees."""
@@ -156,6 +186,10 @@ class ScriptedEngine:
         self.exec_begun = anyio.Event()
         self.exec_silent = False
         self.kernels: Callable[[dict[str, object]], list[bytes]] | None = None
+        self.sockets: dict[str, Callable[[str, WebSocket], Awaitable[None]]] = {}
+        """What listens in guests, by its path: told the sandbox, and given the tunnel's WebSocket."""
+        self.logs: dict[str, bytes] = {}
+        """What processes of all guests have written to standard error, by their ids."""
         self.received: list[bytes] = []
         self._events = asyncio.Queue[Event]()
         self.secrets: dict[str, SetSecrets] = {}
@@ -460,9 +494,15 @@ class ScriptedEngine:
         return answer(ProcessList((), Retention(records=256, bytes=2**26, age_s=3600, forgotten=0)))
 
     async def _process(self, request: Request) -> Response:
-        """There are none: what processes do is for tests with a guest."""
+        """Those of ``logs``, and what they wrote. What else processes do is for tests with a guest."""
         self._reach(request.path_params["id"])
-        raise NotFoundError("process not found")
+        log = self.logs.get(request.path_params.get("process", ""))
+        if log is None or request.method != "GET":
+            raise NotFoundError("process not found")
+        if request.path_params.get("action") == "output":
+            start = int(request.query_params["stderr"])
+            return Response(b"".join(map(encode_record, (Output(STDERR, log[start:]), result()))))
+        return answer(replace(PROCESS, id=request.path_params["process"], stderr=Extent(0, len(log))))
 
     async def _read_file(self, request: Request) -> Response:
         path = self._file(request)
@@ -493,16 +533,23 @@ class ScriptedEngine:
         return answer(FileEntry(name, path, is_dir=False, size=len(self.files[path]), mode="-rw-r--r--", mtime=1))
 
     async def _tunnel(self, socket: WebSocket) -> None:
-        """A guest's kernels: ``kernels`` says what they answer to a request, in pieces."""
+        """A guest's kernels: ``kernels`` says what they answer to a request, in pieces. Or one of ``sockets``."""
+        listener = self.sockets.get(socket.query_params.get("path", ""))
         try:
-            self._reach(socket.path_params["id"])
-            if self.kernels is None:
+            sandbox_id = self._reach(socket.path_params["id"]).id
+            self._refuse("tunnel")
+            if self.kernels is None and listener is None:
                 raise NotFoundError("nothing in the guest listens there")
         except PandastackError as error:
             await socket.send_denial_response(JSONResponse(to_body(error), error.status_code))
             return
         await socket.accept()
         await socket.send_text(encode(Opened()).decode())
+        if listener is not None:
+            with suppress(WebSocketDisconnect):
+                await listener(sandbox_id, socket)
+            return
+        assert self.kernels is not None
         data = b""
         while (message := await socket.receive()).get("bytes"):
             data += message["bytes"]

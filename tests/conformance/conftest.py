@@ -40,7 +40,9 @@ def server(lasting_install: Install, registry: Registry, tmp_path_factory: pytes
     quick = {"PANDASTACK_KEEP_ALIVE_SECONDS": "1", "PANDASTACK_REGISTRIES": registry.host}
     prefix = ("env", f"ANSWERS={answers}", f"PYTHONPATH={Path(__file__).parents[2]}")
     command = (sys.executable, "-m", "tests.conformance.watched")
-    with lasting_install("base", "code-interpreter", **quick).serving(prefix=prefix, command=command) as server:
+    with lasting_install("base", "code-interpreter", "postgres", **quick).serving(
+        prefix=prefix, command=command
+    ) as server:
         yield server
     assert answers.read_text() == ""
 

@@ -90,7 +90,6 @@ NOT_SERVED = {
     "one workspace per server: organisations are optional for self-hosting": routes("""POST /v1/me/current-org
         GET /v1/orgs  POST /v1/orgs  GET /v1/orgs/{}  GET /v1/orgs/{}/members  POST /v1/orgs/{}/members
         DELETE /v1/orgs/{}/members/{}  POST /v1/orgs/invites/{}/accept"""),
-    "databases are not built yet": SECTIONS[16],
     "functions are not built yet": SECTIONS[17],
     "schedules are not built yet": SECTIONS[18],
     "apps are not built yet": SECTIONS[19],
@@ -99,7 +98,6 @@ NOT_SERVED = {
 }
 
 METHODS_NOT_SERVED = {
-    "DatabasesAPI.": "POST /v1/databases",
     "FunctionsAPI.": "POST /v1/functions",
     "SchedulesAPI.": "POST /v1/schedules",
     "AppsAPI.": "POST /v1/apps",
@@ -107,7 +105,6 @@ METHODS_NOT_SERVED = {
 """Methods of the SDKs, by the beginning of their names, and the route that each is waiting for."""
 
 CHECKLIST_NOT_BUILT = {
-    11: "databases are not built yet",
     13: "functions are not built yet",
 }
 """Items of the contract's checklist that concern nothing that is served; the reason is a key of :data:`NOT_SERVED`."""

@@ -311,6 +311,22 @@ def test_10_a_session(http: httpx.Client) -> None:
     http.delete(f"/sandboxes/{session['sandbox_id']}")
 
 
+def test_11_a_database_is_202_and_runs_only_with_its_address(http: httpx.Client) -> None:
+    made = http.post("/databases", json={"label": "item 11"})
+    assert made.status_code == 202 and made.json()["id"] and "connection_url" not in made.json()
+    one = f"/databases/{made.json()['id']}"
+    seen: list[dict[str, Any]] = []
+
+    def runs() -> bool:
+        seen.append(http.get(one).json())
+        return seen[-1]["status"] == "running"
+
+    eventually(runs, 60, "the database runs")
+    assert [("connection_url" in each) for each in seen] == [each["status"] == "running" for each in seen]
+    assert {each["status"] for each in seen} <= {"provisioning", "running"}
+    assert http.delete(one).status_code == 204
+
+
 def test_12_builds_end_as_done_or_failed_and_their_logs_with_done(http: httpx.Client) -> None:
     ended = []
     for line in ("true", "false"):

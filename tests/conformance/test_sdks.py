@@ -281,6 +281,34 @@ def test_other_sources_of_templates_are_refused_by_name(sdk: Official) -> None:
     assert is_error(seen["root"], "BadRequestError", "rootfs")
 
 
+def test_databases(sdk: Official) -> None:
+    seen = sdk.run("databases.life").value
+    made = seen["made"]
+    assert UUID.fullmatch(made["id"]) and made["sandbox_id"] == made["id"]
+    assert (made["status"], made["label"], made["size"], made["template"]) == (
+        "running",
+        "conformance",
+        "1g",
+        "postgres",
+    )
+    assert seen["got"] == made
+    assert made["connection_url"].startswith(f"postgres://pandastack:{made['password']}@{made['id']}.")
+    assert seen["listed"][0].items() <= made.items() and "password" not in seen["listed"][0]
+    assert seen["connection"]["connection_url"] == made["connection_url"]
+    assert (made["always_on"], seen["updated"]["always_on"]) == (False, True)
+    assert (seen["woken"]["id"], seen["woken"]["status"]) == (made["id"], "waking")
+    assert seen["ready"] == seen["updated"]
+    assert seen["renewed"]["password"] != made["password"] and seen["renewed"]["id"] == made["id"]
+    copy = seen["copy"]
+    assert (copy["status"], copy["cloned_from"], copy["label"]) == ("running", made["id"], "conformance (clone)")
+    assert copy["password"] not in (made["password"], seen["renewed"]["password"])
+    assert (seen["begun"]["label"], seen["begun"]["cloned_from"]) == ("at once", made["id"])
+    assert is_error(seen["size"], "BadRequestError", "size")
+    assert "target_time" in seen["past"]["message"] and "one node" in seen["failover"]["message"]
+    assert is_error(seen["machine"], "BadRequestError", "is the machine of a database")
+    assert is_error(seen["after"], "NotFoundError", made["id"])
+
+
 def test_volumes(sdk: Official) -> None:
     seen = sdk.run("volumes.life").value
     made = seen["made"]

@@ -51,6 +51,23 @@ def test_without_a_name() -> None:
     assert parsed is not None and parsed.name is None
 
 
+def test_protocols_that_a_client_offers() -> None:
+    assert protocols(client_hello("example.org")) == ()
+    assert protocols(handmade_hello(extension(16, b"\0\x0e\x02h2\x0apostgresql"))) == (b"h2", b"postgresql")
+
+
+def protocols(hello: bytes) -> tuple[bytes, ...]:
+    parsed = parse_client_hello(hello)
+    assert parsed is not None
+    return parsed.protocols
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\0\3\2h2x", b"\0\2\2h", b"\0\1\0"])
+def test_malformed_lists_of_protocols(body: bytes) -> None:
+    with pytest.raises(MalformedHello):
+        parse_client_hello(handmade_hello(extension(16, body)))
+
+
 @pytest.mark.parametrize("kind", [0xFE0D, 0xFFCE])
 def test_encrypted_hellos_are_seen(kind: int) -> None:
     parsed = parse_client_hello(handmade_hello(server_name(b"front.test"), extension(kind, b"secret")))

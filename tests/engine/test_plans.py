@@ -144,7 +144,8 @@ def test_slots_are_the_lowest_free_and_come_back() -> None:
 
 
 def test_the_recipes_that_come_along() -> None:
-    assert list(shipped_recipes()) == ["agent", "base", "code-interpreter", "docker"]
+    databases = ["postgres", "postgres-16g", "postgres-4g"]
+    assert list(shipped_recipes()) == ["agent", "base", "code-interpreter", "docker", *databases]
 
 
 def test_only_an_emulated_guest_is_told_its_clocks_rate_and_to_keep_addresses_fixed() -> None:

@@ -35,6 +35,7 @@ from pandastack.gateway.control import Control
 from pandastack.gateway.http.door import open_http_doors
 from pandastack.gateway.listeners import open_listeners
 from pandastack.gateway.options import Options
+from pandastack.gateway.postgres import kept_secret, open_postgres_doors
 from pandastack.gateway.reach import Reach, open_reach
 from pandastack.host.tasks import beside
 
@@ -72,6 +73,12 @@ class World:
     switches: dict[str, str] = field(default_factory=dict)
     services: dict[str, int] = field(default_factory=dict)
     """What exists of what sandboxes may list: the native port of each service."""
+    databases: dict[str, int] = field(default_factory=dict)
+    """The native port of the server of each database."""
+    database_refusals: dict[str, PandastackError] = field(default_factory=dict)
+    """What is answered instead of the route of a database."""
+    most_clients: int = 20
+    """How many clients a database takes."""
     wakes: int = 0
     wakers: list[str] = field(default_factory=list)
     """Who woke it, or tried to."""
@@ -84,6 +91,9 @@ class World:
     reports: list[Report] = field(default_factory=list)
     connections: dict[str, Connection] = field(default_factory=dict)
     port: int = 0
+    postgres_port: int = 0
+    announced: list[int] = field(default_factory=list)
+    """What the door for PostgreSQL has told of its port."""
     reach: Reach | None = None
     options: Options | None = None
     _sockets: set[asyncio.Task[None]] = field(default_factory=set)
@@ -191,7 +201,8 @@ class World:
                     break
                 if (data := message.get("bytes")) is not None:
                     connection.writer.write(data)
-                    await connection.writer.drain()
+                    with suppress(ConnectionError):  # the server has closed it
+                        await connection.writer.drain()
                     connection.consumed += len(data)
                     await _say(websocket, Consumed(connection.consumed))
                     continue
@@ -252,6 +263,18 @@ class World:
             {"sandbox": SANDBOX, "port": port, "running": SANDBOX not in self.asleep, "waker": "bearer"}
         )
 
+    async def route_database(self, request: Request) -> Response:
+        database = request.path_params["database"]
+        if (refusal := self.database_refusals.get(database)) is not None:
+            return _refusal(refusal)
+        if (port := self.databases.get(database)) is None:
+            return _refusal(NotFoundError("there is no such database"))
+        return JSONResponse({"sandbox": SANDBOX, "port": port, "max_connections": self.most_clients})
+
+    async def announce_databases(self, request: Request) -> Response:
+        self.announced.append((await request.json())["port"])
+        return JSONResponse({})
+
     async def wake(self, request: Request) -> Response:
         wanted = await request.json()
         self.wakers.append(wanted["waker"])
@@ -274,6 +297,7 @@ class World:
 
     def control_app(self) -> ASGIApp:
         verbs = {"route": self.route, "inward": self.inward, "wake": self.wake, "activity": self.activity}
+        verbs |= {"databases/{database}/route": self.route_database, "databases/door": self.announce_databases}
         return Starlette(routes=[Route(f"/internal/{name}", verb, methods=["POST"]) for name, verb in verbs.items()])
 
 
@@ -282,7 +306,8 @@ async def gateway(world: World, directory: Path, **options: Any) -> AsyncIterato
     """The gateway's doors in this process, in front of ``world``."""
     world.options = Options(directory=str(directory), data=str(directory), **options)
     with open_listeners(world.options) as listeners:
-        world.port = listeners.ports()["http"]
+        world.port, world.postgres_port = listeners.ports()["http"], listeners.ports().get("postgres", 0)
+        secret = kept_secret(directory) if listeners.postgres else None
         certificates = Certificates(world.options, directory)
         async with (
             beside(
@@ -293,6 +318,7 @@ async def gateway(world: World, directory: Path, **options: Any) -> AsyncIterato
             Control.connect(world.options.control) as control,
             open_reach(engine, control) as world.reach,
             open_http_doors(world.options, listeners, world.reach, control),
+            open_postgres_doors(world.options, listeners, secret, world.reach, control),
         ):
             try:
                 yield world

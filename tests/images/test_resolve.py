@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pandastack.errors import BadRequestError
 from pandastack.images.apt import Apt, debian_architecture, private_apt
-from pandastack.images.packages import debian, python
+from pandastack.images.packages import debian, npm, python
 from pandastack.images.packages.declared import Packages
 from pandastack.images.packages.resolve import resolve
 from pandastack.images.tree import debian_tree
@@ -66,3 +67,14 @@ async def test_what_a_base_has_keeps_its_version() -> None:
     assert [wheel.name for wheel in above.python] == ["python-dateutil"]
     with pytest.raises(BadRequestError, match="six"):
         await resolve(Packages(python=("six>=1.17",)), base)
+
+
+async def test_npm_resolves_what_is_declared_whatever_its_users_settings_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "npmrc"
+    settings.write_text("omit-lockfile-registry-resolved = true\n")
+    monkeypatch.setenv("NPM_CONFIG_USERCONFIG", str(settings))
+    (package,) = await npm.resolve(["left-pad@1.3.0"], debian_architecture())
+    assert (package.name, package.version) == ("left-pad", "1.3.0")
+    assert package.url.startswith("http") and len(package.sha512) == 128

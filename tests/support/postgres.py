@@ -28,8 +28,11 @@ def missing() -> str | None:
 
 
 @contextmanager
-def serving() -> Iterator[Path]:
-    """The directory of its socket. The user is ``pandastack``, any number of databases can be made in it."""
+def serving(port: int | None = None) -> Iterator[Path]:
+    """The directory of its socket. The user is ``pandastack``, any number of databases can be made in it.
+
+    With ``port``, it also listens there, and wants passwords from those who connect to it.
+    """
     tools = programs()
     assert tools is not None
     user = _user()
@@ -43,7 +46,11 @@ def serving() -> Iterator[Path]:
 
         data = str(directory / "data")
         run("initdb", "-D", data, "-A", "trust", "-U", "pandastack", "--no-sync")
-        options = f"-k {directory} -c listen_addresses= -c fsync=off"
+        options = f"-k {directory} -c fsync=off"
+        options += " -c listen_addresses=" if port is None else f" -c listen_addresses=127.0.0.1 -c port={port}"
+        if port is not None:
+            rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            (directory / "data/pg_hba.conf").write_text(rules)
         run("pg_ctl", "-D", data, "-l", str(directory / "log"), "-o", options, "-w", "start")
         try:
             yield directory

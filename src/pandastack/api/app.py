@@ -20,6 +20,7 @@ from pandastack.api.routes import (
     archives,
     builds,
     checkpoints,
+    databases,
     diff,
     exec_socket,
     files,
@@ -50,6 +51,7 @@ from pandastack.api.routes import exec as exec_routes
 from pandastack.api.version import SEMVER
 from pandastack.cluster import Engines
 from pandastack.products.builds import open_builds
+from pandastack.products.databases import open_databases
 from pandastack.services import Settings, open_control_plane
 
 ROUTERS = (
@@ -82,6 +84,7 @@ ROUTERS = (
     ports.router,
     previews.router,
     hermetic_builds.router,
+    databases.router,
 )
 
 
@@ -109,10 +112,11 @@ def create_app(
         async with (
             open_control_plane(engines, database_url, chosen, on_first_token) as plane,
             open_builds(plane, database_url, recorder_uid) as app.state.hermetic_builds,
+            open_databases(plane) as app.state.databases,
         ):
             app.state.plane = plane
             if internal is not None:
-                internal.state.plane = plane
+                internal.state.plane, internal.state.databases = plane, app.state.databases
             app.state.tool_calls = Allowance(chosen.mcp_calls_per_minute)
             app.state.sandbox_tool_calls = Allowance(chosen.mcp_sandbox_calls_per_minute)
             app.state.requests = Allowance(chosen.requests_per_minute)

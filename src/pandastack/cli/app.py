@@ -25,6 +25,7 @@ GROUPS = {
     "template": "template.template",
     "secret": "workspace.secret",
     "volume": "workspace.volume",
+    "db": "workspace.database",
     "registry": "workspace.registry",
     "workspace": "workspace.workspace",
     "bench": "server.bench",

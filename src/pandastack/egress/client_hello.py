@@ -1,6 +1,7 @@
 """The server name in the first message of TLS, read without answering it.
 
-Sources: RFC 8446 §4.1.2 and §5.1 (ClientHello, records), RFC 6066 §3 (server_name), RFC 9849 (encrypted_client_hello).
+Sources: RFC 8446 §4.1.2 and §5.1 (ClientHello, records), RFC 6066 §3 (server_name), RFC 7301 §3.1
+(application_layer_protocol_negotiation), RFC 9849 (encrypted_client_hello).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ HELLO_LIMIT = 64 * 1024
 """The most bytes of a ClientHello with its record headers."""
 
 _CHANGE_CIPHER, _ALERT, _HANDSHAKE, _CLIENT_HELLO = 20, 21, 22, 1
-_SERVER_NAME, _ENCRYPTED = 0, frozenset({0xFE0D, 0xFFCE})
+_SERVER_NAME, _PROTOCOLS, _ENCRYPTED = 0, 16, frozenset({0xFE0D, 0xFFCE})
 _RECORD_LIMIT = 2**14
 
 
@@ -24,11 +25,13 @@ class MalformedHello(Exception):
 @dataclass(frozen=True, slots=True)
 class ClientHello:
     """``name`` is in normal form; None: no server name, or one that is no domain name. ``encrypted``: it may carry a
-    second, hidden name. ``size``: its bytes, with the headers of its records."""
+    second, hidden name. ``size``: its bytes, with the headers of its records. ``protocols``: what it offers to speak
+    inside TLS (RFC 7301); empty: it does not say."""
 
     name: str | None
     encrypted: bool
     size: int
+    protocols: tuple[bytes, ...] = ()
 
 
 def looks_like_tls(data: bytes) -> bool:
@@ -53,6 +56,7 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
     if reader.left:
         raise MalformedHello("bytes after the extensions")
     name, kinds = None, set()
+    protocols: tuple[bytes, ...] = ()
     while extensions.left:
         kind = extensions.number(2)
         body = extensions.take(extensions.number(2))
@@ -61,7 +65,9 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
         kinds.add(kind)
         if kind == _SERVER_NAME:
             name = _server_name(body)
-    return ClientHello(name, bool(kinds & _ENCRYPTED), size)
+        elif kind == _PROTOCOLS:
+            protocols = _protocols(body)
+    return ClientHello(name, bool(kinds & _ENCRYPTED), size, protocols)
 
 
 def repeated_hello(data: bytes) -> bytes | None:
@@ -110,6 +116,16 @@ def _server_name(body: bytes) -> str | None:
     if names.left or reader.left:
         raise MalformedHello("more than one server name")
     return normal_name(raw.decode("ascii", "replace"))
+
+
+def _protocols(body: bytes) -> tuple[bytes, ...]:
+    reader, found = _Reader(body), []
+    names = _Reader(reader.take(reader.number(2)))
+    while names.left:
+        found.append(names.take(names.number(1)))
+    if reader.left or not all(found):
+        raise MalformedHello("a malformed list of protocols")
+    return tuple(found)
 
 
 class _Reader:

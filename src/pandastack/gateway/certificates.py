@@ -30,10 +30,11 @@ class _Shown:
 
 
 class Certificates:
-    """The TLS contexts for new connections."""
+    """The TLS contexts for new connections. Inside TLS they speak ``protocol``, as RFC 7301 names it."""
 
-    def __init__(self, options: Options, control: Control) -> None:
+    def __init__(self, options: Options, control: Control, protocol: str = "http/1.1") -> None:
         self._control = control
+        self._protocol = protocol
         self._narrow = _narrow(options)
         self._shown: OrderedDict[str, _Shown] = OrderedDict()
         self._lock = anyio.Lock()
@@ -62,20 +63,19 @@ class Certificates:
         try:
             pem, seconds = await self._control.certificate(name)
             until = anyio.current_time() + seconds
-            return _Shown(pem, _context(pem) if shown is None or shown.pem != pem else shown.context, until)
+            return _Shown(pem, self._context(pem) if shown is None or shown.pem != pem else shown.context, until)
         except (PandastackError, OSError, ValueError) as error:
             if shown is None:
                 raise OSError(f"the certificate cannot be used: {error}") from error
             log.warning("gateway.certificate_unusable", cause=repr(error))
             return _Shown(shown.pem, shown.context, anyio.current_time() + _RETRY_SECONDS)
 
-
-def _context(pem: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    load_chain(context, pem)
-    return context
+    def _context(self, pem: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols([self._protocol])
+        load_chain(context, pem)
+        return context
 
 
 def _narrow(options: Options) -> frozenset[str]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from pandastack.errors import CapacityError, PandastackError, RateLimitError, UnavailableError, from_body
+from pandastack.model.databases import DatabaseRoute
 from pandastack.model.previews import Waker
 
 _ANSWER_SECONDS = 10.0
@@ -108,6 +109,15 @@ class Control:
         """Private key and certificate chain (PEM) to show for ``name``, and the seconds after which to ask again."""
         answer = await self.ask("/internal/certificate", {"name": name})
         return str(answer["pem"]), float(answer["seconds"])
+
+    async def database_route(self, database: str) -> DatabaseRoute:
+        """The route of a database. Raises :class:`NotFoundError` when there is none."""
+        answer = await self.ask(f"/internal/databases/{database}/route", {})
+        return DatabaseRoute(str(answer["sandbox"]), int(answer["port"]), int(answer["max_connections"]))
+
+    async def announce_databases(self, port: int) -> None:
+        """Tell where clients of databases are answered."""
+        await self.ask("/internal/databases/door", {"port": port})
 
     async def activity(self, used: Sequence[str], connected: Sequence[str], asked: Sequence[str]) -> States:
         """Report which sandboxes' clients sent bytes, and which have connections; learn what became of ``asked``."""

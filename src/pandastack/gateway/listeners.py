@@ -15,18 +15,18 @@ _BACKLOG = 512
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """``inner``, ``leash`` and ``inward`` are Unix sockets, ``http`` and ``ssh`` those of TCP ports; empty: the door is
-    closed."""
+    """``inner``, ``leash`` and ``inward`` are Unix sockets, the others those of TCP ports; empty: no such door."""
 
     inner: socket.socket
     leash: socket.socket
     inward: tuple[socket.socket, ...]
     http: tuple[socket.socket, ...]
     ssh: tuple[socket.socket, ...]
+    postgres: tuple[socket.socket, ...]
 
     def ports(self) -> dict[str, int]:
         """The port of each open door."""
-        doors = {"http": self.http, "ssh": self.ssh}
+        doors = {"http": self.http, "ssh": self.ssh, "postgres": self.postgres}
         return {name: sockets[0].getsockname()[1] for name, sockets in doors.items() if sockets}
 
 
@@ -40,6 +40,7 @@ def open_listeners(options: Options) -> Iterator[Listeners]:
             inward=(stack.enter_context(_unix(Path(options.inward), mode=0o666)),) if options.inward else (),
             http=stack.enter_context(_tcp(options.host, options.http_port)),
             ssh=stack.enter_context(_tcp(options.host, options.ssh_port)),
+            postgres=stack.enter_context(_tcp(options.host, options.postgres_port)),
         )
 
 

@@ -23,6 +23,7 @@ from pandastack.gateway.http.door import open_http_doors
 from pandastack.gateway.leash import Leash
 from pandastack.gateway.listeners import Listeners, open_listeners
 from pandastack.gateway.options import Options
+from pandastack.gateway.postgres import kept_secret, open_postgres_doors
 from pandastack.gateway.reach import open_reach
 from pandastack.gateway.ssh import kept_host_key, open_ssh_doors
 from pandastack.host.processes.limits import raise_descriptor_limit
@@ -38,6 +39,7 @@ async def run(options: Options) -> None:
     try:
         with open_listeners(options) as listeners:
             host_key = kept_host_key(Path(options.data)) if listeners.ssh else None
+            secret = kept_secret(Path(options.data)) if listeners.postgres else None
             async with (
                 EngineClient.connect(f"unix:{options.engine}") as engine,
                 Control.connect(options.control) as control,
@@ -47,7 +49,7 @@ async def run(options: Options) -> None:
                 os.umask(0o077)
                 drop_privileges(options.uid, die_with_parent=False)
                 log.info("gateway.begins", uid=os.geteuid(), **listeners.ports())
-                await _serve(options, listeners, host_key, engine, control)
+                await _serve(options, listeners, (host_key, secret), engine, control)
     except* (OSError, PandastackError) as group:
         raise SystemExit(f"the gateway cannot serve: {group.exceptions[0]}") from group
 
@@ -61,17 +63,20 @@ async def _load_all(control: Control) -> None:
 async def _serve(
     options: Options,
     listeners: Listeners,
-    host_key: asyncssh.SSHKey | None,
+    kept: tuple[asyncssh.SSHKey | None, bytes | None],
     engine: EngineClient,
     control: Control,
 ) -> None:
-    """Open the doors. Each one only needs the options, its listeners, the reach and the control plane."""
+    """Open the doors. Each one only needs the options, its listeners, the reach and the control plane, and some
+    something that is kept."""
+    host_key, secret = kept
     leash = Leash(options, listeners.leash)
     async with (
         beside(partial(_stop_on_signal, leash)),
         open_reach(engine, control) as reach,
         open_http_doors(options, listeners, reach, control),
         open_ssh_doors(options, listeners, host_key, reach, control),
+        open_postgres_doors(options, listeners, secret, reach, control),
     ):
         await leash.hold(listeners.ports())
 

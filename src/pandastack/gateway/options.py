@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Incremented whenever a gateway of before cannot serve a server of now, or the other way round."""
 
 
@@ -23,6 +23,7 @@ class Options:
     host: str = "127.0.0.1"
     http_port: int | None = 0
     ssh_port: int | None = None
+    postgres_port: int | None = None
     suffixes: tuple[str, ...] = ("localhost",)
     certificate: str | None = None
     """PEM files of the certificate chain and of its key, which the server reads; None: its authority signs some."""

@@ -295,7 +295,9 @@ class Reach:
             if not (used or self._connected or asked):
                 continue
             try:
-                states = await self._control.activity(sorted(used), sorted(self._connected), sorted(asked))
+                # A request over a Unix socket that is cancelled when its answer comes would be an error of anyio's.
+                with anyio.CancelScope(shield=True):
+                    states = await self._control.activity(sorted(used), sorted(self._connected), sorted(asked))
             except PandastackError as error:
                 log.warning("gateway.report_failed", cause=repr(error))
                 self._used |= used

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pandastack.errors import BadRequestError
 from pandastack.sdk._builds import pack_texts, start_build
+from pandastack.sdk._databases import clone_database, create_database, one_database
 from pandastack.sdk._volumes import create_volume, one_volume
 from pandastack.sdk.wire.call import (
     Call,
@@ -223,7 +224,7 @@ class CreateDatabase(Arguments):
     label: str | None = Field(None, description="A name of your choice")
 
     def call(self) -> Call:
-        return Call("POST", "/databases", json={} if self.label is None else {"label": self.label})
+        return create_database(label=self.label)
 
 
 class StartBuild(Arguments):
@@ -246,11 +247,26 @@ class GetBuild(Arguments):
         return Call("GET", f"/builds/{segment(self.build_id)}")
 
 
+class GetDatabase(Arguments):
+    database_id: str = Field(description="The database's id", min_length=1)
+
+    def call(self) -> Call:
+        return one_database("GET", self.database_id)
+
+
+class BranchDatabase(Arguments):
+    database_id: str = Field(description="The id of the database to copy", min_length=1)
+    label: str | None = Field(None, description="Label of the copy", max_length=128)
+
+    def call(self) -> Call:
+        return clone_database(self.database_id, label=self.label)
+
+
 class DeleteDatabase(Arguments):
     database_id: str = Field(description="The database's id", min_length=1)
 
     def call(self) -> Call:
-        return Call("DELETE", f"/databases/{segment(self.database_id)}")
+        return one_database("DELETE", self.database_id)
 
 
 class DeployApp(Arguments):

@@ -160,7 +160,25 @@ WORKSPACE: Sequence[Tool] = (
         "DELETE /v1/volumes/{}",
         destroys=True,
     ),
-    Tool("create_database", "Create a PostgreSQL database.", take.CreateDatabase, "POST /v1/databases"),
+    Tool(
+        "create_database",
+        "Create a PostgreSQL database. It can be used once get_database shows connection_url.",
+        take.CreateDatabase,
+        "POST /v1/databases",
+    ),
+    Tool(
+        "get_database",
+        "Show a database: its status, and the connection_url with its password once it can be used.",
+        take.GetDatabase,
+        "GET /v1/databases/{}",
+        reads=True,
+    ),
+    Tool(
+        "branch_database",
+        "Copy a database as it is now, for example to try a migration. The copy has another password.",
+        take.BranchDatabase,
+        "POST /v1/databases/{}/clone",
+    ),
     Tool("list_databases", "List the databases of the workspace.", take.ListDatabases, "GET /v1/databases", reads=True),
     Tool(
         "delete_database",

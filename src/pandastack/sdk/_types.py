@@ -311,6 +311,30 @@ class Volume(TypedDict, total=False):
     size_bytes: int
 
 
+class Database(TypedDict, total=False):
+    """A PostgreSQL database: a dictionary. ``status`` is ``provisioning``, ``running``, ``hibernated``, ``waking`` or
+    ``failed``, then with ``error``; lists have no ``password`` and ``connection_url``."""
+
+    id: Required[str]
+    status: Required[str]
+    template: str
+    label: str
+    created_at: str
+    host: str
+    port: int
+    database: str
+    username: str
+    password: str
+    connection_url: str
+    error: str
+    failover_available: bool
+    failover_reason: str
+    sandbox_id: str
+    size: str
+    cloned_from: str
+    always_on: bool
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A state in the timeline of a sandbox; ``dirty_bytes`` is the size of the data written for it.

@@ -46,6 +46,7 @@ from pandastack.services.records.events import EventLog
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.forks import Forks
+from pandastack.services.sandboxes.interior import Interior
 from pandastack.services.sandboxes.lifecycle import Lifecycle
 from pandastack.services.sandboxes.reaper import Reaper
 from pandastack.services.sandboxes.recovery import Recovery
@@ -88,6 +89,7 @@ class ControlPlane:
     automatic: AutomaticCheckpoints
     diffs: Diffs
     forks: Forks
+    interior: Interior
     commands: Commands
     output_budget: OutputBudget
     processes: Processes
@@ -159,14 +161,14 @@ async def open_control_plane(
     ``on_first_token`` receives the text of the API token that is created if there is none yet.
     """
     async with engines, open_store(database_url) as store:
-        bus, tasks = Bus(), anyio.create_task_group()
-        events, activity = EventLog(store), Activity(bus)
+        bus, tasks, events = Bus(), anyio.create_task_group(), EventLog(store)
+        activity = Activity(bus)
         registry, access, workspaces = Registry(store, events, bus), Access(store), Workspaces(store)
-        deadlines, idempotency_keys = Deadlines(activity, settings), IdempotencyKeys(store)
-        secrets = Secrets(store, SecretKeys(key_file(settings.secret_key_file, database_url)))
+        deadlines, keys = Deadlines(activity, settings), SecretKeys(key_file(settings.secret_key_file, database_url))
+        idempotency_keys, secrets = IdempotencyKeys(store), Secrets(store, keys)
         grants, snapshots = Grants(registry, engines, secrets), Snapshots(store, engines, events)
-        storage_budget = StorageBudget(registry, engines, snapshots, settings)
         leases = Leases(store, registry, snapshots, settings)
+        storage_budget = StorageBudget(registry, engines, snapshots, settings)
         volumes = Volumes(store, registry, engines, leases, storage_budget)
         rewinding = Rewinding(registry, engines, activity.command_log, snapshots)
         lifecycle = Lifecycle(registry, engines, activity, deadlines, storage_budget, rewinding)
@@ -176,14 +178,13 @@ async def open_control_plane(
         )
         timeline = Timeline(registry, activity, lifecycle, sandboxes, snapshots, storage_budget, rewinding)
         automatic = AutomaticCheckpoints(registry, activity, lifecycle, timeline, bus)
-        streams, budget = StreamQuota(settings), OutputBudget(settings)
+        streams, budget, traffic = StreamQuota(settings), OutputBudget(settings), TrafficCounters(engines)
         scripts, idle_watch = Scripts(sandboxes, engines, settings), IdleWatch(registry, engines, activity, bus, tasks)
         processes = Processes(registry, sandboxes, engines, activity, streams, idle_watch, settings)
-        terminals = Terminals(processes, bus, tasks, settings)
+        terminals, restarts = Terminals(processes, bus, tasks, settings), Restarts(registry, lifecycle, settings)
         commands = Commands(sandboxes, engines, activity, streams, budget, settings)
         recovery = Recovery(registry, engines, activity, lifecycle, endings, snapshots, grants, volumes)
         reaper = Reaper(registry, lifecycle, endings, activity, deadlines, bus, settings)
-        restarts, traffic = Restarts(registry, lifecycle, settings), TrafficCounters(engines)
         plane = ControlPlane(
             settings=settings,
             store=store,
@@ -201,6 +202,7 @@ async def open_control_plane(
             automatic=automatic,
             diffs=Diffs(registry, engines, snapshots, sandboxes),
             forks=Forks(registry, engines, activity, sandboxes, endings, secrets, leases, settings),
+            interior=Interior(sandboxes, engines),
             processes=processes,
             streams=streams,
             terminals=terminals,

@@ -112,6 +112,8 @@ class Settings:
     """How many volumes a workspace may have, snapshots of volumes included."""
     max_volume_mb: int = 1024 * 1024
     """How many MiB the volumes of a workspace may have together, with the clones that its sandboxes have of some."""
+    max_databases: int = 20
+    """How many databases a workspace may have."""
     max_builds: int = 2
     """How many hermetic builds a workspace may run at once."""
     kept_builds: int = 20

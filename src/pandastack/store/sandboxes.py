@@ -43,7 +43,8 @@ class SandboxRecord:
     a stopping server hibernated while it ran, for the next server to wake. ``on_memory_loss`` is what happens when only
     its disks are left (None: it boots from them); ``memory_lost_at`` and ``memory_lost_reason`` tell of the last time.
     ``network`` is its network policy as callers write it (None: not known, from before there were any). ``volumes`` are
-    its further disks, in the order of their devices.
+    its further disks, in the order of their devices. ``product`` names the kind of thing that it is the machine of,
+    such as ``database`` (None: it is a caller's own). One that is ``always_on`` is not hibernated when it is idle.
     """
 
     id: str
@@ -73,6 +74,8 @@ class SandboxRecord:
     memory_lost_reason: str | None = None
     network: Mapping[str, Any] | None = None
     volumes: tuple[VolumeUse, ...] = ()
+    product: str | None = None
+    always_on: bool = False
 
 
 _INSERT = insert(sandboxes).inline()

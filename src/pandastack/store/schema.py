@@ -74,6 +74,8 @@ sandboxes = Table(
     Column("memory_lost_reason", Text, nullable=True),
     Column("network", JSON(none_as_null=True), nullable=True),
     Column("volumes", JSON, nullable=False, server_default="[]"),
+    Column("product", String(16), nullable=True),
+    Column("always_on", Boolean, nullable=False, server_default=false()),
     Index(None, "workspace", "created_at"),
 )
 
@@ -193,4 +195,19 @@ preview_tokens = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Index(None, "sandbox_id"),
+)
+
+databases = Table(
+    "databases",
+    metadata,
+    Column("id", String(36), primary_key=True),  # also that of its sandbox
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("size", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("always_on", Boolean, nullable=False, server_default=false()),
+    Column("created_at", Double, nullable=False),
+    Column("cloned_from", String(36), nullable=True),
+    Column("error", Text, nullable=True),
+    Index(None, "workspace", "created_at"),
 )

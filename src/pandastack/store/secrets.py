@@ -17,11 +17,14 @@ WORKSPACE = ""
 REGISTRIES = "registries"
 """The owner of what a workspace signs in to registries of images with, by the registry's name."""
 
+DATABASES = "databases"
+"""The owner of the passwords of a workspace's databases, by their ids."""
+
 
 @dataclass(frozen=True, slots=True)
 class SecretRecord:
-    """One secret of a workspace, of its sandbox ``owner``, or of its registries. ``sealed`` is the value, encrypted
-    with the key ``key_id``. Times are in epoch seconds."""
+    """One secret of a workspace, of its sandbox ``owner``, or of its registries or databases. ``sealed`` is the value,
+    encrypted with the key ``key_id``. Times are in epoch seconds."""
 
     workspace: str
     name: str
@@ -40,7 +43,7 @@ async def add(connection: AsyncConnection, *records: SecretRecord) -> None:
         {
             **asdict(each),
             "hosts": list(each.hosts),
-            "sandbox_id": None if each.owner in (WORKSPACE, REGISTRIES) else each.owner,
+            "sandbox_id": None if each.owner in (WORKSPACE, REGISTRIES, DATABASES) else each.owner,
         }
         for each in records
     ]

@@ -18,7 +18,8 @@ from starlette.routing import Route
 from pandastack.api import errors
 from pandastack.api.errors import error_response
 from pandastack.api.requests import limited
-from pandastack.errors import PandastackError, UnavailableError
+from pandastack.errors import NotFoundError, PandastackError, UnavailableError
+from pandastack.model.databases import DatabaseDirectory, is_database_id
 from pandastack.model.previews import Waker
 from pandastack.services import ControlPlane
 from pandastack.services.ssh.ssh import Door
@@ -72,6 +73,10 @@ class _Door(Message):
     host_key: str = Field(max_length=1024)
 
 
+class _DatabaseDoor(Message):
+    port: int = Field(ge=1, le=65535)
+
+
 async def _refuse(_request: Request, error: Exception) -> Response:
     assert isinstance(error, PandastackError)
     return error_response(error)
@@ -95,7 +100,8 @@ async def read_message(request: Request, kind: type[_M]) -> _M:
 
 
 def create_internal_app() -> Starlette:
-    """The ASGI application. ``state.plane`` is its control plane, once that is open."""
+    """The ASGI application. ``state.plane`` is its control plane, and ``state.databases`` the
+    :class:`~pandastack.model.databases.DatabaseDirectory` of it, once they are open."""
     app = Starlette(
         routes=[
             Route("/internal/route", _route, methods=["POST"]),
@@ -105,10 +111,12 @@ def create_internal_app() -> Starlette:
             Route("/internal/ssh/authorize", _authorize, methods=["POST"]),
             Route("/internal/ssh/revoked", _revoked, methods=["POST"]),
             Route("/internal/ssh/door", _announce, methods=["POST"]),
+            Route("/internal/databases/door", _announce_databases, methods=["POST"]),
+            Route("/internal/databases/{database}/route", _route_database, methods=["POST"]),
         ],
         exception_handlers=REFUSALS,
     )
-    app.state.plane = None
+    app.state.plane = app.state.databases = None
     return app
 
 
@@ -117,6 +125,13 @@ def _plane(request: Request) -> ControlPlane:
     if plane is None:  # it opens, or has closed
         raise UnavailableError("the control plane does not answer yet")
     return plane
+
+
+def _databases(request: Request) -> DatabaseDirectory:
+    databases: DatabaseDirectory | None = request.app.state.databases
+    if databases is None:
+        raise UnavailableError("the control plane does not answer for databases yet")
+    return databases
 
 
 async def _route(request: Request) -> Response:
@@ -157,4 +172,17 @@ async def _revoked(request: Request) -> Response:
 async def _announce(request: Request) -> Response:
     door = await read_message(request, _Door)
     _plane(request).ssh.announced(Door(door.port, door.host_key))
+    return JSONResponse({})
+
+
+async def _route_database(request: Request) -> Response:
+    database = request.path_params["database"]
+    if not is_database_id(database):
+        raise NotFoundError("there is no such database")
+    return JSONResponse(asdict(await _databases(request).route(database)))
+
+
+async def _announce_databases(request: Request) -> Response:
+    door = await read_message(request, _DatabaseDoor)
+    _databases(request).announced(door.port)
     return JSONResponse({})

@@ -98,6 +98,14 @@ def gateway(
 
 
 @group.command()
+def database(n: Count = 10, data_dir: DataDir = None, json: Json = None) -> None:
+    """Databases and copies of them, until they run and until a first query. Needs a running server, and psql."""
+    import anyio
+
+    _report(*anyio.run(_database, config.data_dir(data_dir), n), json)
+
+
+@group.command()
 def build(
     n: Annotated[int, typer.Option("-n", min=3, help="How many rounds.")] = 5,
     compiler: Annotated[str, typer.Option(help="A template with make and a C compiler.")] = "agent",
@@ -217,6 +225,20 @@ async def _exec(data: Path, template: str, n: int) -> tuple[dict[str, object], l
     async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
         note(f"{n} commands, transfers in turns with the bare channel, keys, and 50 commands at once")
         samples = await anyio.to_thread.run_sync(measure, _api(data, template), Wire(url, token), floor, n)
+    return machine, rows(samples)
+
+
+async def _database(data: Path, n: int) -> tuple[dict[str, object], list[Row]]:
+    import anyio.to_thread
+
+    from pandastack.bench.database import TEMPLATE, check, measure, rows
+    from pandastack.bench.subject import open_floor
+    from pandastack.engine.layout import Layout
+
+    check()
+    logs.configure("warning")
+    async with open_floor(Layout(data, config.cache_dir()), TEMPLATE) as (floor, machine):
+        samples = await anyio.to_thread.run_sync(measure, _api(data, TEMPLATE), floor, n, note)
     return machine, rows(samples)
 
 

@@ -18,6 +18,7 @@ from pandastack.errors import BadRequestError, UnavailableError
 from pandastack.gateway.certificates import EVERY
 from pandastack.gateway.http.names import preview_of
 from pandastack.gateway.options import Options
+from pandastack.gateway.postgres.names import database_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -41,22 +42,22 @@ class Certificates:
         self._authority = None if self._files else Authority(open_ca(directory))
 
     def find(self, name: str) -> tuple[str, float]:
-        """Private key and chain as PEM, and the seconds after which to ask again. ``name`` is that of one preview, or
-        :data:`~pandastack.gateway.certificates.EVERY`.
+        """Private key and chain as PEM, and the seconds after which to ask again. ``name`` is that of one preview or
+        database, or :data:`~pandastack.gateway.certificates.EVERY`.
 
-        Raises :class:`BadRequestError` for a name that is not that of a preview, and :class:`UnavailableError` for
+        Raises :class:`BadRequestError` for a name of neither, and :class:`UnavailableError` for
         unusable files.
         """
         if self._authority is None:
             return "".join(_read(path) for path in self._files), _FILE_SECONDS
         if name == EVERY:
             names = [each for suffix in self._suffixes for each in (suffix, f"*.{suffix}")]
-        elif preview_of(name, self._suffixes) is not None:
+        elif preview_of(name, self._suffixes) is not None or database_of(name, self._suffixes) is not None:
             names = [name]
         else:
             names = []
         if not names:
-            raise BadRequestError("name: not the host name of a preview", field="name")
+            raise BadRequestError("name: not the host name of a preview or a database", field="name")
         return self._authority.chain(*names), _LEAF_SECONDS
 
     def serve_beside(self, control: ASGIApp) -> ASGIApp:

@@ -48,7 +48,7 @@ class GatewayProcess:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.ports: dict[str, int] = {}
-        """The port of each open door: ``http``, ``ssh``."""
+        """The port of each open door: ``http``, ``ssh``, ``postgres``."""
         self.pid = 0
         """The process, once it answered."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +58,7 @@ class GatewayProcess:
         """Take the leash of the gateway that runs, if it is the wanted one, or start one. Raises :class:`ServerError`.
 
         A gateway of before that has other options is stopped first: it may hold the port. Of the ports in ``fallback``
-        (``http_port``, ``ssh_port``), one that another program has is replaced by a free one.
+        (such as ``http_port``), one that another program has is replaced by a free one.
         """
         answer = await self.ask()
         if answer is not None and answer.get("other"):
@@ -74,7 +74,7 @@ class GatewayProcess:
                 await self.stop()
                 raise ServerError(
                     f"the gateway did not start:\n{self._last_words()}",
-                    hint="choose another --gateway-port or --ssh-port",
+                    hint="choose another --gateway-port, --ssh-port or --postgres-port",
                 )
             await anyio.sleep(0.02)
             answer = await self.ask()
@@ -95,6 +95,7 @@ class GatewayProcess:
                 self.options,
                 http_port=self.ports.get("http", self.options.http_port),
                 ssh_port=self.ports.get("ssh", self.options.ssh_port),
+                postgres_port=self.ports.get("postgres", self.options.postgres_port),
             )
             with suppress(PandastackError):
                 await self.open()
@@ -187,7 +188,7 @@ async def open_gateway(
 ) -> AsyncIterator[GatewayProcess]:
     """Serve the gateway what it needs, and keep it running inside the block; afterwards it is gone.
 
-    Of the ports in ``fallback`` (``http_port``, ``ssh_port``), one that another program has is replaced by a free one.
+    Of the ports in ``fallback`` (such as ``http_port``), one that another program has is replaced by a free one.
     """
     make_directory(Path(options.directory), options.uid)
     gateway = GatewayProcess(options)

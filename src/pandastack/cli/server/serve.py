@@ -46,6 +46,15 @@ SshPort = Annotated[
     str | None,
     typer.Option("--ssh-port", metavar="PORT", help="Port for SSH; by default the one after. 0: any, none: off."),
 ]
+PostgresPort = Annotated[
+    str | None,
+    typer.Option(
+        "--postgres-port",
+        metavar="PORT",
+        envvar="PANDASTACK_GATEWAY_POSTGRES",
+        help="Port for databases; by default the one after. 0: any, none: off.",
+    ),
+]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the server keeps everything.")]
 
 
@@ -54,6 +63,7 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
     gateway_port: GatewayPort = None,
     ssh_port: SshPort = None,
+    postgres_port: PostgresPort = None,
     data_dir: DataDir = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background.")] = False,
 ) -> None:
@@ -61,6 +71,7 @@ def up(
     doors = {
         "http_port": _port(gateway_port, port, 1, "--gateway-port"),
         "ssh_port": _port(ssh_port, port, 2, "--ssh-port"),
+        "postgres_port": _port(postgres_port, port, 3, "--postgres-port"),
     }
     data = config.data_dir(data_dir)
     running = daemon.find(data)
@@ -70,11 +81,12 @@ def up(
         arguments = ["--host", host, "--port", str(port), "--data-dir", str(data)]
         arguments += [] if gateway_port is None else ["--gateway-port", gateway_port]
         arguments += [] if ssh_port is None else ["--ssh-port", ssh_port]
+        arguments += [] if postgres_port is None else ["--postgres-port", postgres_port]
         typer.echo(daemon.start_detached(data, arguments, START_DEADLINE))
     else:
         import anyio
 
-        given = {"http_port": gateway_port, "ssh_port": ssh_port}
+        given = {"http_port": gateway_port, "ssh_port": ssh_port, "postgres_port": postgres_port}
         may_move = [name for name, text in given.items() if text is None]
         anyio.run(_serve, data, host, port, doors, may_move, backend_options={"use_uvloop": True})
 
@@ -214,6 +226,7 @@ def _gateway_options(
         host=host,
         http_port=doors["http_port"],
         ssh_port=doors["ssh_port"],
+        postgres_port=doors["postgres_port"],
         suffixes=tuple(each for each in suffixes if each),
         certificate=settings.gateway_certificate or None,
         key=settings.gateway_key or None,

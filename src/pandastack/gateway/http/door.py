@@ -3,39 +3,31 @@ the door inward, for requests that sandboxes make."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket as sockets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from pandastack.egress.client_hello import MalformedHello, parse_client_hello
 from pandastack.gateway.certificates import Certificates
+from pandastack.gateway.client_socket import ClientSocket
 from pandastack.gateway.control import Control
 from pandastack.gateway.http.exchange import Exchange
 from pandastack.gateway.http.grants import peer_uid, read_grant
 from pandastack.gateway.http.routing import Place, Routes
-from pandastack.gateway.http.socket import ClientSocket
 from pandastack.gateway.http.upstream import Upstreams, open_upstreams
 from pandastack.gateway.listeners import Listeners
+from pandastack.gateway.opening import TLS, Count, accept_each, connected, peek, peek_hello
 from pandastack.gateway.options import Options
 from pandastack.gateway.reach import Reach
 from pandastack.model.forwarded import parse_networks
 
 _FIRST_BYTE_SECONDS = 30.0
-_HANDSHAKE_SECONDS = 10.0
-_TLS = 0x16
-"""The first byte of a TLS handshake (RFC 8446 5.1); no HTTP request begins with it."""
-_HELLO_BYTES = 16 * 1024
-"""How far a client's first message is looked for the server's name."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.25
-_PAUSE_SECONDS = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -49,11 +41,11 @@ async def open_http_doors(
     place = Place(options.suffixes, trusted=trusted, own_port=listeners.ports().get("http"))
     async with open_upstreams(reach) as upstreams, anyio.create_task_group() as tasks:
         doors = _Doors(options, Routes(control), upstreams, reach, tasks, Certificates(options, control))
-        count = _Count(options.max_connections)
+        count = Count(options.max_connections)
         tasks.start_soon(doors.serve, listeners.inner, replace(place, inner=True), doors.opened_inner, count)
         for listener in listeners.inward:
             # A count of its own: sandboxes cannot close the doors of people.
-            own = _Count(max(1, options.max_connections // 4))
+            own = Count(max(1, options.max_connections // 4))
             tasks.start_soon(doors.serve, listener, Place(()), doors.opened_inward, own)
         for listener in listeners.http:
             tasks.start_soon(doors.serve, listener, place, doors.opened_outer, count)
@@ -63,14 +55,6 @@ async def open_http_doors(
 
 _Accepted = tuple[ClientSocket, Place]
 _Opened = Callable[[sockets.socket, Place], Awaitable[_Accepted | None]]
-
-
-@dataclass
-class _Count:
-    """Connections of one door, or of several together."""
-
-    most: int
-    now: int = 0
 
 
 class _Doors:
@@ -90,23 +74,11 @@ class _Doors:
         self._reach = reach
         self._tasks = tasks
 
-    async def serve(self, listener: sockets.socket, place: Place, opened: _Opened, count: _Count) -> None:
+    async def serve(self, listener: sockets.socket, place: Place, opened: _Opened, count: Count) -> None:
         """Accept connections until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, _ = await loop.sock_accept(listener)
-            except OSError as error:  # no descriptor is free: some may be in a moment
-                log.warning("gateway.accept_failed", cause=repr(error))
-                await anyio.sleep(_PAUSE_SECONDS)
-                continue
-            if count.now >= count.most:
-                client.close()
-                continue
-            count.now += 1
-            self._tasks.start_soon(self._connection, client, place, opened, count)
+        await accept_each(listener, count, self._tasks, lambda client: self._connection(client, place, opened))
 
-    async def _connection(self, client: sockets.socket, place: Place, opened: _Opened, count: _Count) -> None:
+    async def _connection(self, client: sockets.socket, place: Place, opened: _Opened) -> None:
         found = None
         try:
             client.setblocking(False)
@@ -120,8 +92,6 @@ class _Doors:
             if not isinstance(error, Exception):  # the door is closed
                 raise
             log.error("gateway.connection_failed", exc_info=error)  # one client's trouble is not another's
-        finally:
-            count.now -= 1
 
     async def opened_inner(self, client: sockets.socket, place: Place) -> _Accepted | None:
         """The control plane's connection."""
@@ -143,11 +113,11 @@ class _Doors:
         client.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
         first = b""
         with anyio.move_on_after(_FIRST_BYTE_SECONDS), suppress(OSError):
-            first = await _peek(client)
+            first = await peek(client)
         if not first:
             client.close()
             return None
-        if first[0] != _TLS:
+        if first[0] != TLS:  # no HTTP request begins with it
             return await _connected(client, ClientSocket(tls=False), place)
         if (context := await self._context(client)) is None:
             client.close()
@@ -156,9 +126,9 @@ class _Doors:
 
     async def _context(self, client: sockets.socket) -> ssl.SSLContext | None:
         """What the client is shown; None when there is no certificate for it."""
-        name = await _server_name(client) if self._certificates.wants_name else None
+        hello = await peek_hello(client) if self._certificates.wants_name else None
         try:
-            return await self._certificates.context(name)
+            return await self._certificates.context(hello.name if hello else None)
         except OSError as error:
             log.warning("gateway.no_certificate", cause=str(error))
             return None
@@ -168,36 +138,4 @@ async def _connected(
     client: sockets.socket, socket: ClientSocket, place: Place, context: ssl.SSLContext | None = None
 ) -> _Accepted | None:
     """``socket``, which has the connection now; None when the client left, or wanted another kind of TLS."""
-    try:
-        await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: socket,
-            client,
-            ssl=context,
-            ssl_handshake_timeout=None if context is None else _HANDSHAKE_SECONDS,
-        )
-    except OSError:
-        client.close()
-        return None
-    return socket, place
-
-
-async def _peek(client: sockets.socket, size: int = 1) -> bytes:
-    """The first bytes, which stay in the socket; empty when the client left."""
-    await anyio.wait_readable(client)
-    try:
-        return client.recv(size, sockets.MSG_PEEK)
-    except BlockingIOError:
-        return b""
-
-
-async def _server_name(client: sockets.socket) -> str | None:
-    """The name that the client asks for, if it says one soon: its first message may come in several pieces."""
-    pause, seen = _FIRST_PAUSE, 0
-    with anyio.move_on_after(_HANDSHAKE_SECONDS), suppress(OSError, MalformedHello):
-        while seen < _HELLO_BYTES and (data := await _peek(client, _HELLO_BYTES)):
-            if len(data) > seen and (hello := parse_client_hello(data)) is not None:
-                return hello.name
-            seen = len(data)
-            await anyio.sleep(pause)  # a socket with bytes is always readable
-            pause = min(pause * 2, _LONGEST_PAUSE)
-    return None
+    return (socket, place) if await connected(client, socket, context) else None

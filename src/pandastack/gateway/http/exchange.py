@@ -11,11 +11,11 @@ import h11
 import structlog
 
 from pandastack.errors import GuestError, PandastackError, ServerError
+from pandastack.gateway.client_socket import ClientGone, ClientSocket
 from pandastack.gateway.http import pages
 from pandastack.gateway.http.heads import Header, inward, outward, wants_upgrade
 from pandastack.gateway.http.passing import pass_bytes
 from pandastack.gateway.http.routing import Place, Redirect, Routes, Visit
-from pandastack.gateway.http.socket import ClientGone, ClientSocket
 from pandastack.gateway.http.upstream import Upstream, Upstreams
 from pandastack.gateway.reach import Reach
 from pandastack.host.tasks import beside

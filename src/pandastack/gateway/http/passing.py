@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import anyio
 
+from pandastack.gateway.client_socket import ClientGone, ClientSocket
 from pandastack.gateway.http.frames import FrameWatch
-from pandastack.gateway.http.socket import ClientGone, ClientSocket
 from pandastack.gateway.stream import SleepingStream
 
 _PIECE = 256 * 1024

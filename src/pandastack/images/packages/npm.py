@@ -48,7 +48,8 @@ async def resolve(entries: Sequence[str], architecture: str) -> tuple[NpmPackage
             "--ignore-scripts",
             "--no-audit",
             "--no-fund",
-            "--silent=false",
+            "--loglevel=error",  # npm takes --silent=false as --silent and a package called false
+            "--omit-lockfile-registry-resolved=false",  # whatever the user's own npmrc says: a lock has addresses
         ]
         answer = await run(argv, cwd=folder, timeout=_TIMEOUT, check=False)
         if answer.returncode != 0:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, cast
 
 from pandastack.config import resolve_client
 from pandastack.sdk._async.builds import AsyncBuildsAPI
+from pandastack.sdk._async.databases import AsyncDatabasesAPI
 from pandastack.sdk._async.defaults import choose, default_connection, make_with
 from pandastack.sdk._async.registries import AsyncRegistriesAPI
 from pandastack.sdk._async.sandbox import AsyncSandbox
@@ -64,6 +65,7 @@ class AsyncClient:
         self.secrets = AsyncSecretsAPI(self)
         self.registries = AsyncRegistriesAPI(self)
         self.volumes = AsyncVolumesAPI(self)
+        self.databases = AsyncDatabasesAPI(self)
         self.workspace = AsyncWorkspaceAPI(self)
 
     async def me(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tre
 from pandastack.sdk._retry import create_retry_budget
 from pandastack.sdk._runtime import CancelEvent
 from pandastack.sdk._sync.builds import BuildsAPI
+from pandastack.sdk._sync.databases import DatabasesAPI
 from pandastack.sdk._sync.defaults import choose, default_connection, make_with
 from pandastack.sdk._sync.registries import RegistriesAPI
 from pandastack.sdk._sync.sandbox import Sandbox
@@ -65,6 +66,7 @@ class Client:
         self.secrets = SecretsAPI(self)
         self.registries = RegistriesAPI(self)
         self.volumes = VolumesAPI(self)
+        self.databases = DatabasesAPI(self)
         self.workspace = WorkspaceAPI(self)
 
     def me(self) -> dict[str, Any]:

@@ -137,6 +137,7 @@ class Networks:
         self, caller: Caller, sandbox_id: str, change: Callable[[NetworkPolicy], NetworkPolicy]
     ) -> NetworkState:
         """One change at a time; shielded, so that record and engine agree."""
+        self._registry.get_usable(caller, sandbox_id)
         record = await self._live(caller, sandbox_id)
         engine = self._engines.of(record).networks
         with anyio.CancelScope(shield=True):

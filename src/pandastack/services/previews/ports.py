@@ -77,7 +77,7 @@ class Ports:
 
     async def _set(self, caller: Caller, sandbox_id: str, port: int, label: str | None) -> SandboxRecord:
         async with self._lock:  # two labels at once must not lose one
-            record = self._registry.get_owned(caller, sandbox_id)
+            record = self._registry.get_usable(caller, sandbox_id)
             metadata = {key: text for key, text in record.metadata.items() if key != f"port.{port}"}
             if label is not None:
                 metadata[f"port.{port}"] = label

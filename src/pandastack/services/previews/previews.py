@@ -77,7 +77,7 @@ class Previews:
         ``ttl_seconds`` is at most a week, by default an hour. Raises :class:`BadRequestError`, :class:`NotFoundError`.
         """
         check_port(port)
-        record = self._registry.get_owned(caller, sandbox_id)
+        record = self._registry.get_usable(caller, sandbox_id)
         text, now = f"pvt_{secrets.token_urlsafe(24)}", self._clock()
         seconds = min(max(DEFAULT_SECONDS if ttl_seconds is None else ttl_seconds, 1), LONGEST_SECONDS)
         token = PreviewToken(
@@ -111,7 +111,7 @@ class Previews:
             opened = await self._check(token)
             sandbox, port = opened.sandbox_id, opened.port
         record = self._registry.find(sandbox)
-        if record is None or record.status in (Status.CREATING, Status.STOPPING):
+        if record is None or record.product or record.status in (Status.CREATING, Status.STOPPING):
             raise NotFoundError("there is no such preview")
         if opened is None and not checked:
             is_limited = self._is_private(record)

@@ -17,7 +17,7 @@ class Deadlines:
 
     def of(self, record: SandboxRecord) -> float | None:
         """When the sandbox is due for deletion or hibernation; None: never."""
-        if record.persistent and record.status == Status.RUNNING and self._settings.idle_after:
+        if record.persistent and record.status == Status.RUNNING and self._settings.idle_after and not record.always_on:
             idle = self._activity.last_active(record.id) + self._settings.idle_after
             return _earliest(idle, self.ends_at(record))
         return self.expires_at(record)

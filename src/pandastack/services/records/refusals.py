@@ -28,5 +28,12 @@ def unusable(record: SandboxRecord, checkpoint: SnapshotRecord | None = None) ->
     return ConflictError(message, detail=detail, hint=hint)
 
 
+def of_product(record: SandboxRecord) -> ConflictError:
+    """The error for a request that only the product may make whose machine the sandbox is."""
+    message = f"sandbox {record.id} is the machine of a {record.product}"
+    hint = f"use /v1/{record.product}s/{record.id} instead"
+    return ConflictError(message, hint=hint, detail={"product": record.product})
+
+
 def _minute(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

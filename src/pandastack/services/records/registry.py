@@ -14,7 +14,7 @@ from pandastack.errors import ConflictError, NotFoundError
 from pandastack.model.caller import Caller
 from pandastack.services.records.bus import Bus, SandboxChanged
 from pandastack.services.records.events import EventLog, NewEvent
-from pandastack.services.records.refusals import unusable
+from pandastack.services.records.refusals import of_product, unusable
 from pandastack.services.records.status import check_move
 from pandastack.store import Store, snapshots
 from pandastack.store import sandboxes as table
@@ -69,6 +69,14 @@ class Registry:
         record = self.get(sandbox_id)
         if record.workspace != caller.workspace:
             raise NotFoundError(f"sandbox not found: {sandbox_id[:64]}")
+        return record
+
+    def get_usable(self, caller: Caller, sandbox_id: str) -> SandboxRecord:
+        """The same for a caller that wants to use or change the sandbox: :class:`ConflictError` for a member when it is
+        the machine of a product."""
+        record = self.get_owned(caller, sandbox_id)
+        if record.product is not None and not caller.is_server:
+            raise of_product(record)
         return record
 
     def all(self) -> list[SandboxRecord]:

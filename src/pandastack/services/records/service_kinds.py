@@ -40,7 +40,7 @@ class SandboxPorts:
 
     def find(self, workspace: str, service: Service) -> Place | None:
         record = self._registry.find(service.id)
-        if record is None or record.workspace != workspace:
+        if record is None or record.workspace != workspace or record.product is not None:
             return None
         return Place(record, service.port)
 

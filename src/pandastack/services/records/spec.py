@@ -47,6 +47,7 @@ class NewSandbox:
     ``on_expire`` is :data:`DELETE` (also None) or :data:`HIBERNATE`; ``checkpoint_every`` is in seconds (0, None: off).
     ``max_lifetime_seconds`` 0 or None: no limit. ``on_memory_loss`` is :data:`BOOT` (also None) or :data:`FAIL`. ``id``
     None: a new one. ``network`` None: the template's policy. ``volumes`` are in the order of their devices.
+    ``product`` and ``always_on`` are for products: see :class:`SandboxRecord`.
     """
 
     template: str = ""
@@ -63,6 +64,8 @@ class NewSandbox:
     id: str | None = None
     network: NetworkPolicy | None = None
     volumes: tuple[WantedVolume, ...] = ()
+    product: str | None = None
+    always_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class LifecyclePatch:
     checkpoint_after_exec: bool | None = None
     max_lifetime_seconds: int | None = None
     on_memory_loss: str | None = None
+    always_on: bool | None = None
 
 
 def planned_values(patch: LifecyclePatch, settings: Settings) -> dict[str, Any]:
@@ -130,6 +134,8 @@ def planned(
         on_memory_loss=checked_on_memory_loss(wanted.on_memory_loss),
         network=None if wanted.network is None else to_json(wanted.network),
         volumes=volumes,
+        product=wanted.product,
+        always_on=wanted.always_on,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -89,6 +90,15 @@ class Forks:
             caller, parent_id, wanted, tree_id, NewEvent("fork_tree.completed", {"tree_id": tree_id})
         )
 
+    async def copy(self, caller: Caller, parent_id: str, child_id: str, metadata: Mapping[str, str]) -> SandboxRecord:
+        """Make one copy with this id for the product whose machine the parent is. Unlike a fork it is persistent, and
+        the machine of that product, too."""
+        done = NewEvent("fork.completed", {"fork_id": child_id})
+        parent = self._registry.get_usable(caller, parent_id)
+        own = {"id": child_id, "product": parent.product, "persistent": True, "ttl_seconds": parent.ttl_seconds}
+        forked = await self._fork(caller, parent_id, [metadata], child_id, done, own)
+        return forked.children[0]
+
     async def promote(self, caller: Caller, sandbox_id: str, cleanup: bool, tree_id: str | None) -> Promoted:
         """Make a child independent of its tree; with ``cleanup`` delete the tree's other children."""
         record = self._sandboxes.get(caller, sandbox_id)
@@ -105,15 +115,22 @@ class Forks:
         return Promoted(record.id, mine, deleted, failures)
 
     async def _fork(
-        self, caller: Caller, parent_id: str, wanted: Sequence[Mapping[str, str]], fork_id: str, completed: NewEvent
+        self,
+        caller: Caller,
+        parent_id: str,
+        wanted: Sequence[Mapping[str, str]],
+        fork_id: str,
+        completed: NewEvent,
+        own: Mapping[str, Any] = MappingProxyType({}),
     ) -> Forked:
+        """``own`` are fields of the children that differ from those of a fork."""
         for metadata in wanted:
             check_metadata(metadata)
         async with self._sandboxes.use(caller, parent_id, exclusive=True) as parent:
             split = [split_metadata(metadata) for metadata in wanted]
             inherited = await self._secrets.metadata(parent.workspace, parent.id)
             async with self._leases.cloned(parent, len(split)) as clones:
-                children = [planned_child(parent, shown, self._settings, clones) for shown, _ in split]
+                children = [replace(planned_child(parent, shown, self._settings, clones), **own) for shown, _ in split]
                 await self._registry.add_all(children)
             at = time.time()
             try:

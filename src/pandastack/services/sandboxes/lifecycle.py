@@ -170,7 +170,7 @@ class Lifecycle:
 
     @asynccontextmanager
     async def _asked(self, caller: Caller, sandbox_id: str) -> AsyncIterator[SandboxRecord]:
-        self._registry.get_owned(caller, sandbox_id)
+        self._registry.get_usable(caller, sandbox_id)
         with self._activity.hold(sandbox_id):
             async with self._transition(sandbox_id) as record:
                 if record.status in (Status.CREATING, Status.STOPPING):

@@ -157,7 +157,7 @@ class Sandboxes:
         With ``exclusive`` it is neither paused nor hibernated before the block ends. Raises :class:`ConflictError` when
         it cannot be used now, :class:`UnavailableError` when it cannot be woken.
         """
-        record = self.get(caller, sandbox_id)
+        record = self._registry.get_usable(caller, sandbox_id)
         if record.status not in LIVE and not self._lifecycle.is_in_transition(record.id):
             raise await self._registry.refusal(record)
         with self._activity.hold(record.id):
@@ -177,7 +177,7 @@ class Sandboxes:
 
     async def set_lifecycle(self, caller: Caller, sandbox_id: str, patch: LifecyclePatch) -> SandboxRecord:
         """Change the idle limit, whether it applies, its action, and when checkpoints are taken."""
-        record = self.get(caller, sandbox_id)
+        record = self._registry.get_usable(caller, sandbox_id)
         values = planned_values(patch, self._settings)
         return await self._registry.change(record.id, **values) if values else record
 
@@ -187,7 +187,7 @@ class Sandboxes:
 
     async def delete(self, caller: Caller, sandbox_id: str) -> None:
         """Delete the sandbox and everything that belongs to it; afterwards it is not found."""
-        record = self.get(caller, sandbox_id)
+        record = self._registry.get_usable(caller, sandbox_id)
         if record.status == Status.CREATING:
             raise await self._registry.refusal(record)
         await self._endings.delete(record.id)

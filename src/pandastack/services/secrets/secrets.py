@@ -164,6 +164,12 @@ class Secrets:
         async with self._store.read() as connection:
             return await table.of_owner(connection, workspace, owner)
 
+    async def owned_value(self, workspace: str, owner: str, name: str) -> str | None:
+        """A value of ``owner``; None when there is none. Raises :class:`ServerError`."""
+        async with self._store.read() as connection:
+            record = await table.get(connection, workspace, name, owner)
+        return None if record is None else self.value(record)
+
     async def remove_owned(self, workspace: str, owner: str, name: str) -> bool:
         """Delete a value of ``owner``; False when there is none."""
         async with self._store.write() as connection:

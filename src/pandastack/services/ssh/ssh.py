@@ -105,7 +105,7 @@ class Ssh:
     async def allows(self, sandbox_id: str, fingerprint: str) -> bool:
         """Whether a key of the sandbox's own workspace has this fingerprint. Says nothing about why not."""
         record = self._registry.find(sandbox_id)
-        if record is None:
+        if record is None or record.product is not None:
             return False
         async with self._store.read() as connection:
             key = await ssh_keys.by_fingerprint(connection, record.workspace, fingerprint)

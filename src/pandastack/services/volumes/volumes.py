@@ -222,7 +222,7 @@ class Volumes:
         if wanted.source is None:
             return None
         if isinstance(wanted.source, OfMount):
-            sandbox = self._registry.get_owned(caller, wanted.source.sandbox)
+            sandbox = self._registry.get_usable(caller, wanted.source.sandbox)
             return await self._mounted(sandbox, wanted.source.path)
         record = await self._find(caller, wanted.source.name, "from.volume")
         if record.state is VolumeState.LOST:

@@ -1,0 +1,107 @@
+"""Databases."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, StrictBool
+
+from pandastack.api.models.base import Answer, Body, omitted_if_none, timestamp
+from pandastack.products import databases as product
+from pandastack.products.databases.spec import DATABASE, ROLE, SIZES
+
+
+class CreateDatabase(Body):
+    label: str | None = Field(None, description="Up to 128 characters for people")
+    size: str | None = Field(None, description="Memory: `1g` (default), `4g` or `16g`")
+    always_on: StrictBool | None = Field(None, description="Do not let it sleep when it is idle")
+
+    def wanted(self) -> product.NewDatabase:
+        return product.checked_new(self.label, self.size, self.always_on)
+
+
+class CloneDatabase(Body):
+    label: str | None = Field(None, description="By default that of the source with ` (clone)`")
+    size: str | None = Field(None, description="That of the source; others are not supported")
+    target_time: str | None = Field(None, description="Not supported")
+
+
+class UpdateDatabase(Body):
+    always_on: StrictBool | None = Field(None, description="Do not let it sleep when it is idle")
+
+
+class Database(Answer):
+    id: str
+    status: str = Field(description="`provisioning`, `running`, `hibernated`, `waking` or `failed`")
+    template: str
+    label: str
+    created_at: str
+    host: str
+    port: int | None = omitted_if_none("Once the gateway answers for databases")
+    database: str
+    username: str
+    password: str | None = omitted_if_none("Once it has one, and only where one database is asked for")
+    connection_url: str | None = omitted_if_none("The same; connecting wakes a database that sleeps")
+    error: str | None = omitted_if_none("Why it has failed")
+    failover_available: Literal[False] = False
+    failover_reason: str = "this server has one node"
+    sandbox_id: str
+    size: str
+    cloned_from: str | None = omitted_if_none("The database that it began as a copy of")
+    always_on: bool
+
+    @classmethod
+    def of(cls, seen: product.Database) -> Database:
+        record = seen.record
+        return cls(
+            id=record.id,
+            status=seen.status,
+            template=SIZES[record.size].template,
+            label=record.label,
+            created_at=timestamp(record.created_at),
+            host=seen.host,
+            port=seen.port,
+            database=DATABASE,
+            username=ROLE,
+            password=seen.password,
+            connection_url=seen.url,
+            error=seen.error,
+            sandbox_id=record.id,
+            size=record.size,
+            cloned_from=record.cloned_from,
+            always_on=record.always_on,
+        )
+
+
+class DatabaseConnection(Answer):
+    connection_url: str
+
+
+class DatabaseWaking(Answer):
+    id: str
+    status: Literal["waking"] = "waking"
+    detail: str | None = omitted_if_none()
+
+
+class DatabaseStatistics(Answer):
+    postgres_version: str
+    db_size_bytes: int = Field(description="All databases of the server together")
+    connections: int
+    max_connections: int
+    uptime_seconds: int
+    cache_hit_ratio: float | None = Field(description="From 0 to 1; null before the first read")
+    disk_size_bytes: int
+    disk_used_bytes: int
+    disk_avail_bytes: int
+    disk_used_pct: float
+
+    @classmethod
+    def of(cls, numbers: product.Statistics) -> DatabaseStatistics:
+        usable = numbers.disk_used_bytes + numbers.disk_avail_bytes
+        used = round(100 * numbers.disk_used_bytes / usable, 2) if usable else 0.0
+        values = {name: getattr(numbers, name) for name in cls.model_fields if name != "disk_used_pct"}
+        return cls(**values, disk_used_pct=used)
+
+
+class DatabaseLog(Answer):
+    logs: str

@@ -1,0 +1,18 @@
+"""Databases: a PostgreSQL server in a machine of its own, with credentials of its own, and copies of it as it runs."""
+
+from pandastack.products.databases.databases import Databases, open_databases
+from pandastack.products.databases.records import Database
+from pandastack.products.databases.server import MOST_LINES, Statistics
+from pandastack.products.databases.spec import SIZES, NewDatabase, checked_clone, checked_new
+
+__all__ = [
+    "MOST_LINES",
+    "SIZES",
+    "Database",
+    "Databases",
+    "NewDatabase",
+    "Statistics",
+    "checked_clone",
+    "checked_new",
+    "open_databases",
+]

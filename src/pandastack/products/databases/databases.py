@@ -1,0 +1,398 @@
+"""The databases of workspaces: their records, their machines, their passwords (docs/design/0055)."""
+
+from __future__ import annotations
+
+import builtins
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from pandastack.errors import (
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    PandastackError,
+    ServerError,
+    UnavailableError,
+    UnsupportedError,
+)
+from pandastack.model.caller import Caller
+from pandastack.model.databases import DatabaseRoute
+from pandastack.products.databases.credentials import Credentials, new_password, verifier_of
+from pandastack.products.databases.records import Database, Records
+from pandastack.products.databases.server import MOST_LINES, Server, Statistics
+from pandastack.products.databases.spec import PORT, SIZES, NewDatabase
+from pandastack.services import ControlPlane
+from pandastack.services.records.spec import LifecyclePatch, NewSandbox
+from pandastack.store.databases import DatabaseRecord, DatabaseState
+from pandastack.store.sandboxes import Status
+
+_PRODUCT = "database"
+_UNDO_SECONDS = 30.0
+_DOOR_SECONDS = 5.0
+"""How long a create waits for the gateway: both may just have been started."""
+_GONE = "its machine is gone"
+_WAKING = "waking"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class _Making:
+    """A database that is being made: its machine first. ``left`` is set when the task has ended. ``is_resumed``:
+    another server began it, and nobody waits for an answer."""
+
+    is_resumed: bool = False
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    machine: anyio.Event = field(default_factory=anyio.Event)
+    left: anyio.Event = field(default_factory=anyio.Event)
+    error: PandastackError | None = None
+
+
+class Databases:
+    """Every look-up names a workspace; databases of others are not found.
+
+    A record is written before its machine and removed after it, with a state that says which of both is in progress.
+    """
+
+    def __init__(self, plane: ControlPlane, tasks: TaskGroup) -> None:
+        self._plane = plane
+        self._tasks = tasks
+        self._server = Server(plane.interior)
+        self._records = Records(plane)
+        self._making: dict[str, _Making] = {}
+        self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._door: int | None = None
+        self._announced = anyio.Event()
+
+    async def recover(self) -> None:
+        """Find the databases of earlier servers, and finish in the background what was interrupted."""
+        for record in await self._records.load():
+            match record.state:
+                case DatabaseState.DELETING:
+                    self._tasks.start_soon(self._end_later, record)
+                case DatabaseState.PROVISIONING:
+                    self._begin(record, is_resumed=True)
+                case DatabaseState.READY:
+                    self._tasks.start_soon(self._in_background, record, self._resume)
+
+    async def create(self, caller: Caller, wanted: NewDatabase) -> Database:
+        """Make a database, and return once it has a machine; the rest is done in the background.
+
+        Raises :class:`QuotaError`, :class:`CapacityError` and :class:`StorageFullError`, which promise that nothing was
+        made, and for a copy :class:`NotFoundError` and :class:`ConflictError`.
+        """
+        if wanted.cloned_from is not None:
+            self._usable(caller, wanted.cloned_from)
+        await self._check_door()
+        record = DatabaseRecord(
+            id=wanted.id or str(uuid.uuid4()),
+            workspace=caller.workspace,
+            label=wanted.label,
+            size=wanted.size,
+            state=DatabaseState.PROVISIONING,
+            created_at=time.time(),
+            always_on=wanted.always_on,
+            cloned_from=wanted.cloned_from,
+        )
+        await self._records.add(record)
+        making = self._begin(record)
+        await making.machine.wait()
+        if making.error is not None:
+            await making.left.wait()
+            raise making.error
+        return self._seen(self._records.get(record.id) or record)
+
+    def list(self, caller: Caller) -> builtins.list[Database]:
+        """The workspace's databases, newest first, without passwords."""
+        return [self._seen(each) for each in self._records.of(caller)]
+
+    def find(self, caller: Caller, database_id: str) -> DatabaseRecord:
+        """The record of one. Raises :class:`NotFoundError`."""
+        return self._records.find(caller, database_id)
+
+    async def get(self, caller: Caller, database_id: str) -> Database:
+        """One database, with its password once it has one. Raises :class:`NotFoundError`."""
+        record = self.find(caller, database_id)
+        seen = self._seen(record)
+        if record.state is not DatabaseState.READY:
+            return seen
+        return replace(seen, password=(await self._records.credentials(record)).password)
+
+    async def connection(self, caller: Caller, database_id: str) -> Database:
+        """The same, to connect to. Raises :class:`UnavailableError` while it is being made and when it has failed."""
+        found = await self.get(caller, database_id)
+        if found.url is None or found.status == Status.FAILED:
+            why = f": {found.error}" if found.error else ""
+            raise UnavailableError(f"database {database_id} is {found.status}{why}", detail={"status": found.status})
+        return found
+
+    async def update(self, caller: Caller, database_id: str, always_on: bool | None) -> Database:
+        """Have it run always, or sleep when it is idle. One that is to run always is woken."""
+        record = self.find(caller, database_id)
+        if always_on is not None:
+            async with self._locks[record.id]:
+                self.find(caller, record.id)
+                record = await self._records.change(record, always_on=always_on)
+                if record.state is DatabaseState.READY:
+                    await self._resume(record)
+        return await self.get(caller, database_id)
+
+    async def delete(self, caller: Caller, database_id: str) -> None:
+        """Delete a database with everything in it. Its copies stay. Raises :class:`NotFoundError`."""
+        record = self.find(caller, database_id)
+        with anyio.CancelScope(shield=True):
+            if (making := self._making.get(record.id)) is not None:
+                making.scope.cancel()
+                await making.left.wait()
+            async with self._locks[record.id]:
+                record = self.find(caller, database_id)  # one whose making was undone is gone
+                record = await self._records.change(record, state=DatabaseState.DELETING)
+                try:
+                    await self._end(record)
+                except PandastackError:
+                    self._tasks.start_soon(self._end_later, record)
+                    raise
+
+    async def wake(self, caller: Caller, database_id: str) -> Database:
+        """Begin to wake it, if it sleeps. Raises :class:`ConflictError` for one that has failed."""
+        record = self._usable(caller, database_id)
+        if self._plane.registry.get(record.id).status is not Status.RUNNING:
+            self._tasks.start_soon(self._in_background, record, self._wake)
+        return self._seen(record)
+
+    async def reset_credentials(self, caller: Caller, database_id: str) -> Database:
+        """Give it another password, and end every session. When this returns, the server has taken it.
+
+        After an error it has the former password or the new one; doing it again is safe.
+        """
+        record = self._usable(caller, database_id)
+        async with self._locks[record.id]:
+            record = self._usable(caller, database_id)
+            former = await self._records.credentials(record)
+            await self._renew(record, replace(former, following=new_password()))
+        return await self.get(caller, database_id)
+
+    def failover(self, caller: Caller, database_id: str) -> NoReturn:
+        """Raises :class:`UnsupportedError`: there is no other node."""
+        self.find(caller, database_id)
+        raise UnsupportedError("this server has one node: there is none to move the database to")
+
+    async def statistics(self, caller: Caller, database_id: str) -> Statistics:
+        """Its numbers. That does not wake it: :class:`UnavailableError` while it does not run."""
+        record = self._running(caller, database_id)
+        return await self._server.statistics(_server(record), record.id)
+
+    async def log(self, caller: Caller, database_id: str, lines: int) -> str:
+        """The last lines of its server's log, at most 2,000. The same error."""
+        record = self._running(caller, database_id)
+        return await self._server.log(_server(record), record.id, max(1, min(lines, MOST_LINES)))
+
+    async def route(self, database: str) -> DatabaseRoute:
+        """Where clients of a database go: see :class:`~pandastack.model.databases.DatabaseDirectory`."""
+        record = self._records.get(database)
+        if record is None or record.state in (DatabaseState.DELETING, DatabaseState.FAILED):
+            raise NotFoundError("there is no such database")
+        if record.state is DatabaseState.PROVISIONING:
+            raise UnavailableError("the database is being made")
+        if self._plane.registry.find(record.id) is None:
+            raise UnavailableError(f"the database has failed: {_GONE}")
+        return DatabaseRoute(record.id, PORT, SIZES[record.size].connections)
+
+    def announced(self, port: int) -> None:
+        """Note where the gateway listens for clients."""
+        self._door = port
+        self._announced.set()
+
+    def _begin(self, record: DatabaseRecord, *, is_resumed: bool = False) -> _Making:
+        making = self._making[record.id] = _Making(is_resumed)
+        self._tasks.start_soon(self._make, record, making)
+        return making
+
+    async def _make(self, record: DatabaseRecord, making: _Making) -> None:
+        """Make what is missing of a new database. One that gets no machine leaves nothing."""
+        try:
+            with making.scope:
+                try:
+                    await self._make_machine(record)
+                except Exception as error:
+                    making.error = _known(error, record)
+                    await (self._fail(record, making.error) if making.is_resumed else self._undo(record))
+                    return
+                making.machine.set()
+                await self._make_ready(record)
+        finally:
+            del self._making[record.id]
+            if not making.machine.is_set():
+                making.error = making.error or ConflictError(f"database {record.id} was deleted as it was made")
+                making.machine.set()
+            making.left.set()
+
+    async def _make_machine(self, record: DatabaseRecord) -> None:
+        """A machine, unless an earlier server has made it."""
+        if self._plane.registry.find(record.id) is not None:
+            return
+        await self._records.keep(record, Credentials(new_password()))
+        metadata = {_PRODUCT: record.id}
+        if record.cloned_from is not None:
+            await self._plane.forks.copy(_server(record), record.cloned_from, record.id, metadata)
+            return
+        wanted = NewSandbox(
+            template=SIZES[record.size].template,
+            persistent=True,
+            metadata=metadata,
+            id=record.id,
+            product=_PRODUCT,
+            always_on=record.always_on,
+        )
+        try:
+            await self._plane.sandboxes.create(_server(record), wanted)
+        except BadRequestError as error:
+            if error.field != "template":
+                raise
+            raise _no_template(wanted.template) from error
+
+    async def _make_ready(self, record: DatabaseRecord) -> None:
+        """Set the password. A failure fails the database, and frees its machine."""
+        try:
+            credentials = await self._records.credentials(record)
+            verifier, copied = verifier_of(credentials.password), record.cloned_from is not None
+            await self._server.set_password(_server(record), record.id, verifier, end_sessions=copied)
+            record = await self._records.change(record, state=DatabaseState.READY)
+        except Exception as error:
+            with suppress(PandastackError):
+                await self._plane.sandboxes.delete(_server(record), record.id)
+            await self._fail(record, _known(error, record))
+            return
+        await self._in_background(record, self._resume)  # it may have been changed meanwhile
+
+    async def _fail(self, record: DatabaseRecord, error: PandastackError) -> None:
+        await self._records.change(record, state=DatabaseState.FAILED, error=error.public or error.message)
+
+    async def _undo(self, record: DatabaseRecord) -> None:
+        with anyio.move_on_after(_UNDO_SECONDS, shield=True):
+            await self._forget(record)
+
+    async def _end(self, record: DatabaseRecord) -> None:
+        with suppress(NotFoundError):
+            await self._plane.sandboxes.delete(_server(record), record.id)
+        await self._forget(record)
+
+    async def _end_later(self, record: DatabaseRecord) -> None:
+        """Finish a deletion, however often the engine refuses."""
+        while True:
+            await self._in_background(record, self._end)
+            if self._records.get(record.id) is None:
+                return
+            await anyio.sleep(self._plane.settings.reaper_interval_seconds)
+
+    async def _forget(self, record: DatabaseRecord) -> None:
+        await self._records.remove(record)
+        self._locks.pop(record.id, None)
+
+    async def _resume(self, record: DatabaseRecord) -> None:
+        """Make record and machine agree after a start, or after a change."""
+        machine = self._plane.registry.find(record.id)
+        if machine is None:
+            return
+        if machine.always_on != record.always_on:
+            patch = LifecyclePatch(always_on=record.always_on)
+            await self._plane.sandboxes.set_lifecycle(_server(record), record.id, patch)
+        credentials = await self._records.credentials(record)
+        if credentials.following is not None:
+            await self._renew(record, credentials)
+        elif record.always_on and machine.status is Status.HIBERNATED:
+            await self._wake(record)
+
+    async def _renew(self, record: DatabaseRecord, credentials: Credentials) -> None:
+        """Set the password that follows. It is stored first: when that is interrupted, the next server does it."""
+        following = credentials.following or credentials.password
+        await self._records.keep(record, credentials)
+        await self._server.set_password(_server(record), record.id, verifier_of(following), end_sessions=True)
+        await self._records.keep(record, Credentials(following))
+
+    async def _wake(self, record: DatabaseRecord) -> None:
+        await self._plane.lifecycle.wake(_server(record), record.id)
+
+    async def _in_background(self, record: DatabaseRecord, work: Callable[[DatabaseRecord], Awaitable[None]]) -> None:
+        try:
+            await work(record)
+        except Exception as error:
+            _known(error, record)
+
+    async def _check_door(self) -> None:
+        """Raise :class:`UnavailableError` unless the gateway answers clients of databases."""
+        with anyio.move_on_after(_DOOR_SECONDS):
+            await self._announced.wait()
+            return
+        hint = "it may still be starting; pandastack up --postgres-port none turns it off"
+        raise UnavailableError("no gateway answers clients of databases", hint=hint)
+
+    def _usable(self, caller: Caller, database_id: str) -> DatabaseRecord:
+        """One that runs or sleeps. Raises :class:`NotFoundError`, and :class:`ConflictError` for any other."""
+        record = self.find(caller, database_id)
+        seen = self._seen(record)
+        if record.state is not DatabaseState.READY or seen.status == Status.FAILED:
+            why = f": {seen.error}" if seen.error else ""
+            raise ConflictError(f"database {record.id} is {seen.status}{why}", detail={"status": seen.status})
+        return record
+
+    def _running(self, caller: Caller, database_id: str) -> DatabaseRecord:
+        record = self.find(caller, database_id)
+        if (status := self._seen(record).status) != Status.RUNNING:
+            hint = f"POST /v1/databases/{record.id}/wake wakes it" if status == Status.HIBERNATED else None
+            raise UnavailableError(f"database {record.id} is {status}", hint=hint, detail={"status": status})
+        return record
+
+    def _seen(self, record: DatabaseRecord) -> Database:
+        status, error = self._status(record)
+        suffix = self._plane.settings.preview_host_suffix.partition(",")[0].strip()
+        return Database(record, status, f"{record.id}.{suffix}", self._door, error)
+
+    def _status(self, record: DatabaseRecord) -> tuple[str, str | None]:
+        if record.state is not DatabaseState.READY:
+            return record.state, record.error
+        machine = self._plane.registry.find(record.id)
+        if machine is None:
+            return Status.FAILED, _GONE
+        if machine.status is Status.HIBERNATED and self._plane.lifecycle.is_in_transition(record.id):
+            return _WAKING, None
+        if machine.status is Status.RUNNING and self._door is None:
+            return _WAKING, None  # for clients it does not run until the gateway answers them
+        return machine.status, machine.reason
+
+
+def _server(record: DatabaseRecord) -> Caller:
+    return Caller.server(record.workspace)
+
+
+def _known(error: Exception, record: DatabaseRecord) -> PandastackError:
+    """The error for callers. One that nobody expected ends one database, not the server, and is in the log."""
+    if isinstance(error, PandastackError):
+        log.warning("database.failed_work", database_id=record.id, cause=repr(error))
+        return error
+    log.error("database.broken", database_id=record.id, exc_info=error)
+    return ServerError("the server failed as it worked on the database")
+
+
+def _no_template(name: str) -> UnavailableError:
+    hint = f"the operator makes it: pandastack template build {name}"
+    return UnavailableError(f"this server has no template {name}", hint=hint)
+
+
+@asynccontextmanager
+async def open_databases(plane: ControlPlane) -> AsyncIterator[Databases]:
+    """The databases of a control plane, as long as the block. What is unfinished then, the next server finishes."""
+    async with anyio.create_task_group() as tasks:
+        databases = Databases(plane, tasks)
+        await databases.recover()
+        yield databases
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,53 @@
+"""The requests of databases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pandastack.errors import DatabaseFailedError
+from pandastack.sdk._types import Database
+from pandastack.sdk.wire.call import CAPTURE_SILENCE_SECONDS, Call, new_key, segment
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+"""Seconds between two looks at a database that is being made; each is half as long again as the one before."""
+
+
+def create_database(key: str | None = None, **wanted: Any) -> Call:
+    """``POST /databases``. ``key`` None: a new one."""
+    return _creation("/databases", wanted, key)
+
+
+def clone_database(database_id: str, key: str | None = None, **wanted: Any) -> Call:
+    """``POST /databases/{id}/clone``. ``key`` None: a new one."""
+    return _creation(f"/databases/{segment(database_id)}/clone", wanted, key)
+
+
+def one_database(method: str, database_id: str, what: str = "", **wanted: Any) -> Call:
+    """A request about one database."""
+    body = _given(wanted) if method == "PATCH" else None
+    path = f"/databases/{segment(database_id)}{what}"
+    return Call(method, path, json=body, silence=CAPTURE_SILENCE_SECONDS if method == "POST" else None)
+
+
+def database_logs(database_id: str, lines: int | None) -> Call:
+    """``GET /databases/{id}/logs``."""
+    params = {} if lines is None else {"lines": str(lines)}
+    return Call("GET", f"/databases/{segment(database_id)}/logs", params=params)
+
+
+def is_ready(database: Database) -> bool:
+    """Whether it can be used. Raises DatabaseFailedError when it never will be."""
+    status = database.get("status", "")
+    if status in ("failed", "error"):
+        why = database.get("error") or status
+        raise DatabaseFailedError(f"database {database.get('id')} has failed: {why}", database=database)
+    return status == "running" and bool(database.get("connection_url"))
+
+
+def _creation(path: str, wanted: dict[str, Any], key: str | None) -> Call:
+    silence = CAPTURE_SILENCE_SECONDS
+    return Call("POST", path, json=_given(wanted), creates=True, key=key or new_key(), silence=silence)
+
+
+def _given(wanted: dict[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in wanted.items() if value is not None}

@@ -1,0 +1,131 @@
+# Generated from ../_async/databases.py by scripts/generate_sync.py: change that file, not this one.
+"""PostgreSQL databases, each in a machine of its own."""
+
+from __future__ import annotations
+
+import builtins
+import time
+from typing import Any, cast
+
+from pandastack.sdk._databases import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    clone_database,
+    create_database,
+    database_logs,
+    is_ready,
+    one_database,
+)
+from pandastack.sdk._runtime import pause
+from pandastack.sdk._sync.interfaces import Connection
+from pandastack.sdk._types import Database
+from pandastack.sdk.wire.call import Call
+
+
+class DatabasesAPI:
+    """The databases of the workspace: PostgreSQL 16, reached at the ``connection_url`` of each.
+
+    One that is idle sleeps, and wakes when a client connects.
+    """
+
+    def __init__(self, client: Connection) -> None:
+        self._client = client
+
+    def create(
+        self,
+        *,
+        cpu: int | None = None,
+        memory_mb: int | None = None,
+        label: str | None = None,
+        size: str | None = None,
+        always_on: bool | None = None,
+        timeout: float = 180.0,
+        idempotency_key: str | None = None,
+    ) -> Database:
+        """Make a database, and return when it can be used. ``size`` is its memory: ``"1g"`` (default), ``"4g"`` or
+        ``"16g"``. With ``always_on`` it does not sleep. ``cpu`` and ``memory_mb`` mean nothing here.
+
+        Raises BadRequestError, QuotaError, CapacityError, DatabaseFailedError, and TimeoutError after ``timeout``
+        seconds: then it may still become ready.
+        """
+        wanted = {"cpu": cpu, "memory_mb": memory_mb, "label": label, "size": size, "always_on": always_on}
+        made = self._client.transport.object(create_database(idempotency_key, **wanted))
+        return self.wait_until_ready(made["id"], timeout=timeout)
+
+    def wait_until_ready(self, database_id: str, *, timeout: float = 180.0) -> Database:
+        """Return the database once it runs and has its ``connection_url``. Raises DatabaseFailedError, TimeoutError."""
+        deadline, wait = time.monotonic() + timeout, FIRST_PAUSE
+        while True:
+            database = self.get(database_id)
+            if is_ready(database):
+                return database
+            if time.monotonic() >= deadline:
+                status = database["status"]
+                raise TimeoutError(f"database {database_id} is not ready after {timeout:g} s, but {status}")
+            pause(wait)
+            wait = min(wait * 1.5, LONGEST_PAUSE)
+
+    def list(self) -> builtins.list[Database]:
+        """All databases, newest first, without passwords."""
+        return [cast(Database, each) for each in self._client.transport.list(Call("GET", "/databases"))]
+
+    def get(self, database_id: str) -> Database:
+        """One database, with its password. Raises NotFoundError."""
+        return self._made(one_database("GET", database_id))
+
+    def delete(self, database_id: str) -> None:
+        """Delete a database with everything in it. Its copies stay. Raises NotFoundError."""
+        self._client.transport.run(one_database("DELETE", database_id))
+
+    def connection(self, database_id: str) -> dict[str, str]:
+        """Where clients connect to: ``connection_url``. Raises ServerError with status 503 before it is ready."""
+        return cast(
+            "dict[str, str]", self._client.transport.object(one_database("GET", database_id, "/connection"))
+        )
+
+    def update(self, database_id: str, *, always_on: bool | None = None) -> Database:
+        """Have it run always, or sleep when it is idle."""
+        return self._made(one_database("PATCH", database_id, always_on=always_on))
+
+    def wake(self, database_id: str) -> dict[str, Any]:
+        """Begin to wake it; :meth:`wait_until_ready` waits. A client that connects wakes it, too."""
+        return self._client.transport.object(one_database("POST", database_id, "/wake"))
+
+    def clone(
+        self,
+        database_id: str,
+        *,
+        label: str | None = None,
+        target_time: str | None = None,
+        size: str | None = None,
+        wait: bool = True,
+        timeout: float = 600.0,
+        idempotency_key: str | None = None,
+    ) -> Database:
+        """Copy a database as it runs now, with its memory, and return when the copy can be used; at once without
+        ``wait``. It has another password and no sessions, and takes no space until one of both changes.
+
+        ``target_time`` and another ``size`` are not supported: BadRequestError with status 501.
+        """
+        call = clone_database(database_id, idempotency_key, label=label, target_time=target_time, size=size)
+        made = self._made(call)
+        return self.wait_until_ready(made["id"], timeout=timeout) if wait else made
+
+    def reset_credentials(self, database_id: str) -> Database:
+        """Give it another password, and end every session. After an error, doing it again is safe."""
+        return self._made(one_database("POST", database_id, "/reset-credentials"))
+
+    def failover(self, database_id: str) -> Database:
+        """Move it to another node. Not supported: BadRequestError with status 501."""
+        return self._made(one_database("POST", database_id, "/failover"))
+
+    def stats(self, database_id: str) -> dict[str, Any]:
+        """Numbers of its server: sizes, connections. Does not wake it: ServerError with status 503 while it sleeps."""
+        return self._client.transport.object(one_database("GET", database_id, "/stats"))
+
+    def logs(self, database_id: str, lines: int | None = None) -> str:
+        """The last lines of its server's log: 300, or ``lines`` (10 to 2,000). Does not wake it either."""
+        return str((self._client.transport.object(database_logs(database_id, lines)))["logs"])
+
+    def _made(self, call: Call) -> Database:
+        return cast(Database, self._client.transport.object(call))

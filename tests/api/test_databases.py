@@ -1,0 +1,546 @@
+"""Databases over the API, against a scripted engine and a scripted database server."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+from sqlalchemy import text
+
+from pandastack.errors import CapacityError, NotFoundError, ServerError, StorageFullError, UnavailableError
+from pandastack.model.caller import Caller
+from pandastack.model.databases import DatabaseRoute
+from pandastack.products.databases import Databases
+from pandastack.products.databases import databases as product
+from pandastack.services import ControlPlane
+from pandastack.store import databases as table
+from pandastack.store.databases import DatabaseRecord, DatabaseState
+from tests.cluster.scripted_engine import ScriptedEngine
+from tests.cluster.scripted_postgres import ScriptedPostgres, message
+from tests.cluster.scripted_postgres import refusal as sql_refusal
+from tests.support.api import Api, Serve, refusal
+
+pytestmark = pytest.mark.anyio
+
+DATABASES = "/v1/databases"
+SERVER = Caller.server("default")
+
+
+@pytest.fixture
+async def api(serve: Serve) -> AsyncIterator[Api]:
+    async with serve(ScriptedEngine()) as api:
+        yield api
+
+
+def plane_of(api: Api) -> ControlPlane:
+    plane: ControlPlane = api.app.state.plane
+    return plane
+
+
+def databases_of(api: Api) -> Databases:
+    databases: Databases = api.app.state.databases
+    return databases
+
+
+@pytest.fixture
+def postgres(api: Api) -> ScriptedPostgres:
+    databases_of(api).announced(5432)
+    return ScriptedPostgres(api.engine)
+
+
+async def ready(api: Api, database_id: str, status: str = "running") -> dict[str, Any]:
+    with anyio.fail_after(10):
+        while True:
+            body: dict[str, Any] = (await api.http.get(f"{DATABASES}/{database_id}")).json()
+            if body["status"] == status:
+                return body
+            await anyio.sleep(0.01)
+
+
+async def database(api: Api, **wanted: Any) -> dict[str, Any]:
+    made = await api.http.post(DATABASES, json=wanted)
+    assert made.status_code == 202, made.text
+    assert made.json()["status"] in ("provisioning", "running") and "password" not in made.json()
+    return await ready(api, made.json()["id"])
+
+
+async def settled(api: Api) -> None:
+    """Wait until nothing is done in the background."""
+    tasks = databases_of(api)._tasks
+    with anyio.fail_after(10):
+        for _ in range(1000):
+            if not tasks._tasks:  # type: ignore[attr-defined]
+                return
+            await anyio.sleep(0.01)
+
+
+def fits(password: str, verifier: str) -> bool:
+    """Whether a server that has ``verifier`` lets ``password`` in."""
+    method, parameters, keys = verifier.split("$")
+    iterations, salt = parameters.split(":")
+    stored, server = (base64.b64decode(each) for each in keys.split(":"))
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
+    client = hmac.digest(salted, b"Client Key", "sha256")
+    return (
+        method == "SCRAM-SHA-256"
+        and hashlib.sha256(client).digest() == stored
+        and hmac.digest(salted, b"Server Key", "sha256") == server
+    )
+
+
+async def test_the_life_of_a_database(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api, label="orders")
+    one = f"{DATABASES}/{made['id']}"
+    url = urlsplit(made["connection_url"])
+    assert (url.scheme, url.username, url.path) == ("postgres", "pandastack", "/pandastack")
+    assert (url.hostname, url.port, url.password) == (f"{made['id']}.localhost", 5432, made["password"])
+    assert made | {"created_at": "", "password": "", "connection_url": ""} == {
+        "id": made["id"],
+        "status": "running",
+        "template": "postgres",
+        "label": "orders",
+        "created_at": "",
+        "host": f"{made['id']}.localhost",
+        "port": 5432,
+        "database": "pandastack",
+        "username": "pandastack",
+        "password": "",
+        "connection_url": "",
+        "failover_available": False,
+        "failover_reason": "this server has one node",
+        "sandbox_id": made["id"],
+        "size": "1g",
+        "always_on": False,
+    }
+    assert fits(made["password"], postgres.passwords[made["id"]])
+    shown = (await api.http.get(DATABASES)).json()
+    assert shown == [{key: text for key, text in made.items() if key not in ("password", "connection_url")}]
+    connection = await api.http.get(f"{one}/connection")
+    assert connection.json() == {"connection_url": made["connection_url"]}
+    sandbox = (await api.http.get(f"/v1/sandboxes/{made['id']}")).json()
+    assert sandbox["persistent"] is True and sandbox["metadata"]["database"] == made["id"]
+    assert (await api.http.delete(one)).status_code == 204
+    for answer in (await api.http.get(one), await api.http.delete(one), await api.http.get(f"{one}/connection")):
+        refusal(answer, 404)
+    assert (await api.http.get(DATABASES)).json() == [] == (await api.http.get("/v1/sandboxes")).json()
+    assert await plane_of(api).secrets.owned("default", "databases") == []
+
+
+async def test_the_machine_cannot_be_deleted_by_itself(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    body = refusal(await api.http.delete(f"/v1/sandboxes/{made['id']}"), 409)
+    assert body["hint"] == f"use /v1/databases/{made['id']} instead"
+    refusal(await api.http.post(f"/v1/sandboxes/{made['id']}/exec", json={"cmd": "id"}), 409)
+    assert (await ready(api, made["id"])) == made
+
+
+async def test_the_operator_asks_in_a_place_that_tenants_cannot_change(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    names = {"user": "postgres", "database": "postgres", "search_path": "pg_catalog", "application_name": "pandastack"}
+    assert [{key: each[key] for key in names} for each in postgres.startup] == [names]
+    assert postgres.asked == [(made["id"], word) for word in ("ALTER", "rolpassword")]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"size": "2g"}, "size"),
+        ({"size": 4}, "size"),
+        ({"size": "1G"}, "size"),
+        ({"label": "x" * 129}, "label"),
+        ({"label": "a\nb"}, "label"),
+        ({"label": 1}, "label"),
+        ({"always_on": "yes"}, "always_on"),
+        ({"always_on": 1}, "always_on"),
+    ],
+)
+async def test_what_is_not_a_database_is_refused_before_it_is_made(
+    api: Api, postgres: ScriptedPostgres, body: dict[str, Any], field: str
+) -> None:
+    assert refusal(await api.http.post(DATABASES, json=body), 400)["field"] == field
+    assert (api.engine.machines, (await api.http.get(DATABASES)).json()) == ({}, [])
+
+
+async def test_fields_that_mean_nothing_here_are_ignored(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api, cpu=8, memory_mb=1, label="x" * 128, size=None, always_on=None)
+    assert (made["size"], made["always_on"]) == ("1g", False)
+
+
+async def test_each_size_has_its_template(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api, size="4g", always_on=True)
+    assert (made["size"], made["template"], made["always_on"]) == ("4g", "postgres-4g", True)
+    machine = plane_of(api).registry.get(made["id"])
+    assert (machine.template, machine.always_on) == ("postgres-4g", True)
+    assert (await databases_of(api).route(made["id"])).max_connections == 197
+    body = refusal(await api.http.post(DATABASES, json={"size": "16g"}), 503)
+    assert "template postgres-16g" in body["error"] and body["hint"].endswith("pandastack template build postgres-16g")
+
+
+@pytest.mark.parametrize(("error", "status"), [(CapacityError("no memory"), 503), (StorageFullError("no space"), 507)])
+async def test_what_the_host_cannot_hold_leaves_nothing(
+    api: Api, postgres: ScriptedPostgres, error: ServerError, status: int
+) -> None:
+    api.engine.refusals["create"] = error
+    refusal(await api.http.post(DATABASES, json={}), status)
+    assert (await api.http.get(DATABASES)).json() == [] == (await api.http.get("/v1/sandboxes")).json()
+    assert await plane_of(api).secrets.owned("default", "databases") == []
+    api.engine.refusals.clear()
+    await database(api)
+
+
+async def test_without_a_gateway_there_are_no_databases(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product, "_DOOR_SECONDS", 0.01)
+    ScriptedPostgres(api.engine)
+    body = refusal(await api.http.post(DATABASES, json={}), 503)
+    assert "--postgres-port" in body["hint"] and api.engine.machines == {}
+    monkeypatch.setattr(product, "_DOOR_SECONDS", 5.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database, api)
+        await anyio.sleep(0.05)
+        databases_of(api).announced(5432)
+
+
+async def api_status(api: Api, database_id: str) -> str:
+    found = (await api.http.get(f"{DATABASES}/{database_id}")).json()
+    assert "connection_url" not in found and "port" not in found
+    refusal(await api.http.get(f"{DATABASES}/{database_id}/connection"), 503)
+    return str(found["status"])
+
+
+async def test_without_the_template_there_are_no_databases(api: Api) -> None:
+    databases_of(api).announced(5432)
+    body = refusal(await api.http.post(DATABASES, json={}), 503)
+    assert "template postgres" in body["error"] and "template build postgres" in body["hint"]
+    assert (await api.http.get(DATABASES)).json() == []
+
+
+async def test_a_server_that_starts_is_waited_for(api: Api, postgres: ScriptedPostgres) -> None:
+    postgres.answers = [sql_refusal("57P03"), b"", sql_refusal("57P01")]
+    made = await database(api)
+    assert fits(made["password"], postgres.passwords[made["id"]]) and len(postgres.startup) == 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        sql_refusal("28000"),
+        message(b"R", b"\0\0\0\3"),
+        message(b"X", b""),
+        b"D\0\0\0\1",
+        b"D\xff\xff\xff\xff",
+        message(b"D", b"\0\2\0\0\0\1") + message(b"Z", b"I"),
+        message(b"D", b"\0\1\x7f\0\0\0") + message(b"Z", b"I"),
+        message(b"N", b"x" * 200_000) * 40,
+    ],
+)
+async def test_a_server_that_answers_nonsense_fails_the_database(
+    api: Api, postgres: ScriptedPostgres, answer: bytes
+) -> None:
+    postgres.answers = [answer] * 3
+    made = await api.http.post(DATABASES, json={"label": "x"})
+    failed = await ready(api, made.json()["id"], "failed")
+    assert "database server" in failed["error"] and "connection_url" not in failed
+    assert api.engine.machines == {}
+    refusal(await api.http.get(f"{DATABASES}/{failed['id']}/connection"), 503)
+    for what in ("wake", "clone", "reset-credentials"):
+        refusal(await api.http.post(f"{DATABASES}/{failed['id']}/{what}"), 409)
+    with pytest.raises(NotFoundError):
+        await databases_of(api).route(failed["id"])
+    assert (await api.http.delete(f"{DATABASES}/{failed['id']}")).status_code == 204
+
+
+async def test_an_error_that_nobody_expected_ends_one_database(
+    api: Api, postgres: ScriptedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = await database(api)
+    with monkeypatch.context() as patched:
+        patched.setattr(plane_of(api).interior, "connect", None)
+        made = await api.http.post(DATABASES, json={})
+        assert "the server failed" in (await ready(api, made.json()["id"], "failed"))["error"]
+    with monkeypatch.context() as patched:
+        patched.setattr(plane_of(api).forks, "copy", None)
+        refusal(await api.http.post(f"{DATABASES}/{good['id']}/clone"), 500)
+    assert await ready(api, good["id"]) == good
+
+
+async def test_a_password_that_was_not_taken_is_never_shown(api: Api, postgres: ScriptedPostgres) -> None:
+    postgres.takes_passwords = False
+    made = await api.http.post(DATABASES, json={})
+    assert "has not taken" in (await ready(api, made.json()["id"], "failed"))["error"]
+
+
+async def test_a_database_that_is_being_made_is_not_ready(api: Api, postgres: ScriptedPostgres) -> None:
+    postgres.answers = [sql_refusal("57P03")] * 1000
+    made = (await api.http.post(DATABASES, json={})).json()
+    one = f"{DATABASES}/{made['id']}"
+    assert (made["status"], (await api.http.get(one)).json()["status"]) == ("provisioning", "provisioning")
+    refusal(await api.http.get(f"{one}/connection"), 503)
+    refusal(await api.http.get(f"{one}/stats"), 503)
+    refusal(await api.http.post(f"{one}/clone"), 409)
+    with pytest.raises(UnavailableError):
+        await databases_of(api).route(made["id"])
+    assert (await api.http.delete(one)).status_code == 204
+    assert api.engine.machines == {} and (await api.http.get(DATABASES)).json() == []
+
+
+async def test_a_copy_has_another_password_and_no_sessions(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api, label="orders")
+    copied = await api.http.post(f"{DATABASES}/{made['id']}/clone", json={})
+    assert copied.status_code == 202, copied.text
+    branch = await ready(api, copied.json()["id"])
+    assert (branch["cloned_from"], branch["label"], branch["size"]) == (made["id"], "orders (clone)", "1g")
+    assert not fits(made["password"], postgres.passwords[branch["id"]])
+    assert fits(branch["password"], postgres.passwords[branch["id"]])
+    assert (branch["id"], "terminate") in postgres.asked
+    again = await api.http.post(f"{DATABASES}/{branch['id']}/clone", json={"label": "third", "size": "1g"})
+    third = await ready(api, again.json()["id"])
+    assert (third["label"], third["cloned_from"]) == ("third", branch["id"])
+    record = plane_of(api).registry.get(third["id"])
+    assert (record.product, record.persistent) == ("database", True)
+    assert (await api.http.delete(f"{DATABASES}/{made['id']}")).status_code == 204
+    assert await ready(api, branch["id"]) == branch
+    assert (await ready(api, third["id"]))["password"] == third["password"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"target_time": "yesterday"}, 400, "target_time"),
+        ({"target_time": "2026-02-30T00:00:00Z"}, 400, "target_time"),
+        ({"target_time": "2026-01-01T00:00:00"}, 400, "target_time"),
+        ({"target_time": 5}, 400, "target_time"),
+        ({"target_time": "2026-01-01T00:00:00Z"}, 501, "target_time"),
+        ({"target_time": "2026-01-01T00:00:00.123+02:00"}, 501, "target_time"),
+        ({"size": "9g"}, 400, "size"),
+        ({"size": "4g"}, 501, "size"),
+        ({"label": "x" * 129}, 400, "label"),
+    ],
+)
+async def test_copies_that_are_not_made(
+    api: Api, postgres: ScriptedPostgres, body: dict[str, Any], status: int, field: str
+) -> None:
+    made = await database(api)
+    refused = refusal(await api.http.post(f"{DATABASES}/{made['id']}/clone", json=body), status)
+    assert refused["field"] == field
+    assert [each["id"] for each in (await api.http.get(DATABASES)).json()] == [made["id"]]
+
+
+async def test_a_copy_of_a_copy_with_the_longest_label(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api, label="x" * 128)
+    copied = await api.http.post(f"{DATABASES}/{made['id']}/clone")
+    assert copied.json()["label"] == "x" * 120 + " (clone)"
+
+
+async def test_a_copy_that_the_host_cannot_hold_leaves_nothing(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    api.engine.refusals["fork"] = StorageFullError("no space")
+    refusal(await api.http.post(f"{DATABASES}/{made['id']}/clone"), 507)
+    assert [each["id"] for each in (await api.http.get(DATABASES)).json()] == [made["id"]]
+    assert list(api.engine.machines) == [made["id"]]
+
+
+async def test_other_credentials_end_every_session(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    postgres.asked.clear()
+    answer = await api.http.post(f"{DATABASES}/{made['id']}/reset-credentials")
+    renewed = answer.json()
+    assert answer.status_code == 200 and renewed["status"] == "running"
+    assert renewed["password"] != made["password"] and renewed["password"] in renewed["connection_url"]
+    assert fits(renewed["password"], postgres.passwords[made["id"]])
+    assert [word for _, word in postgres.asked] == ["ALTER", "terminate", "rolpassword"]
+    assert await ready(api, made["id"]) == renewed
+
+
+async def test_a_reset_that_fails_is_finished_by_the_next_server(serve: Serve) -> None:
+    async with serve(ScriptedEngine()) as api:
+        databases_of(api).announced(5432)
+        postgres = ScriptedPostgres(api.engine)
+        made = await database(api)
+        postgres.takes_passwords = False
+        refusal(await api.http.post(f"{DATABASES}/{made['id']}/reset-credentials"), 500)
+        assert (await ready(api, made["id"]))["password"] == made["password"]
+        postgres.takes_passwords = True
+        engine, token = api.engine, api.token
+        async with serve(engine, token) as again:
+            databases_of(again).announced(5432)
+            await settled(again)
+            renewed = await ready(again, made["id"])
+            assert renewed["password"] != made["password"]
+            assert fits(renewed["password"], postgres.passwords[made["id"]])
+
+
+async def test_one_that_sleeps_is_woken_and_shows_its_address(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    one = f"{DATABASES}/{made['id']}"
+    await plane_of(api).lifecycle.hibernate(SERVER, made["id"])
+    asleep = (await api.http.get(one)).json()
+    assert asleep == made | {"status": "hibernated"}
+    assert (await api.http.get(f"{one}/connection")).json()["connection_url"] == made["connection_url"]
+    for look in ("stats", "logs"):
+        assert "wake" in refusal(await api.http.get(f"{one}/{look}"), 503)["hint"]
+    assert await databases_of(api).route(made["id"]) == DatabaseRoute(made["id"], 5432, 97)
+    assert api.engine.machines[made["id"]].state == "hibernated"
+    woken = await api.http.post(f"{one}/wake")
+    assert (woken.status_code, woken.json()) == (202, {"id": made["id"], "status": "waking"})
+    assert await ready(api, made["id"]) == made
+    assert (await api.http.post(f"{one}/wake")).json()["detail"] == "it runs already"
+
+
+async def test_always_on_is_changed_and_wakes(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    one = f"{DATABASES}/{made['id']}"
+    await plane_of(api).lifecycle.hibernate(SERVER, made["id"])
+    changed = await api.http.patch(one, json={"always_on": True})
+    assert changed.json() == made | {"always_on": True}
+    assert plane_of(api).registry.get(made["id"]).always_on is True
+    assert (await api.http.patch(one, json={})).json()["always_on"] is True
+    assert (await api.http.patch(one, json={"always_on": False})).json()["always_on"] is False
+    assert refusal(await api.http.patch(one, json={"always_on": "no"}), 400)["field"] == "always_on"
+    assert plane_of(api).registry.get(made["id"]).always_on is False
+
+
+async def test_numbers_and_log(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    one = f"{DATABASES}/{made['id']}"
+    assert (await api.http.get(f"{one}/stats")).json() == {
+        "postgres_version": "16.14",
+        "db_size_bytes": 7_000_000,
+        "connections": 3,
+        "max_connections": 100,
+        "uptime_seconds": 60,
+        "cache_hit_ratio": 0.99,
+        "disk_size_bytes": 1_024_000,
+        "disk_used_bytes": 256_000,
+        "disk_avail_bytes": 768_000,
+        "disk_used_pct": 25.0,
+    }
+    whole = (await api.http.get(f"{one}/logs")).json()["logs"]
+    assert whole.splitlines() == [f"LOG:  line {number}" for number in range(30)]
+    assert (await api.http.get(f"{one}/logs?lines=10")).json()["logs"].splitlines() == whole.splitlines()[-10:]
+    api.engine.logs["service-postgres"] = b"x" * (1 << 20) + b"\xff\nlast\n"
+    assert (await api.http.get(f"{one}/logs")).json()["logs"].endswith("x\ufffd\nlast\n")
+    assert len((await api.http.get(f"{one}/logs")).content) < 600_000
+    api.engine.logs.clear()
+    refusal(await api.http.get(f"{one}/logs"), 502)
+    for wrong in ("9", "2001", "x", "-1", "1e3"):
+        assert refusal(await api.http.get(f"{one}/logs?lines={wrong}"), 400)["field"] == "lines"
+    postgres.numbers = ("16", "1", "2", "3", "4", None)
+    assert (await api.http.get(f"{one}/stats")).json()["cache_hit_ratio"] is None
+    postgres.numbers = ("16", "x", "2", "3", "4", None)
+    refusal(await api.http.get(f"{one}/stats"), 502)
+    postgres.numbers, postgres.disk = ("16", "1", "2", "3", "4", None), "df: no\n"
+    refusal(await api.http.get(f"{one}/stats"), 502)
+
+
+async def test_there_is_no_other_node(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    refusal(await api.http.post(f"{DATABASES}/{made['id']}/failover"), 501)
+
+
+async def test_another_workspace_sees_nothing(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    other = await api.another("other")
+    one = f"{DATABASES}/{made['id']}"
+    assert (await api.http.get(DATABASES, headers=other)).json() == []
+    for method, path in (
+        ("GET", ""),
+        ("PATCH", ""),
+        ("DELETE", ""),
+        ("GET", "/connection"),
+        ("GET", "/stats"),
+        ("GET", "/logs"),
+        ("POST", "/wake"),
+        ("POST", "/clone"),
+        ("POST", "/reset-credentials"),
+        ("POST", "/failover"),
+    ):
+        theirs = await api.http.request(method, one + path, headers=other)
+        unknown = await api.http.request(method, f"{DATABASES}/{'0' * 36}{path}", headers=other)
+        assert refusal(theirs, 404) == refusal(unknown, 404) | {"error": f"database not found: {made['id']}"}
+    assert await ready(api, made["id"]) == made
+
+
+async def test_a_workspace_has_so_many_databases(api: Api, postgres: ScriptedPostgres) -> None:
+    records = databases_of(api)._records
+    for place in range(20):
+        record = DatabaseRecord(f"d{place}", "default", "", "1g", DatabaseState.FAILED, 1.0)
+        records._records[record.id] = record
+    body = refusal(await api.http.post(DATABASES, json={}), 429)
+    assert "PANDASTACK_MAX_DATABASES" in body["hint"] and api.engine.machines == {}
+
+
+async def test_a_machine_that_died_is_told(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    await plane_of(api).registry.move(
+        plane_of(api).registry.get(made["id"]),
+        "failed",
+        reason="its machine died",  # type: ignore[arg-type]
+    )
+    failed = await ready(api, made["id"], "failed")
+    assert failed["error"] == "its machine died"
+    refusal(await api.http.get(f"{DATABASES}/{made['id']}/connection"), 503)
+
+
+async def test_the_port_is_that_of_the_door(api: Api, postgres: ScriptedPostgres) -> None:
+    made = await database(api)
+    databases_of(api).announced(6432)
+    assert urlsplit((await ready(api, made["id"]))["connection_url"]).port == 6432
+
+
+async def test_what_was_interrupted_is_finished(serve: Serve) -> None:
+    engine = ScriptedEngine()
+    async with serve(engine) as api:
+        databases_of(api).announced(5432)
+        postgres = ScriptedPostgres(engine)
+        made = await database(api)
+        failing = await database(api)
+        postgres.answers = [sql_refusal("57P03")] * 1000
+        half = (await api.http.post(DATABASES, json={"label": "half"})).json()
+        engine.refusals["delete"] = ServerError("cannot")
+        refusal(await api.http.delete(f"{DATABASES}/{failing['id']}"), 500)
+        refusal(await api.http.get(f"{DATABASES}/{failing['id']}"), 404)
+        token = api.token
+        async with plane_of(api).store.write() as connection:
+            new = DatabaseRecord("b" * 8 + "-0000-4000-8000-" + "0" * 12, "default", "new", "1g", "provisioning", 9.0)  # type: ignore[arg-type]
+            await table.add(connection, new)
+            lost = replace(new, id="c" + new.id[1:], cloned_from="nowhere")
+            await table.add(connection, lost)
+    engine.refusals.clear()
+    postgres.answers.clear()
+    async with serve(engine, token) as again:
+        assert (await api_status(again, made["id"])) == "waking"
+        databases_of(again).announced(5432)
+        assert await ready(again, made["id"]) == made
+        finished = await ready(again, half["id"])
+        assert fits(finished["password"], postgres.passwords[half["id"]])
+        assert (await ready(again, new.id))["label"] == "new"
+        assert "sandbox not found" in (await ready(again, lost.id, "failed"))["error"]
+        await settled(again)
+        assert failing["id"] not in engine.machines
+
+
+async def test_a_repeated_create_makes_one(api: Api, postgres: ScriptedPostgres) -> None:
+    first, second = [
+        await api.http.post(DATABASES, json={"label": "x"}, headers={"Idempotency-Key": "k"}) for _ in range(2)
+    ]
+    assert first.json() == second.json() and len(api.engine.machines) == 1
+    assert second.headers["Idempotency-Replayed"] == "true"
+
+
+async def test_a_create_whose_answer_was_lost_is_found_again(api: Api, postgres: ScriptedPostgres) -> None:
+    key = {"Idempotency-Key": "k"}
+    made = (await api.http.post(DATABASES, json={"label": "x"}, headers=key)).json()
+    async with plane_of(api).store.write() as connection:
+        await connection.execute(text("UPDATE idempotency_keys SET status = NULL, answer = NULL"))
+    await ready(api, made["id"])
+    again = await api.http.post(DATABASES, json={"label": "x"}, headers=key)
+    assert again.status_code == 202 and again.json()["id"] == made["id"] and "password" not in again.json()
+    copies = [await api.http.post(f"{DATABASES}/{made['id']}/clone", headers={"Idempotency-Key": "c"}) for _ in "12"]
+    assert copies[0].json() == copies[1].json() and len(api.engine.machines) == 2

@@ -1,0 +1,90 @@
+"""``pandastack db``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.sdk.wire_server import Reply, WireServer
+from tests.support.cli import Cli
+
+MAKING: dict[str, Any] = {"id": "d1", "status": "provisioning", "label": "x", "size": "1g"}
+RUNNING: dict[str, Any] = {
+    **MAKING,
+    "status": "running",
+    "host": "d1.localhost",
+    "port": 5432,
+    "database": "pandastack",
+    "username": "pandastack",
+    "password": "p",
+    "connection_url": "postgres://pandastack:p@d1.localhost:5432/pandastack",
+}
+
+
+def test_the_life_of_a_database(wire: WireServer, cli: Cli) -> None:
+    wire.will(Reply(202, MAKING), Reply(200, RUNNING), Reply(200, [MAKING]), Reply(200, RUNNING))
+    assert cli("db", "create", "--label", "x", "--always-on").stdout == f"d1\n{RUNNING['connection_url']}\n"
+    assert wire.asked[0].json() == {"label": "x", "always_on": True}
+    listed = cli("db", "list").stdout
+    assert "d1" in listed and "provisioning" in listed
+    assert RUNNING["connection_url"] in cli("db", "get", "d1").stdout
+    wire.will(Reply(202, {**MAKING, "id": "d2"}), Reply(200, {**RUNNING, "id": "d2"}), Reply(200, RUNNING))
+    assert cli("db", "branch", "d1", "--label", "b").stdout.startswith("d2\n")
+    assert "always" not in cli("db", "reset-credentials", "d1").stdout
+    wire.will(Reply(409, {"error": "database d9 is busy", "code": "conflict"}), Reply(204))
+    deleted = cli("db", "delete", "d9", "d1")
+    assert deleted.exit_code == 1 and "d9" in deleted.stderr
+    assert wire.lines[-1] == "DELETE /v1/databases/d1"
+
+
+def test_sleep_and_wake(wire: WireServer, cli: Cli) -> None:
+    wire.will(*[Reply(200, RUNNING)] * 2, Reply(202, MAKING), Reply(200, RUNNING))
+    assert [cli("db", "update", "d1", each).exit_code for each in ("--sleep", "--always-on")] == [0, 0]
+    assert [each.json() for each in wire.asked] == [{"always_on": False}, {"always_on": True}]
+    assert cli("db", "wake", "d1").stdout.startswith("d1\n")
+
+
+def test_numbers_and_log(wire: WireServer, cli: Cli) -> None:
+    numbers = {"postgres_version": "16.14", "db_size_bytes": 7 << 20, "connections": 3, "cache_hit_ratio": None}
+    wire.will(*[Reply(200, numbers)] * 2, *[Reply(200, {"logs": "a\n\x1b[2Jb\n"})] * 2)
+    shown = cli("db", "stats", "d1").stdout
+    assert "16.14" in shown and "7 MB" in shown
+    assert json.loads(cli("db", "stats", "d1", "--json").stdout) == numbers
+    assert cli("db", "logs", "d1", "-n", "50").stdout == "a\n\\x1b[2Jb\n"
+    assert json.loads(cli("db", "logs", "d1", "--json").stdout) == {"logs": "a\n\x1b[2Jb\n"}
+    assert wire.lines[2] == "GET /v1/databases/d1/logs?lines=50"
+    assert cli("db", "logs", "d1", "-n", "5").exit_code == 2
+
+
+def test_json(wire: WireServer, cli: Cli) -> None:
+    wire.will(Reply(200, [MAKING]), Reply(200, RUNNING), Reply(202, MAKING), Reply(200, RUNNING), Reply(204))
+    assert json.loads(cli("db", "list", "--json").stdout) == [MAKING]
+    assert json.loads(cli("db", "get", "d1", "--json").stdout) == RUNNING
+    assert json.loads(cli("db", "create", "--json").stdout) == RUNNING
+    assert json.loads(cli("db", "delete", "d1", "--json").stdout) == {"deleted": ["d1"]}
+
+
+def test_psql_gets_the_password_where_no_other_user_sees_it(
+    wire: WireServer, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execvpe", lambda *given: started.append(given))
+    monkeypatch.setattr(shutil, "which", lambda _name: "/usr/bin/psql")
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    wire.will(Reply(200, RUNNING), Reply(200, {**RUNNING, "host": "d1.db.example.org"}), Reply(200, MAKING))
+    cli("db", "psql", "d1", "--", "-c", "select 1")
+    cli("db", "psql", "d1")
+    (program, argv, environment), (_, _, elsewhere) = started
+    assert (program, argv) == ("psql", ["psql", "-c", "select 1"])
+    names = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSSLMODE", "PGHOSTADDR")
+    values = ["d1.localhost", "5432", "pandastack", "pandastack", "p", "require", "127.0.0.1"]
+    assert [environment[name] for name in names] == values
+    assert elsewhere["PGHOST"] == "d1.db.example.org" and "PGHOSTADDR" not in elsewhere
+    early = cli("db", "psql", "d1")
+    assert early.exit_code == 1 and "provisioning" in early.stderr and len(started) == 2
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    assert "postgresql-client" in cli("db", "psql", "d1").stderr

@@ -1,0 +1,101 @@
+"""What the client library sends about databases, and what it makes of the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pandastack import AsyncClient, BadRequestError, Client, DatabaseFailedError, ServerError
+from tests.sdk.wire_server import Reply, WireServer
+
+MAKING: dict[str, Any] = {"id": "d1", "status": "provisioning", "label": "x"}
+RUNNING: dict[str, Any] = {
+    **MAKING,
+    "status": "running",
+    "connection_url": "postgres://pandastack:p@d1.localhost:5432/x",
+}
+ONE = "/v1/databases/d1"
+
+
+def test_a_create_waits_until_it_can_be_used(client: Client, wire: WireServer) -> None:
+    half = {**RUNNING, "connection_url": ""}
+    wire.will(Reply(202, MAKING), Reply(200, MAKING), Reply(200, half), Reply(200, RUNNING))
+    assert client.databases.create(label="x", size="4g", always_on=True) == RUNNING
+    assert wire.lines == ["POST /v1/databases", *[f"GET {ONE}"] * 3]
+    assert wire.asked[0].json() == {"label": "x", "size": "4g", "always_on": True}
+    assert wire.asked[0].headers.get("Idempotency-Key")
+
+
+@pytest.mark.parametrize("status", ["failed", "error"])
+def test_one_that_fails_is_an_error_with_its_record(client: Client, wire: WireServer, status: str) -> None:
+    failed = {**MAKING, "status": status, "error": "no disk"}
+    wire.will(Reply(202, MAKING), Reply(200, failed))
+    with pytest.raises(DatabaseFailedError, match="no disk") as raised:
+        client.databases.create()
+    assert raised.value.database == failed and isinstance(raised.value, RuntimeError)
+
+
+def test_one_that_takes_too_long(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(202, MAKING), Reply(200, MAKING))
+    with pytest.raises(TimeoutError, match="d1 is not ready after 0 s, but provisioning"):
+        client.databases.create(timeout=0)
+
+
+def test_requests_about_one(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(200, [MAKING]), *[Reply(200, RUNNING)] * 2, Reply(202, MAKING), *[Reply(200, RUNNING)] * 2)
+    wire.will(Reply(200, {"logs": "a\n"}), Reply(200, {"logs": "b\n"}), Reply(204))
+    assert client.databases.list() == [MAKING]
+    assert client.databases.get("d1") == RUNNING
+    client.databases.update("d1", always_on=False)
+    assert client.databases.wake("d1") == MAKING
+    assert client.databases.reset_credentials("d1") == RUNNING
+    assert client.databases.connection("d1")["connection_url"] == RUNNING["connection_url"]
+    assert client.databases.logs("d1") == "a\n"
+    assert client.databases.logs("d1", 50) == "b\n"
+    assert client.databases.delete("d1") is None
+    assert wire.lines == [
+        "GET /v1/databases",
+        f"GET {ONE}",
+        f"PATCH {ONE}",
+        f"POST {ONE}/wake",
+        f"POST {ONE}/reset-credentials",
+        f"GET {ONE}/connection",
+        f"GET {ONE}/logs",
+        f"GET {ONE}/logs?lines=50",
+        f"DELETE {ONE}",
+    ]
+    assert wire.asked[2].json() == {"always_on": False}
+
+
+def test_a_copy_waits_unless_it_should_not(client: Client, wire: WireServer) -> None:
+    copy = {**RUNNING, "id": "d2", "cloned_from": "d1"}
+    wire.will(Reply(202, {**MAKING, "id": "d2"}), Reply(200, copy), Reply(202, {**MAKING, "id": "d3"}))
+    assert client.databases.clone("d1", label="b") == copy
+    assert client.databases.clone("d1", wait=False, idempotency_key="mine")["status"] == "provisioning"
+    assert wire.lines == [f"POST {ONE}/clone", "GET /v1/databases/d2", f"POST {ONE}/clone"]
+    assert [wire.asked[0].json(), wire.asked[2].json()] == [{"label": "b"}, {}]
+    assert wire.asked[2].headers.get("Idempotency-Key") == "mine"
+
+
+def test_what_is_not_supported(client: Client, wire: WireServer) -> None:
+    wire.will(*[Reply(501, {"error": "one node", "code": "not_supported"})] * 2)
+    with pytest.raises(BadRequestError) as refused:
+        client.databases.failover("d1")
+    assert refused.value.status_code == 501
+    with pytest.raises(BadRequestError):
+        client.databases.clone("d1", target_time="2026-01-01T00:00:00Z")
+    assert wire.asked[1].json() == {"target_time": "2026-01-01T00:00:00Z"}
+
+
+def test_numbers_of_one_that_sleeps(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(503, {"error": "database d1 is hibernated", "code": "unavailable"}))
+    with pytest.raises(ServerError, match="hibernated"):
+        client.databases.stats("d1")
+
+
+async def test_the_waiting_client_does_the_same(async_client: AsyncClient, wire: WireServer) -> None:
+    wire.will(Reply(202, MAKING), Reply(200, MAKING), Reply(200, RUNNING), Reply(200, [RUNNING]))
+    async with async_client as client:
+        assert await client.databases.create() == RUNNING
+        assert await client.databases.list() == [RUNNING]
