@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import ByteStream, TaskStatus
 
+from pandastack import guest
 from pandastack.cluster.tunnel import Tunnel
+from pandastack.errors import PandastackError
 from pandastack.gateway.ssh import SshDoor
 from pandastack.guest import Channel
 
@@ -68,14 +70,16 @@ class AgentStreams:
         async with AsyncExitStack() as stack:
             tunnel = await stack.enter_async_context(opening)
             stack.callback(tunnel.close)
-            yield tunnel
+            yield (stream := _Lingering(tunnel))
+            await stream.linger()
 
     @asynccontextmanager
     async def accepted(self, sandbox: str, tunnel: Tunnel) -> AsyncIterator[ByteStream]:
         assert tunnel.id is not None
         async with self._channel.attach_tunnel(tunnel.id, 0) as attached:
             try:
-                yield attached
+                yield (stream := _Lingering(attached))
+                await stream.linger()
             finally:
                 attached.close()
 
@@ -96,6 +100,36 @@ class AgentStreams:
                     take(Tunnel(id))
             finally:
                 listener.close()
+
+
+class _Lingering(ByteStream):
+    """A stream that is closed as the gateway closes one: once both ways have ended, when the program has read all."""
+
+    def __init__(self, tunnel: guest.Tunnel) -> None:
+        self._tunnel = tunnel
+        self._received_end = self._sent_end = False
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        try:
+            return await self._tunnel.receive(max_bytes)
+        except anyio.EndOfStream:
+            self._received_end = True
+            raise
+
+    async def send(self, item: bytes) -> None:
+        await self._tunnel.send(item)
+
+    async def send_eof(self) -> None:
+        await self._tunnel.send_eof()
+        self._sent_end = True
+
+    async def aclose(self) -> None:
+        self._tunnel.close()
+
+    async def linger(self) -> None:
+        if self._received_end and self._sent_end:
+            with anyio.move_on_after(30), suppress(PandastackError):
+                await self._tunnel.wait_closed()
 
 
 class Keyring:
