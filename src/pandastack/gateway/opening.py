@@ -39,7 +39,6 @@ async def accept_each(
     listener: sockets.socket, count: Count, tasks: TaskGroup, work: Callable[[sockets.socket], Awaitable[None]]
 ) -> None:
     """Accept connections until cancelled, and close those beyond the limit. ``work`` takes each, in a task."""
-    loop = asyncio.get_running_loop()
 
     async def counted(client: sockets.socket) -> None:
         try:
@@ -49,7 +48,12 @@ async def accept_each(
 
     while True:
         try:
-            client, _ = await loop.sock_accept(listener)
+            # asyncio's own sock_accept loses the connection that arrives while it is cancelled, and fails then.
+            await anyio.wait_readable(listener)
+            client, _ = listener.accept()
+            client.setblocking(False)
+        except BlockingIOError:  # the client has left already
+            continue
         except OSError as error:  # no descriptor is free: some may be in a moment
             log.warning("gateway.accept_failed", cause=repr(error))
             await anyio.sleep(_PAUSE_SECONDS)
