@@ -53,9 +53,9 @@ def outside_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @contextmanager
-def _installing() -> Iterator[Install]:
-    """Installations with homes of their own. They end with the block, and may leave nothing on the host."""
-    everything: list[Installation] = []
+def _installing(everything: list[Installation]) -> Iterator[Install]:
+    """Installations with homes of their own, each added to ``everything``. They end with the block, and may leave
+    nothing on the host."""
     with ExitStack() as stack:
 
         def make(*templates: str, **settings: str) -> Installation:
@@ -72,6 +72,7 @@ def _installing() -> Iterator[Install]:
         yield make
         for each in everything:
             each.cli("down")
+            each.forget_own_templates()
         assert [trace for each in everything for trace in each.left_behind()] == []
 
 
@@ -79,14 +80,28 @@ def _installing() -> Iterator[Install]:
 def install(installed: None) -> Iterator[Install]:
     """Make an installation with a home of its own; named templates are put into it. It is removed after the module:
     each has gigabytes."""
-    with _installing() as install:
+    with _installing([]) as install:
         yield install
 
 
 @pytest.fixture(scope="session")
-def lasting_install(installed: None) -> Iterator[Install]:
+def lasting() -> list[Installation]:
+    """The installations of the whole session."""
+    return []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_cache(lasting: list[Installation]) -> Iterator[None]:
+    """After each module the cache loses what was made for its tests alone: half a gigabyte for a template."""
+    yield
+    for each in lasting:
+        each.forget_own_templates()
+
+
+@pytest.fixture(scope="session")
+def lasting_install(installed: None, lasting: list[Installation]) -> Iterator[Install]:
     """As ``install``, for fixtures of the whole session."""
-    with _installing() as install:
+    with _installing(lasting) as install:
         yield install
 
 

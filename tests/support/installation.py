@@ -18,7 +18,9 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from pandastack import Client, Sandbox, config
+from pandastack.engine.build.install import shipped_recipes
 from pandastack.engine.layout import Layout
+from pandastack.images.cache import Cache
 
 COMMAND = (sys.executable, "-m", "pandastack.cli")
 START_SECONDS = 60.0
@@ -124,6 +126,18 @@ class Installation:
         """The VMM processes of this installation, waiting ones included. Those of builds are named after the process
         that builds: :meth:`Server.building`."""
         return [pid for pid, name in machine_processes().items() if self.layout.tag in name]
+
+    def forget_own_templates(self) -> None:
+        """Have the cache drop the templates that are not shipped, which no other test builds again. They stay
+        installed."""
+        cache, shipped = Cache(self.layout.cache), shipped_recipes().keys()
+        records = [json.loads(each.read_bytes()) for each in self.layout.templates.glob("*.json")]
+        used = {each["image"] for each in records if each["name"] in shipped}
+        for each in records:
+            if each["name"] not in shipped:
+                cache.drop("baked", each["version"])
+                if used and each["image"] not in used:
+                    cache.drop("images", each["image"])
 
     def left_behind(self) -> list[str]:
         """Everything on the host that only a running server or build may have."""
