@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -46,9 +46,10 @@ def sweep_orphans(*parents: Path) -> None:
         if not owner_lives(name) and kill(process):
             log.warning("machine.orphan_ended", machine=name)
     for parent in parents:
-        for left in parent.glob(f"{_PREFIX}*"):
-            if not owner_lives(left.name):
-                shutil.rmtree(left, ignore_errors=True)
+        with suppress(PermissionError):  # another user's cache: nothing in it is ours
+            for left in parent.glob(f"{_PREFIX}*"):
+                if not owner_lives(left.name):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def owner_lives(name: str) -> bool:
