@@ -19,6 +19,7 @@ import pytest
 from pandastack import Client, Sandbox
 from pandastack.engine.doctor import TOOLS
 from pandastack.host import facts
+from tests.support.event_loop import Loop
 from tests.support.installation import Create, Install, Installation, Server
 from tests.support.outside import World, open_world
 
@@ -26,8 +27,8 @@ pytest_plugins = ["tests.support.running"]
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "asyncio", {"loop_factory": Loop}
 
 
 def _missing() -> list[str]:
