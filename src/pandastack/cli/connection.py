@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pandastack.cli.output import note
+from pandastack.cli.output import note, print_json, report
+from pandastack.errors import PandastackError
 
 if TYPE_CHECKING:
     from pandastack import Client, CreateRetryEvent, Sandbox
@@ -26,6 +28,20 @@ def connect() -> Client:
 
 def _tell(event: CreateRetryEvent) -> None:
     note(f"{event.error}; retrying in {event.delay_seconds:.0f} s")
+
+
+def delete_each(names: Sequence[str], delete: Callable[[str], object], as_json: bool) -> NoReturn:
+    """Delete what ``names`` name, the others also when one cannot be, and exit: with 1 if one could not be."""
+    deleted: list[str] = []
+    for each in names:
+        try:
+            delete(each)
+            deleted.append(each)
+        except PandastackError as error:
+            report(error, as_json)
+    if as_json:
+        print_json({"deleted": deleted})
+    raise typer.Exit(int(len(deleted) < len(names)))
 
 
 def record_of(sandbox: Sandbox) -> dict[str, object]:

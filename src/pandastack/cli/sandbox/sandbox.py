@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pandastack.cli.connection import Id, connect, follow, record_of
-from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
+from pandastack.cli.connection import Id, connect, delete_each, follow, record_of
+from pandastack.cli.output import Json, print_fields, print_json, print_table, result
 from pandastack.cli.sandbox import lifecycle, ports, timeline
 from pandastack.cli.sandbox.lifecycle import CheckpointEvery, MaxLifetime, OnExpire, OnMemoryLoss
 from pandastack.cli.sandbox.network import Allow, Deny, Service, Word, egress_of
@@ -154,17 +154,8 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete sandboxes and their disks. The others are deleted even when one cannot be."""
-    deleted: list[str] = []
     with connect() as client:
-        for each in sandbox_ids:
-            try:
-                client.sandboxes.delete(each)
-                deleted.append(each)
-            except PandastackError as error:
-                report(error, json)
-    if json:
-        print_json({"deleted": deleted})
-    raise typer.Exit(int(len(deleted) < len(sandbox_ids)))
+        delete_each(sandbox_ids, client.sandboxes.delete, json)
 
 
 group.command()(shell)

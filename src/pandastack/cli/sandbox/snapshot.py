@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pandastack.cli.connection import connect
-from pandastack.cli.output import Json, print_fields, print_json, print_table, report, size_of
-from pandastack.errors import PandastackError
+from pandastack.cli.connection import connect, delete_each
+from pandastack.cli.output import Json, print_fields, print_json, print_table, size_of
 
 group = typer.Typer(no_args_is_help=True, help="List, show and delete snapshots of sandboxes.", rich_markup_mode=None)
 
@@ -51,14 +50,5 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete snapshots; sandboxes made from them remain. The others are deleted even when one cannot be."""
-    deleted: list[str] = []
     with connect() as client:
-        for each in snapshot_ids:
-            try:
-                client.snapshots.delete(each)
-                deleted.append(each)
-            except PandastackError as error:
-                report(error, json)
-    if json:
-        print_json({"deleted": deleted})
-    raise typer.Exit(int(len(deleted) < len(snapshot_ids)))
+        delete_each(snapshot_ids, client.snapshots.delete, json)

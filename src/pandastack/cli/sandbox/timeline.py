@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pandastack.cli.connection import Id, connect, record_of
-from pandastack.cli.output import Json, print_json, print_table, report, result, size_of
+from pandastack.cli.connection import Id, connect, delete_each, record_of
+from pandastack.cli.output import Json, print_json, print_table, result, size_of
 from pandastack.cli.sandbox.diff import diff
-from pandastack.errors import PandastackError
 
 if TYPE_CHECKING:
     from pandastack import Checkpoint
@@ -47,18 +46,9 @@ def delete_checkpoint(
     json: Json = False,
 ) -> None:
     """Delete checkpoints from a sandbox's timeline. The others are deleted even when one cannot be."""
-    deleted: list[str] = []
     with connect() as client:
         sandbox = client.sandboxes.get(sandbox_id)
-        for each in checkpoint_ids:
-            try:
-                sandbox.delete_checkpoint(each)
-                deleted.append(each)
-            except PandastackError as error:
-                report(error, json)
-    if json:
-        print_json({"deleted": deleted})
-    raise typer.Exit(int(len(deleted) < len(checkpoint_ids)))
+        delete_each(checkpoint_ids, sandbox.delete_checkpoint, json)
 
 
 def rewind(sandbox_id: Id, checkpoint_id: CheckpointId, json: Json = False) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pandastack.cli.connection import connect
-from pandastack.cli.output import Json, print_json, print_table, report, result
+from pandastack.cli.connection import connect, delete_each
+from pandastack.cli.output import Json, print_json, print_table, result
 from pandastack.errors import PandastackError
 
 group = typer.Typer(no_args_is_help=True, help="Add, list and delete SSH keys.", rich_markup_mode=None)
@@ -48,14 +48,5 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete keys. The others are deleted even when one cannot be."""
-    deleted: list[str] = []
     with connect() as client:
-        for each in key_ids:
-            try:
-                client.ssh_keys.delete(each)
-                deleted.append(each)
-            except PandastackError as error:
-                report(error, json)
-    if json:
-        print_json({"deleted": deleted})
-    raise typer.Exit(int(len(deleted) < len(key_ids)))
+        delete_each(key_ids, client.ssh_keys.delete, json)

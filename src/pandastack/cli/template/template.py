@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandastack.cli.connection import connect
-from pandastack.cli.output import Json, note, print_fields, print_json, print_table, report, size_of
+from pandastack.cli.connection import connect, delete_each
+from pandastack.cli.output import Json, note, print_fields, print_json, print_table, size_of
 from pandastack.cli.template.build import build, pin
 from pandastack.cli.template.lock import lock
 from pandastack.cli.template.prune import prune
 from pandastack.cli.template.transfer import export, import_
-from pandastack.errors import PandastackError
 
 if TYPE_CHECKING:
     from pandastack import Template
@@ -58,17 +57,8 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete templates; sandboxes made from them remain. The others are deleted even when one cannot be."""
-    deleted: list[str] = []
     with connect() as client:
-        for each in names:
-            try:
-                client.templates.delete(each)
-                deleted.append(each)
-            except PandastackError as error:
-                report(error, json)
-    if json:
-        print_json({"deleted": deleted})
-    raise typer.Exit(int(len(deleted) < len(names)))
+        delete_each(names, client.templates.delete, json)
 
 
 group.command("build")(build)

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import typer
 
 from pandastack import config
-from pandastack.cli.connection import connect
-from pandastack.cli.output import Json, print_fields, print_json, print_table, printable, report, result, size_of
+from pandastack.cli.connection import connect, delete_each
+from pandastack.cli.output import Json, print_fields, print_json, print_table, printable, result, size_of
 from pandastack.errors import PandastackError
 
 if TYPE_CHECKING:
@@ -87,17 +87,8 @@ def delete(
     database_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The databases' ids.")], json: Json = False
 ) -> None:
     """Delete databases with everything in them. The others are deleted even when one cannot be."""
-    deleted: list[str] = []
     with connect() as client:
-        for each in database_ids:
-            try:
-                client.databases.delete(each)
-                deleted.append(each)
-            except PandastackError as error:
-                report(error, json)
-    if json:
-        print_json({"deleted": deleted})
-    raise typer.Exit(int(len(deleted) < len(database_ids)))
+        delete_each(database_ids, client.databases.delete, json)
 
 
 @group.command()

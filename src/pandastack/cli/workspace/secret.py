@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pandastack.cli.connection import connect
-from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
-from pandastack.errors import BadRequestError, PandastackError
+from pandastack.cli.connection import connect, delete_each
+from pandastack.cli.output import Json, print_fields, print_json, print_table, result
+from pandastack.errors import BadRequestError
 
 if TYPE_CHECKING:
     from pandastack.sdk._types import Secret
@@ -68,17 +68,8 @@ def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="The secrets' names.")], json: Json = False
 ) -> None:
     """Delete secrets, also from the sandboxes that have them. The others are deleted even when one cannot be."""
-    deleted: list[str] = []
     with connect() as client:
-        for each in names:
-            try:
-                client.secrets.delete(each)
-                deleted.append(each)
-            except PandastackError as error:
-                report(error, json)
-    if json:
-        print_json({"deleted": deleted})
-    raise typer.Exit(int(len(deleted) < len(names)))
+        delete_each(names, client.secrets.delete, json)
 
 
 @group.command("rotate-key")

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandastack.cli.connection import connect
-from pandastack.cli.output import Json, print_fields, print_json, print_table, report, result
-from pandastack.errors import PandastackError
+from pandastack.cli.connection import connect, delete_each
+from pandastack.cli.output import Json, print_fields, print_json, print_table, result
 
 if TYPE_CHECKING:
     from pandastack.sdk._types import Volume
@@ -63,17 +62,8 @@ def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="The volumes' names.")], json: Json = False
 ) -> None:
     """Delete volumes with everything in them. The others are deleted even when one cannot be."""
-    deleted: list[str] = []
     with connect() as client:
-        for each in names:
-            try:
-                client.volumes.delete(each)
-                deleted.append(each)
-            except PandastackError as error:
-                report(error, json)
-    if json:
-        print_json({"deleted": deleted})
-    raise typer.Exit(int(len(deleted) < len(names)))
+        delete_each(names, client.volumes.delete, json)
 
 
 @group.command()
