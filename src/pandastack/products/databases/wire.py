@@ -7,6 +7,7 @@ leads there, and asks the catalog for types first.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 import anyio
 from anyio.abc import ByteStream
@@ -21,7 +22,8 @@ _MOST_ANSWER = 4 * 1024 * 1024
 _SKIPPED = b"SKNTCIn"
 """Settings, the key for cancelling, notices, descriptions of rows, ends of statements."""
 
-_OVER = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
+OVER = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
+"""What a stream raises that is at its end."""
 
 
 class SqlError(Exception):
@@ -49,20 +51,29 @@ class Session:
         Raises :class:`SqlError`, :class:`Gone` and :class:`GuestError`.
         """
         given = {"user": user, "database": database, "application_name": "pandastack", "search_path": "pg_catalog"}
+        await self.open(given)
+
+    async def open(self, given: Mapping[str, str]) -> None:
+        """Begin with these settings. The same errors."""
         body = b"".join(f"{name}\0{text}\0".encode() for name, text in given.items()) + b"\0"
-        await self._send(struct.pack("!II", len(body) + 8, _VERSION) + body)
+        await self.send(struct.pack("!II", len(body) + 8, _VERSION) + body)
         await self._answer()
 
     async def query(self, sql: str) -> list[Row]:
         """The rows of all statements in ``sql``, in text form. The same errors."""
-        body = sql.encode() + b"\0"
-        await self._send(b"Q" + struct.pack("!I", len(body) + 4) + body)
+        await self.ask(sql)
         return await self._answer()
 
-    async def _send(self, data: bytes) -> None:
+    async def ask(self, sql: str) -> None:
+        """Send a query; the caller reads its answer."""
+        body = sql.encode() + b"\0"
+        await self.send(b"Q" + struct.pack("!I", len(body) + 4) + body)
+
+    async def send(self, data: bytes) -> None:
+        """Send a message. Raises :class:`Gone`."""
         try:
             await self._stream.send(data)
-        except _OVER as error:
+        except OVER as error:
             raise Gone from error
 
     async def _answer(self) -> list[Row]:
@@ -71,8 +82,8 @@ class Session:
         total = 0
         while True:
             try:
-                kind, body = await self._message()
-            except _OVER as error:
+                kind, body = await self.message()
+            except OVER as error:
                 raise failed or Gone from error
             total += len(body)
             if total > _MOST_ANSWER:
@@ -80,9 +91,9 @@ class Session:
             if kind == b"Z":
                 break
             if kind == b"D":
-                rows.append(_row(body))
+                rows.append(row_of(body))
             elif kind == b"E":
-                failed = failed or _error(body)
+                failed = failed or error_of(body)
             elif kind == b"R":
                 if body != b"\0\0\0\0":
                     raise GuestError("the database server wants a password on its Unix socket")
@@ -92,7 +103,8 @@ class Session:
             raise failed
         return rows
 
-    async def _message(self) -> tuple[bytes, bytes]:
+    async def message(self) -> tuple[bytes, bytes]:
+        """The next message: its kind and its body."""
         kind, length = struct.unpack("!cI", await self._exactly(5))
         if not 4 <= length <= _MOST_MESSAGE:
             raise GuestError("the database server's answer is malformed")
@@ -106,7 +118,8 @@ class Session:
         return taken
 
 
-def _row(body: bytes) -> Row:
+def row_of(body: bytes) -> Row:
+    """The values of a row. Raises :class:`GuestError`."""
     try:
         (count,) = struct.unpack_from("!H", body)
         place, values = 2, list[str | None]()
@@ -125,6 +138,7 @@ def _row(body: bytes) -> Row:
     return tuple(values)
 
 
-def _error(body: bytes) -> SqlError:
+def error_of(body: bytes) -> SqlError:
+    """What the server refuses."""
     fields = {each[:1]: each[1:].decode(errors="replace") for each in body.split(b"\0") if each}
     return SqlError(fields.get(b"C", "")[:5], fields.get(b"M", "")[:500])

@@ -1,0 +1,1 @@
+"""Archives of databases: their log as it is written, base backups, and restores to any time between."""

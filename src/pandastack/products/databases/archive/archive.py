@@ -1,0 +1,261 @@
+"""The archive of one database: what is in it, and how it grows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+import anyio
+from anyio.abc import ByteStream
+
+from pandastack.products.databases.archive import plan
+from pandastack.products.databases.archive.plan import Base, Epoch, Retention
+from pandastack.products.databases.archive.replication import Identity, Replication
+from pandastack.products.databases.archive.segments import Packer, Segments, compress, compressed, partial_of
+from pandastack.products.databases.archive.target import Target
+from pandastack.products.databases.archive.wal import segment_start
+from pandastack.products.databases.wire import Session
+
+Connect = Callable[[], AbstractAsyncContextManager[ByteStream]]
+"""A connection to the Unix socket of a database's server."""
+
+_run = anyio.to_thread.run_sync
+
+_BATCH = 1024 * 1024
+_DESCRIPTION = "archive.json"
+
+
+class Health(StrEnum):
+    """Whether what a database writes reaches its archive."""
+
+    ARCHIVING = "archiving"
+    """It does, within a second."""
+    WAITING = "waiting"
+    """The database does not run, so it writes nothing; or it has just begun to."""
+    BROKEN = "broken"
+    """It does not; it is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Whose archive it is, for hosts that do not know the database."""
+
+    id: str
+    workspace: str
+    label: str
+    size: str
+
+
+class Archive:
+    """One archive. ``user`` is the superuser of the server."""
+
+    def __init__(self, target: Target, pending: Path, database_id: str, user: str = "postgres") -> None:
+        self.id = database_id
+        self.user = user
+        self.epochs: list[Epoch] = []
+        self.health = Health.WAITING
+        self.error: str | None = None
+        self.durable = 0
+        """Up to where the log of the last epoch is archived."""
+        self.as_of: float | None = None
+        """A time of the database's clock; everything that was committed before is archived."""
+        self.readers = 0
+        """How many restores read it: nothing is deleted meanwhile."""
+        self.turn = anyio.Lock()
+        """Held as a base is taken."""
+        self._target = target
+        self._pending = pending / database_id
+        self._changed = anyio.Event()
+
+    @property
+    def current(self) -> Epoch | None:
+        """The epoch that goes on."""
+        last = self.epochs[-1] if self.epochs else None
+        return last if last is not None and last.ended_at is None else None
+
+    @property
+    def size(self) -> int:
+        """The bytes of it that are kept."""
+        return sum(sum(each.segments.values()) + sum(base.size for base in each.bases) for each in self.epochs)
+
+    async def load(self) -> None:
+        """Read what there is."""
+        self.epochs = await anyio.to_thread.run_sync(self._load)
+
+    def _load(self) -> list[Epoch]:
+        prefix = f"{self.id}/"
+        sizes = {name.removeprefix(prefix): size for name, size in self._target.sizes(self.id).items()}
+        documents = {}
+        for name in sizes:
+            if name.endswith(".json"):
+                with self._target.open(prefix + name) as file:
+                    documents[name] = file.read()
+        return plan.read_epochs(sizes, documents)
+
+    async def describe(self, description: Description) -> None:
+        """Write down whose archive it is."""
+        text = json.dumps({name: getattr(description, name) for name in Description.__slots__})
+        await _run(self._target.put_bytes, f"{self.id}/{_DESCRIPTION}", text.encode())
+
+    async def go_on(self, identity: Identity, *, anew: bool) -> tuple[Segments, bool]:
+        """Where the log goes on: in the present epoch, or, when that is impossible or ``anew``, in another one; then
+        True. The server's slot has to be made anew with it."""
+        epoch = self.current
+        begins = (
+            anew
+            or epoch is None
+            or (epoch.system, epoch.timeline) != (identity.system, identity.timeline)
+            or identity.flushed < epoch.next_segment
+        )
+        if begins:
+            epoch = await self._begin(identity)
+        assert epoch is not None
+        segments = Segments(self._pending / epoch.name, epoch.timeline)
+        await _run(segments.begin, epoch.next_segment)
+        await self.collect(segments)
+        await _run(segments.begin, self.epochs[-1].next_segment)
+        self.durable = max(self.durable if not begins else 0, segments.position)
+        return segments, begins
+
+    async def _begin(self, identity: Identity) -> Epoch:
+        number = max((each.number for each in self.epochs), default=0) + 1
+        if (last := self.current) is not None:
+            ended = self.as_of or max((base.ended_at for base in last.bases), default=time.time())
+            await self._keep(replace(last, ended_at=ended))
+        self.as_of = None
+        epoch = Epoch(number, identity.system, identity.timeline, segment_start(identity.flushed))
+        await self._keep(epoch)
+        return epoch
+
+    async def _keep(self, epoch: Epoch) -> None:
+        await _run(self._target.put_bytes, f"{self.id}/{epoch.name}/epoch.json", plan.epoch_to_json(epoch))
+        self._replace(epoch)
+
+    def _replace(self, epoch: Epoch) -> None:
+        others = [each for each in self.epochs if each.number != epoch.number]
+        self.epochs = sorted([*others, epoch], key=lambda each: each.number)
+
+    async def collect(self, segments: Segments) -> None:
+        """Move the files that are complete to the target."""
+        for path in await _run(segments.complete):
+            number = self.epochs[-1].number
+            size = await _run(self._store, self.epochs[-1], path)
+            epoch = self._epoch(number)  # it may have another base by now
+            self._replace(replace(epoch, segments={**epoch.segments, path.name: size}))
+
+    def _epoch(self, number: int) -> Epoch:
+        return next(each for each in self.epochs if each.number == number)
+
+    def _store(self, epoch: Epoch, path: Path) -> int:
+        packed = path.with_suffix(".gz")
+        compress(path, packed)
+        size = packed.stat().st_size
+        self._target.put(f"{self.id}/{epoch.name}/wal/{path.name}.gz", packed)
+        packed.unlink()
+        path.unlink()
+        return size
+
+    def advance(self, durable: int, as_of: float | None) -> None:
+        """Note that the log is archived up to a position, and with it everything before a time."""
+        self.durable = max(self.durable, durable)
+        self.as_of = as_of or self.as_of
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def reached(self, position: int) -> None:
+        """Wait until the log is archived up to there."""
+        while self.durable < position:
+            await self._changed.wait()
+
+    async def take_base(self, connect: Connect) -> Base:
+        """Take a base backup of the server, whose log arrives at the same time."""
+        async with self.turn:
+            epoch, number = self.epochs[-1], max((each.number for each in self.epochs[-1].bases), default=0) + 1
+            path = self._pending / f"base-{epoch.name}-{number:04d}.tar.gz"
+            packer = await _run(Packer, path)
+            try:
+                async with connect() as stream:
+                    session = Replication(stream)
+                    await session.begin(self.user)
+                    waiting = _Batches(packer)
+                    _, start, end = await session.base_backup(waiting.add)
+                    await waiting.flush()
+                size = await _run(packer.close)
+                ended_at = await self._clock(connect)
+                await self.reached(end)
+                base = Base(number, start, end, ended_at, size)
+                await _run(self._target.put, f"{self.id}/{epoch.name}/bases/{number:04d}.tar.gz", path)
+                name = f"{self.id}/{epoch.name}/bases/{number:04d}.json"
+                await _run(self._target.put_bytes, name, plan.base_to_json(base))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await _run(partial(path.unlink, missing_ok=True))
+            latest = self._epoch(epoch.number)
+            self._replace(replace(latest, bases=(*latest.bases, base)))
+            return base
+
+    async def _clock(self, connect: Connect) -> float:
+        async with connect() as stream:
+            session = Session(stream)
+            await session.start(self.user, "postgres")
+            ((now,),) = await session.query("SELECT extract(epoch FROM clock_timestamp())")
+            return float(now or 0)
+
+    async def delete(self, gone: Retention) -> None:
+        """Delete what no restore needs."""
+        if self.readers or gone == Retention():
+            return
+        self.epochs = plan.without(self.epochs, gone)
+        for number in gone.epochs:
+            await _run(self._target.delete_all, f"{self.id}/{number:04d}")
+        for number, base in gone.bases:
+            for kind in ("json", "tar.gz"):
+                await _run(self._target.delete, f"{self.id}/{number:04d}/bases/{base:04d}.{kind}")
+        for number, name in gone.segments:
+            await _run(self._target.delete, f"{self.id}/{number:04d}/wal/{name}.gz")
+
+    def base_file(self, epoch: Epoch, base: Base) -> str:
+        """The name of a base in the target."""
+        return f"{self.id}/{epoch.name}/bases/{base.number:04d}.tar.gz"
+
+    async def segment(self, epoch: Epoch, name: str) -> bytes | None:
+        """A file of the log, compressed; None: there is none."""
+        return await _run(self._segment, epoch, name)
+
+    def _segment(self, epoch: Epoch, name: str) -> bytes | None:
+        for _ in range(2):  # it may be on its way to the target between both looks
+            try:
+                with self._target.open(f"{self.id}/{epoch.name}/wal/{name}.gz") as file:
+                    return file.read()
+            except FileNotFoundError:
+                found = partial_of(self._pending / epoch.name, name)
+                if found is not None:
+                    return compressed(found)
+        return None
+
+
+class _Batches:
+    """Bytes on their way into a file, a batch at a time."""
+
+    def __init__(self, packer: Packer) -> None:
+        self._packer = packer
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    async def add(self, piece: bytes) -> None:
+        """Add bytes."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size >= _BATCH:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        await anyio.to_thread.run_sync(self._packer.write, pieces)

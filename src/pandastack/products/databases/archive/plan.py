@@ -1,0 +1,165 @@
+"""What an archive has, and what follows from that: which base a restore begins with, what may be deleted. Pure.
+
+An archive is a row of *epochs*. In one epoch the log is without a gap; whatever breaks it begins another one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pandastack.products.databases.archive.wal import SEGMENT, segment_position, segment_start
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base backup. A server that begins with it needs the log from ``start`` on, and must reach ``end``; it can be
+    any time from ``ended_at`` on, in epoch seconds of the database's clock. ``size`` is in bytes, as it is kept."""
+
+    number: int
+    start: int
+    end: int
+    ended_at: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The log of the cluster ``system`` from ``start`` on. ``ended_at`` None: it is the last one, and goes on.
+    ``segments``: the complete files, by name, with their bytes."""
+
+    number: int
+    system: str
+    timeline: int
+    start: int
+    ended_at: float | None = None
+    bases: tuple[Base, ...] = ()
+    segments: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its directory."""
+        return f"{self.number:04d}"
+
+    @property
+    def next_segment(self) -> int:
+        """Where the first file begins that is not complete."""
+        return max((segment_position(name) + SEGMENT for name in self.segments), default=self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The times that a database can be restored to: every one between both, but for gaps. In epoch seconds."""
+
+    earliest: float
+    latest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What no restore needs: bases, files of the log, and whole epochs, by their numbers and names."""
+
+    epochs: tuple[int, ...] = ()
+    bases: tuple[tuple[int, int], ...] = ()
+    segments: tuple[tuple[int, str], ...] = ()
+
+
+def windows(epochs: Iterable[Epoch], latest: float) -> list[Window]:
+    """The times that can be restored, oldest first. ``latest`` is the end of what goes on."""
+    found = []
+    for each in epochs:
+        if each.bases:
+            end = latest if each.ended_at is None else each.ended_at
+            found.append(Window(each.bases[0].ended_at, max(end, each.bases[-1].ended_at)))
+    return found
+
+
+def find_base(epochs: Sequence[Epoch], time: float, latest: float) -> tuple[Epoch, Base] | None:
+    """The newest base that had ended at ``time``, if the log goes on from there until then."""
+    for epoch in reversed(epochs):
+        end = latest if epoch.ended_at is None else epoch.ended_at
+        for base in reversed(epoch.bases):
+            if base.ended_at <= time:
+                return (epoch, base) if time <= max(end, base.ended_at) else None
+    return None
+
+
+def plan_retention(epochs: Sequence[Epoch], oldest: float) -> Retention:
+    """What is needed for no time from ``oldest`` on. The newest base and its log always stay."""
+    last = next((each.number for each in reversed(epochs) if each.bases), None)
+    gone, bases, segments = list[int](), list[tuple[int, int]](), list[tuple[int, str]]()
+    for epoch in epochs:
+        if epoch.ended_at is not None and epoch.ended_at < oldest and epoch.number != last:
+            gone.append(epoch.number)
+            continue
+        kept = [base for base in epoch.bases if base.ended_at > oldest]
+        older = [base for base in epoch.bases if base.ended_at <= oldest]
+        kept = [*older[-1:], *kept]
+        bases += [(epoch.number, base.number) for base in older[:-1]]
+        if kept:
+            least = segment_start(kept[0].start)
+            segments += [(epoch.number, name) for name in sorted(epoch.segments) if segment_position(name) < least]
+    return Retention(tuple(gone), tuple(bases), tuple(segments))
+
+
+def without(epochs: Sequence[Epoch], gone: Retention) -> list[Epoch]:
+    """The epochs that are left."""
+    bases, segments = set(gone.bases), set(gone.segments)
+    return [
+        replace(
+            each,
+            bases=tuple(base for base in each.bases if (each.number, base.number) not in bases),
+            segments={name: size for name, size in each.segments.items() if (each.number, name) not in segments},
+        )
+        for each in epochs
+        if each.number not in gone.epochs
+    ]
+
+
+def epoch_to_json(epoch: Epoch) -> bytes:
+    """What is kept of an epoch, without what it consists of."""
+    kept = {name: getattr(epoch, name) for name in ("number", "system", "timeline", "start", "ended_at")}
+    return json.dumps(kept).encode()
+
+
+def base_to_json(base: Base) -> bytes:
+    """What is kept of a base."""
+    return json.dumps(asdict(base)).encode()
+
+
+def read_epochs(sizes: Mapping[str, int], documents: Mapping[str, bytes]) -> list[Epoch]:
+    """The epochs of an archive, by the names in it, such as ``0001/wal/NAME.gz``, and what is in the ``.json``. What is
+    incomplete is left out."""
+    found = dict[int, Epoch]()
+    for name, content in sorted(documents.items()):
+        parts = name.split("/")
+        if len(parts) == 2 and parts[1] == "epoch.json" and (values := _values(content)):
+            found[int(parts[0])] = Epoch(**values)
+    for number, epoch in found.items():
+        prefix = f"{epoch.name}/wal/"
+        names = {name.removeprefix(prefix)[:24]: size for name, size in sizes.items() if name.startswith(prefix)}
+        segments = {name: size for name, size in names.items() if _is_of(epoch, name)}
+        bases = [
+            Base(**values)
+            for name, content in sorted(documents.items())
+            if name.startswith(f"{epoch.name}/bases/") and (values := _values(content))
+        ]
+        found[number] = replace(epoch, bases=tuple(bases), segments=segments)
+    return [found[number] for number in sorted(found)]
+
+
+def _is_of(epoch: Epoch, name: str) -> bool:
+    try:
+        return segment_position(name) >= epoch.start and int(name[:8], 16) == epoch.timeline
+    except ValueError:
+        return False
+
+
+def _values(content: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,205 @@
+"""Archives of databases, written by a real PostgreSQL of this host and read by another one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import ByteStream
+
+from pandastack.products.databases.archive import plan, receiver
+from pandastack.products.databases.archive.archive import Archive, Health
+from pandastack.products.databases.archive.receiver import Receiver
+from pandastack.products.databases.archive.target import DirectoryTarget
+from pandastack.products.databases.archive.wal import position_of, segment_name
+from pandastack.products.databases.wire import Gone, Session, SqlError
+from tests.support import postgres
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(postgres.missing() is not None, reason=str(postgres.missing())),
+]
+
+ROLE = "pandastack"
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    with postgres.serving() as directory:
+        yield directory
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    with anyio.fail_after(30):
+        while True:
+            if is_so():
+                return
+            await anyio.sleep(0.01)
+
+
+class Source:
+    """A server, and the archive of it in a directory."""
+
+    def __init__(self, sockets: Path, root: Path) -> None:
+        self.sockets, self.root = sockets, root
+        self.archive = self.opened()
+
+    def opened(self) -> Archive:
+        return Archive(DirectoryTarget(self.root / "target"), self.root / "pending", "one", user=ROLE)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[ByteStream]:
+        async with await anyio.connect_unix(str(self.sockets / ".s.PGSQL.5432")) as stream:
+            yield stream
+
+    async def run(self, sql: str) -> list[tuple[str | None, ...]]:
+        async with self.connect() as stream:
+            session = Session(stream)
+            await session.open({"user": ROLE, "database": "postgres"})
+            return await session.query(sql)
+
+    @asynccontextmanager
+    async def archiving(self) -> AsyncIterator[None]:
+        """Inside the block the log is received."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Receiver(self.archive, self.connect).run)
+            await until(lambda: self.archive.health is Health.ARCHIVING)
+            yield
+            tasks.cancel_scope.cancel()
+        self.archive.health = Health.WAITING
+
+    async def flushed(self) -> None:
+        """Wait until all that was committed is archived."""
+        ((position,),) = await self.run("SELECT pg_current_wal_flush_lsn()")
+        with anyio.fail_after(30):
+            await self.archive.reached(position_of(position or ""))
+
+    async def now(self) -> float:
+        ((now,),) = await self.run("SELECT extract(epoch FROM clock_timestamp())")
+        return float(now or 0)
+
+
+@pytest.fixture
+async def source(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Source]:
+    monkeypatch.setattr(receiver, "_ASK_SECONDS", 0.1)
+    source = Source(directory, tmp_path)
+    await source.archive.load()
+    yield source
+
+
+async def test_a_base_and_its_log_are_a_server_again(source: Source, tmp_path: Path) -> None:
+    await source.run("DROP TABLE IF EXISTS t; CREATE TABLE t (x int)")
+    async with source.archiving():
+        with anyio.fail_after(60):
+            base = await source.archive.take_base(source.connect)
+        await source.run("INSERT INTO t SELECT generate_series(1, 1000); SELECT pg_switch_wal()")
+        await source.run("INSERT INTO t SELECT generate_series(1, 234)")
+        await source.flushed()
+    epoch = source.archive.current
+    assert epoch is not None and epoch.bases == (base,) and base.start < base.end
+    again = source.opened()
+    await again.load()
+    assert again.epochs == source.archive.epochs and again.size == source.archive.size > base.size
+    wal = tmp_path / "wal"
+    wal.mkdir()
+    first, last = base.start // plan.SEGMENT, source.archive.durable // plan.SEGMENT
+    assert last > first
+    for number in range(first, last + 1):
+        name = segment_name(epoch.timeline, number * plan.SEGMENT)
+        content = await again.segment(epoch, name)
+        assert content is not None
+        (wal / f"{name}.gz").write_bytes(content)
+    assert await again.segment(epoch, segment_name(epoch.timeline, (last + 1) * plan.SEGMENT)) is None
+    assert recovered(tmp_path / "target" / again.base_file(epoch, base), wal) == "1234"
+
+
+def recovered(base: Path, wal: Path) -> str:
+    """What a server counts that began with ``base`` and then had the log in ``wal``."""
+    tools, user = postgres.programs(), "postgres" if os.geteuid() == 0 else None
+    assert tools is not None
+    root = Path(subprocess.check_output(["mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip())
+    data = root / "data"
+    try:
+        with tarfile.open(base) as packed:
+            packed.extractall(data, filter="data")
+        shutil.copytree(wal, root / "wal")
+        for name in ("pg_hba.conf", "postgresql.conf"):
+            assert (data / name).exists()
+        (data / "recovery.signal").touch()
+        subprocess.run(["chown", "-R", user or str(os.geteuid()), root], check=True)
+        subprocess.run(["chmod", "700", data], check=True)
+        fetch = f"gunzip -c {root}/wal/%f.gz > %p"
+        options = f"-k {root} -c listen_addresses= -c fsync=off -c restore_command='{fetch}'"
+        log = ["-l", root / "log", "-o", options]
+        subprocess.run([tools / "pg_ctl", "-D", data, *log, "-w", "start"], check=True, user=user, cwd=root)
+        try:
+            ask = [tools / "psql", "-h", root, "-U", ROLE, "-Atc", "SELECT count(*) FROM t", "postgres"]
+            return subprocess.check_output(ask, text=True).strip()
+        finally:
+            subprocess.run([tools / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, user=user, cwd=root)
+    finally:
+        shutil.rmtree(root)
+
+
+async def test_the_log_goes_on_after_a_break(source: Source) -> None:
+    async with source.archiving():
+        await source.run("CREATE TABLE IF NOT EXISTS u (x int); INSERT INTO u VALUES (1)")
+        await source.flushed()
+    durable = source.archive.durable
+    await source.run("INSERT INTO u SELECT generate_series(1, 300000); SELECT pg_switch_wal()")
+    source.archive = source.opened()  # as another server finds it
+    await source.archive.load()
+    async with source.archiving():
+        await source.run("INSERT INTO u VALUES (2)")
+        await source.flushed()
+        assert source.archive.durable > durable
+        began = await source.now()
+        await until(lambda: (source.archive.as_of or 0) > began)
+    assert [each.number for each in source.archive.epochs] == [1]
+    positions = sorted(source.archive.epochs[0].segments)
+    first = source.archive.epochs[0].start
+    assert positions == [segment_name(1, first + n * plan.SEGMENT) for n in range(len(positions))] != []
+
+
+async def test_a_log_that_the_server_has_lost_begins_another_epoch(source: Source) -> None:
+    async with source.archiving():
+        await source.archive.take_base(source.connect)
+    await source.run(
+        "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active;"
+        "SELECT pg_drop_replication_slot('pandastack')"
+    )
+    for _ in range(3):
+        await source.run("CREATE TABLE v AS SELECT generate_series(1, 1000) x; DROP TABLE v; SELECT pg_switch_wal()")
+        await source.run("CHECKPOINT")
+    receiving = Receiver(source.archive, source.connect)
+    with pytest.raises(SqlError):
+        await receiving.run()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receiving.run)
+        await until(lambda: len(source.archive.epochs) == 2 and source.archive.health is Health.ARCHIVING)
+        await source.archive.take_base(source.connect)
+        tasks.cancel_scope.cancel()
+    first, second = source.archive.epochs
+    assert first.ended_at is not None and second.ended_at is None and second.start > first.next_segment
+    assert [len(each.bases) for each in source.archive.epochs] == [1, 1]
+    between = (first.ended_at + second.bases[0].ended_at) / 2
+    assert plan.find_base(source.archive.epochs, between, time.time()) is None
+
+
+async def test_a_server_that_stops_ends_the_connection(source: Source) -> None:
+    async def stop() -> None:
+        await anyio.sleep(0.2)
+        await source.run("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop)
+        with anyio.fail_after(30), pytest.raises((SqlError, Gone)):
+            await Receiver(source.archive, source.connect).run()
