@@ -118,7 +118,8 @@ async def test_a_base_and_its_log_are_a_server_again(source: Source, tmp_path: P
         assert content is not None
         (wal / f"{name}.gz").write_bytes(content)
     assert await again.segment(epoch, segment_name(epoch.timeline, (last + 1) * plan.SEGMENT)) is None
-    assert recovered(tmp_path / "target" / again.base_file(epoch, base), wal) == "1234"
+    (tmp_path / "base").write_bytes(b"".join([piece async for piece in again.base_pieces(epoch, base)]))
+    assert recovered(tmp_path / "base", wal) == "1234"
 
 
 def recovered(base: Path, wal: Path) -> str:

@@ -20,6 +20,7 @@ SETTINGS = Settings(
     max_file_bytes=256 * 1024,
     max_output_bytes=1024,
     keep_alive_seconds=0.05,
+    database_backups="none",
 )
 
 UNKNOWN = "/v1/sandboxes/00000000-0000-4000-8000-000000000000"

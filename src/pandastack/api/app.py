@@ -20,6 +20,7 @@ from pandastack.api.routes import (
     archives,
     builds,
     checkpoints,
+    database_backups,
     databases,
     diff,
     exec_socket,
@@ -85,6 +86,7 @@ ROUTERS = (
     previews.router,
     hermetic_builds.router,
     databases.router,
+    database_backups.router,
 )
 
 
@@ -112,7 +114,7 @@ def create_app(
         async with (
             open_control_plane(engines, database_url, chosen, on_first_token) as plane,
             open_builds(plane, database_url, recorder_uid) as app.state.hermetic_builds,
-            open_databases(plane) as app.state.databases,
+            open_databases(plane, database_url) as app.state.databases,
         ):
             app.state.plane = plane
             if internal is not None:

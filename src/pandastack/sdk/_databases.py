@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from pandastack.errors import DatabaseFailedError
@@ -42,6 +43,11 @@ def is_ready(database: Database) -> bool:
         why = database.get("error") or status
         raise DatabaseFailedError(f"database {database.get('id')} has failed: {why}", database=database)
     return status == "running" and bool(database.get("connection_url"))
+
+
+def now_text() -> str:
+    """The present time, as a request has it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _creation(path: str, wanted: dict[str, Any], key: str | None) -> Call:

@@ -332,7 +332,20 @@ class Database(TypedDict, total=False):
     sandbox_id: str
     size: str
     cloned_from: str
+    target_time: str
     always_on: bool
+    restore_window: dict[str, str]
+    archive: dict[str, Any]
+
+
+class DatabaseBackups(TypedDict):
+    """What a database can be restored from: ``windows`` of times, each with ``earliest`` and ``latest``, its ``bases``
+    with ``created_at`` and ``size_bytes``, oldest first, and its ``archive``: ``state``, ``as_of``, ``size_bytes``,
+    ``error``."""
+
+    archive: dict[str, Any]
+    windows: list[dict[str, str]]
+    bases: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

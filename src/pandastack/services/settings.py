@@ -114,6 +114,15 @@ class Settings:
     """How many MiB the volumes of a workspace may have together, with the clones that its sandboxes have of some."""
     max_databases: int = 20
     """How many databases a workspace may have."""
+    database_backups: str = ""
+    """The directory of the databases' archives, by default `backups` beside the database's file; ``none``: none are
+    kept."""
+    database_base_seconds: float = 24 * 3600.0
+    """How old the newest base backup of a database gets before it gets another one."""
+    database_retention_seconds: float = 7 * 24 * 3600.0
+    """How far back a database can be restored."""
+    database_backups_bytes: int = 100 * 1024 * MIB
+    """What the archives of all databases may take; the oldest backups make room for new ones."""
     max_builds: int = 2
     """How many hermetic builds a workspace may run at once."""
     kept_builds: int = 20

@@ -29,7 +29,8 @@ class DatabaseState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class DatabaseRecord:
     """A database of a workspace. Its sandbox has the same id. ``created_at`` is in epoch seconds; ``cloned_from`` is
-    the database that it began as a copy of."""
+    the database that it began as a copy of: of its machine, or ``restored`` from its archive, as it was at
+    ``target_time`` (None: as it was then)."""
 
     id: str
     workspace: str
@@ -40,6 +41,8 @@ class DatabaseRecord:
     always_on: bool = False
     cloned_from: str | None = None
     error: str | None = None
+    restored: bool = False
+    target_time: float | None = None
 
 
 async def add(connection: AsyncConnection, record: DatabaseRecord) -> None:

@@ -209,5 +209,7 @@ databases = Table(
     Column("created_at", Double, nullable=False),
     Column("cloned_from", String(36), nullable=True),
     Column("error", Text, nullable=True),
+    Column("restored", Boolean, nullable=False, server_default=false()),
+    Column("target_time", Double, nullable=True),
     Index(None, "workspace", "created_at"),
 )

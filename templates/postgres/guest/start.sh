@@ -33,9 +33,11 @@ rm -f $socket/restart
 echo -900 > /proc/self/oom_score_adj
 export PG_OOM_ADJUST_FILE=/proc/self/oom_score_adj PG_OOM_ADJUST_VALUE=0 LANG=C.UTF-8
 while :; do
+  # restore.py puts another database in the place of this one.
+  while [ -e $socket/hold ]; do sleep 0.05; done
   status=0
   $as_postgres $bin/postgres -D $data || status=$?
   # postgres-control ends it when settings need that: no pause, as there is after an end that nobody wanted.
-  [ -e $socket/restart ] || exit $status
-  rm $socket/restart
+  [ -e $socket/restart ] || [ -e $socket/hold ] || exit $status
+  rm -f $socket/restart
 done

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, StrictBool
 
 from pandastack.api.models.base import Answer, Body, omitted_if_none, timestamp
+from pandastack.api.models.database_backups import DatabaseArchive, RestoreWindow
 from pandastack.products import databases as product
 from pandastack.products.databases.spec import DATABASE, ROLE, SIZES
 
@@ -22,8 +23,12 @@ class CreateDatabase(Body):
 
 class CloneDatabase(Body):
     label: str | None = Field(None, description="By default that of the source with ` (clone)`")
-    size: str | None = Field(None, description="That of the source; others are not supported")
-    target_time: str | None = Field(None, description="Not supported")
+    size: str | None = Field(
+        None, description="By default that of the source; another one is restored from the archive"
+    )
+    target_time: str | None = Field(
+        None, description="A time of RFC 3339: the copy is restored from the archive, as the source was then"
+    )
 
 
 class UpdateDatabase(Body):
@@ -48,11 +53,15 @@ class Database(Answer):
     sandbox_id: str
     size: str
     cloned_from: str | None = omitted_if_none("The database that it began as a copy of")
+    target_time: str | None = omitted_if_none("The time of its source that it was restored to")
     always_on: bool
+    restore_window: RestoreWindow | None = omitted_if_none("Once it has a base backup")
+    archive: DatabaseArchive | None = omitted_if_none("Unless the server keeps none")
 
     @classmethod
     def of(cls, seen: product.Database) -> Database:
-        record = seen.record
+        record, backups = seen.record, seen.backups
+        window = None if backups is None else backups.window
         return cls(
             id=record.id,
             status=seen.status,
@@ -69,7 +78,10 @@ class Database(Answer):
             sandbox_id=record.id,
             size=record.size,
             cloned_from=record.cloned_from,
+            target_time=None if record.target_time is None else timestamp(record.target_time),
             always_on=record.always_on,
+            restore_window=None if window is None else RestoreWindow.of(window),
+            archive=None if backups is None else DatabaseArchive.of(backups),
         )
 
 

@@ -13,12 +13,14 @@ import typer
 from pandastack import config
 from pandastack.cli.connection import connect, delete_each
 from pandastack.cli.output import Json, print_fields, print_json, print_table, printable, result, size_of
+from pandastack.cli.workspace import database_backups
 from pandastack.errors import PandastackError
 
 if TYPE_CHECKING:
     from pandastack.sdk._types import Database
 
 group = typer.Typer(no_args_is_help=True, help="Make, copy and use PostgreSQL databases.", rich_markup_mode=None)
+database_backups.add_to(group)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The database's id.")]
 Label = Annotated[str | None, typer.Option("--label", help="Up to 128 characters for people.")]

@@ -1,5 +1,7 @@
 """Databases: a PostgreSQL server in a machine of its own, with credentials of its own, and copies of it as it runs."""
 
+from pandastack.products.databases.archive.archive import Backups
+from pandastack.products.databases.archive.plan import Window
 from pandastack.products.databases.databases import Databases, open_databases
 from pandastack.products.databases.records import Database
 from pandastack.products.databases.server import MOST_LINES, Statistics
@@ -8,10 +10,12 @@ from pandastack.products.databases.spec import SIZES, NewDatabase, checked_clone
 __all__ = [
     "MOST_LINES",
     "SIZES",
+    "Backups",
     "Database",
     "Databases",
     "NewDatabase",
     "Statistics",
+    "Window",
     "checked_clone",
     "checked_new",
     "open_databases",

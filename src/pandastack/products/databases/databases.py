@@ -8,11 +8,10 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NoReturn
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup
 
 from pandastack.errors import (
@@ -20,13 +19,14 @@ from pandastack.errors import (
     ConflictError,
     NotFoundError,
     PandastackError,
-    ServerError,
     UnavailableError,
     UnsupportedError,
 )
 from pandastack.model.caller import Caller
 from pandastack.model.databases import DatabaseRoute
+from pandastack.products.databases.archive.archives import Archives, open_archives
 from pandastack.products.databases.credentials import Credentials, new_password, verifier_of
+from pandastack.products.databases.making import Making, known, no_template, server_of
 from pandastack.products.databases.records import Database, Records
 from pandastack.products.databases.server import MOST_LINES, Server, Statistics
 from pandastack.products.databases.spec import PORT, SIZES, NewDatabase
@@ -42,20 +42,6 @@ _DOOR_SECONDS = 5.0
 _GONE = "its machine is gone"
 _WAKING = "waking"
 
-log = structlog.get_logger(__name__)
-
-
-@dataclass(eq=False)
-class _Making:
-    """A database that is being made: its machine first. ``left`` is set when the task has ended. ``is_resumed``:
-    another server began it, and nobody waits for an answer."""
-
-    is_resumed: bool = False
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    machine: anyio.Event = field(default_factory=anyio.Event)
-    left: anyio.Event = field(default_factory=anyio.Event)
-    error: PandastackError | None = None
-
 
 class Databases:
     """Every look-up names a workspace; databases of others are not found.
@@ -63,12 +49,13 @@ class Databases:
     A record is written before its machine and removed after it, with a state that says which of both is in progress.
     """
 
-    def __init__(self, plane: ControlPlane, tasks: TaskGroup) -> None:
+    def __init__(self, plane: ControlPlane, tasks: TaskGroup, archives: Archives) -> None:
         self._plane = plane
         self._tasks = tasks
+        self._archives = archives
         self._server = Server(plane.interior)
         self._records = Records(plane)
-        self._making: dict[str, _Making] = {}
+        self._making: dict[str, Making] = {}
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._door: int | None = None
         self._announced = anyio.Event()
@@ -82,6 +69,7 @@ class Databases:
                 case DatabaseState.PROVISIONING:
                     self._begin(record, is_resumed=True)
                 case DatabaseState.READY:
+                    self._archives.begin(record)
                     self._tasks.start_soon(self._in_background, record, self._resume)
 
     async def create(self, caller: Caller, wanted: NewDatabase) -> Database:
@@ -90,7 +78,9 @@ class Databases:
         Raises :class:`QuotaError`, :class:`CapacityError` and :class:`StorageFullError`, which promise that nothing was
         made, and for a copy :class:`NotFoundError` and :class:`ConflictError`.
         """
-        if wanted.cloned_from is not None:
+        if wanted.restored:
+            self._archives.check(self.find(caller, wanted.cloned_from or "").id, wanted.target_time)
+        elif wanted.cloned_from is not None:
             self._usable(caller, wanted.cloned_from)
         await self._check_door()
         record = DatabaseRecord(
@@ -102,6 +92,8 @@ class Databases:
             created_at=time.time(),
             always_on=wanted.always_on,
             cloned_from=wanted.cloned_from,
+            restored=wanted.restored,
+            target_time=wanted.target_time,
         )
         await self._records.add(record)
         making = self._begin(record)
@@ -186,15 +178,20 @@ class Databases:
         self.find(caller, database_id)
         raise UnsupportedError("this server has one node: there is none to move the database to")
 
+    async def back_up(self, caller: Caller, database_id: str) -> Database:
+        """Take a base backup now; what was committed before can be restored then. One that sleeps is woken."""
+        await self._archives.back_up(self._usable(caller, database_id))
+        return await self.get(caller, database_id)
+
     async def statistics(self, caller: Caller, database_id: str) -> Statistics:
         """Its numbers. That does not wake it: :class:`UnavailableError` while it does not run."""
         record = self._running(caller, database_id)
-        return await self._server.statistics(_server(record), record.id)
+        return await self._server.statistics(server_of(record), record.id)
 
     async def log(self, caller: Caller, database_id: str, lines: int) -> str:
         """The last lines of its server's log, at most 2,000. The same error."""
         record = self._running(caller, database_id)
-        return await self._server.log(_server(record), record.id, max(1, min(lines, MOST_LINES)))
+        return await self._server.log(server_of(record), record.id, max(1, min(lines, MOST_LINES)))
 
     async def route(self, database: str) -> DatabaseRoute:
         """Where clients of a database go: see :class:`~pandastack.model.databases.DatabaseDirectory`."""
@@ -212,19 +209,19 @@ class Databases:
         self._door = port
         self._announced.set()
 
-    def _begin(self, record: DatabaseRecord, *, is_resumed: bool = False) -> _Making:
-        making = self._making[record.id] = _Making(is_resumed)
+    def _begin(self, record: DatabaseRecord, *, is_resumed: bool = False) -> Making:
+        making = self._making[record.id] = Making(is_resumed)
         self._tasks.start_soon(self._make, record, making)
         return making
 
-    async def _make(self, record: DatabaseRecord, making: _Making) -> None:
+    async def _make(self, record: DatabaseRecord, making: Making) -> None:
         """Make what is missing of a new database. One that gets no machine leaves nothing."""
         try:
             with making.scope:
                 try:
                     await self._make_machine(record)
                 except Exception as error:
-                    making.error = _known(error, record)
+                    making.error = known(error, record)
                     await (self._fail(record, making.error) if making.is_resumed else self._undo(record))
                     return
                 making.machine.set()
@@ -239,11 +236,13 @@ class Databases:
     async def _make_machine(self, record: DatabaseRecord) -> None:
         """A machine, unless an earlier server has made it."""
         if self._plane.registry.find(record.id) is not None:
-            return
+            if not record.restored:
+                return
+            await self._plane.sandboxes.delete(server_of(record), record.id)  # how far it came is not known
         await self._records.keep(record, Credentials(new_password()))
         metadata = {_PRODUCT: record.id}
-        if record.cloned_from is not None:
-            await self._plane.forks.copy(_server(record), record.cloned_from, record.id, metadata)
+        if record.cloned_from is not None and not record.restored:
+            await self._plane.forks.copy(server_of(record), record.cloned_from, record.id, metadata)
             return
         wanted = NewSandbox(
             template=SIZES[record.size].template,
@@ -254,24 +253,27 @@ class Databases:
             always_on=record.always_on,
         )
         try:
-            await self._plane.sandboxes.create(_server(record), wanted)
+            await self._plane.sandboxes.create(server_of(record), wanted)
         except BadRequestError as error:
             if error.field != "template":
                 raise
-            raise _no_template(wanted.template) from error
+            raise no_template(wanted.template) from error
 
     async def _make_ready(self, record: DatabaseRecord) -> None:
         """Set the password. A failure fails the database, and frees its machine."""
         try:
+            if record.restored:
+                await self._archives.restore(record)
             credentials = await self._records.credentials(record)
             verifier, copied = verifier_of(credentials.password), record.cloned_from is not None
-            await self._server.set_password(_server(record), record.id, verifier, end_sessions=copied)
+            await self._server.set_password(server_of(record), record.id, verifier, end_sessions=copied)
             record = await self._records.change(record, state=DatabaseState.READY)
         except Exception as error:
             with suppress(PandastackError):
-                await self._plane.sandboxes.delete(_server(record), record.id)
-            await self._fail(record, _known(error, record))
+                await self._plane.sandboxes.delete(server_of(record), record.id)
+            await self._fail(record, known(error, record))
             return
+        self._archives.begin(record)
         await self._in_background(record, self._resume)  # it may have been changed meanwhile
 
     async def _fail(self, record: DatabaseRecord, error: PandastackError) -> None:
@@ -283,7 +285,8 @@ class Databases:
 
     async def _end(self, record: DatabaseRecord) -> None:
         with suppress(NotFoundError):
-            await self._plane.sandboxes.delete(_server(record), record.id)
+            await self._plane.sandboxes.delete(server_of(record), record.id)
+        await self._archives.remove(record.id)
         await self._forget(record)
 
     async def _end_later(self, record: DatabaseRecord) -> None:
@@ -305,7 +308,7 @@ class Databases:
             return
         if machine.always_on != record.always_on:
             patch = LifecyclePatch(always_on=record.always_on)
-            await self._plane.sandboxes.set_lifecycle(_server(record), record.id, patch)
+            await self._plane.sandboxes.set_lifecycle(server_of(record), record.id, patch)
         credentials = await self._records.credentials(record)
         if credentials.following is not None:
             await self._renew(record, credentials)
@@ -316,17 +319,17 @@ class Databases:
         """Set the password that follows. It is stored first: when that is interrupted, the next server does it."""
         following = credentials.following or credentials.password
         await self._records.keep(record, credentials)
-        await self._server.set_password(_server(record), record.id, verifier_of(following), end_sessions=True)
+        await self._server.set_password(server_of(record), record.id, verifier_of(following), end_sessions=True)
         await self._records.keep(record, Credentials(following))
 
     async def _wake(self, record: DatabaseRecord) -> None:
-        await self._plane.lifecycle.wake(_server(record), record.id)
+        await self._plane.lifecycle.wake(server_of(record), record.id)
 
     async def _in_background(self, record: DatabaseRecord, work: Callable[[DatabaseRecord], Awaitable[None]]) -> None:
         try:
             await work(record)
         except Exception as error:
-            _known(error, record)
+            known(error, record)
 
     async def _check_door(self) -> None:
         """Raise :class:`UnavailableError` unless the gateway answers clients of databases."""
@@ -355,7 +358,8 @@ class Databases:
     def _seen(self, record: DatabaseRecord) -> Database:
         status, error = self._status(record)
         suffix = self._plane.settings.preview_host_suffix.partition(",")[0].strip()
-        return Database(record, status, f"{record.id}.{suffix}", self._door, error)
+        backups = self._archives.backups(record.id)
+        return Database(record, status, f"{record.id}.{suffix}", self._door, error, backups=backups)
 
     def _status(self, record: DatabaseRecord) -> tuple[str, str | None]:
         if record.state is not DatabaseState.READY:
@@ -370,29 +374,11 @@ class Databases:
         return machine.status, machine.reason
 
 
-def _server(record: DatabaseRecord) -> Caller:
-    return Caller.server(record.workspace)
-
-
-def _known(error: Exception, record: DatabaseRecord) -> PandastackError:
-    """The error for callers. One that nobody expected ends one database, not the server, and is in the log."""
-    if isinstance(error, PandastackError):
-        log.warning("database.failed_work", database_id=record.id, cause=repr(error))
-        return error
-    log.error("database.broken", database_id=record.id, exc_info=error)
-    return ServerError("the server failed as it worked on the database")
-
-
-def _no_template(name: str) -> UnavailableError:
-    hint = f"the operator makes it: pandastack template build {name}"
-    return UnavailableError(f"this server has no template {name}", hint=hint)
-
-
 @asynccontextmanager
-async def open_databases(plane: ControlPlane) -> AsyncIterator[Databases]:
+async def open_databases(plane: ControlPlane, database_url: str) -> AsyncIterator[Databases]:
     """The databases of a control plane, as long as the block. What is unfinished then, the next server finishes."""
-    async with anyio.create_task_group() as tasks:
-        databases = Databases(plane, tasks)
+    async with open_archives(plane, database_url) as archives, anyio.create_task_group() as tasks:
+        databases = Databases(plane, tasks, archives)
         await databases.recover()
         yield databases
         tasks.cancel_scope.cancel()

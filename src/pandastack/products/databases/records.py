@@ -7,6 +7,7 @@ from typing import Any
 
 from pandastack.errors import NotFoundError, QuotaError, ServerError
 from pandastack.model.caller import Caller
+from pandastack.products.databases.archive.archive import Backups
 from pandastack.products.databases.credentials import Credentials
 from pandastack.products.databases.spec import DATABASE, ROLE
 from pandastack.services import ControlPlane
@@ -18,8 +19,8 @@ from pandastack.store.secrets import DATABASES
 @dataclass(frozen=True, slots=True)
 class Database:
     """A database as its owner sees it. ``status``: ``provisioning``, ``running``, ``hibernated``, ``waking`` or
-    ``failed``, then with ``error``. ``url`` and ``password`` are None where they are not asked for, or not made yet.
-    """
+    ``failed``, then with ``error``. ``url`` and ``password`` are None where they are not asked for, or not made yet,
+    ``backups`` where there is no archive."""
 
     record: DatabaseRecord
     status: str
@@ -27,6 +28,7 @@ class Database:
     port: int | None
     error: str | None = None
     password: str | None = field(default=None, repr=False)
+    backups: Backups | None = None
 
     @property
     def url(self) -> str | None:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
-from pandastack.errors import BadRequestError, UnsupportedError
-from pandastack.store.databases import DatabaseRecord
+from pandastack.errors import BadRequestError
 
 ROLE = DATABASE = "pandastack"
 """The role and the database of the templates that clients get."""
@@ -23,29 +23,46 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A size: the template that is made for it, and the most clients at once."""
+    """A size: the template that is made for it, the most clients at once, and its memory in MiB."""
 
     template: str
     connections: int
+    memory_mb: int
 
 
 SIZES: Mapping[str, Size] = {
-    "1g": Size("postgres", 97),
-    "4g": Size("postgres-4g", 197),
-    "16g": Size("postgres-16g", 397),
+    "1g": Size("postgres", 97, 1024),
+    "4g": Size("postgres-4g", 197, 4096),
+    "16g": Size("postgres-16g", 397, 16384),
 }
 """By their memory. The templates' servers take three connections more, for their superuser."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewDatabase:
-    """A request for a database, empty or a copy of ``cloned_from``. ``id`` None: a new one."""
+    """A request for a database, empty or a copy of ``cloned_from``: of its machine, or ``restored`` from its archive as
+    it was at ``target_time`` in epoch seconds (None: as it is now). ``id`` None: a new one."""
 
     label: str = ""
     size: str = DEFAULT_SIZE
     always_on: bool = False
     cloned_from: str | None = None
+    restored: bool = False
+    target_time: float | None = None
     id: str | None = None
+
+
+class Original(Protocol):
+    """What a copy is made of: a database, or the archive of one."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def size(self) -> str: ...
 
 
 def checked_new(label: str | None, size: str | None, always_on: bool | None) -> NewDatabase:
@@ -53,19 +70,13 @@ def checked_new(label: str | None, size: str | None, always_on: bool | None) -> 
     return NewDatabase(_label(label or ""), _size(size), bool(always_on))
 
 
-def checked_clone(source: DatabaseRecord, label: str | None, size: str | None, target_time: str | None) -> NewDatabase:
-    """A request for a copy of ``source``. Raises :class:`BadRequestError`, and :class:`UnsupportedError` for a copy of
-    another size or of an earlier time."""
+def checked_clone(source: Original, label: str | None, size: str | None, target_time: str | None) -> NewDatabase:
+    """A request for a copy of ``source``. One of another size or of an earlier time is restored from the archive.
+    Raises :class:`BadRequestError`."""
     chosen = _label(f"{source.label[: LONGEST_LABEL - 8]} (clone)".strip() if label is None else label)
-    if target_time is not None:
-        _check_time(target_time)
-        hint = "leave it out: a copy is of the database as it is now"
-        raise UnsupportedError("target_time: this server keeps no earlier states", field="target_time", hint=hint)
-    if size is not None and _size(size) != source.size:
-        hint = f"leave it out; or create one of size {size}, and move the data with pg_dump"
-        message = f"size: a copy has the size of its source, {source.size}"
-        raise UnsupportedError(message, field="size", hint=hint)
-    return NewDatabase(chosen, source.size, False, source.id)
+    wanted = source.size if size is None else _size(size)
+    time = None if target_time is None else _time(target_time)
+    return NewDatabase(chosen, wanted, False, source.id, time is not None or wanted != source.size, time)
 
 
 def _label(text: str) -> str:
@@ -83,11 +94,11 @@ def _size(name: str | None) -> str:
     return name
 
 
-def _check_time(text: str) -> None:
+def _time(text: str) -> float:
     try:
         if not _TIME.fullmatch(text):
             raise ValueError
-        datetime.fromisoformat(text.upper())
-    except ValueError:
+        return datetime.fromisoformat(text.upper()).timestamp()
+    except (ValueError, OverflowError):
         hint = "such as 2026-01-31T09:30:00Z"
         raise BadRequestError("target_time: must be a time of RFC 3339", field="target_time", hint=hint) from None

@@ -14,10 +14,11 @@ from pandastack.sdk._databases import (
     create_database,
     database_logs,
     is_ready,
+    now_text,
     one_database,
 )
 from pandastack.sdk._runtime import async_pause
-from pandastack.sdk._types import Database
+from pandastack.sdk._types import Database, DatabaseBackups
 from pandastack.sdk.wire.call import Call
 
 
@@ -104,11 +105,37 @@ class AsyncDatabasesAPI:
         """Copy a database as it runs now, with its memory, and return when the copy can be used; at once without
         ``wait``. It has another password and no sessions, and takes no space until one of both changes.
 
-        ``target_time`` and another ``size`` are not supported: BadRequestError with status 501.
+        One as it was at ``target_time`` (``"2026-01-31T09:30:00Z"``), or of another ``size``, is restored from the
+        archive: BadRequestError with the times that there are, ConflictError before the first backup.
         """
         call = clone_database(database_id, idempotency_key, label=label, target_time=target_time, size=size)
         made = await self._made(call)
         return await self.wait_until_ready(made["id"], timeout=timeout) if wait else made
+
+    async def restore(
+        self,
+        database_id: str,
+        *,
+        target_time: str | None = None,
+        label: str | None = None,
+        size: str | None = None,
+        timeout: float = 3600.0,
+    ) -> Database:
+        """Make a new database as this one was at ``target_time``, by default now, and return when it can be used."""
+        time = target_time or now_text()
+        return await self.clone(database_id, target_time=time, label=label, size=size, timeout=timeout)
+
+    async def backup(self, database_id: str) -> DatabaseBackups:
+        """Take a base backup now. Restores to later times begin with it."""
+        return cast(
+            "DatabaseBackups", await self._client.transport.object(one_database("POST", database_id, "/backups"))
+        )
+
+    async def backups(self, database_id: str) -> DatabaseBackups:
+        """The times that it can be restored to, its base backups, and the health of its archive. Does not wake it."""
+        return cast(
+            "DatabaseBackups", await self._client.transport.object(one_database("GET", database_id, "/backups"))
+        )
 
     async def reset_credentials(self, database_id: str) -> Database:
         """Give it another password, and end every session. After an error, doing it again is safe."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,7 +16,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from pandastack.products.databases.archive import plan
-from pandastack.products.databases.archive.plan import Base, Epoch, Retention
+from pandastack.products.databases.archive.plan import Base, Epoch, Retention, Window
 from pandastack.products.databases.archive.replication import Identity, Replication
 from pandastack.products.databases.archive.segments import Packer, Segments, compress, compressed, partial_of
 from pandastack.products.databases.archive.target import Target
@@ -52,6 +53,23 @@ class Description:
     size: str
 
 
+@dataclass(frozen=True, slots=True)
+class Backups:
+    """What there is of a database: the times that it can be restored to, its base backups, its health."""
+
+    windows: tuple[Window, ...]
+    bases: tuple[Base, ...]
+    health: Health
+    size: int
+    as_of: float | None
+    error: str | None
+
+    @property
+    def window(self) -> Window | None:
+        """From the first time to the last one."""
+        return Window(self.windows[0].earliest, self.windows[-1].latest) if self.windows else None
+
+
 class Archive:
     """One archive. ``user`` is the superuser of the server."""
 
@@ -82,7 +100,7 @@ class Archive:
     @property
     def size(self) -> int:
         """The bytes of it that are kept."""
-        return sum(sum(each.segments.values()) + sum(base.size for base in each.bases) for each in self.epochs)
+        return plan.size_of(self.epochs)
 
     async def load(self) -> None:
         """Read what there is."""
@@ -177,7 +195,7 @@ class Archive:
         """Take a base backup of the server, whose log arrives at the same time."""
         async with self.turn:
             epoch, number = self.epochs[-1], max((each.number for each in self.epochs[-1].bases), default=0) + 1
-            path = self._pending / f"base-{epoch.name}-{number:04d}.tar.gz"
+            path = self._pending / f"{epoch.name}-{number:04d}.tar.gz"
             packer = await _run(Packer, path)
             try:
                 async with connect() as stream:
@@ -220,9 +238,21 @@ class Archive:
         for number, name in gone.segments:
             await _run(self._target.delete, f"{self.id}/{number:04d}/wal/{name}.gz")
 
-    def base_file(self, epoch: Epoch, base: Base) -> str:
-        """The name of a base in the target."""
-        return f"{self.id}/{epoch.name}/bases/{base.number:04d}.tar.gz"
+    async def remove(self) -> None:
+        """Delete all of it."""
+        self.epochs = []
+        await _run(self._target.delete_all, self.id)
+        await _run(partial(shutil.rmtree, self._pending, ignore_errors=True))
+
+    async def base_pieces(self, epoch: Epoch, base: Base) -> AsyncIterator[bytes]:
+        """The file of a base, a gzip file of tar."""
+        name = f"{self.id}/{epoch.name}/bases/{base.number:04d}.tar.gz"
+        file = await _run(self._target.open, name)
+        try:
+            while piece := await _run(file.read, _BATCH):
+                yield piece
+        finally:
+            file.close()
 
     async def segment(self, epoch: Epoch, name: str) -> bytes | None:
         """A file of the log, compressed; None: there is none."""

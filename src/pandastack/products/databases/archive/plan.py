@@ -6,6 +6,8 @@ An archive is a row of *epochs*. In one epoch the log is without a gap; whatever
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -56,6 +58,16 @@ class Window:
     earliest: float
     latest: float
 
+    @property
+    def earliest_text(self) -> str:
+        """The first whole second."""
+        return _text(math.ceil(self.earliest))
+
+    @property
+    def latest_text(self) -> str:
+        """The last whole second."""
+        return _text(math.floor(self.latest))
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -76,13 +88,13 @@ def windows(epochs: Iterable[Epoch], latest: float) -> list[Window]:
     return found
 
 
-def find_base(epochs: Sequence[Epoch], time: float, latest: float) -> tuple[Epoch, Base] | None:
-    """The newest base that had ended at ``time``, if the log goes on from there until then."""
+def find_base(epochs: Sequence[Epoch], moment: float, latest: float) -> tuple[Epoch, Base] | None:
+    """The newest base that had ended at ``moment``, if the log goes on from there until then."""
     for epoch in reversed(epochs):
         end = latest if epoch.ended_at is None else epoch.ended_at
         for base in reversed(epoch.bases):
-            if base.ended_at <= time:
-                return (epoch, base) if time <= max(end, base.ended_at) else None
+            if base.ended_at <= moment:
+                return (epoch, base) if moment <= max(end, base.ended_at) else None
     return None
 
 
@@ -102,6 +114,31 @@ def plan_retention(epochs: Sequence[Epoch], oldest: float) -> Retention:
             least = segment_start(kept[0].start)
             segments += [(epoch.number, name) for name in sorted(epoch.segments) if segment_position(name) < least]
     return Retention(tuple(gone), tuple(bases), tuple(segments))
+
+
+def plan_budget(archives: Mapping[str, Sequence[Epoch]], most: int) -> dict[str, list[Retention]]:
+    """What goes, so that all archives together take ``most`` bytes: the oldest bases of all, one by one, with the
+    log that only they need. The newest base of each archive always stays."""
+    left, gone = {name: list(epochs) for name, epochs in archives.items()}, dict[str, list[Retention]]()
+    sizes = {name: size_of(epochs) for name, epochs in left.items()}
+    while sum(sizes.values()) > most:
+        bases = {name: [base for epoch in epochs for base in epoch.bases] for name, epochs in left.items()}
+        several = {name: each for name, each in bases.items() if len(each) > 1}
+        if not several:
+            break
+        name = min(several, key=lambda each: several[each][0].ended_at)
+        going = plan_retention(left[name], several[name][1].ended_at)
+        if going == Retention():
+            break
+        gone.setdefault(name, []).append(going)
+        left[name] = without(left[name], going)
+        sizes[name] = size_of(left[name])
+    return gone
+
+
+def size_of(epochs: Iterable[Epoch]) -> int:
+    """The bytes that are kept."""
+    return sum(sum(each.segments.values()) + sum(base.size for base in each.bases) for each in epochs)
 
 
 def without(epochs: Sequence[Epoch], gone: Retention) -> list[Epoch]:
@@ -155,6 +192,10 @@ def _is_of(epoch: Epoch, name: str) -> bool:
         return segment_position(name) >= epoch.start and int(name[:8], 16) == epoch.timeline
     except ValueError:
         return False
+
+
+def _text(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _values(content: bytes) -> dict[str, Any] | None:
