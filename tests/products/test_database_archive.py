@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import tarfile
 import time
@@ -14,13 +15,18 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.abc import ByteStream
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pandastack.errors import GuestError
 from pandastack.products.databases.archive import plan, receiver
 from pandastack.products.databases.archive.archive import Archive, Health
 from pandastack.products.databases.archive.receiver import Receiver
+from pandastack.products.databases.archive.replication import Replication
 from pandastack.products.databases.archive.target import DirectoryTarget
-from pandastack.products.databases.archive.wal import position_of, segment_name
+from pandastack.products.databases.archive.wal import SEGMENT, position_of, segment_name
 from pandastack.products.databases.wire import Gone, Session, SqlError
+from tests.cluster.scripted_postgres import message, row
 from tests.support import postgres
 
 pytestmark = [
@@ -142,12 +148,22 @@ def recovered(base: Path, wal: Path) -> str:
         log = ["-l", root / "log", "-o", options]
         subprocess.run([tools / "pg_ctl", "-D", data, *log, "-w", "start"], check=True, user=user, cwd=root)
         try:
-            ask = [tools / "psql", "-h", root, "-U", ROLE, "-Atc", "SELECT count(*) FROM t", "postgres"]
-            return subprocess.check_output(ask, text=True).strip()
+            for _ in range(600):
+                if ask(root, "SELECT pg_is_in_recovery()") == "f":
+                    break
+                time.sleep(0.05)
+            return ask(root, "SELECT count(*) FROM t")
         finally:
             subprocess.run([tools / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, user=user, cwd=root)
     finally:
         shutil.rmtree(root)
+
+
+def ask(sockets: Path, sql: str) -> str:
+    tools = postgres.programs()
+    assert tools is not None
+    argv = [tools / "psql", "-h", sockets, "-U", ROLE, "-Atc", sql, "postgres"]
+    return subprocess.check_output(argv, text=True).strip()
 
 
 async def test_the_log_goes_on_after_a_break(source: Source) -> None:
@@ -204,3 +220,61 @@ async def test_a_server_that_stops_ends_the_connection(source: Source) -> None:
         tasks.start_soon(stop)
         with anyio.fail_after(30), pytest.raises((SqlError, Gone)):
             await Receiver(source.archive, source.connect).run()
+
+
+class Scripted(ByteStream):
+    """A server that says what it is told to, piece by piece, then nothing more."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = list(pieces)
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        if not self.pieces:
+            raise anyio.EndOfStream
+        return self.pieces.pop(0)
+
+    async def send(self, item: bytes) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def send_eof(self) -> None:
+        raise AssertionError("never called")
+
+    async def aclose(self) -> None:
+        raise AssertionError("never called")
+
+
+def data(body: bytes) -> bytes:
+    return message(b"d", body)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=60) | st.binary(max_size=40).map(data), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_guest_sends_is_a_piece_of_the_log_or_an_error(pieces: list[bytes]) -> None:
+    async def receive() -> None:
+        session = Replication(Scripted(*pieces))
+        with anyio.fail_after(5), pytest.raises((GuestError, SqlError, Gone)):
+            while True:
+                piece = await session.receive()
+                assert piece.start + len(piece.data) <= piece.end or not piece.data
+
+    anyio.run(receive)
+
+
+@pytest.mark.parametrize("start", [SEGMENT + 1, SEGMENT - 1, 0])
+async def test_a_log_with_a_gap_is_refused(tmp_path: Path, start: int) -> None:
+    archive = Archive(DirectoryTarget(tmp_path / "target"), tmp_path / "pending", "one")
+    position = b"0/1000010"
+    identity = row(("7", "1", position.decode(), None)) + message(b"C", b"\0") + message(b"Z", b"I")
+    ready = message(b"C", b"\0") + message(b"Z", b"I")
+    begun = message(b"R", b"\0\0\0\0") + message(b"Z", b"I")
+    piece = data(b"w" + struct.pack("!QQQ", start, start + 4, 5) + b"abcd")
+    sessions = [begun + ready, begun + identity + ready + ready + message(b"W", b"") + piece]
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[ByteStream]:
+        yield Scripted(sessions.pop(0))
+
+    with anyio.fail_after(30), pytest.raises(GuestError, match="gap"):
+        await Receiver(archive, connect).run()
+    assert archive.durable == SEGMENT

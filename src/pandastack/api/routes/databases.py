@@ -117,9 +117,9 @@ async def wake_database(request: Request, database_id: str) -> Response:
 )
 @idempotent(resumable=True)
 async def clone_database(request: Request, database_id: str) -> Response:
-    """Copy a database as it runs now, with its memory: other password, no sessions. One that sleeps is woken."""
+    """Copy a database as it runs now, with its memory, or as it was: other password, no sessions."""
     body = await read_json(request, CloneDatabase)
-    source = databases_of(request).find(caller_of(request), database_id)
+    source = await databases_of(request).original(caller_of(request), database_id)
     return await _made(request, product.checked_clone(source, body.label, body.size, body.target_time))
 
 

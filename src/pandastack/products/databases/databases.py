@@ -29,7 +29,7 @@ from pandastack.products.databases.credentials import Credentials, new_password,
 from pandastack.products.databases.making import Making, known, no_template, server_of
 from pandastack.products.databases.records import Database, Records
 from pandastack.products.databases.server import MOST_LINES, Server, Statistics
-from pandastack.products.databases.spec import PORT, SIZES, NewDatabase
+from pandastack.products.databases.spec import PORT, SIZES, NewDatabase, Original
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import LifecyclePatch, NewSandbox
 from pandastack.store.databases import DatabaseRecord, DatabaseState
@@ -79,7 +79,7 @@ class Databases:
         made, and for a copy :class:`NotFoundError` and :class:`ConflictError`.
         """
         if wanted.restored:
-            self._archives.check(self.find(caller, wanted.cloned_from or "").id, wanted.target_time)
+            self._archives.check((await self.original(caller, wanted.cloned_from or "")).id, wanted.target_time)
         elif wanted.cloned_from is not None:
             self._usable(caller, wanted.cloned_from)
         await self._check_door()
@@ -110,6 +110,12 @@ class Databases:
     def find(self, caller: Caller, database_id: str) -> DatabaseRecord:
         """The record of one. Raises :class:`NotFoundError`."""
         return self._records.find(caller, database_id)
+
+    async def original(self, caller: Caller, database_id: str) -> Original:
+        """What a copy is made of: a database, or the archive of one that this server does not know. The same error."""
+        with suppress(NotFoundError):
+            return self.find(caller, database_id)
+        return await self._archives.find(caller, database_id) or self.find(caller, database_id)
 
     async def get(self, caller: Caller, database_id: str) -> Database:
         """One database, with its password once it has one. Raises :class:`NotFoundError`."""

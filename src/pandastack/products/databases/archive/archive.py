@@ -121,6 +121,17 @@ class Archive:
         text = json.dumps({name: getattr(description, name) for name in Description.__slots__})
         await _run(self._target.put_bytes, f"{self.id}/{_DESCRIPTION}", text.encode())
 
+    async def description(self) -> Description | None:
+        """Whose archive it is; None: there is none."""
+        return await _run(self._description)
+
+    def _description(self) -> Description | None:
+        try:
+            with self._target.open(f"{self.id}/{_DESCRIPTION}") as file:
+                return Description(**json.load(file))
+        except (FileNotFoundError, TypeError, ValueError):
+            return None
+
     async def go_on(self, identity: Identity, *, anew: bool) -> tuple[Segments, bool]:
         """Where the log goes on: in the present epoch, or, when that is impossible or ``anew``, in another one; then
         True. The server's slot has to be made anew with it."""

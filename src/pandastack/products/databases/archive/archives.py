@@ -21,6 +21,8 @@ from pandastack.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from pandastack.model.caller import Caller
+from pandastack.model.databases import is_database_id
 from pandastack.products.databases.archive import feed, plan
 from pandastack.products.databases.archive.archive import Archive, Backups, Description, Health
 from pandastack.products.databases.archive.feed import Source
@@ -70,6 +72,8 @@ class Archives:
         self._target = target
         self._pending = pending
         self._kept: dict[str, _Kept] = {}
+        self._found: dict[str, Archive] = {}
+        """Archives of databases that this server does not know."""
         self._one = anyio.Lock()
         """Held by the one base backup that is taken by itself."""
 
@@ -111,26 +115,44 @@ class Archives:
         found = tuple(plan.windows(archive.epochs, latest))
         return Backups(found, bases, archive.health, archive.size, archive.as_of, archive.error)
 
+    async def find(self, caller: Caller, database_id: str) -> Description | None:
+        """The archive of a database that this server does not know, such as one of another host, or None."""
+        if self._target is None or database_id in self._kept or not is_database_id(database_id):
+            return None
+        archive = Archive(self._target, self._pending, database_id)
+        found = await archive.description()
+        if found is None or found.workspace != caller.workspace:
+            return None
+        await archive.load()
+        self._found[database_id] = archive
+        return found
+
     def check(self, database_id: str, target_time: float | None) -> None:
         """Raise unless a database can be restored: :class:`UnsupportedError`, :class:`ConflictError` before the first
         base backup, and :class:`BadRequestError` with the times that there are."""
-        kept = self._kept.get(database_id)
-        if kept is None:
+        archive = self._archive(database_id)
+        if archive is None:
             hint = "PANDASTACK_DATABASE_BACKUPS tells it where" if self._target is None else None
             message = "this server keeps no archive of the database"
             name = "size" if target_time is None else "target_time"
             raise UnsupportedError(f"{name}: {message}", field=name, hint=hint)
-        _check_time(kept.archive, target_time)
+        _check_time(archive, target_time)
+
+    def _archive(self, database_id: str) -> Archive | None:
+        kept = self._kept.get(database_id)
+        return self._found.get(database_id) if kept is None else kept.archive
 
     async def restore(self, record: DatabaseRecord) -> None:
         """Restore what ``record`` asks for into its machine, which is new."""
-        kept = self._kept.get(record.cloned_from or "")
-        if kept is None:
+        key = record.cloned_from or ""
+        await self.find(server_of(record), key)  # as an earlier server may have found it
+        archive = self._archive(key)
+        if archive is None:
             raise ConflictError("the database that it is restored from is gone")
-        archive = kept.archive
         archive.readers += 1
         try:
-            await self._catch_up(kept, record.target_time)
+            if (kept := self._kept.get(key)) is not None:
+                await self._catch_up(kept, record.target_time)
             epoch, base = _check_time(archive, record.target_time)
             source = Source(archive, epoch, base, record.target_time)
             memory = SIZES[record.size].memory_mb

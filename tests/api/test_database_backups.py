@@ -1,0 +1,160 @@
+"""Backups of databases over the API: a scripted engine whose databases are one real PostgreSQL of this host."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from pandastack.products.databases import Databases
+from pandastack.products.databases.archive import archives
+from pandastack.products.databases.server import SOCKET
+from pandastack.products.databases.wire import Session
+from tests.cluster.scripted_engine import TEMPLATE, ScriptedEngine
+from tests.support import api as support
+from tests.support import postgres
+from tests.support.api import Api, Serve, refusal
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(postgres.missing() is not None, reason=str(postgres.missing())),
+]
+
+DATABASES = "/v1/databases"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Path]:
+    with postgres.serving() as directory:
+        yield directory / ".s.PGSQL.5432"
+
+
+async def run(server: Path, sql: str) -> None:
+    async with await anyio.connect_unix(str(server)) as stream:
+        session = Session(stream)
+        await session.open({"user": "pandastack", "database": "postgres"})
+        await session.query(sql)
+
+
+@pytest.fixture
+async def api(serve: Serve, server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    await run(server, "DROP ROLE IF EXISTS postgres; CREATE ROLE postgres SUPERUSER LOGIN REPLICATION")
+    kept = replace(support.SETTINGS, database_backups=str(tmp_path / "backups"))
+    monkeypatch.setattr("tests.api.conftest.SETTINGS", kept)
+    monkeypatch.setattr(archives, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(archives, "_SETTLE_SECONDS", 3600.0)
+    engine = ScriptedEngine()
+    engine.templates["", "postgres"] = replace(TEMPLATE, name="postgres")
+
+    async def relay(sandbox: str, socket: WebSocket) -> None:
+        async with await anyio.connect_unix(str(server)) as stream, anyio.create_task_group() as both:
+
+            async def send() -> None:
+                with suppress(anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, RuntimeError):
+                    while True:
+                        await socket.send_bytes(await stream.receive())
+                both.cancel_scope.cancel()
+
+            both.start_soon(send)
+            with suppress(WebSocketDisconnect, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                while True:
+                    given = await socket.receive()
+                    if given["type"] == "websocket.disconnect" or "close" in (given.get("text") or ""):
+                        break
+                    if given.get("bytes"):
+                        await stream.send(given["bytes"])
+            both.cancel_scope.cancel()
+
+    engine.sockets[SOCKET] = relay
+    async with serve(engine) as api:
+        databases: Databases = api.app.state.databases
+        databases.announced(5432)
+        yield api
+
+
+async def until(api: Api, database_id: str, is_so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    with anyio.fail_after(30):
+        while True:
+            body: dict[str, Any] = (await api.http.get(f"{DATABASES}/{database_id}")).json()
+            if is_so(body):
+                return body
+            await anyio.sleep(0.02)
+
+
+async def archived(api: Api) -> str:
+    """The id of a new database, once its log arrives."""
+    made = await api.http.post(DATABASES, json={"label": "orders"})
+    assert made.status_code == 202, made.text
+    key: str = made.json()["id"]
+    await until(api, key, lambda body: body.get("archive", {}).get("state") == "archiving")
+    return key
+
+
+async def test_the_life_of_an_archive(api: Api, server: Path, tmp_path: Path) -> None:
+    key = await archived(api)
+    empty = (await api.http.get(f"{DATABASES}/{key}/backups")).json()
+    assert (empty["windows"], empty["bases"]) == ([], [])
+    body = refusal(await api.http.post(f"{DATABASES}/{key}/clone", json={"target_time": "2026-01-01T00:00:00Z"}), 409)
+    assert f"/v1/databases/{key}/backups" in body["hint"]
+    made = await api.http.post(f"{DATABASES}/{key}/backups")
+    assert made.status_code == 201, made.text
+    (base,) = made.json()["bases"]
+    assert base["size_bytes"] > 1 << 20
+    shown = await until(api, key, lambda body: body.get("restore_window"))
+    assert shown["restore_window"]["earliest"] >= base["created_at"][:19]
+    assert (await api.http.get(DATABASES)).json()[0]["restore_window"] == shown["restore_window"]
+    before = len(api.engine.machines)
+    for time in ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"):
+        body = refusal(await api.http.post(f"{DATABASES}/{key}/clone", json={"target_time": time}), 400)
+        assert body["field"] == "target_time" and shown["restore_window"]["earliest"] in body["hint"]
+    assert len(api.engine.machines) == before == 1
+    assert len((await api.http.get(DATABASES)).json()) == 1
+    directory = tmp_path / "backups" / key
+    assert {each.name for each in directory.glob("*/bases/*")} == {"0001.json", "0001.tar.gz"}
+    other = await api.another("elsewhere")
+    for method, path in (("GET", "backups"), ("POST", "backups"), ("POST", "clone")):
+        wanted = {"json": {"target_time": base["created_at"]}} if path == "clone" else {}
+        refusal(await api.http.request(method, f"{DATABASES}/{key}/{path}", headers=other, **wanted), 404)
+    assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
+    assert not directory.exists()
+
+
+async def test_the_first_base_comes_by_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_SETTLE_SECONDS", 0.0)
+    key = await archived(api)
+    await until(api, key, lambda body: body.get("restore_window"))
+    assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
+
+
+async def test_a_server_that_refuses_is_shown_and_tried_again(api: Api, server: Path) -> None:
+    key = await archived(api)
+    await run(server, "ALTER ROLE postgres NOREPLICATION NOSUPERUSER")
+    await run(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+    broken = await until(api, key, lambda body: body["archive"]["state"] == "broken")
+    assert broken["status"] == "running" and broken["archive"]["error"]
+    await run(server, "ALTER ROLE postgres REPLICATION SUPERUSER")
+    await until(api, key, lambda body: body["archive"]["state"] == "archiving")
+    assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
+
+
+async def test_the_archive_of_a_database_of_another_host(api: Api, tmp_path: Path) -> None:
+    key = await archived(api)
+    base = (await api.http.post(f"{DATABASES}/{key}/backups")).json()["bases"][0]
+    shutil.copytree(tmp_path / "backups" / key, tmp_path / "kept")
+    assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
+    wanted = {"target_time": "2020-01-01T00:00:00Z"}
+    refusal(await api.http.post(f"{DATABASES}/{key}/clone", json=wanted), 404)
+    shutil.copytree(tmp_path / "kept", tmp_path / "backups" / key)
+    body = refusal(await api.http.post(f"{DATABASES}/{key}/clone", json=wanted), 400)
+    assert body["detail"]["earliest"] >= base["created_at"][:19]
+    refusal(await api.http.post(f"{DATABASES}/{key}/clone", json={}), 404)
+    refusal(await api.http.post(f"{DATABASES}/..%2F{key}/clone", json=wanted), 404)
+    headers = await api.another("elsewhere")
+    refusal(await api.http.post(f"{DATABASES}/{key}/clone", json=wanted, headers=headers), 404)
