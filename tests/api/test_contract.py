@@ -132,6 +132,8 @@ ROUTES = {
     ("GET", "/v1/databases/{database_id}/connection"),
     ("POST", "/v1/databases/{database_id}/wake"),
     ("POST", "/v1/databases/{database_id}/clone"),
+    ("GET", "/v1/databases/{database_id}/backups"),
+    ("POST", "/v1/databases/{database_id}/backups"),
     ("POST", "/v1/databases/{database_id}/reset-credentials"),
     ("POST", "/v1/databases/{database_id}/failover"),
     ("GET", "/v1/databases/{database_id}/stats"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -13,11 +14,17 @@ import anyio
 import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from pandastack.products.databases import Databases
+from pandastack.contract.processes import ExecSpec
+from pandastack.contract.records import Record
+from pandastack.model.caller import Caller
+from pandastack.products.databases import Archives, Databases
 from pandastack.products.databases.archive import archives
+from pandastack.products.databases.archive.drills import DRILL
 from pandastack.products.databases.server import SOCKET
-from pandastack.products.databases.wire import Session
-from tests.cluster.scripted_engine import TEMPLATE, ScriptedEngine
+from pandastack.products.databases.wire import Session, SqlError
+from pandastack.services import ControlPlane
+from pandastack.services.records.spec import NewSandbox
+from tests.cluster.scripted_engine import TEMPLATE, ScriptedEngine, result
 from tests.support import api as support
 from tests.support import postgres
 from tests.support.api import Api, Serve, refusal
@@ -111,8 +118,8 @@ async def test_the_life_of_an_archive(api: Api, server: Path, tmp_path: Path) ->
     assert shown["restore_window"]["earliest"] >= base["created_at"][:19]
     assert (await api.http.get(DATABASES)).json()[0]["restore_window"] == shown["restore_window"]
     before = len(api.engine.machines)
-    for time in ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"):
-        body = refusal(await api.http.post(f"{DATABASES}/{key}/clone", json={"target_time": time}), 400)
+    for moment in ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"):
+        body = refusal(await api.http.post(f"{DATABASES}/{key}/clone", json={"target_time": moment}), 400)
         assert body["field"] == "target_time" and shown["restore_window"]["earliest"] in body["hint"]
     assert len(api.engine.machines) == before == 1
     assert len((await api.http.get(DATABASES)).json()) == 1
@@ -158,3 +165,48 @@ async def test_the_archive_of_a_database_of_another_host(api: Api, tmp_path: Pat
     refusal(await api.http.post(f"{DATABASES}/..%2F{key}/clone", json=wanted), 404)
     headers = await api.another("elsewhere")
     refusal(await api.http.post(f"{DATABASES}/{key}/clone", json=wanted, headers=headers), 404)
+
+
+async def drilled(api: Api, key: str) -> dict[str, Any]:
+    with anyio.fail_after(30):
+        while True:
+            body: dict[str, Any] = (await api.http.get(f"{DATABASES}/{key}/backups")).json()
+            if "drill" in body:
+                return body["drill"]  # type: ignore[no-any-return]
+            await anyio.sleep(0.02)
+
+
+@pytest.mark.parametrize(("exit_code", "worked"), [(0, True), (1, False)])
+async def test_restores_are_tried_out(
+    api: Api, server: Path, monkeypatch: pytest.MonkeyPatch, exit_code: int, worked: bool
+) -> None:
+    with suppress(SqlError):
+        await run(server, "CREATE DATABASE pandastack")
+    commands = list[str]()
+
+    async def execute(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        commands.append(spec.cmd)
+        yield result(exit_code)
+
+    api.engine.exec_records = execute
+    key = await archived(api)
+    assert (await api.http.post(f"{DATABASES}/{key}/backups")).status_code == 201
+    kept: Archives = api.app.state.databases.archives
+    assert await kept.drill_next(time.time()) is False
+    assert await kept.drill_next(time.time() + 8 * 24 * 3600) is True
+    drill = await drilled(api, key)
+    assert ("error" not in drill) is worked and drill["seconds"] > 0
+    assert [each.partition("restore.py ")[2] for each in commands] == ["1024"]
+    assert list(api.engine.machines) == [key], "its machine is gone"
+    metrics = (await api.http.get("/metrics")).text
+    assert f'pandastack_database_drills_total{{result="{"ok" if worked else "failed"}"}} 1.0' in metrics
+    assert 'pandastack_database_archives{state="archiving"} 1.0' in metrics
+    assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
+
+
+async def test_the_machine_of_a_drill_that_was_interrupted_is_deleted(api: Api) -> None:
+    plane: ControlPlane = api.app.state.plane
+    wanted = NewSandbox(template="postgres", metadata={DRILL: "x"}, product="database")
+    await plane.sandboxes.create(Caller.server("default"), wanted)
+    await api.app.state.databases.archives.drills.sweep()
+    assert api.engine.machines == {}

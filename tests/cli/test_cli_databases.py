@@ -88,3 +88,21 @@ def test_psql_gets_the_password_where_no_other_user_sees_it(
     assert early.exit_code == 1 and "provisioning" in early.stderr and len(started) == 2
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     assert "postgresql-client" in cli("db", "psql", "d1").stderr
+
+
+def test_earlier_states(wire: WireServer, cli: Cli) -> None:
+    kept: dict[str, Any] = {
+        "archive": {"state": "archiving", "size_bytes": 9 << 20},
+        "windows": [{"earliest": "2026-01-01T00:00:00Z", "latest": "2026-01-02T00:00:00Z"}],
+        "bases": [{"created_at": "2026-01-01T00:00:00Z", "size_bytes": 8 << 20}],
+    }
+    wire.will(*[Reply(201, kept)] * 2, *[Reply(200, kept)] * 2, *[Reply(202, MAKING), Reply(200, RUNNING)] * 2)
+    assert cli("db", "backup", "d1").stdout == "2026-01-01T00:00:00Z  8 MB\n"
+    assert json.loads(cli("db", "backup", "d1", "--json").stdout) == kept
+    shown = cli("db", "backups", "d1").stdout
+    assert "archiving" in shown and "2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z" in shown and "8 MB" in shown
+    assert json.loads(cli("db", "backups", "d1", "--json").stdout) == kept
+    restored = cli("db", "restore", "d1", "--to", "2026-01-01T12:00:00Z", "--label", "x", "--size", "4g")
+    assert restored.stdout.startswith("d1\n")
+    assert wire.asked[4].json() == {"target_time": "2026-01-01T12:00:00Z", "label": "x", "size": "4g"}
+    assert json.loads(cli("db", "restore", "d1", "--json").stdout) == RUNNING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -99,3 +100,15 @@ async def test_the_waiting_client_does_the_same(async_client: AsyncClient, wire:
     async with async_client as client:
         assert await client.databases.create() == RUNNING
         assert await client.databases.list() == [RUNNING]
+
+
+def test_earlier_states(client: Client, wire: WireServer) -> None:
+    kept = {"archive": {"state": "archiving", "size_bytes": 9}, "windows": [], "bases": []}
+    wire.will(Reply(201, kept), Reply(200, kept), *[Reply(202, MAKING), Reply(200, RUNNING)] * 2)
+    assert client.databases.backup("d1") == client.databases.backups("d1") == kept
+    assert client.databases.restore("d1", target_time="2026-01-01T00:00:00Z", size="4g") == RUNNING
+    client.databases.restore("d1", label="now")
+    assert wire.lines[:3] == [f"POST {ONE}/backups", f"GET {ONE}/backups", f"POST {ONE}/clone"]
+    assert wire.asked[2].json() == {"target_time": "2026-01-01T00:00:00Z", "size": "4g"}
+    now = wire.asked[4].json()
+    assert now["label"] == "now" and datetime.fromisoformat(now["target_time"]) <= datetime.now(UTC)

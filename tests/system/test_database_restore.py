@@ -67,3 +67,17 @@ def test_to_a_second_before_a_table_was_dropped(client: Client) -> None:
     eventually(archived, 60, "a restored database has an archive of its own")
     assert run(restored, "SELECT count(*) FROM orders") == "10"
     client.databases.delete(restored["id"])
+
+
+@pytest.mark.slow
+def test_restores_are_tried_out(install: Install) -> None:
+    place = install("postgres", PANDASTACK_READY_MACHINES="1", PANDASTACK_DATABASE_DRILL_SECONDS="5")
+    with serving(place) as (server, client):
+        source = client.databases.create()
+        client.databases.backup(source["id"])
+        run(source, "CREATE TABLE t (x int)")
+        drill = eventually(lambda: client.databases.backups(source["id"]).get("drill"), 120, "a restore is tried out")
+        assert "error" not in drill
+        with server.http() as http:
+            assert 'pandastack_database_drills_total{result="ok"}' in http.get(f"{server.url}/metrics").text
+        client.databases.delete(source["id"])

@@ -123,7 +123,7 @@ def create_app(
             app.state.sandbox_tool_calls = Allowance(chosen.mcp_sandbox_calls_per_minute)
             app.state.requests = Allowance(chosen.requests_per_minute)
             app.state.failed_logins = Allowance(chosen.failed_logins_per_minute)
-            metrics.watch(plane)
+            metrics.watch(plane, app.state.databases.archives)
             yield
 
     app = FastAPI(

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from pandastack.products.databases import Archives
 from pandastack.services import ControlPlane
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -36,9 +37,10 @@ class Metrics:
             registry=self._registry,
         )
 
-    def watch(self, plane: ControlPlane) -> None:
-        """Start to report the sandboxes of ``plane``."""
+    def watch(self, plane: ControlPlane, archives: Archives) -> None:
+        """Start to report the sandboxes of ``plane``, and the archives of databases."""
         self._registry.register(_Sandboxes(plane))
+        self._registry.register(_Archives(archives))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request. ``route`` is the pattern, not the path: the number of series must stay bounded."""
@@ -66,3 +68,21 @@ class _Sandboxes(Collector):
         traffic.add_metric(["in"], self._plane.traffic.total_in)
         traffic.add_metric(["out"], self._plane.traffic.total_out)
         yield traffic
+
+
+class _Archives(Collector):
+    def __init__(self, archives: Archives) -> None:
+        self._archives = archives
+
+    def collect(self) -> Iterator[Any]:
+        """Archives of databases by state, and how restores ended that were tried out."""
+        gauge = GaugeMetricFamily("pandastack_database_archives", "Archives by state.", labels=("state",))
+        for state, number in self._archives.states().items():
+            gauge.add_metric([state], number)
+        yield gauge
+        drills = CounterMetricFamily(
+            "pandastack_database_drills", "Restores of databases that were tried out.", labels=("result",)
+        )
+        for result, number in self._archives.drills.results.items():
+            drills.add_metric([result], number)
+        yield drills

@@ -338,14 +338,15 @@ class Database(TypedDict, total=False):
     archive: dict[str, Any]
 
 
-class DatabaseBackups(TypedDict):
+class DatabaseBackups(TypedDict, total=False):
     """What a database can be restored from: ``windows`` of times, each with ``earliest`` and ``latest``, its ``bases``
     with ``created_at`` and ``size_bytes``, oldest first, and its ``archive``: ``state``, ``as_of``, ``size_bytes``,
-    ``error``."""
+    ``error``. ``drill``: the last restore that the server has tried out, with ``at``, ``seconds`` and ``error``."""
 
-    archive: dict[str, Any]
-    windows: list[dict[str, str]]
-    bases: list[dict[str, Any]]
+    archive: Required[dict[str, Any]]
+    windows: Required[list[dict[str, str]]]
+    bases: Required[list[dict[str, Any]]]
+    drill: dict[str, Any]
 
 
 @dataclass(frozen=True)

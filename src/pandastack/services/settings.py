@@ -121,6 +121,8 @@ class Settings:
     """How old the newest base backup of a database gets before it gets another one."""
     database_retention_seconds: float = 7 * 24 * 3600.0
     """How far back a database can be restored."""
+    database_drill_seconds: float = 7 * 24 * 3600.0
+    """How often the archive of a database is restored to try it out; 0: never."""
     database_backups_bytes: int = 100 * 1024 * MIB
     """What the archives of all databases may take; the oldest backups make room for new ones."""
     max_builds: int = 2
@@ -148,7 +150,7 @@ class Settings:
         return cls(**{name: _value(key, env[key], kinds[name]) for name, key in given.items() if env.get(key)})
 
 
-_MAY_BE_ZERO = ("PANDASTACK_IDLE_AFTER", "PANDASTACK_SNAPSHOT_BUDGET")
+_MAY_BE_ZERO = ("PANDASTACK_IDLE_AFTER", "PANDASTACK_SNAPSHOT_BUDGET", "PANDASTACK_DATABASE_DRILL_SECONDS")
 
 
 def _value(key: str, text: str, kind: type[int] | type[float] | type[Budget] | type[str] | type[Networks]) -> Any:

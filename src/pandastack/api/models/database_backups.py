@@ -43,10 +43,21 @@ class BaseBackup(Answer):
     size_bytes: int
 
 
+class RestoreDrill(Answer):
+    at: str
+    seconds: float
+    error: str | None = omitted_if_none("Why it failed")
+
+    @classmethod
+    def of(cls, drill: product.Drill) -> RestoreDrill:
+        return cls(at=timestamp(drill.at), seconds=drill.seconds, error=drill.error)
+
+
 class DatabaseBackups(Answer):
     archive: DatabaseArchive
     windows: list[RestoreWindow] = Field(description="Between them the archive has gaps")
     bases: list[BaseBackup] = Field(description="Oldest first")
+    drill: RestoreDrill | None = omitted_if_none("The last restore that the server has tried out")
 
     @classmethod
     def of(cls, seen: product.Database) -> DatabaseBackups:
@@ -56,4 +67,5 @@ class DatabaseBackups(Answer):
             raise UnsupportedError(f"this server keeps no archive of database {seen.record.id}")
         bases = [BaseBackup(created_at=timestamp(each.ended_at), size_bytes=each.size) for each in backups.bases]
         windows = [RestoreWindow.of(each) for each in backups.windows]
-        return cls(archive=DatabaseArchive.of(backups), windows=windows, bases=bases)
+        drill = None if backups.drill is None else RestoreDrill.of(backups.drill)
+        return cls(archive=DatabaseArchive.of(backups), windows=windows, bases=bases, drill=drill)

@@ -1,6 +1,8 @@
 """Databases: a PostgreSQL server in a machine of its own, with credentials of its own, and copies of it as it runs."""
 
 from pandastack.products.databases.archive.archive import Backups
+from pandastack.products.databases.archive.archives import Archives
+from pandastack.products.databases.archive.drills import Drill
 from pandastack.products.databases.archive.plan import Window
 from pandastack.products.databases.databases import Databases, open_databases
 from pandastack.products.databases.records import Database
@@ -10,9 +12,11 @@ from pandastack.products.databases.spec import SIZES, NewDatabase, checked_clone
 __all__ = [
     "MOST_LINES",
     "SIZES",
+    "Archives",
     "Backups",
     "Database",
     "Databases",
+    "Drill",
     "NewDatabase",
     "Statistics",
     "Window",

@@ -52,7 +52,7 @@ class Databases:
     def __init__(self, plane: ControlPlane, tasks: TaskGroup, archives: Archives) -> None:
         self._plane = plane
         self._tasks = tasks
-        self._archives = archives
+        self.archives = archives
         self._server = Server(plane.interior)
         self._records = Records(plane)
         self._making: dict[str, Making] = {}
@@ -69,7 +69,7 @@ class Databases:
                 case DatabaseState.PROVISIONING:
                     self._begin(record, is_resumed=True)
                 case DatabaseState.READY:
-                    self._archives.begin(record)
+                    self.archives.begin(record)
                     self._tasks.start_soon(self._in_background, record, self._resume)
 
     async def create(self, caller: Caller, wanted: NewDatabase) -> Database:
@@ -79,7 +79,7 @@ class Databases:
         made, and for a copy :class:`NotFoundError` and :class:`ConflictError`.
         """
         if wanted.restored:
-            self._archives.check((await self.original(caller, wanted.cloned_from or "")).id, wanted.target_time)
+            self.archives.check((await self.original(caller, wanted.cloned_from or "")).id, wanted.target_time)
         elif wanted.cloned_from is not None:
             self._usable(caller, wanted.cloned_from)
         await self._check_door()
@@ -115,7 +115,7 @@ class Databases:
         """What a copy is made of: a database, or the archive of one that this server does not know. The same error."""
         with suppress(NotFoundError):
             return self.find(caller, database_id)
-        return await self._archives.find(caller, database_id) or self.find(caller, database_id)
+        return await self.archives.find(caller, database_id) or self.find(caller, database_id)
 
     async def get(self, caller: Caller, database_id: str) -> Database:
         """One database, with its password once it has one. Raises :class:`NotFoundError`."""
@@ -186,7 +186,7 @@ class Databases:
 
     async def back_up(self, caller: Caller, database_id: str) -> Database:
         """Take a base backup now; what was committed before can be restored then. One that sleeps is woken."""
-        await self._archives.back_up(self._usable(caller, database_id))
+        await self.archives.back_up(self._usable(caller, database_id))
         return await self.get(caller, database_id)
 
     async def statistics(self, caller: Caller, database_id: str) -> Statistics:
@@ -269,7 +269,7 @@ class Databases:
         """Set the password. A failure fails the database, and frees its machine."""
         try:
             if record.restored:
-                await self._archives.restore(record)
+                await self.archives.restore(record)
             credentials = await self._records.credentials(record)
             verifier, copied = verifier_of(credentials.password), record.cloned_from is not None
             await self._server.set_password(server_of(record), record.id, verifier, end_sessions=copied)
@@ -279,7 +279,7 @@ class Databases:
                 await self._plane.sandboxes.delete(server_of(record), record.id)
             await self._fail(record, known(error, record))
             return
-        self._archives.begin(record)
+        self.archives.begin(record)
         await self._in_background(record, self._resume)  # it may have been changed meanwhile
 
     async def _fail(self, record: DatabaseRecord, error: PandastackError) -> None:
@@ -292,7 +292,7 @@ class Databases:
     async def _end(self, record: DatabaseRecord) -> None:
         with suppress(NotFoundError):
             await self._plane.sandboxes.delete(server_of(record), record.id)
-        await self._archives.remove(record.id)
+        await self.archives.remove(record.id)
         await self._forget(record)
 
     async def _end_later(self, record: DatabaseRecord) -> None:
@@ -364,7 +364,7 @@ class Databases:
     def _seen(self, record: DatabaseRecord) -> Database:
         status, error = self._status(record)
         suffix = self._plane.settings.preview_host_suffix.partition(",")[0].strip()
-        backups = self._archives.backups(record.id)
+        backups = self.archives.backups(record.id)
         return Database(record, status, f"{record.id}.{suffix}", self._door, error, backups=backups)
 
     def _status(self, record: DatabaseRecord) -> tuple[str, str | None]:

@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from pandastack.products.databases.archive import plan
+from pandastack.products.databases.archive.drills import Drill, read_drill
 from pandastack.products.databases.archive.plan import Base, Epoch, Retention, Window
 from pandastack.products.databases.archive.replication import Identity, Replication
 from pandastack.products.databases.archive.segments import Packer, Segments, compress, compressed, partial_of
@@ -29,7 +30,7 @@ Connect = Callable[[], AbstractAsyncContextManager[ByteStream]]
 _run = anyio.to_thread.run_sync
 
 _BATCH = 1024 * 1024
-_DESCRIPTION = "archive.json"
+_DESCRIPTION, _DRILL = "archive.json", "drill.json"
 
 
 class Health(StrEnum):
@@ -63,6 +64,7 @@ class Backups:
     size: int
     as_of: float | None
     error: str | None
+    drill: Drill | None = None
 
     @property
     def window(self) -> Window | None:
@@ -83,6 +85,8 @@ class Archive:
         """Up to where the log of the last epoch is archived."""
         self.as_of: float | None = None
         """A time of the database's clock; everything that was committed before is archived."""
+        self.drill: Drill | None = None
+        """The last restore that was tried out."""
         self.readers = 0
         """How many restores read it: nothing is deleted meanwhile."""
         self.turn = anyio.Lock()
@@ -102,11 +106,22 @@ class Archive:
         """The bytes of it that are kept."""
         return plan.size_of(self.epochs)
 
+    @property
+    def last_drill(self) -> float | None:
+        """When a restore was tried out last, or could have been for the first time; None: it cannot yet."""
+        first = next((base.ended_at for epoch in self.epochs for base in epoch.bases), None)
+        return first if first is None or self.drill is None else self.drill.at
+
+    async def keep_drill(self, drill: Drill) -> None:
+        """Note how a restore has ended."""
+        self.drill = drill
+        await _run(self._target.put_bytes, f"{self.id}/{_DRILL}", drill.to_json())
+
     async def load(self) -> None:
         """Read what there is."""
-        self.epochs = await anyio.to_thread.run_sync(self._load)
+        self.epochs, self.drill = await _run(self._load)
 
-    def _load(self) -> list[Epoch]:
+    def _load(self) -> tuple[list[Epoch], Drill | None]:
         prefix = f"{self.id}/"
         sizes = {name.removeprefix(prefix): size for name, size in self._target.sizes(self.id).items()}
         documents = {}
@@ -114,7 +129,7 @@ class Archive:
             if name.endswith(".json"):
                 with self._target.open(prefix + name) as file:
                     documents[name] = file.read()
-        return plan.read_epochs(sizes, documents)
+        return plan.read_epochs(sizes, documents), read_drill(documents.get(_DRILL, b""))
 
     async def describe(self, description: Description) -> None:
         """Write down whose archive it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from pandastack.model.caller import Caller
 from pandastack.model.databases import is_database_id
 from pandastack.products.databases.archive import feed, plan
 from pandastack.products.databases.archive.archive import Archive, Backups, Description, Health
+from pandastack.products.databases.archive.drills import Drills, find_due
 from pandastack.products.databases.archive.feed import Source
 from pandastack.products.databases.archive.plan import Base, Epoch
 from pandastack.products.databases.archive.receiver import Receiver
@@ -41,6 +43,7 @@ from pandastack.store.sandboxes import Status
 _TICK_SECONDS = 1.0
 _SETTLE_SECONDS = 10.0
 """How long a new database is left alone before its first base backup is taken."""
+_DRILL_TICK_SECONDS = 60.0
 _AGAIN_SECONDS = 60.0
 """Before a base backup that failed is tried again."""
 _FLUSH_SECONDS = 60.0
@@ -74,6 +77,7 @@ class Archives:
         self._kept: dict[str, _Kept] = {}
         self._found: dict[str, Archive] = {}
         """Archives of databases that this server does not know."""
+        self.drills = Drills(plane)
         self._one = anyio.Lock()
         """Held by the one base backup that is taken by itself."""
 
@@ -113,7 +117,7 @@ class Archives:
         latest = archive.as_of or 0.0
         bases = tuple(base for epoch in archive.epochs for base in epoch.bases)
         found = tuple(plan.windows(archive.epochs, latest))
-        return Backups(found, bases, archive.health, archive.size, archive.as_of, archive.error)
+        return Backups(found, bases, archive.health, archive.size, archive.as_of, archive.error, archive.drill)
 
     async def find(self, caller: Caller, database_id: str) -> Description | None:
         """The archive of a database that this server does not know, such as one of another host, or None."""
@@ -149,16 +153,47 @@ class Archives:
         archive = self._archive(key)
         if archive is None:
             raise ConflictError("the database that it is restored from is gone")
+        if (kept := self._kept.get(key)) is not None:
+            await self._catch_up(kept, record.target_time)
+        await self._restore(archive, record, record.id, record.target_time)
+
+    async def _restore(
+        self, archive: Archive, record: DatabaseRecord, sandbox_id: str, target_time: float | None
+    ) -> None:
         archive.readers += 1
         try:
-            if (kept := self._kept.get(key)) is not None:
-                await self._catch_up(kept, record.target_time)
-            epoch, base = _check_time(archive, record.target_time)
-            source = Source(archive, epoch, base, record.target_time)
-            memory = SIZES[record.size].memory_mb
-            await feed.restore(self._plane.interior, server_of(record), record.id, source, memory)
+            epoch, base = _check_time(archive, target_time)
+            source, memory = Source(archive, epoch, base, target_time), SIZES[record.size].memory_mb
+            await feed.restore(self._plane.interior, server_of(record), sandbox_id, source, memory)
         finally:
             archive.readers -= 1
+
+    async def drill(self) -> None:
+        """Try out restores of the archives, one after another, each when its time has come."""
+        every = self._plane.settings.database_drill_seconds
+        await self.drills.sweep()
+        while self._target is not None and every:
+            await anyio.sleep(min(_DRILL_TICK_SECONDS, every))
+            await self.drill_next(time.time())
+
+    async def drill_next(self, now: float) -> bool:
+        """Try out a restore of the archive whose turn it is; returns whether there is one."""
+        times = [(name, last) for name, each in self._kept.items() if (last := each.archive.last_drill) is not None]
+        name = find_due(times, now, self._plane.settings.database_drill_seconds)
+        if name is None:
+            return False
+        kept = self._kept[name]
+        restore = partial(self._restore, kept.archive, kept.record, target_time=None)
+        done = await self.drills.run(kept.record, restore)
+        if done is not None and name in self._kept:
+            await kept.archive.keep_drill(done)
+        return True
+
+    def states(self) -> Counter[str]:
+        """How many archives are in which state."""
+        found = Counter({each.value: 0 for each in Health})
+        found.update(each.archive.health.value for each in self._kept.values())
+        return found
 
     async def back_up(self, record: DatabaseRecord) -> Base:
         """Take a base backup now; one that sleeps is woken. What was committed before is archived then."""
@@ -303,5 +338,6 @@ async def open_archives(plane: ControlPlane, database_url: str) -> AsyncIterator
     async with anyio.create_task_group() as tasks:
         archives = Archives(plane, tasks, target, (directory or Path()) / ".pending")
         tasks.start_soon(archives.run)
+        tasks.start_soon(archives.drill)
         yield archives
         tasks.cancel_scope.cancel()
