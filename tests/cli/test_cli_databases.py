@@ -95,12 +95,14 @@ def test_earlier_states(wire: WireServer, cli: Cli) -> None:
         "archive": {"state": "archiving", "size_bytes": 9 << 20},
         "windows": [{"earliest": "2026-01-01T00:00:00Z", "latest": "2026-01-02T00:00:00Z"}],
         "bases": [{"created_at": "2026-01-01T00:00:00Z", "size_bytes": 8 << 20}],
+        "drill": {"at": "2026-01-01T01:00:00Z", "seconds": 3.25, "error": "no"},
     }
     wire.will(*[Reply(201, kept)] * 2, *[Reply(200, kept)] * 2, *[Reply(202, MAKING), Reply(200, RUNNING)] * 2)
     assert cli("db", "backup", "d1").stdout == "2026-01-01T00:00:00Z  8 MB\n"
     assert json.loads(cli("db", "backup", "d1", "--json").stdout) == kept
     shown = cli("db", "backups", "d1").stdout
     assert "archiving" in shown and "2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z" in shown and "8 MB" in shown
+    assert "2026-01-01T01:00:00Z: no (3.2 s)" in shown
     assert json.loads(cli("db", "backups", "d1", "--json").stdout) == kept
     restored = cli("db", "restore", "d1", "--to", "2026-01-01T12:00:00Z", "--label", "x", "--size", "4g")
     assert restored.stdout.startswith("d1\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pandastack.errors import BadRequestError
 from pandastack.products.databases.archive import plan
-from pandastack.products.databases.archive.archives import backups_directory
+from pandastack.products.databases.archive.archives import place_of
 from pandastack.products.databases.archive.plan import Base, Epoch, Retention, Window
 from pandastack.products.databases.archive.wal import (
     SEGMENT,
@@ -136,6 +137,16 @@ def test_what_is_kept_is_read_again() -> None:
     assert plan.read_epochs({**sizes, "0001/wal/nonsense.gz": 1}, broken) == BOTH
 
 
+def test_what_interrupted_work_has_left() -> None:
+    names = {f"{each.name}/epoch.json" for each in BOTH}
+    names |= {f"{e.name}/bases/{b.number:04d}.{kind}" for e in BOTH for b in e.bases for kind in ("json", "tar.gz")}
+    names |= {f"{each.name}/wal/{name}.gz" for each in BOTH for name in each.segments}
+    names |= {"archive.json", "drill.json", f"0002/partial/{segment_name(1, 25 * SEGMENT)}.gz"}
+    assert plan.find_leftovers(names, BOTH) == []
+    left = ["0002/bases/0003.tar.gz", "0003/wal/x.gz", "0001/wal/x.gz", f"0002/partial/{segment_name(1, SEGMENT)}.gz"]
+    assert plan.find_leftovers([*names, *left], BOTH) == left
+
+
 @given(st.integers(0, 2**63))
 def test_positions_have_one_name(position: int) -> None:
     assert position_of(text_of(position)) == position
@@ -165,8 +176,16 @@ def test_a_copy_of_another_size_or_time_is_restored() -> None:
             checked_clone(SOURCE, None, None, text)
 
 
-def test_where_archives_are() -> None:
-    assert backups_directory("none", "sqlite+aiosqlite:////data/pandastack.db") is None
-    assert str(backups_directory("", "sqlite+aiosqlite:////data/pandastack.db")) == "/data/backups"
-    assert str(backups_directory("/mnt/b", "postgresql://x")) == "/mnt/b"
-    assert backups_directory("", "postgresql://x") is None
+def test_where_archives_are(tmp_path: Path) -> None:
+    beside = f"sqlite+aiosqlite:///{tmp_path}/pandastack.db"
+    assert place_of("none", beside)[0] is None is place_of("", "postgresql://x")[0]
+    for configured, url, root in (
+        ("", beside, tmp_path / "backups"),
+        (f"{tmp_path}/b", "postgresql://x", tmp_path / "b"),
+    ):
+        target, pending = place_of(configured, url)
+        assert target is not None and pending == root / ".pending"
+        target.put_bytes("a/b", b"c")
+        assert (root / "a/b").read_bytes() == b"c"
+    with pytest.raises(BadRequestError, match="s3://BUCKET/PREFIX"):
+        place_of("s3://", beside)

@@ -262,6 +262,15 @@ class BranchDatabase(Arguments):
         return clone_database(self.database_id, label=self.label)
 
 
+class RestoreDatabase(Arguments):
+    database_id: str = Field(description="The id of the database", min_length=1)
+    target_time: str = Field(description="Such as 2026-01-31T09:30:00Z, within restore_window of get_database")
+    label: str | None = Field(None, description="Label of the restored database", max_length=128)
+
+    def call(self) -> Call:
+        return clone_database(self.database_id, label=self.label, target_time=self.target_time)
+
+
 class DeleteDatabase(Arguments):
     database_id: str = Field(description="The database's id", min_length=1)
 

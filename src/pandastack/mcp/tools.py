@@ -179,6 +179,12 @@ WORKSPACE: Sequence[Tool] = (
         take.BranchDatabase,
         "POST /v1/databases/{}/clone",
     ),
+    Tool(
+        "restore_database",
+        "Make a new database as one was at an earlier time, for example before a mistake. The source stays as it is.",
+        take.RestoreDatabase,
+        "POST /v1/databases/{}/clone",
+    ),
     Tool("list_databases", "List the databases of the workspace.", take.ListDatabases, "GET /v1/databases", reads=True),
     Tool(
         "delete_database",

@@ -115,8 +115,8 @@ class Settings:
     max_databases: int = 20
     """How many databases a workspace may have."""
     database_backups: str = ""
-    """The directory of the databases' archives, by default `backups` beside the database's file; ``none``: none are
-    kept."""
+    """Where the databases' archives are: a directory, by default `backups` beside the database's file, or
+    ``s3://BUCKET/PREFIX``; ``none``: none are kept."""
     database_base_seconds: float = 24 * 3600.0
     """How old the newest base backup of a database gets before it gets another one."""
     database_retention_seconds: float = 7 * 24 * 3600.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,10 +40,17 @@ def backups(database_id: Id, json: Json = False) -> None:
             "archive": archive["state"],
             "error": archive.get("error"),
             "size": size_of(archive["size_bytes"]),
+            "last drill": _drill(found.get("drill")),
             "times": ", ".join(f"{each['earliest']} to {each['latest']}" for each in found["windows"]) or "none yet",
         }
     )
     print_table(("BASE BACKUP", "SIZE"), [(each["created_at"], size_of(each["size_bytes"])) for each in found["bases"]])
+
+
+def _drill(drill: dict[str, Any] | None) -> str:
+    if drill is None:
+        return "none yet"
+    return f"{drill['at']}: {drill.get('error') or 'it worked'} ({drill['seconds']:.1f} s)"
 
 
 def restore(

@@ -79,7 +79,10 @@ class Databases:
         made, and for a copy :class:`NotFoundError` and :class:`ConflictError`.
         """
         if wanted.restored:
-            self.archives.check((await self.original(caller, wanted.cloned_from or "")).id, wanted.target_time)
+            source = await self.original(caller, wanted.cloned_from or "")
+            if isinstance(source, DatabaseRecord) and source.state is not DatabaseState.READY:
+                self._usable(caller, source.id)
+            self.archives.check(source.id, wanted.target_time)
         elif wanted.cloned_from is not None:
             self._usable(caller, wanted.cloned_from)
         await self._check_door()

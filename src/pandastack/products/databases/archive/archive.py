@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,13 +16,14 @@ from pathlib import Path
 import anyio
 from anyio.abc import ByteStream
 
+from pandastack.errors import UnavailableError
 from pandastack.products.databases.archive import plan
 from pandastack.products.databases.archive.drills import Drill, read_drill
 from pandastack.products.databases.archive.plan import Base, Epoch, Retention, Window
 from pandastack.products.databases.archive.replication import Identity, Replication
 from pandastack.products.databases.archive.segments import Packer, Segments, compress, compressed, partial_of
 from pandastack.products.databases.archive.target import Target
-from pandastack.products.databases.archive.wal import segment_start
+from pandastack.products.databases.archive.wal import SEGMENT, segment_name, segment_start
 from pandastack.products.databases.wire import Session
 
 Connect = Callable[[], AbstractAsyncContextManager[ByteStream]]
@@ -30,6 +32,9 @@ Connect = Callable[[], AbstractAsyncContextManager[ByteStream]]
 _run = anyio.to_thread.run_sync
 
 _BATCH = 1024 * 1024
+_REACH_SECONDS = 120.0
+_SHARE_SECONDS = 5.0
+"""How often a remote target gets the file of the log that is being written."""
 _DESCRIPTION, _DRILL = "archive.json", "drill.json"
 
 
@@ -93,6 +98,7 @@ class Archive:
         """Held as a base is taken."""
         self._target = target
         self._pending = pending / database_id
+        self._shared, self._shared_at = 0, -math.inf
         self._changed = anyio.Event()
 
     @property
@@ -117,11 +123,11 @@ class Archive:
         self.drill = drill
         await _run(self._target.put_bytes, f"{self.id}/{_DRILL}", drill.to_json())
 
-    async def load(self) -> None:
-        """Read what there is."""
-        self.epochs, self.drill = await _run(self._load)
+    async def load(self, *, tidy: bool = False) -> None:
+        """Read what there is. ``tidy``: delete what interrupted work has left."""
+        self.epochs, self.drill = await _run(self._load, tidy)
 
-    def _load(self) -> tuple[list[Epoch], Drill | None]:
+    def _load(self, tidy: bool) -> tuple[list[Epoch], Drill | None]:
         prefix = f"{self.id}/"
         sizes = {name.removeprefix(prefix): size for name, size in self._target.sizes(self.id).items()}
         documents = {}
@@ -129,7 +135,10 @@ class Archive:
             if name.endswith(".json"):
                 with self._target.open(prefix + name) as file:
                     documents[name] = file.read()
-        return plan.read_epochs(sizes, documents), read_drill(documents.get(_DRILL, b""))
+        epochs = plan.read_epochs(sizes, documents)
+        for name in plan.find_leftovers(sizes, epochs) if tidy else ():
+            self._target.delete(prefix + name)
+        return epochs, read_drill(documents.get(_DRILL, b""))
 
     async def describe(self, description: Description) -> None:
         """Write down whose archive it is."""
@@ -203,7 +212,24 @@ class Archive:
         self._target.put(f"{self.id}/{epoch.name}/wal/{path.name}.gz", packed)
         packed.unlink()
         path.unlink()
+        if self._target.is_remote:
+            self._target.delete(f"{self.id}/{epoch.name}/partial/{path.name}.gz")
         return size
+
+    async def share(self, segments: Segments) -> None:
+        """Have a remote target get what is written of the last file, now and then."""
+        now, epoch = anyio.current_time(), self.epochs[-1]
+        if not self._target.is_remote or segments.position == self._shared or now - self._shared_at < _SHARE_SECONDS:
+            return
+        position, self._shared_at = segments.position, now
+        if position % SEGMENT:
+            await _run(self._share, epoch, segment_name(epoch.timeline, position))
+        self._shared = position
+
+    def _share(self, epoch: Epoch, name: str) -> None:
+        content = partial_of(self._pending / epoch.name, name)
+        if content is not None:
+            self._target.put_bytes(f"{self.id}/{epoch.name}/partial/{name}.gz", compressed(content))
 
     def advance(self, durable: int, as_of: float | None) -> None:
         """Note that the log is archived up to a position, and with it everything before a time."""
@@ -232,7 +258,7 @@ class Archive:
                     await waiting.flush()
                 size = await _run(packer.close)
                 ended_at = await self._clock(connect)
-                await self.reached(end)
+                await self._reached_in(epoch, end)
                 base = Base(number, start, end, ended_at, size)
                 await _run(self._target.put, f"{self.id}/{epoch.name}/bases/{number:04d}.tar.gz", path)
                 name = f"{self.id}/{epoch.name}/bases/{number:04d}.json"
@@ -243,6 +269,13 @@ class Archive:
             latest = self._epoch(epoch.number)
             self._replace(replace(latest, bases=(*latest.bases, base)))
             return base
+
+    async def _reached_in(self, epoch: Epoch, position: int) -> None:
+        with anyio.move_on_after(_REACH_SECONDS):
+            await self.reached(position)
+            if self.epochs[-1].number == epoch.number:
+                return
+        raise UnavailableError("the log of the database was not archived as the backup was taken")
 
     async def _clock(self, connect: Connect) -> float:
         async with connect() as stream:
@@ -293,7 +326,11 @@ class Archive:
                 found = partial_of(self._pending / epoch.name, name)
                 if found is not None:
                     return compressed(found)
-        return None
+        try:
+            with self._target.open(f"{self.id}/{epoch.name}/partial/{name}.gz") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
 
 
 class _Batches:

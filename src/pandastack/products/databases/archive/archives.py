@@ -30,6 +30,7 @@ from pandastack.products.databases.archive.drills import Drills, find_due
 from pandastack.products.databases.archive.feed import Source
 from pandastack.products.databases.archive.plan import Base, Epoch
 from pandastack.products.databases.archive.receiver import Receiver
+from pandastack.products.databases.archive.s3 import SCHEME, open_s3
 from pandastack.products.databases.archive.target import DirectoryTarget, Target
 from pandastack.products.databases.archive.wal import position_of
 from pandastack.products.databases.making import server_of
@@ -46,10 +47,12 @@ _SETTLE_SECONDS = 10.0
 _DRILL_TICK_SECONDS = 60.0
 _AGAIN_SECONDS = 60.0
 """Before a base backup that failed is tried again."""
+_MOST_LOG = 4 * 1024**3
+"""As much of the log gets a new base backup: no restore takes more, and what came before may go when room is short."""
 _FLUSH_SECONDS = 60.0
 _FUTURE_SECONDS = 2.0
 """How much another clock may be ahead of ours."""
-_OFF = "none"
+_OFF, _PENDING = "none", ".pending"
 
 log = structlog.get_logger(__name__)
 
@@ -228,7 +231,7 @@ class Archives:
         receiver = Receiver(archive, partial(self._connected, record, look=True))
         try:
             with kept.scope:
-                await archive.load()
+                await archive.load(tidy=True)
                 await archive.describe(Description(record.id, record.workspace, record.label, record.size))
                 while True:
                     if self._runs(kept):
@@ -264,7 +267,8 @@ class Archives:
         if not epoch.bases:
             return True
         last = epoch.bases[-1]
-        return time.time() - last.ended_at > self._plane.settings.database_base_seconds and archive.durable > last.end
+        written, age = archive.durable - last.end, time.time() - last.ended_at
+        return written > _MOST_LOG or (written > 0 and age > self._plane.settings.database_base_seconds)
 
     async def _take_due(self, kept: _Kept) -> None:
         async with self._one:
@@ -322,21 +326,27 @@ def _check_time(archive: Archive, target_time: float | None) -> tuple[Epoch, Bas
     return found
 
 
-def backups_directory(configured: str, database_url: str) -> Path | None:
-    """Where the archives are: as configured, else beside a database that is a file."""
-    if configured:
-        return None if configured == _OFF else Path(configured).expanduser().absolute()
+def place_of(configured: str, database_url: str) -> tuple[Target | None, Path]:
+    """Where archives are, and what waits to be part of one: as configured, else beside a database that is a file.
+
+    Raises :class:`BadRequestError`.
+    """
     scheme, _, path = database_url.partition(":///")
-    return Path(path).with_name("backups") if scheme.startswith("sqlite") and path else None
+    beside = Path(path).with_name("backups") if scheme.startswith("sqlite") and path else None
+    if configured.startswith(SCHEME):
+        return open_s3(configured), (beside or Path("backups").absolute()) / _PENDING
+    directory = Path(configured).expanduser().absolute() if configured else beside
+    if directory is None or configured == _OFF:
+        return None, Path()
+    return DirectoryTarget(directory), directory / _PENDING
 
 
 @asynccontextmanager
 async def open_archives(plane: ControlPlane, database_url: str) -> AsyncIterator[Archives]:
     """The archives of a control plane, as long as the block."""
-    directory = backups_directory(plane.settings.database_backups, database_url)
-    target = None if directory is None else DirectoryTarget(directory)
+    target, pending = await anyio.to_thread.run_sync(place_of, plane.settings.database_backups, database_url)
     async with anyio.create_task_group() as tasks:
-        archives = Archives(plane, tasks, target, (directory or Path()) / ".pending")
+        archives = Archives(plane, tasks, target, pending)
         tasks.start_soon(archives.run)
         tasks.start_soon(archives.drill)
         yield archives

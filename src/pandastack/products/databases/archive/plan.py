@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pandastack.products.databases.archive.wal import SEGMENT, segment_position, segment_start
+from pandastack.products.databases.archive.wal import SEGMENT, is_segment, segment_position, segment_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,22 @@ def read_epochs(sizes: Mapping[str, int], documents: Mapping[str, bytes]) -> lis
         ]
         found[number] = replace(epoch, bases=tuple(bases), segments=segments)
     return [found[number] for number in sorted(found)]
+
+
+def find_leftovers(names: Iterable[str], epochs: Iterable[Epoch]) -> list[str]:
+    """Of the names in an archive: what belongs to nothing, as a deletion or a base that was interrupted leaves it."""
+    known, partial = set[str](), dict[str, int]()
+    for each in epochs:
+        known |= {f"{each.name}/epoch.json", *(f"{each.name}/wal/{name}.gz" for name in each.segments)}
+        known |= {f"{each.name}/bases/{base.number:04d}.{kind}" for base in each.bases for kind in ("json", "tar.gz")}
+        partial[f"{each.name}/partial/"] = each.next_segment
+    found = []
+    for name in names:
+        directory, last = name[: name.rfind("/") + 1], name[name.rfind("/") + 1 :].removesuffix(".gz")
+        needed = directory in partial and is_segment(last) and segment_position(last) >= partial[directory]
+        if directory and name not in known and not needed:
+            found.append(name)
+    return found
 
 
 def _is_of(epoch: Epoch, name: str) -> bool:

@@ -139,3 +139,4 @@ class Receiver:
             caught_up = segments.position >= known.end and known.sent
             self._archive.advance(segments.position, seconds_of(known.sent) if caught_up else None)
             await self._archive.collect(segments)
+            await self._archive.share(segments)

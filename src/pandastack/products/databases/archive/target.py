@@ -17,6 +17,9 @@ _UNFINISHED = ".new-"
 class Target(Protocol):
     """Each thing appears and disappears as a whole. Errors are :class:`ServerError`."""
 
+    is_remote: bool
+    """Whether it is to survive the loss of this host: then it gets the log before a file of it is complete, too."""
+
     def put(self, name: str, source: Path) -> None:
         """Store a copy of the file ``source``, in the place of what has the name. It is durable when this returns."""
         ...
@@ -43,7 +46,9 @@ class Target(Protocol):
 
 
 class DirectoryTarget:
-    """A directory of the host."""
+    """A directory of the host. What is pending lies there, too."""
+
+    is_remote = False
 
     def __init__(self, root: Path) -> None:
         self._root = root
