@@ -281,6 +281,11 @@ def test_other_sources_of_templates_are_refused_by_name(sdk: Official) -> None:
     assert is_error(seen["root"], "BadRequestError", "rootfs")
 
 
+def steady(database: dict[str, Any]) -> dict[str, Any]:
+    """Without what changes by itself as a database is archived."""
+    return {name: value for name, value in database.items() if name not in ("archive", "restore_window")}
+
+
 def test_databases(sdk: Official) -> None:
     seen = sdk.run("databases.life").value
     made = seen["made"]
@@ -291,13 +296,13 @@ def test_databases(sdk: Official) -> None:
         "1g",
         "postgres",
     )
-    assert seen["got"] == made
+    assert steady(seen["got"]) == steady(made)
     assert made["connection_url"].startswith(f"postgres://pandastack:{made['password']}@{made['id']}.")
-    assert seen["listed"][0].items() <= made.items() and "password" not in seen["listed"][0]
+    assert steady(seen["listed"][0]).items() <= made.items() and "password" not in seen["listed"][0]
     assert seen["connection"]["connection_url"] == made["connection_url"]
     assert (made["always_on"], seen["updated"]["always_on"]) == (False, True)
     assert (seen["woken"]["id"], seen["woken"]["status"]) == (made["id"], "waking")
-    assert seen["ready"] == seen["updated"]
+    assert steady(seen["ready"]) == steady(seen["updated"])
     assert seen["renewed"]["password"] != made["password"] and seen["renewed"]["id"] == made["id"]
     copy = seen["copy"]
     assert (copy["status"], copy["cloned_from"], copy["label"]) == ("running", made["id"], "conformance (clone)")

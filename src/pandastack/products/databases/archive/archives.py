@@ -314,8 +314,11 @@ def _check_time(archive: Archive, target_time: float | None) -> tuple[Epoch, Bas
     now = time.time()
     spans = plan.windows(archive.epochs, now)
     if not spans:
-        hint = f"POST /v1/databases/{archive.id}/backups makes one"
-        raise ConflictError(f"there is no backup of database {archive.id} yet", hint=hint)
+        hint, name = (
+            f"POST /v1/databases/{archive.id}/backups makes one",
+            "size" if target_time is None else "target_time",
+        )
+        raise ConflictError(f"{name}: there is no backup of database {archive.id} yet", field=name, hint=hint)
     wanted = math.inf if target_time is None else target_time
     found = plan.find_base(archive.epochs, wanted, math.inf)
     if found is None or (target_time is not None and target_time > now + _FUTURE_SECONDS):
