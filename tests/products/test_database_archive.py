@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandastack.errors import GuestError
-from pandastack.products.databases.archive import plan, receiver
+from pandastack.products.databases.archive import feed, plan, receiver
 from pandastack.products.databases.archive.archive import Archive, Health
 from pandastack.products.databases.archive.receiver import Receiver
 from pandastack.products.databases.archive.replication import Replication
@@ -226,7 +226,8 @@ class Scripted(ByteStream):
     """A server that says what it is told to, piece by piece, then nothing more."""
 
     def __init__(self, *pieces: bytes) -> None:
-        self.pieces = list(pieces)
+        self.pieces = [each for each in pieces if each]
+        self.sent: list[bytes] = []
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         await anyio.lowlevel.checkpoint()
@@ -236,6 +237,7 @@ class Scripted(ByteStream):
 
     async def send(self, item: bytes) -> None:
         await anyio.lowlevel.checkpoint()
+        self.sent.append(item)
 
     async def send_eof(self) -> None:
         raise AssertionError("never called")
@@ -278,3 +280,39 @@ async def test_a_log_with_a_gap_is_refused(tmp_path: Path, start: int) -> None:
     with anyio.fail_after(30), pytest.raises(GuestError, match="gap"):
         await Receiver(archive, connect).run()
     assert archive.durable == SEGMENT
+
+
+NAME = segment_name(1, SEGMENT)
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (b".\n", None),
+        (f"{NAME}\n{segment_name(1, 9 * SEGMENT)}\n.\n".encode(), None),
+        (b"!the backup is damaged\n", "cannot be restored"),
+        (b"../../etc/passwd\n", "nonsense"),
+        (b"x" * 601, "has ended"),
+        (b"\xff\n", "nonsense"),
+        (f"{NAME}\n".encode(), "has ended"),
+        (b"", "has ended"),
+    ],
+)
+async def test_what_a_restoring_guest_may_ask_for(tmp_path: Path, lines: bytes, error: str | None) -> None:
+    target = DirectoryTarget(tmp_path)
+    target.put_bytes("one/0001/bases/0001.tar.gz", b"base")
+    target.put_bytes(f"one/0001/wal/{NAME}.gz", b"segment")
+    archive = Archive(target, tmp_path / "pending", "one")
+    base = plan.Base(1, SEGMENT, SEGMENT, 5.0, 4)
+    stream = Scripted(lines)
+    source = feed.Source(archive, plan.Epoch(1, "7", 1, SEGMENT), base, None)
+    with anyio.fail_after(10):
+        if error is None:
+            await feed._feed(stream, source)
+        else:
+            with pytest.raises(GuestError, match=error):
+                await feed._feed(stream, source)
+    sent = struct.pack("!I", 4) + b"base" + struct.pack("!I", 0)
+    if lines.startswith(NAME.encode()):
+        sent += struct.pack("!i", 7) + b"segment" + (struct.pack("!i", -1) if error is None else b"")
+    assert b"".join(stream.sent) == sent
