@@ -18,7 +18,7 @@ from anyio.abc import ByteStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pandastack.errors import GuestError
+from pandastack.errors import GuestError, UnavailableError
 from pandastack.products.databases.archive import feed, plan, receiver
 from pandastack.products.databases.archive.archive import Archive, Health
 from pandastack.products.databases.archive.receiver import Receiver
@@ -316,3 +316,33 @@ async def test_what_a_restoring_guest_may_ask_for(tmp_path: Path, lines: bytes, 
     if lines.startswith(NAME.encode()):
         sent += struct.pack("!i", 7) + b"segment" + (struct.pack("!i", -1) if error is None else b"")
     assert b"".join(stream.sent) == sent
+
+
+async def test_a_log_without_a_base_is_limited(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "_MOST_LOG", SEGMENT)
+    receiving = Receiver(source.archive, source.connect)
+
+    async def write() -> None:
+        await until(lambda: source.archive.health is Health.ARCHIVING)
+        for _ in range(3):
+            await source.run(
+                "CREATE TABLE w AS SELECT generate_series(1, 1000) x; DROP TABLE w; SELECT pg_switch_wal()"
+            )
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        with anyio.fail_after(30), pytest.raises(UnavailableError, match="faster"):
+            await receiving.run()
+    source.archive.health = Health.WAITING
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receiving.run)
+        await until(lambda: source.archive.health is Health.ARCHIVING)
+        tasks.cancel_scope.cancel()
+    first, second = source.archive.epochs
+    assert second.start > first.start
+    gone = plan.plan_retention(source.archive.epochs, 0.0)
+    assert gone.epochs == (1,)
+    await source.archive.delete(gone)
+    again = source.opened()
+    await again.load()
+    assert [each.number for each in again.epochs] == [2]

@@ -86,6 +86,14 @@ def test_the_last_base_stays_also_in_an_epoch_that_has_ended() -> None:
     assert [each.number for each in plan.without(ended, gone)] == [1, 2]
 
 
+def test_an_epoch_without_a_base_goes_when_it_has_ended() -> None:
+    empty = epoch(3, ended_at=900.0, segments=range(40, 42))
+    assert plan.plan_retention([*BOTH, empty], 50.0).epochs == (3,)
+    assert plan.plan_retention([empty], 50.0).epochs == (3,)
+    assert plan.plan_retention([epoch(1, segments=range(2))], 50.0) == Retention()
+    assert (SECOND.backed_up, empty.backed_up) == (22 * SEGMENT + 400, 40 * SEGMENT)
+
+
 moments = st.floats(0, 1000, allow_nan=False)
 
 

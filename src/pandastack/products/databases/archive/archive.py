@@ -182,6 +182,7 @@ class Archive:
             ended = self.as_of or max((base.ended_at for base in last.bases), default=time.time())
             await self._keep(replace(last, ended_at=ended))
         self.as_of = None
+        await _run(_remove_tree, self._pending / f"{number:04d}")
         epoch = Epoch(number, identity.system, identity.timeline, segment_start(identity.flushed))
         await self._keep(epoch)
         return epoch
@@ -291,6 +292,7 @@ class Archive:
         self.epochs = plan.without(self.epochs, gone)
         for number in gone.epochs:
             await _run(self._target.delete_all, f"{self.id}/{number:04d}")
+            await _run(_remove_tree, self._pending / f"{number:04d}")
         for number, base in gone.bases:
             for kind in ("json", "tar.gz"):
                 await _run(self._target.delete, f"{self.id}/{number:04d}/bases/{base:04d}.{kind}")
@@ -301,7 +303,7 @@ class Archive:
         """Delete all of it."""
         self.epochs = []
         await _run(self._target.delete_all, self.id)
-        await _run(partial(shutil.rmtree, self._pending, ignore_errors=True))
+        await _run(_remove_tree, self._pending)
 
     async def base_pieces(self, epoch: Epoch, base: Base) -> AsyncIterator[bytes]:
         """The file of a base, a gzip file of tar."""
@@ -331,6 +333,10 @@ class Archive:
                 return file.read()
         except FileNotFoundError:
             return None
+
+
+def _remove_tree(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
 
 
 class _Batches:

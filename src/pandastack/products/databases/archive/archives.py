@@ -237,6 +237,8 @@ class Archives:
                     if self._runs(kept):
                         kept.due = max(kept.due, anyio.current_time() + _SETTLE_SECONDS)
                         await self._receive(kept, receiver)
+                        if len(archive.epochs) > 1:
+                            await self._tidy(archive)
                     await anyio.sleep(_TICK_SECONDS)
         except PandastackError as error:
             archive.health, archive.error = Health.BROKEN, error.public or error.message
@@ -266,8 +268,7 @@ class Archives:
             return False
         if not epoch.bases:
             return True
-        last = epoch.bases[-1]
-        written, age = archive.durable - last.end, time.time() - last.ended_at
+        written, age = archive.durable - epoch.backed_up, time.time() - epoch.bases[-1].ended_at
         return written > _MOST_LOG or (written > 0 and age > self._plane.settings.database_base_seconds)
 
     async def _take_due(self, kept: _Kept) -> None:

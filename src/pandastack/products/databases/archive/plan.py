@@ -50,6 +50,11 @@ class Epoch:
         """Where the first file begins that is not complete."""
         return max((segment_position(name) + SEGMENT for name in self.segments), default=self.start)
 
+    @property
+    def backed_up(self) -> int:
+        """Up to where the newest base has what is in the log."""
+        return self.bases[-1].end if self.bases else self.start
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -103,7 +108,8 @@ def plan_retention(epochs: Sequence[Epoch], oldest: float) -> Retention:
     last = next((each.number for each in reversed(epochs) if each.bases), None)
     gone, bases, segments = list[int](), list[tuple[int, int]](), list[tuple[int, str]]()
     for epoch in epochs:
-        if epoch.ended_at is not None and epoch.ended_at < oldest and epoch.number != last:
+        unused = not epoch.bases or (epoch.ended_at or 0.0) < oldest
+        if epoch.ended_at is not None and unused and epoch.number != last:
             gone.append(epoch.number)
             continue
         kept = [base for base in epoch.bases if base.ended_at > oldest]

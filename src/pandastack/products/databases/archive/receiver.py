@@ -17,6 +17,8 @@ _ASK_SECONDS = 3.0
 """How often a server that writes nothing is asked how far it is."""
 _SILENCE_SECONDS = 60.0
 _MOST_WAITING = 8 * 1024 * 1024
+_MOST_LOG = 16 * 1024**3
+"""Without a base backup in between: then another epoch begins. What a guest can make us keep is limited."""
 _LOST = ("58P01", "55000", "42704")
 """SQLSTATE: the server no longer has that part of its log, or the slot."""
 
@@ -44,7 +46,7 @@ class Receiver:
             async with self._connect() as stream:
                 await self._receive(Replication(stream))
         except SqlError as error:
-            self._anew = error.code in _LOST
+            self._anew = self._anew or error.code in _LOST
             raise
 
     async def _receive(self, session: Replication) -> None:
@@ -140,3 +142,6 @@ class Receiver:
             self._archive.advance(segments.position, seconds_of(known.sent) if caught_up else None)
             await self._archive.collect(segments)
             await self._archive.share(segments)
+            if segments.position - self._archive.epochs[-1].backed_up > _MOST_LOG:
+                self._anew = True
+                raise UnavailableError("the database writes faster than it is backed up")
