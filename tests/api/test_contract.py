@@ -136,8 +136,19 @@ ROUTES = {
     ("POST", "/v1/databases/{database_id}/backups"),
     ("POST", "/v1/databases/{database_id}/reset-credentials"),
     ("POST", "/v1/databases/{database_id}/failover"),
+    ("POST", "/v1/databases/{database_id}/reset"),
     ("GET", "/v1/databases/{database_id}/stats"),
     ("GET", "/v1/databases/{database_id}/logs"),
+    ("GET", "/v1/databases/{database_id}/export"),
+    ("POST", "/v1/databases/{database_id}/import"),
+    ("GET", "/v1/databases/{database_id}/proxy/v1/health"),
+    ("GET", "/v1/databases/{database_id}/proxy/v1/info"),
+    ("POST", "/v1/databases/{database_id}/proxy/v1/query"),
+    ("POST", "/v1/databases/{database_id}/proxy/v1/exec"),
+    ("POST", "/v1/databases/{database_id}/proxy/v1/transaction"),
+    ("GET", "/v1/databases/{database_id}/proxy/v1/databases"),
+    ("POST", "/v1/databases/{database_id}/proxy/v1/databases"),
+    ("DELETE", "/v1/databases/{database_id}/proxy/v1/databases/{name}"),
     ("GET", "/v1/registries"),
     ("PUT", "/v1/registries/{host}"),
     ("DELETE", "/v1/registries/{host}"),
@@ -166,6 +177,9 @@ async def test_the_documentation_lists_every_route(api: Api) -> None:
     assert found == ROUTES
     assert schema["paths"]["/v1/sandboxes"]["post"]["security"] == [{"token": []}]
     assert schema["paths"]["/healthz"]["get"]["security"] == []
+    broker = "/v1/databases/{database_id}/proxy/v1"
+    assert schema["paths"][f"{broker}/query"]["post"]["security"] == [{"broker_token": []}, {"token": []}]
+    assert schema["paths"][f"{broker}/health"]["get"]["security"] == []
     assert (await api.http.get("/docs")).status_code == 200
 
 
@@ -174,6 +188,10 @@ async def test_every_v1_route_needs_a_token(api: Api, method: str, path: str) ->
     response = await api.http.request(method, path, headers={"authorization": "Bearer pds_wrong"})
     if path.startswith("/v1/p/"):  # the token is in the path: the gateway, which is not here, would check it
         refusal(response, 503)
+    elif path.endswith("/proxy/v1/health"):  # open, and there is no such database
+        refusal(response, 404)
+    elif "/proxy/v1/" in path:
+        assert refusal(response, 401)["detail"] == "invalid api token"
     elif path.startswith(("/v1/", "/mcp")) and path != "/v1/version":
         body = refusal(response, 401)
         assert (body["error"], body["detail"]) == ("unauthorized", "invalid api token")

@@ -14,15 +14,24 @@ import anyio
 import pytest
 from sqlalchemy import text
 
-from pandastack.errors import CapacityError, NotFoundError, ServerError, StorageFullError, UnavailableError
+from pandastack.contract.processes import ExecSpec
+from pandastack.contract.records import STDERR, STDOUT, Output, Record
+from pandastack.errors import (
+    BadRequestError,
+    CapacityError,
+    NotFoundError,
+    ServerError,
+    StorageFullError,
+    UnavailableError,
+)
 from pandastack.model.caller import Caller
 from pandastack.model.databases import DatabaseRoute
-from pandastack.products.databases import Databases
+from pandastack.products.databases import Databases, dumps
 from pandastack.products.databases import databases as product
 from pandastack.services import ControlPlane
 from pandastack.store import databases as table
 from pandastack.store.databases import DatabaseRecord, DatabaseState
-from tests.cluster.scripted_engine import ScriptedEngine
+from tests.cluster.scripted_engine import ScriptedEngine, result
 from tests.cluster.scripted_postgres import ScriptedPostgres, message
 from tests.cluster.scripted_postgres import refusal as sql_refusal
 from tests.support.api import Api, Serve, refusal
@@ -101,7 +110,8 @@ async def test_the_life_of_a_database(api: Api, postgres: ScriptedPostgres) -> N
     url = urlsplit(made["connection_url"])
     assert (url.scheme, url.username, url.path) == ("postgres", "pandastack", "/pandastack")
     assert (url.hostname, url.port, url.password) == (f"{made['id']}.localhost", 5432, made["password"])
-    assert made | {"created_at": "", "password": "", "connection_url": ""} == {
+    assert made["broker_token"].startswith("pds_pg_") and len(made["broker_token"]) == 39
+    assert made | {"created_at": "", "password": "", "connection_url": "", "broker_token": ""} == {
         "id": made["id"],
         "status": "running",
         "template": "postgres",
@@ -113,6 +123,8 @@ async def test_the_life_of_a_database(api: Api, postgres: ScriptedPostgres) -> N
         "username": "pandastack",
         "password": "",
         "connection_url": "",
+        "broker_url": f"http://api/v1/databases/{made['id']}/proxy",
+        "broker_token": "",
         "failover_available": False,
         "failover_reason": "this server has one node",
         "sandbox_id": made["id"],
@@ -120,10 +132,10 @@ async def test_the_life_of_a_database(api: Api, postgres: ScriptedPostgres) -> N
         "always_on": False,
     }
     assert fits(made["password"], postgres.passwords[made["id"]])
-    shown = (await api.http.get(DATABASES)).json()
-    assert shown == [{key: text for key, text in made.items() if key not in ("password", "connection_url")}]
+    shown, hidden = (await api.http.get(DATABASES)).json(), ("password", "connection_url", "broker_token")
+    assert shown == [{key: text for key, text in made.items() if key not in hidden}]
     connection = await api.http.get(f"{one}/connection")
-    assert connection.json() == {"connection_url": made["connection_url"]}
+    assert connection.json() == {name: made[name] for name in ("connection_url", "broker_url", "broker_token")}
     sandbox = (await api.http.get(f"/v1/sandboxes/{made['id']}")).json()
     assert sandbox["persistent"] is True and sandbox["metadata"]["database"] == made["id"]
     assert (await api.http.delete(one)).status_code == 204
@@ -409,7 +421,10 @@ async def test_always_on_is_changed_and_wakes(api: Api, postgres: ScriptedPostgr
 async def test_numbers_and_log(api: Api, postgres: ScriptedPostgres) -> None:
     made = await database(api)
     one = f"{DATABASES}/{made['id']}"
-    assert (await api.http.get(f"{one}/stats")).json() == {
+    numbers = (await api.http.get(f"{one}/stats")).json()
+    idle = numbers.pop("idle_seconds")
+    assert numbers.pop("sleeps_in_seconds") == 300 - idle and 0 <= idle < 60
+    assert numbers == {
         "postgres_version": "16.14",
         "db_size_bytes": 7_000_000,
         "connections": 3,
@@ -420,7 +435,12 @@ async def test_numbers_and_log(api: Api, postgres: ScriptedPostgres) -> None:
         "disk_used_bytes": 256_000,
         "disk_avail_bytes": 768_000,
         "disk_used_pct": 25.0,
+        "running_queries": 2,
+        "open_transactions": 1,
     }
+    await api.http.patch(one, json={"always_on": True})
+    assert (await api.http.get(f"{one}/stats")).json()["sleeps_in_seconds"] is None
+    assert 'pandastack_databases{status="running"} 1.0' in (await api.http.get("/metrics")).text
     whole = (await api.http.get(f"{one}/logs")).json()["logs"]
     assert whole.splitlines() == [f"LOG:  line {number}" for number in range(30)]
     assert (await api.http.get(f"{one}/logs?lines=10")).json()["logs"].splitlines() == whole.splitlines()[-10:]
@@ -431,11 +451,11 @@ async def test_numbers_and_log(api: Api, postgres: ScriptedPostgres) -> None:
     refusal(await api.http.get(f"{one}/logs"), 502)
     for wrong in ("9", "2001", "x", "-1", "1e3"):
         assert refusal(await api.http.get(f"{one}/logs?lines={wrong}"), 400)["field"] == "lines"
-    postgres.numbers = ("16", "1", "2", "3", "4", None)
+    postgres.numbers = ("16", "1", "2", "3", "4", None, "0", "0")
     assert (await api.http.get(f"{one}/stats")).json()["cache_hit_ratio"] is None
-    postgres.numbers = ("16", "x", "2", "3", "4", None)
+    postgres.numbers = ("16", "x", "2", "3", "4", None, "0", "0")
     refusal(await api.http.get(f"{one}/stats"), 502)
-    postgres.numbers, postgres.disk = ("16", "1", "2", "3", "4", None), "df: no\n"
+    postgres.numbers, postgres.disk = ("16", "1", "2", "3", "4", None, "0", "0"), "df: no\n"
     refusal(await api.http.get(f"{one}/stats"), 502)
 
 
@@ -544,3 +564,100 @@ async def test_a_create_whose_answer_was_lost_is_found_again(api: Api, postgres:
     assert again.status_code == 202 and again.json()["id"] == made["id"] and "password" not in again.json()
     copies = [await api.http.post(f"{DATABASES}/{made['id']}/clone", headers={"Idempotency-Key": "c"}) for _ in "12"]
     assert copies[0].json() == copies[1].json() and len(api.engine.machines) == 2
+
+
+async def test_an_export_is_streamed_and_one_that_fails_says_why(
+    api: Api, postgres: ScriptedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dumps, "_HELD_BACK", 5)
+    made = await database(api)
+    one = f"{DATABASES}/{made['id']}/export"
+    pieces = [b"xxx", b"yyy", b"zzz"]
+    outcome: list[Record | bytes] = [result()]
+
+    async def run(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        postgres.commands.append(spec.cmd)
+        for each in pieces:
+            yield Output(STDOUT, each)
+        for last in outcome:
+            yield last
+
+    api.engine.exec_records = run
+    answer = await api.http.get(one)
+    assert answer.content == b"".join(pieces) and answer.headers["content-type"] == "application/vnd.postgresql.dump"
+    assert " pg_dump --format=custom " in postgres.commands[-1]
+    assert (await api.http.get(f"{one}?format=plain")).headers["content-type"].startswith("application/sql")
+    outcome[:] = [Output(STDERR, b"pg_dump: error: it broke\n"), result(1)]
+    record, taken = databases_of(api).find(SERVER, made["id"]), b""
+    with pytest.raises(BadRequestError, match="it broke"):  # over HTTP, the connection is aborted
+        async with databases_of(api).dumps.export(record, None, dumps.Format.CUSTOM) as chunks:
+            async for chunk in chunks:
+                taken += chunk
+    assert taken == b"".join(pieces)
+    pieces.clear()
+    assert refusal(await api.http.get(one), 400)["error"] == "pg_dump: error: it broke"
+    assert refusal(await api.http.get(f"{one}?format=tar"), 400)["field"] == "format"
+    assert refusal(await api.http.get(f"{one}?database={'x' * 64}"), 400)["field"] == "database"
+    refusal(await api.http.post(f"{DATABASES}/{made['id']}/import", content=b"SELECT 1"), 400)
+    refusal(await api.http.get(f"{DATABASES}/00000000-0000-4000-8000-000000000000/export"), 404)
+    assert not databases_of(api).dumps._running
+
+
+async def test_a_reset_gives_a_copy_the_data_of_its_source(api: Api, postgres: ScriptedPostgres) -> None:
+    source = await database(api, label="source")
+    copied = (await api.http.post(f"{DATABASES}/{source['id']}/clone", json={})).json()
+    copy = await ready(api, copied["id"])
+    await api.http.patch(f"{DATABASES}/{copy['id']}", json={"always_on": True})
+    await plane_of(api).lifecycle.hibernate(SERVER, source["id"])
+    before = len(api.engine.calls)
+    answer = await api.http.post(f"{DATABASES}/{copy['id']}/reset")
+    assert (answer.status_code, answer.json()["status"]) == (202, "provisioning")
+    assert await ready(api, copy["id"]) == copy | {"always_on": True}
+    await settled(api)
+    done = [each for each in api.engine.calls[before:] if each.split()[0] in ("wake", "delete", "fork")]
+    assert [each.split()[0] for each in done] == ["wake", "delete", "fork"], api.engine.calls[before:]
+    assert fits(copy["password"], postgres.passwords[copy["id"]])
+    assert plane_of(api).registry.get(copy["id"]).always_on is True
+    refusal(await api.http.post(f"{DATABASES}/{source['id']}/reset"), 409)
+
+
+async def test_a_reset_that_is_refused_changes_nothing(api: Api, postgres: ScriptedPostgres) -> None:
+    source = await database(api)
+    copy = await ready(api, (await api.http.post(f"{DATABASES}/{source['id']}/clone", json={})).json()["id"])
+    await plane_of(api).lifecycle.hibernate(SERVER, source["id"])
+    api.engine.refusals["wake"] = CapacityError("no memory")
+    assert (await api.http.post(f"{DATABASES}/{copy['id']}/reset")).status_code >= 500
+    assert await ready(api, copy["id"]) == copy
+    api.engine.refusals.clear()
+    await api.http.delete(f"{DATABASES}/{source['id']}")
+    assert source["id"] in refusal(await api.http.post(f"{DATABASES}/{copy['id']}/reset"), 409)["error"]
+    assert await ready(api, copy["id"]) == copy
+    refusal(await api.http.post(f"{DATABASES}/{source['id']}/reset"), 404)
+
+
+async def test_a_reset_without_room_can_be_repeated(api: Api, postgres: ScriptedPostgres) -> None:
+    source = await database(api)
+    copy = await ready(api, (await api.http.post(f"{DATABASES}/{source['id']}/clone", json={})).json()["id"])
+    api.engine.refusals["fork"] = StorageFullError("no space")
+    assert (await api.http.post(f"{DATABASES}/{copy['id']}/reset")).status_code == 202
+    assert "no space" in (await ready(api, copy["id"], "failed"))["error"]
+    api.engine.refusals.clear()
+    assert (await api.http.post(f"{DATABASES}/{copy['id']}/reset")).status_code == 202
+    assert await ready(api, copy["id"]) == copy
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_reset_that_a_kill_interrupts_is_finished_or_undone(serve: Serve, deleted: bool) -> None:
+    async with serve(ScriptedEngine()) as api:
+        databases_of(api).announced(5432)
+        ScriptedPostgres(api.engine)
+        source = await database(api)
+        copy = await ready(api, (await api.http.post(f"{DATABASES}/{source['id']}/clone", json={})).json()["id"])
+        record = databases_of(api).find(SERVER, copy["id"])
+        await databases_of(api)._records.change(record, state=DatabaseState.PROVISIONING)
+        if deleted:
+            await plane_of(api).sandboxes.delete(SERVER, copy["id"])
+        async with serve(api.engine, api.token) as again:
+            databases_of(again).announced(5432)
+            assert await ready(again, copy["id"]) == copy
+            assert set(api.engine.machines) == {source["id"], copy["id"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,3 +109,40 @@ def test_earlier_states(wire: WireServer, cli: Cli) -> None:
     assert restored.stdout.startswith("d1\n")
     assert wire.asked[4].json() == {"target_time": "2026-01-01T12:00:00Z", "label": "x", "size": "4g"}
     assert json.loads(cli("db", "restore", "d1", "--json").stdout) == RUNNING
+
+
+def test_statements(wire: WireServer, cli: Cli) -> None:
+    columns = [{"name": "id", "type": "int4"}, {"name": "what", "type": "json"}, {"name": "no", "type": "text"}]
+    found = {"columns": columns, "rows": [[1, {"a": 1}, None]], "count": 1, "truncated": True, "rows_affected": 1}
+    changed = {"columns": [], "rows": [], "count": 0, "truncated": False, "rows_affected": 3}
+    wire.will(Reply(200, found), Reply(200, found), Reply(200, changed))
+    shown = cli("db", "query", "d1", "SELECT $1", "-p", "5", "--read-only")
+    assert (
+        shown.stdout.split() == ["id", "what", "no", "1", '{"a":', "1}", "NULL"] and "more than these 1" in shown.stderr
+    )
+    assert json.loads(cli("db", "query", "d1", "SELECT 1", "--json").stdout) == found
+    assert "3 rows affected" in cli("db", "query", "d1", "DELETE FROM x", "-d", "other").stderr
+    asked = [each.json() for each in wire.asked]
+    assert asked[0] == {"sql": "SELECT $1", "params": ["5"], "read_only": True, "database": "pandastack"}
+    assert asked[2]["database"] == "other"
+
+
+def test_dumps(wire: WireServer, cli: Cli, tmp_path: Path) -> None:
+    dump, refused = tmp_path / "dump", {"error": "relation exists", "code": "bad_request"}
+    wire.will(Reply(200, b"PGDMP."), Reply(200, b"PGDMP."), Reply(404, {"error": "no"}), Reply(404, {"error": "no"}))
+    assert cli("db", "export", "d1").stdout == "PGDMP."
+    assert json.loads(cli("db", "export", "d1", "-o", str(dump), "--plain", "--json").stdout)["bytes"] == 6
+    assert dump.read_bytes() == b"PGDMP."
+    dump.write_bytes(b"former")
+    assert cli("db", "export", "d9", "-o", str(dump)).exit_code == 1
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir() if each.is_file()] == [("dump", b"former")]
+    wire.will(Reply(204), Reply(400, refused))
+    assert cli("db", "import", "d1", str(dump), "--clean").exit_code == 0
+    assert wire.asked[-1].body == b"former" and wire.lines[-1].endswith("/import?clean=1&database=pandastack")
+    assert "relation exists" in cli("db", "import", "d1", str(dump)).stderr
+
+
+def test_a_reset(wire: WireServer, cli: Cli) -> None:
+    wire.will(Reply(202, MAKING), Reply(200, RUNNING))
+    assert cli("db", "reset", "d1").stdout.startswith("d1\n")
+    assert wire.lines == ["POST /v1/databases/d1/reset", "GET /v1/databases/d1"]

@@ -7,17 +7,19 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
+import anyio
 from starlette.websockets import WebSocket
 
 from pandastack.contract.codec import encode
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDOUT, Output, Record
-from pandastack.contract.tunnels import Closed, Ended
+from pandastack.contract.tunnels import Closed, Consumed, Ended
 from pandastack.products.databases.server import SOCKET
 from tests.cluster.scripted_engine import TEMPLATE, ScriptedEngine, result
 
-NUMBERS = ("16.14", "7000000", "3", "100", "60", "0.9900")
+NUMBERS = ("16.14", "7000000", "3", "100", "60", "0.9900", "2", "1")
 DISK = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vdb 1000 250 750 25% /var/lib/postgresql\n"
 _PASSWORD = re.compile(r"ALTER ROLE pandastack LOGIN PASSWORD '(SCRAM-SHA-256\$[^']*)'")
 
@@ -38,6 +40,8 @@ class ScriptedPostgres:
         self.numbers: tuple[str | None, ...] = NUMBERS
         self.disk = DISK
         self.commands: list[str] = []
+        self.directory: Path | None = None
+        """Of the socket of a real server, for sessions of tenants."""
         for name in ("postgres", "postgres-4g"):
             engine.templates["", name] = replace(TEMPLATE, name=name)
         engine.logs["service-postgres"] = b"".join(b"LOG:  line %d\n" % number for number in range(30))
@@ -54,6 +58,9 @@ class ScriptedPostgres:
         data = await _receive(socket, data, length)
         fields = data[8:length].decode().split("\0")
         self.startup.append(dict(zip(fields[::2], fields[1::2], strict=False)))
+        if self.directory is not None and self.startup[-1]["user"] != "postgres" and not self.answers:
+            await _relay(self.directory, data, socket)
+            return
         data = data[length:]
         if self.answers:
             await socket.send_bytes(self.answers.pop(0))
@@ -118,6 +125,28 @@ async def _receive(socket: WebSocket, data: bytes, count: int) -> bytes:
             raise _Left
         data += given.get("bytes") or b""
     return data
+
+
+async def _relay(directory: Path, data: bytes, socket: WebSocket) -> None:
+    """Pass bytes on to a real server and back, until one of both leaves."""
+    async with await anyio.connect_unix(str(directory / ".s.PGSQL.5432")) as server, anyio.create_task_group() as tasks:
+
+        async def answer() -> None:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    await socket.send_bytes(await server.receive())
+            await _close(socket)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(answer)
+        with suppress(_Left, anyio.BrokenResourceError):
+            taken = 0
+            while True:
+                await server.send(data)
+                taken += len(data)
+                await socket.send_text(encode(Consumed(taken)).decode())
+                data = await _receive(socket, b"", 1)
+        tasks.cancel_scope.cancel()
 
 
 class _Left(Exception):

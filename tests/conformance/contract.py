@@ -40,7 +40,11 @@ SECTIONS = {
     15: routes("POST /v1/volumes  GET /v1/volumes  GET /v1/volumes/{}  DELETE /v1/volumes/{}"),
     16: routes("""POST /v1/databases  GET /v1/databases  GET /v1/databases/{}  DELETE /v1/databases/{}
         PATCH /v1/databases/{}  GET /v1/databases/{}/connection  POST /v1/databases/{}/wake  POST /v1/databases/{}/clone
-        POST /v1/databases/{}/failover  POST /v1/databases/{}/reset-credentials"""),
+        POST /v1/databases/{}/failover  POST /v1/databases/{}/reset-credentials
+        GET /v1/databases/{}/proxy/v1/health  GET /v1/databases/{}/proxy/v1/info  POST /v1/databases/{}/proxy/v1/query
+        POST /v1/databases/{}/proxy/v1/exec  POST /v1/databases/{}/proxy/v1/transaction
+        GET /v1/databases/{}/proxy/v1/databases  POST /v1/databases/{}/proxy/v1/databases
+        DELETE /v1/databases/{}/proxy/v1/databases/{}"""),
     17: routes("""POST /v1/functions  GET /v1/functions  GET /v1/functions/{}  PATCH /v1/functions/{}
         DELETE /v1/functions/{}  POST /v1/functions/{}/deploy  POST /v1/functions/{}/invoke  GET /v1/functions/{}/code
         GET /v1/functions/{}/runs  POST /v1/functions/{}/runs  GET /v1/functions/{}/metrics"""),
@@ -83,6 +87,14 @@ PLAIN = {
     "POST S/preview-token": "test_15_previews",
     "POST S/preview": "test_15_previews",
     "GET /v1/p/{}/{}": "test_15_previews",
+    "GET /v1/databases/{}/proxy/v1/health": "test_statements_over_http",
+    "GET /v1/databases/{}/proxy/v1/info": "test_statements_over_http",
+    "POST /v1/databases/{}/proxy/v1/query": "test_statements_over_http",
+    "POST /v1/databases/{}/proxy/v1/exec": "test_statements_over_http",
+    "POST /v1/databases/{}/proxy/v1/transaction": "test_statements_over_http",
+    "GET /v1/databases/{}/proxy/v1/databases": "test_statements_over_http",
+    "POST /v1/databases/{}/proxy/v1/databases": "test_statements_over_http",
+    "DELETE /v1/databases/{}/proxy/v1/databases/{}": "test_statements_over_http",
 }
 """Routes that no SDK calls, and the test that speaks plain HTTP with each."""
 

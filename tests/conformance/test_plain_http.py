@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.support.installation import Server
+from tests.support.installation import Server, eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -136,3 +136,28 @@ def test_ports_with_labels(http: httpx.Client, path: str) -> None:
     assert [each["port"] for each in http.get(f"{path}/ports").json()] == [8000]
     assert http.delete(f"{path}/ports/8000").status_code == 204
     assert http.post(f"{path}/ports", json={"port": 22}).status_code == 400
+
+
+def test_statements_over_http(http: httpx.Client) -> None:
+    one = f"/databases/{http.post('/databases', json={}).json()['id']}"
+    eventually(lambda: http.get(one).json()["status"] == "running", 60, "the database runs")
+    given = http.get(f"{one}/connection").json()
+    token = {"authorization": f"Bearer {given['broker_token']}"}
+    with httpx.Client(base_url=f"{given['broker_url']}/v1", headers=token, timeout=60) as broker:
+        assert httpx.get(f"{given['broker_url']}/v1/health").json() == {"status": "ok"}
+        assert broker.get("/info").json()["version"].startswith("16.")
+        body = {"database": "pandastack", "sql": "SELECT $1::int AS n", "params": [7]}
+        answer = broker.post("/query", json=body).json()
+        assert answer["columns"] == [{"name": "n", "type": "int4"}]
+        assert (answer["rows"], answer["count"]) == ([[7]], 1) and answer["duration_ms"] > 0
+        done = broker.post("/exec", json={"database": "pandastack", "sql": "CREATE TABLE t (x int)"}).json()
+        assert set(done) == {"rows_affected", "duration_ms"}
+        both = [{"sql": "INSERT INTO t VALUES ($1)", "params": [1]}, {"sql": "SELECT x FROM t"}]
+        sent = broker.post("/transaction", json={"database": "pandastack", "statements": both}).json()
+        assert [each["count"] for each in sent["results"]] == [0, 1]
+        assert broker.post("/query", json={"sql": "SELECT 1"}).status_code == 400
+        assert broker.post("/databases", json={"name": "other"}).status_code == 201
+        assert [each["name"] for each in broker.get("/databases").json()["databases"]] == ["other", "pandastack"]
+        assert broker.delete("/databases/other").status_code == 204
+        assert broker.get("/query", headers={"authorization": "Bearer pds_pg_wrong"}).status_code == 401
+    http.delete(one)

@@ -299,7 +299,10 @@ def test_databases(sdk: Official) -> None:
     assert steady(seen["got"]) == steady(made)
     assert made["connection_url"].startswith(f"postgres://pandastack:{made['password']}@{made['id']}.")
     assert steady(seen["listed"][0]).items() <= made.items() and "password" not in seen["listed"][0]
-    assert seen["connection"]["connection_url"] == made["connection_url"]
+    told = ("connection_url", "broker_url", "broker_token")
+    assert seen["connection"] == {name: made[name] for name in told} and made["broker_token"].startswith("pds_pg_")
+    assert made["broker_url"].endswith(f"/v1/databases/{made['id']}/proxy")
+    assert seen["renewed"]["broker_token"] != made["broker_token"] != seen["copy"]["broker_token"]
     assert (made["always_on"], seen["updated"]["always_on"]) == (False, True)
     assert (seen["woken"]["id"], seen["woken"]["status"]) == (made["id"], "waking")
     assert steady(seen["ready"]) == steady(seen["updated"])

@@ -205,11 +205,17 @@ async def test_a_connection_wakes_the_database(door: World) -> None:
 async def test_a_session_outlives_a_sleep_and_wakes_the_database(door: World) -> None:
     async with await connected(door) as connection:
         await connection.execute("CREATE TEMP TABLE kept AS SELECT 7 AS it")
+        await connection.execute("PREPARE prepared AS SELECT it + 1 FROM kept")
+        await connection.execute("LISTEN news")
+        await connection.execute("SELECT pg_advisory_lock(5)")
         door.hibernate()
         await door.reported(lambda report: bool(report.asked), times=2)
         assert door.wakes == 0
         assert await value(connection, "SELECT it FROM kept") == 7
         assert door.wakes == 1
+        assert await value(connection, "EXECUTE prepared") == 8
+        assert await value(connection, "SELECT pg_listening_channels()") == "news"
+        assert await value(connection, "SELECT pg_advisory_unlock(5)") is True
 
 
 async def test_a_client_that_leaves_wakes_nobody(door: World) -> None:

@@ -82,3 +82,11 @@ def test_a_timeout_shows_what_was_written() -> None:
     shown = json.loads(answers.of_error(late).text)
     assert shown["detail"]["stderr"] == "e" and "[cut: " in shown["detail"]["stdout"]
     assert "setsid" in shown["hint"]
+
+
+async def test_rows_are_cut_by_whole_rows() -> None:
+    rows = [[number, "x" * 1000] for number in range(100)]
+    answer = await of({"columns": [], "rows": rows, "count": 100})
+    shown = json.loads(answer.text)["rows"]
+    assert shown == rows[: len(shown)] and 20 < len(shown) < 40
+    assert answer.notices == (f"cut: the first {len(shown)} of 100 rows",)

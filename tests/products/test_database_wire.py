@@ -8,7 +8,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio.abc import ByteStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from pandastack.products.databases.credentials import Credentials, new_password,
 from pandastack.products.databases.wire import Gone, Session, SqlError
 from tests.cluster.scripted_postgres import message, row
 from tests.support import postgres
+from tests.support.streams import Scripted
 
 pytestmark = pytest.mark.anyio
 needs_postgres = pytest.mark.skipif(postgres.missing() is not None, reason=str(postgres.missing()))
@@ -90,34 +90,13 @@ async def test_the_operators_queries_are_those_of_a_real_server(session: Session
     numbers = server._statistics(await session.query(server._NUMBERS), "Filesystem\n/dev/vda 100 50 50 50% /\n")
     assert numbers.postgres_version and numbers.db_size_bytes > 1 << 20
     assert numbers.connections == 0 and numbers.max_connections >= 10
+    assert (numbers.running_queries, numbers.open_transactions) == (0, 0)
     assert (numbers.disk_size_bytes, numbers.disk_used_bytes, numbers.disk_avail_bytes) == (102400, 51200, 51200)
 
 
 def test_what_is_stored_of_a_password_is_read_back() -> None:
     for each in (Credentials("a"), Credentials("a", "b")):
         assert Credentials.from_text(each.to_text()) == each
-
-
-class Scripted(ByteStream):
-    """Sends pieces, then its end."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.pieces = list(pieces)
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        await anyio.lowlevel.checkpoint()
-        if not self.pieces:
-            raise anyio.EndOfStream
-        return self.pieces.pop(0)
-
-    async def send(self, item: bytes) -> None:
-        await anyio.lowlevel.checkpoint()
-
-    async def send_eof(self) -> None:
-        raise AssertionError("never called")
-
-    async def aclose(self) -> None:
-        raise AssertionError("never called")
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=8))
@@ -153,6 +132,6 @@ def test_rows_arrive_whatever_their_pieces(rows: list[list[str | None]], size: i
 @pytest.mark.parametrize("disk", ["", "a\nb", "Filesystem\n/dev/vda x 1 1 1% /\n"])
 def test_numbers_that_are_none(disk: str) -> None:
     with pytest.raises(GuestError, match="malformed"):
-        server._statistics([("16", "1", "2", "3", "4", None)], disk)
+        server._statistics([("16", "1", "2", "3", "4", None, "0", "0")], disk)
     with pytest.raises(GuestError, match="malformed"):
         server._statistics([], "Filesystem\n/dev/vda 1 1 1 1% /\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from typing import Any
 
@@ -112,3 +113,50 @@ def test_earlier_states(client: Client, wire: WireServer) -> None:
     assert wire.asked[2].json() == {"target_time": "2026-01-01T00:00:00Z", "size": "4g"}
     now = wire.asked[4].json()
     assert now["label"] == "now" and datetime.fromisoformat(now["target_time"]) <= datetime.now(UTC)
+
+
+def test_statements_over_http(client: Client, wire: WireServer) -> None:
+    rows = {"columns": [{"name": "a", "type": "int4"}], "rows": [[1]], "count": 1, "truncated": False}
+    wire.will(Reply(200, rows), Reply(200, {"rows_affected": 3, "duration_ms": 1.5}), Reply(200, {"results": [rows]}))
+    wire.will(Reply(400, {"error": "no", "code": "sql_error", "detail": {"sqlstate": "42601"}}))
+    assert client.databases.query("d1", "SELECT $1::int", [1], read_only=True, max_rows=5, timeout=1.5) == rows
+    assert client.databases.execute("d1", "DELETE FROM x", database="other") == 3
+    assert client.databases.transaction("d1", ["SELECT 1", ("SELECT $1", [2])]) == [rows]
+    with pytest.raises(BadRequestError) as wrong:
+        client.databases.query("d1", "SELEC")
+    assert (wrong.value.detail, wrong.value.status_code) == ({"sqlstate": "42601"}, 400)
+    assert wire.lines == [f"POST {ONE}/proxy/v1/{what}" for what in ("query", "exec", "transaction", "query")]
+    first, second, third = (each.json() for each in wire.asked[:3])
+    assert first == {
+        "sql": "SELECT $1::int",
+        "params": [1],
+        "read_only": True,
+        "max_rows": 5,
+        "timeout_ms": 1500,
+        "database": "pandastack",
+    }
+    assert second == {"sql": "DELETE FROM x", "params": [], "database": "other"}
+    assert third["statements"] == [{"sql": "SELECT 1", "params": []}, {"sql": "SELECT $1", "params": [2]}]
+
+
+def test_dumps(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(200, b"PGDMP..."), Reply(204), Reply(400, {"error": "relation exists", "code": "bad_request"}))
+    into = io.BytesIO()
+    client.databases.export("d1", into, database="other", plain=True)
+    assert into.getvalue() == b"PGDMP..."
+    client.databases.import_("d1", io.BytesIO(b"x" * 600_000), clean=True)
+    with pytest.raises(BadRequestError, match="relation exists"):
+        client.databases.import_("d1", io.BytesIO(b"PGDMP"))
+    assert wire.lines == [
+        f"GET {ONE}/export?format=plain&database=other",
+        f"POST {ONE}/import?clean=1",
+        f"POST {ONE}/import",
+    ]
+    assert wire.asked[1].body == b"x" * 600_000
+
+
+def test_a_reset_waits_unless_it_should_not(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(202, MAKING), Reply(200, RUNNING), Reply(202, MAKING))
+    assert client.databases.reset("d1") == RUNNING
+    assert client.databases.reset("d1", wait=False) == MAKING
+    assert wire.lines == [f"POST {ONE}/reset", f"GET {ONE}", f"POST {ONE}/reset"]

@@ -92,7 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
     wire: WireServer
 
     def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        chunked = self.headers.get("transfer-encoding") == "chunked"
+        body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers.get("content-length") or 0))
         reply = self.wire.next_reply(Asked(self.command, self.path, dict(self.headers), body))
         content = reply.content()
         self.send_response(reply.status)
@@ -106,6 +107,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
         self.close_connection = reply.cut
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     def _repeat(self, content: bytes) -> None:
         self.close_connection = True

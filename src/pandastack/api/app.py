@@ -18,6 +18,7 @@ from pandastack.api.proxied import Proxied
 from pandastack.api.relay import Gateway
 from pandastack.api.routes import (
     archives,
+    broker,
     builds,
     checkpoints,
     database_backups,
@@ -87,6 +88,7 @@ ROUTERS = (
     hermetic_builds.router,
     databases.router,
     database_backups.router,
+    broker.router,
 )
 
 
@@ -123,7 +125,7 @@ def create_app(
             app.state.sandbox_tool_calls = Allowance(chosen.mcp_sandbox_calls_per_minute)
             app.state.requests = Allowance(chosen.requests_per_minute)
             app.state.failed_logins = Allowance(chosen.failed_logins_per_minute)
-            metrics.watch(plane, app.state.databases.archives)
+            metrics.watch(plane, app.state.databases)
             yield
 
     app = FastAPI(
@@ -147,6 +149,12 @@ def create_app(
     return app
 
 
+def _schemes(path: str) -> list[str]:
+    if path.startswith(broker.router.prefix) and not path.endswith("/health"):
+        return ["broker_token", "token"]
+    return ["token"] if is_guarded(path) else []
+
+
 def _document_authentication(app: FastAPI) -> None:
     build = app.openapi
 
@@ -154,9 +162,10 @@ def _document_authentication(app: FastAPI) -> None:
         schema = build()
         schemes = schema.setdefault("components", {}).setdefault("securitySchemes", {})
         schemes["token"] = {"type": "http", "scheme": "bearer", "description": "An API token: pds_…"}
+        schemes["broker_token"] = {"type": "http", "scheme": "bearer", "description": "A database's: pds_pg_…"}
         for path, operations in schema["paths"].items():
             for operation in operations.values():
-                operation["security"] = [{"token": []}] if is_guarded(path) else []
+                operation["security"] = [{each: []} for each in _schemes(path)]
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

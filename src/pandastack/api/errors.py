@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from pandastack.api.models.errors import Error
 from pandastack.errors import (
+    AuthError,
     BadRequestError,
     CapacityError,
     KeyInUseError,
@@ -48,6 +49,8 @@ def error_response(error: PandastackError) -> Response:
         headers["Retry-After"] = "1"
     elif isinstance(error, RateLimitError | CapacityError) and not isinstance(error, StorageFullError):
         headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, AuthError):
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(to_json(Error.of(error)), error.status_code, headers, _JSON)
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from pandastack.products.databases import Archives
+from pandastack.products.databases import Databases
 from pandastack.services import ControlPlane
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -37,10 +37,10 @@ class Metrics:
             registry=self._registry,
         )
 
-    def watch(self, plane: ControlPlane, archives: Archives) -> None:
-        """Start to report the sandboxes of ``plane``, and the archives of databases."""
+    def watch(self, plane: ControlPlane, databases: Databases) -> None:
+        """Start to report the sandboxes of ``plane``, the databases and their archives."""
         self._registry.register(_Sandboxes(plane))
-        self._registry.register(_Archives(archives))
+        self._registry.register(_Databases(databases))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request. ``route`` is the pattern, not the path: the number of series must stay bounded."""
@@ -70,19 +70,23 @@ class _Sandboxes(Collector):
         yield traffic
 
 
-class _Archives(Collector):
-    def __init__(self, archives: Archives) -> None:
-        self._archives = archives
+class _Databases(Collector):
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
 
     def collect(self) -> Iterator[Any]:
-        """Archives of databases by state, and how restores ended that were tried out."""
-        gauge = GaugeMetricFamily("pandastack_database_archives", "Archives by state.", labels=("state",))
-        for state, number in self._archives.states().items():
-            gauge.add_metric([state], number)
-        yield gauge
+        """Databases by status, their archives by state, and how restores ended that were tried out."""
+        databases = GaugeMetricFamily("pandastack_databases", "Databases by status.", labels=("status",))
+        for status, number in self._databases.count().items():
+            databases.add_metric([status], number)
+        yield databases
+        archives = GaugeMetricFamily("pandastack_database_archives", "Archives by state.", labels=("state",))
+        for state, number in self._databases.archives.states().items():
+            archives.add_metric([state], number)
+        yield archives
         drills = CounterMetricFamily(
             "pandastack_database_drills", "Restores of databases that were tried out.", labels=("result",)
         )
-        for result, number in self._archives.drills.results.items():
+        for result, number in self._databases.archives.drills.results.items():
             drills.add_metric([result], number)
         yield drills

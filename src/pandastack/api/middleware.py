@@ -26,6 +26,7 @@ _ALLOWED_HEADERS = ("content-type", "authorization", "x-api-key", "idempotency-k
 _EXPOSED_HEADERS = b"x-request-id, retry-after, x-pandastack-process, idempotency-replayed, x-next-cursor"
 _OPEN_PATHS = frozenset({"/v1/version"})
 _LINKS = "/v1/p/"  # the token is in the path, and the gateway checks it
+_BROKER = re.compile(r"/v1/databases/[^/]+/proxy(/.*)?", re.DOTALL)  # has a token of its own
 
 log = structlog.get_logger(__name__)
 
@@ -113,10 +114,7 @@ class Authentication:
             if seconds := state.requests.take(scope["caller"].token):
                 raise RateLimitError("too many requests with this token", retry_after=math.ceil(seconds))
         except PandastackError as error:
-            response = error_response(error)
-            if isinstance(error, AuthError):
-                response.headers["www-authenticate"] = "Bearer"
-            await response(scope, receive, send)
+            await error_response(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -137,7 +135,9 @@ async def _identified(scope: Scope, state: Any) -> Caller:
 
 def is_guarded(path: str) -> bool:
     """Whether a path needs a token."""
-    return (path in ("/v1", "/mcp") or path.startswith("/v1/")) and not (path in _OPEN_PATHS or path.startswith(_LINKS))
+    if path in _OPEN_PATHS or path.startswith(_LINKS) or _BROKER.fullmatch(path):
+        return False
+    return path in ("/v1", "/mcp") or path.startswith("/v1/")
 
 
 def _token(scope: Scope) -> str:

@@ -47,6 +47,8 @@ async def of_response(call: Call, response: httpx.Response) -> Answer:
     value = response.json()
     if isinstance(value, dict) and "stdout" in value:
         return _of_command(value)
+    if isinstance(value, dict) and isinstance(value.get("rows"), list):
+        return _of_rows(value)
     return _of_listing(value)
 
 
@@ -111,6 +113,18 @@ def _of_listing(value: Any) -> Answer:
     kept = entries[:LIST_ENTRIES]
     shown = {**value, name: kept} if isinstance(value, dict) else kept
     return Answer(_json(shown), (f"cut: the first {LIST_ENTRIES} of {len(entries)} entries",))
+
+
+def _of_rows(value: dict[str, Any]) -> Answer:
+    """Cut the rows of a table by whole rows."""
+    rows, kept, size = value["rows"], list[Any](), 0
+    for row in rows:
+        size += len(_json(row))
+        if size > TEXT_CHARACTERS:
+            break
+        kept.append(row)
+    notices = (f"cut: the first {len(kept)} of {len(rows)} rows",) if len(kept) < len(rows) else ()
+    return Answer(_json({**value, "rows": kept}), notices)
 
 
 def _cut(text: str) -> tuple[str, int]:

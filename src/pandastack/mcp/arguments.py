@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pandastack.errors import BadRequestError
 from pandastack.sdk._builds import pack_texts, start_build
-from pandastack.sdk._databases import clone_database, create_database, one_database
+from pandastack.sdk._databases import clone_database, create_database, one_database, query_database
 from pandastack.sdk._volumes import create_volume, one_volume
 from pandastack.sdk.wire.call import (
     Call,
@@ -276,6 +276,19 @@ class DeleteDatabase(Arguments):
 
     def call(self) -> Call:
         return one_database("DELETE", self.database_id)
+
+
+class QueryDatabase(Arguments):
+    database_id: str = Field(description="The database's id", min_length=1)
+    sql: str = Field(description="One statement", min_length=1)
+    params: list[Any] = Field([], description="A value for each of $1, $2, …")
+    database: str = Field("pandastack", description="A database of the server")
+    write: bool = Field(False, description="Let it change something; without it the server refuses that")
+    max_rows: int = Field(200, ge=1, le=10_000, description="The most rows")
+
+    def call(self) -> Call:
+        wanted = self.model_dump(include={"sql", "params", "database", "max_rows"})
+        return query_database(self.database_id, "query", None, 0.0, read_only=not self.write, **wanted)
 
 
 class DeployApp(Arguments):

@@ -185,6 +185,13 @@ WORKSPACE: Sequence[Tool] = (
         take.RestoreDatabase,
         "POST /v1/databases/{}/clone",
     ),
+    Tool(
+        "query_database",
+        "Carry out one statement of SQL in a database, and return its rows. It can only read, unless `write` is set.",
+        take.QueryDatabase,
+        "POST /v1/databases/{}/proxy/v1/query",
+        destroys=True,
+    ),
     Tool("list_databases", "List the databases of the workspace.", take.ListDatabases, "GET /v1/databases", reads=True),
     Tool(
         "delete_database",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,10 @@ from pandastack.sdk.wire.call import CAPTURE_SILENCE_SECONDS, Call, new_key, seg
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two looks at a database that is being made; each is half as long again as the one before."""
+
+
+LONGEST_QUERY, LONGEST_DUMP = 60.0, 6 * 3600.0
+"""Seconds that statements take at most, and that a dump may be silent: its end is the server's to say."""
 
 
 def create_database(key: str | None = None, **wanted: Any) -> Call:
@@ -34,6 +39,38 @@ def database_logs(database_id: str, lines: int | None) -> Call:
     """``GET /databases/{id}/logs``."""
     params = {} if lines is None else {"lines": str(lines)}
     return Call("GET", f"/databases/{segment(database_id)}/logs", params=params)
+
+
+def query_database(database_id: str, what: str, timeout: float | None, default: float, **wanted: Any) -> Call:
+    """A request to the query broker. ``timeout``: seconds that the statements may take."""
+    limit = None if timeout is None else max(1, round(timeout * 1000))
+    body = _given({**wanted, "timeout_ms": limit})
+    path = f"/databases/{segment(database_id)}/proxy/v1/{what}"
+    silence = max(default, (timeout or LONGEST_QUERY) + CAPTURE_SILENCE_SECONDS)  # one that sleeps is woken before
+    return Call("POST", path, json=body, silence=silence)
+
+
+def statements_of(statements: Sequence[str | tuple[str, Sequence[Any]]]) -> list[dict[str, Any]]:
+    """Statements of a transaction: SQL, or SQL and its parameters."""
+    given = ((each, ()) if isinstance(each, str) else each for each in statements)
+    return [{"sql": sql, "params": list(params)} for sql, params in given]
+
+
+def export_database(database_id: str, database: str | None, plain: bool) -> Call:
+    """``GET …/export``."""
+    params = {"format": "plain" if plain else "custom"} | ({"database": database} if database else {})
+    path = f"/databases/{segment(database_id)}/export"
+    return Call("GET", path, params=params, streamed=True, silence=LONGEST_DUMP)
+
+
+def import_database(
+    database_id: str, database: str | None, clean: bool, content: AsyncIterable[bytes] | Iterable[bytes]
+) -> Call:
+    """``POST …/import``."""
+    params = ({"clean": "1"} if clean else {}) | ({"database": database} if database else {})
+    path = f"/databases/{segment(database_id)}/import"
+    kind = "application/vnd.postgresql.dump"
+    return Call("POST", path, params=params, content=content, content_type=kind, silence=LONGEST_DUMP)
 
 
 def is_ready(database: Database) -> bool:

@@ -94,6 +94,16 @@ async def async_read_piece(path: str | os.PathLike[str], offset: int, size: int)
     return await asyncio.to_thread(read_piece, path, offset, size)
 
 
+def read_next(file: IO[bytes], size: int) -> bytes:
+    """The next bytes of an open file, at most ``size``; none at its end."""
+    return file.read(size)
+
+
+async def async_read_next(file: IO[bytes], size: int) -> bytes:
+    """The same outside the event loop."""
+    return await asyncio.to_thread(read_next, file, size)
+
+
 def spool() -> IO[bytes]:
     """A temporary file, in memory while it is small; closing it deletes it."""
     return SpooledTemporaryFile(_IN_MEMORY)

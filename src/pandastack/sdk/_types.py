@@ -313,7 +313,7 @@ class Volume(TypedDict, total=False):
 
 class Database(TypedDict, total=False):
     """A PostgreSQL database: a dictionary. ``status`` is ``provisioning``, ``running``, ``hibernated``, ``waking`` or
-    ``failed``, then with ``error``; lists have no ``password`` and ``connection_url``."""
+    ``failed``, then with ``error``; lists have no ``password``, ``connection_url`` and ``broker_token``."""
 
     id: Required[str]
     status: Required[str]
@@ -326,6 +326,8 @@ class Database(TypedDict, total=False):
     username: str
     password: str
     connection_url: str
+    broker_url: str
+    broker_token: str
     error: str
     failover_available: bool
     failover_reason: str

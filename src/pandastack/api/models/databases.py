@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal
 
 from pydantic import Field, StrictBool
 
@@ -47,6 +48,8 @@ class Database(Answer):
     username: str
     password: str | None = omitted_if_none("Once it has one, and only where one database is asked for")
     connection_url: str | None = omitted_if_none("The same; connecting wakes a database that sleeps")
+    broker_url: str = Field(description="Where statements can be sent over HTTP")
+    broker_token: str | None = omitted_if_none("What they are sent with; as the password")
     error: str | None = omitted_if_none("Why it has failed")
     failover_available: Literal[False] = False
     failover_reason: str = "this server has one node"
@@ -59,7 +62,7 @@ class Database(Answer):
     archive: DatabaseArchive | None = omitted_if_none("Unless the server keeps none")
 
     @classmethod
-    def of(cls, seen: product.Database) -> Database:
+    def of(cls, seen: product.Database, base: str) -> Database:
         record, backups = seen.record, seen.backups
         window = None if backups is None else backups.window
         return cls(
@@ -74,6 +77,8 @@ class Database(Answer):
             username=ROLE,
             password=seen.password,
             connection_url=seen.url,
+            broker_url=broker_url(base, record.id),
+            broker_token=seen.broker_token,
             error=seen.error,
             sandbox_id=record.id,
             size=record.size,
@@ -87,6 +92,13 @@ class Database(Answer):
 
 class DatabaseConnection(Answer):
     connection_url: str
+    broker_url: str
+    broker_token: str
+
+
+def broker_url(base: str, database_id: str) -> str:
+    """The address of a database's query broker, at an API with the address ``base``."""
+    return f"{base}/v1/databases/{database_id}/proxy"
 
 
 class DatabaseWaking(Answer):
@@ -106,13 +118,17 @@ class DatabaseStatistics(Answer):
     disk_used_bytes: int
     disk_avail_bytes: int
     disk_used_pct: float
+    running_queries: int = Field(description="They keep it awake")
+    open_transactions: int = Field(description="Those that wait for their clients; they keep it awake, too")
+    idle_seconds: int = Field(description="Since it was last used")
+    sleeps_in_seconds: int | None = Field(description="Unless it is used; null: it does not sleep")
 
     @classmethod
-    def of(cls, numbers: product.Statistics) -> DatabaseStatistics:
+    def of(cls, numbers: product.Statistics, awake: tuple[int, int | None]) -> DatabaseStatistics:
         usable = numbers.disk_used_bytes + numbers.disk_avail_bytes
         used = round(100 * numbers.disk_used_bytes / usable, 2) if usable else 0.0
-        values = {name: getattr(numbers, name) for name in cls.model_fields if name != "disk_used_pct"}
-        return cls(**values, disk_used_pct=used)
+        told: dict[str, Any] = {"disk_used_pct": used, "idle_seconds": awake[0], "sleeps_in_seconds": awake[1]}
+        return cls(**{each.name: getattr(numbers, each.name) for each in fields(numbers)}, **told)
 
 
 class DatabaseLog(Answer):

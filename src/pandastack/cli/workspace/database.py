@@ -13,7 +13,8 @@ import typer
 from pandastack import config
 from pandastack.cli.connection import connect, delete_each
 from pandastack.cli.output import Json, print_fields, print_json, print_table, printable, result, size_of
-from pandastack.cli.workspace import database_backups
+from pandastack.cli.workspace import database_backups, database_data
+from pandastack.cli.workspace.database_data import Id
 from pandastack.errors import PandastackError
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 group = typer.Typer(no_args_is_help=True, help="Make, copy and use PostgreSQL databases.", rich_markup_mode=None)
 database_backups.add_to(group)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The database's id.")]
+group.command()(database_data.query)
+group.command()(database_data.export)
+group.command("import")(database_data.import_)
+
 Label = Annotated[str | None, typer.Option("--label", help="Up to 128 characters for people.")]
 
 
@@ -82,6 +86,13 @@ def branch(database_id: Id, label: Label = None, json: Json = False) -> None:
     """Copy a database as it runs now, and wait until the copy can be used."""
     with connect() as client:
         _made(client.databases.clone(database_id, label=label), json)
+
+
+@group.command()
+def reset(database_id: Id, json: Json = False) -> None:
+    """Give a copy the present data of its source in place of its own, and wait until it can be used."""
+    with connect() as client:
+        _made(client.databases.reset(database_id), json)
 
 
 @group.command()

@@ -5,6 +5,7 @@ from pandastack.products.databases.archive.archives import Archives
 from pandastack.products.databases.archive.drills import Drill
 from pandastack.products.databases.archive.plan import Window
 from pandastack.products.databases.databases import Databases, open_databases
+from pandastack.products.databases.dumps import Format
 from pandastack.products.databases.records import Database
 from pandastack.products.databases.server import MOST_LINES, Statistics
 from pandastack.products.databases.spec import SIZES, NewDatabase, checked_clone, checked_new
@@ -17,6 +18,7 @@ __all__ = [
     "Database",
     "Databases",
     "Drill",
+    "Format",
     "NewDatabase",
     "Statistics",
     "Window",

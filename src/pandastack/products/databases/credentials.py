@@ -15,6 +15,8 @@ _ITERATIONS = 4096
 
 _SALT = 16
 
+BROKER_PREFIX = "pds_pg_"
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -22,6 +24,12 @@ class Credentials:
 
     password: str
     following: str | None = None
+
+    @property
+    def broker_token(self) -> str:
+        """The token of the query broker. It follows from the password, so it is kept and replaced with it, and says
+        nothing of it."""
+        return BROKER_PREFIX + hmac.digest(self.password.encode(), b"query broker", "sha256")[:16].hex()
 
     def to_text(self) -> str:
         """What is stored, before it is encrypted."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import builtins
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import NoReturn
@@ -26,9 +26,13 @@ from pandastack.model.caller import Caller
 from pandastack.model.databases import DatabaseRoute
 from pandastack.products.databases.archive.archives import Archives, open_archives
 from pandastack.products.databases.credentials import Credentials, new_password, verifier_of
-from pandastack.products.databases.making import Making, known, no_template, server_of
+from pandastack.products.databases.dumps import Dumps
+from pandastack.products.databases.faults import GONE, known, no_template
+from pandastack.products.databases.making import Making
+from pandastack.products.databases.query.broker import Broker
 from pandastack.products.databases.records import Database, Records
-from pandastack.products.databases.server import MOST_LINES, Server, Statistics
+from pandastack.products.databases.seen import awake, seen
+from pandastack.products.databases.server import MOST_LINES, Server, Statistics, server_of
 from pandastack.products.databases.spec import PORT, SIZES, NewDatabase, Original
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import LifecyclePatch, NewSandbox
@@ -39,8 +43,6 @@ _PRODUCT = "database"
 _UNDO_SECONDS = 30.0
 _DOOR_SECONDS = 5.0
 """How long a create waits for the gateway: both may just have been started."""
-_GONE = "its machine is gone"
-_WAKING = "waking"
 
 
 class Databases:
@@ -55,6 +57,8 @@ class Databases:
         self.archives = archives
         self._server = Server(plane.interior)
         self._records = Records(plane)
+        self.broker = Broker(plane, self._records)
+        self.dumps = Dumps(plane.interior)
         self._making: dict[str, Making] = {}
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._door: int | None = None
@@ -71,6 +75,7 @@ class Databases:
                 case DatabaseState.READY:
                     self.archives.begin(record)
                     self._tasks.start_soon(self._in_background, record, self._resume)
+                    self._tasks.start_soon(self._in_background, record, self.dumps.end_leftovers)
 
     async def create(self, caller: Caller, wanted: NewDatabase) -> Database:
         """Make a database, and return once it has a machine; the rest is done in the background.
@@ -81,10 +86,10 @@ class Databases:
         if wanted.restored:
             source = await self.original(caller, wanted.cloned_from or "")
             if isinstance(source, DatabaseRecord) and source.state is not DatabaseState.READY:
-                self._usable(caller, source.id)
+                self.usable(caller, source.id)
             self.archives.check(source.id, wanted.target_time)
         elif wanted.cloned_from is not None:
-            self._usable(caller, wanted.cloned_from)
+            self.usable(caller, wanted.cloned_from)
         await self._check_door()
         record = DatabaseRecord(
             id=wanted.id or str(uuid.uuid4()),
@@ -123,10 +128,11 @@ class Databases:
     async def get(self, caller: Caller, database_id: str) -> Database:
         """One database, with its password once it has one. Raises :class:`NotFoundError`."""
         record = self.find(caller, database_id)
-        seen = self._seen(record)
+        found = self._seen(record)
         if record.state is not DatabaseState.READY:
-            return seen
-        return replace(seen, password=(await self._records.credentials(record)).password)
+            return found
+        credentials = await self._records.credentials(record)
+        return replace(found, password=credentials.password, broker_token=credentials.broker_token)
 
     async def connection(self, caller: Caller, database_id: str) -> Database:
         """The same, to connect to. Raises :class:`UnavailableError` while it is being made and when it has failed."""
@@ -165,7 +171,7 @@ class Databases:
 
     async def wake(self, caller: Caller, database_id: str) -> Database:
         """Begin to wake it, if it sleeps. Raises :class:`ConflictError` for one that has failed."""
-        record = self._usable(caller, database_id)
+        record = self.usable(caller, database_id)
         if self._plane.registry.get(record.id).status is not Status.RUNNING:
             self._tasks.start_soon(self._in_background, record, self._wake)
         return self._seen(record)
@@ -175,12 +181,30 @@ class Databases:
 
         After an error it has the former password or the new one; doing it again is safe.
         """
-        record = self._usable(caller, database_id)
+        record = self.usable(caller, database_id)
         async with self._locks[record.id]:
-            record = self._usable(caller, database_id)
+            record = self.usable(caller, database_id)
             former = await self._records.credentials(record)
             await self._renew(record, replace(former, following=new_password()))
         return await self.get(caller, database_id)
+
+    async def reset(self, caller: Caller, database_id: str) -> Database:
+        """Begin to give a copy the present data of its source in place of its own; its id and password stay.
+
+        Raises :class:`ConflictError` for one without a source, and when the source cannot be copied: then nothing has
+        changed.
+        """
+        async with self._locks[self.find(caller, database_id).id]:
+            record = self._checked_copy(caller, database_id)
+            async with self._plane.sandboxes.use(server_of(record), record.cloned_from or ""):
+                with anyio.CancelScope(shield=True):  # what is begun here, the next server finishes
+                    record = await self._records.change(record, state=DatabaseState.PROVISIONING, error=None)
+                    try:
+                        with suppress(NotFoundError):
+                            await self._plane.sandboxes.delete(server_of(record), record.id)
+                    finally:  # one whose machine could not be deleted is as it was
+                        self._begin(record, is_resumed=True)
+        return self._seen(record)
 
     def failover(self, caller: Caller, database_id: str) -> NoReturn:
         """Raises :class:`UnsupportedError`: there is no other node."""
@@ -189,13 +213,21 @@ class Databases:
 
     async def back_up(self, caller: Caller, database_id: str) -> Database:
         """Take a base backup now; what was committed before can be restored then. One that sleeps is woken."""
-        await self.archives.back_up(self._usable(caller, database_id))
+        await self.archives.back_up(self.usable(caller, database_id))
         return await self.get(caller, database_id)
 
     async def statistics(self, caller: Caller, database_id: str) -> Statistics:
         """Its numbers. That does not wake it: :class:`UnavailableError` while it does not run."""
         record = self._running(caller, database_id)
         return await self._server.statistics(server_of(record), record.id)
+
+    def count(self) -> Mapping[str, int]:
+        """How many databases of all workspaces have which status."""
+        return Counter(self._seen(each).status for each in self._records.all())
+
+    def awake(self, caller: Caller, database_id: str) -> tuple[int, int | None]:
+        """Whole seconds without use, and how many more until it sleeps; None: it does not sleep."""
+        return awake(self._plane, self.find(caller, database_id))
 
     async def log(self, caller: Caller, database_id: str, lines: int) -> str:
         """The last lines of its server's log, at most 2,000. The same error."""
@@ -210,7 +242,7 @@ class Databases:
         if record.state is DatabaseState.PROVISIONING:
             raise UnavailableError("the database is being made")
         if self._plane.registry.find(record.id) is None:
-            raise UnavailableError(f"the database has failed: {_GONE}")
+            raise UnavailableError(f"the database has failed: {GONE}")
         return DatabaseRoute(record.id, PORT, SIZES[record.size].connections)
 
     def announced(self, port: int) -> None:
@@ -248,7 +280,7 @@ class Databases:
             if not record.restored:
                 return
             await self._plane.sandboxes.delete(server_of(record), record.id)  # how far it came is not known
-        await self._records.keep(record, Credentials(new_password()))
+        await self._records.keep_first(record)
         metadata = {_PRODUCT: record.id}
         if record.cloned_from is not None and not record.restored:
             await self._plane.forks.copy(server_of(record), record.cloned_from, record.id, metadata)
@@ -348,13 +380,26 @@ class Databases:
         hint = "it may still be starting; pandastack up --postgres-port none turns it off"
         raise UnavailableError("no gateway answers clients of databases", hint=hint)
 
-    def _usable(self, caller: Caller, database_id: str) -> DatabaseRecord:
+    def usable(self, caller: Caller, database_id: str) -> DatabaseRecord:
         """One that runs or sleeps. Raises :class:`NotFoundError`, and :class:`ConflictError` for any other."""
         record = self.find(caller, database_id)
-        seen = self._seen(record)
-        if record.state is not DatabaseState.READY or seen.status == Status.FAILED:
-            why = f": {seen.error}" if seen.error else ""
-            raise ConflictError(f"database {record.id} is {seen.status}{why}", detail={"status": seen.status})
+        found = self._seen(record)
+        if record.state is not DatabaseState.READY or found.status == Status.FAILED:
+            why = f": {found.error}" if found.error else ""
+            raise ConflictError(f"database {record.id} is {found.status}{why}", detail={"status": found.status})
+        return record
+
+    def _checked_copy(self, caller: Caller, database_id: str) -> DatabaseRecord:
+        """A copy whose source is there. Raises :class:`NotFoundError` and :class:`ConflictError`."""
+        record = self.find(caller, database_id)
+        if record.state is not DatabaseState.FAILED:
+            record = self.usable(caller, database_id)
+        if record.cloned_from is None:
+            raise ConflictError(f"database {record.id} is no copy", hint="only a copy has a source to be reset to")
+        try:
+            self.usable(caller, record.cloned_from)
+        except NotFoundError as error:
+            raise ConflictError(f"the source of database {record.id} is gone: {record.cloned_from}") from error
         return record
 
     def _running(self, caller: Caller, database_id: str) -> DatabaseRecord:
@@ -365,22 +410,7 @@ class Databases:
         return record
 
     def _seen(self, record: DatabaseRecord) -> Database:
-        status, error = self._status(record)
-        suffix = self._plane.settings.preview_host_suffix.partition(",")[0].strip()
-        backups = self.archives.backups(record.id)
-        return Database(record, status, f"{record.id}.{suffix}", self._door, error, backups=backups)
-
-    def _status(self, record: DatabaseRecord) -> tuple[str, str | None]:
-        if record.state is not DatabaseState.READY:
-            return record.state, record.error
-        machine = self._plane.registry.find(record.id)
-        if machine is None:
-            return Status.FAILED, _GONE
-        if machine.status is Status.HIBERNATED and self._plane.lifecycle.is_in_transition(record.id):
-            return _WAKING, None
-        if machine.status is Status.RUNNING and self._door is None:
-            return _WAKING, None  # for clients it does not run until the gateway answers them
-        return machine.status, machine.reason
+        return seen(self._plane, record, self._door, self.archives.backups(record.id))
 
 
 @asynccontextmanager

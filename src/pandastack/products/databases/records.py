@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pandastack.errors import NotFoundError, QuotaError, ServerError
 from pandastack.model.caller import Caller
 from pandastack.products.databases.archive.archive import Backups
-from pandastack.products.databases.credentials import Credentials
+from pandastack.products.databases.credentials import Credentials, new_password
 from pandastack.products.databases.spec import DATABASE, ROLE
 from pandastack.services import ControlPlane
 from pandastack.store import databases as table
@@ -19,8 +20,9 @@ from pandastack.store.secrets import DATABASES
 @dataclass(frozen=True, slots=True)
 class Database:
     """A database as its owner sees it. ``status``: ``provisioning``, ``running``, ``hibernated``, ``waking`` or
-    ``failed``, then with ``error``. ``url`` and ``password`` are None where they are not asked for, or not made yet,
-    ``backups`` where there is no archive."""
+    ``failed``, then with ``error``. ``url``, ``password`` and ``broker_token`` are None where nobody asks for them, and
+    before they are made, ``backups`` where there is no archive.
+    """
 
     record: DatabaseRecord
     status: str
@@ -29,6 +31,7 @@ class Database:
     error: str | None = None
     password: str | None = field(default=None, repr=False)
     backups: Backups | None = None
+    broker_token: str | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str | None:
@@ -62,6 +65,10 @@ class Records:
             hint = "GET /v1/databases lists the databases"
             raise NotFoundError(f"database not found: {database_id[:64]}", hint=hint)
         return record
+
+    def all(self) -> Iterable[DatabaseRecord]:
+        """Those of all workspaces."""
+        return self._records.values()
 
     def of(self, caller: Caller) -> list[DatabaseRecord]:
         """Those of the caller's workspace, newest first."""
@@ -102,6 +109,11 @@ class Records:
         if text is None:
             raise ServerError(f"the password of database {record.id} is not stored")
         return Credentials.from_text(text)
+
+    async def keep_first(self, record: DatabaseRecord) -> None:
+        """Store a password for one that has none yet."""
+        if await self._plane.secrets.owned_value(record.workspace, DATABASES, record.id) is None:
+            await self.keep(record, Credentials(new_password()))
 
     async def keep(self, record: DatabaseRecord, credentials: Credentials) -> None:
         """Store the credentials in place of the former ones."""

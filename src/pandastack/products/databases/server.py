@@ -13,6 +13,7 @@ from pandastack.model.caller import Caller
 from pandastack.products.databases.spec import ROLE
 from pandastack.products.databases.wire import Gone, Row, Session, SqlError
 from pandastack.services.sandboxes.interior import Interior, NothingListens
+from pandastack.store.databases import DatabaseRecord
 
 MOST_LINES = 2000
 SOCKET = "/run/postgresql/.s.PGSQL.5432"
@@ -37,14 +38,20 @@ _NUMBERS = """SELECT current_setting('server_version'),
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
     current_setting('max_connections'),
     extract(epoch FROM now() - pg_postmaster_start_time())::int8,
-    (SELECT round(sum(blks_hit) / nullif(sum(blks_hit + blks_read), 0), 4) FROM pg_stat_database)"""
+    (SELECT round(sum(blks_hit) / nullif(sum(blks_hit + blks_read), 0), 4) FROM pg_stat_database),
+    count(*) FILTER (WHERE state = 'active'),
+    count(*) FILTER (WHERE state LIKE 'idle in transaction%')
+    FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Numbers of a server; sizes in bytes. ``cache_hit_ratio`` is from 0 to 1, None before the first read."""
+    """Numbers of a server; sizes in bytes. ``cache_hit_ratio`` is from 0 to 1, None before the first read.
+
+    Running queries and open transactions are what keeps a database awake; connections are not.
+    """
 
     postgres_version: str
     db_size_bytes: int
@@ -55,6 +62,8 @@ class Statistics:
     disk_size_bytes: int
     disk_used_bytes: int
     disk_avail_bytes: int
+    running_queries: int
+    open_transactions: int
 
 
 class Server:
@@ -123,7 +132,7 @@ class Server:
 def _statistics(rows: Sequence[Row], disk: str) -> Statistics:
     """Raises :class:`GuestError` for what are no such numbers."""
     try:
-        ((version, size, connections, most, uptime, ratio),) = rows
+        ((version, size, connections, most, uptime, ratio, running, waiting),) = rows
         total, used, free = (int(each) * 1024 for each in disk.splitlines()[1].split()[1:4])
         return Statistics(
             postgres_version=(version or "")[:64],
@@ -135,6 +144,13 @@ def _statistics(rows: Sequence[Row], disk: str) -> Statistics:
             disk_size_bytes=total,
             disk_used_bytes=used,
             disk_avail_bytes=free,
+            running_queries=int(running or 0),
+            open_transactions=int(waiting or 0),
         )
     except (ValueError, IndexError) as error:
         raise GuestError("the database server's numbers are malformed") from error
+
+
+def server_of(record: DatabaseRecord) -> Caller:
+    """The caller that works on the machine of a database."""
+    return Caller.server(record.workspace)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import time
-from typing import Any, cast
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import IO, Any, cast
 
 from pandastack.sdk._async.interfaces import AsyncConnection
 from pandastack.sdk._databases import (
@@ -13,13 +15,20 @@ from pandastack.sdk._databases import (
     clone_database,
     create_database,
     database_logs,
+    export_database,
+    import_database,
     is_ready,
     now_text,
     one_database,
+    query_database,
+    statements_of,
 )
-from pandastack.sdk._runtime import async_pause
+from pandastack.sdk._runtime import async_append, async_pause, async_read_next
 from pandastack.sdk._types import Database, DatabaseBackups
 from pandastack.sdk.wire.call import Call
+from pandastack.sdk.wire.coding import mapped_transport_errors
+
+_PIECE = 256 * 1024
 
 
 class AsyncDatabasesAPI:
@@ -78,7 +87,10 @@ class AsyncDatabasesAPI:
         await self._client.transport.run(one_database("DELETE", database_id))
 
     async def connection(self, database_id: str) -> dict[str, str]:
-        """Where clients connect to: ``connection_url``. Raises ServerError with status 503 before it is ready."""
+        """Where clients connect to: ``connection_url``, ``broker_url`` and ``broker_token``.
+
+        Raises ServerError with status 503 before it is ready.
+        """
         return cast(
             "dict[str, str]", await self._client.transport.object(one_database("GET", database_id, "/connection"))
         )
@@ -141,6 +153,13 @@ class AsyncDatabasesAPI:
         """Give it another password, and end every session. After an error, doing it again is safe."""
         return await self._made(one_database("POST", database_id, "/reset-credentials"))
 
+    async def reset(self, database_id: str, *, wait: bool = True, timeout: float = 600.0) -> Database:
+        """Give a copy the present data of its source in place of its own, and return when it can be used; at once
+        without ``wait``. Its id, address and password stay. Raises ConflictError for one that is no copy.
+        """
+        made = await self._made(one_database("POST", database_id, "/reset"))
+        return await self.wait_until_ready(database_id, timeout=timeout) if wait else made
+
     async def failover(self, database_id: str) -> Database:
         """Move it to another node. Not supported: BadRequestError with status 501."""
         return await self._made(one_database("POST", database_id, "/failover"))
@@ -153,5 +172,88 @@ class AsyncDatabasesAPI:
         """The last lines of its server's log: 300, or ``lines`` (10 to 2,000). Does not wake it either."""
         return str((await self._client.transport.object(database_logs(database_id, lines)))["logs"])
 
+    async def query(
+        self,
+        database_id: str,
+        sql: str,
+        params: Sequence[Any] = (),
+        *,
+        database: str = "pandastack",
+        read_only: bool = False,
+        max_rows: int | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Carry out one statement over HTTP, and return its ``columns`` and ``rows``: at most 10,000, or ``max_rows``.
+
+        ``params`` are the values of ``$1``, ``$2``, … With ``read_only`` the server lets it write nothing. ``timeout``
+        is in seconds, by default 30. SQL that is wrong raises BadRequestError; its ``detail`` has the ``sqlstate``.
+        """
+        wanted = {"sql": sql, "params": list(params), "max_rows": max_rows, "read_only": read_only or None}
+        return await self._asked(database_id, "query", timeout, database=database, **wanted)
+
+    async def execute(
+        self,
+        database_id: str,
+        sql: str,
+        params: Sequence[Any] = (),
+        *,
+        database: str = "pandastack",
+        timeout: float | None = None,
+    ) -> int:
+        """Carry out one statement over HTTP, and return how many rows it affected. The same errors."""
+        done = await self._asked(database_id, "exec", timeout, database=database, sql=sql, params=list(params))
+        return int(done["rows_affected"])
+
+    async def transaction(
+        self,
+        database_id: str,
+        statements: Sequence[str | tuple[str, Sequence[Any]]],
+        *,
+        database: str = "pandastack",
+        read_only: bool = False,
+        timeout: float | None = None,
+    ) -> builtins.list[dict[str, Any]]:
+        """Carry out statements that all happen or none: SQL, or pairs of SQL and its parameters. Returns what each
+        gave, as :meth:`query`. An error's ``detail`` says which ``statement`` it was, counted from 0.
+        """
+        wanted = {"statements": statements_of(statements), "read_only": read_only or None}
+        done = await self._asked(database_id, "transaction", timeout, database=database, **wanted)
+        return list(done["results"])
+
+    async def export(
+        self, database_id: str, into: IO[bytes], *, database: str | None = None, plain: bool = False
+    ) -> None:
+        """Write everything in a database into a file, as pg_dump does: for pg_restore, or as SQL with ``plain``.
+
+        Raises ConnectionError when it breaks off: what was written then is not all.
+        """
+        call = export_database(database_id, database, plain)
+        async with aclosing(await self._client.transport.run(call)) as response:
+            pieces = response.aiter_bytes()
+            while True:
+                with mapped_transport_errors(self._client.api_url):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
+                await async_append(into, piece)
+
+    async def import_(
+        self, database_id: str, content: IO[bytes], *, database: str | None = None, clean: bool = False
+    ) -> None:
+        """Restore what :meth:`export` or ``pg_dump --format=custom`` wrote, in one transaction: all of it or nothing.
+
+        With ``clean`` what it has is deleted from the database before. A dump that does not fit raises BadRequestError.
+        """
+        await self._client.transport.run(import_database(database_id, database, clean, _pieces(content)))
+
+    async def _asked(self, database_id: str, what: str, timeout: float | None, **wanted: Any) -> dict[str, Any]:
+        call = query_database(database_id, what, timeout, self._client.transport.timeout, **wanted)
+        return await self._client.transport.object(call)
+
     async def _made(self, call: Call) -> Database:
         return cast(Database, await self._client.transport.object(call))
+
+
+async def _pieces(content: IO[bytes]) -> AsyncIterator[bytes]:
+    while piece := await async_read_next(content, _PIECE):
+        yield piece

@@ -5,7 +5,7 @@ retried.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -41,7 +41,7 @@ class Call:
     path: str
     json: Mapping[str, Any] | None = None
     params: Mapping[str, str | list[str]] = field(default_factory=dict)
-    content: bytes | None = None
+    content: bytes | AsyncIterable[bytes] | Iterable[bytes] | None = None
     content_type: str | None = None
     silence: float | None = None
     streamed: bool = False

@@ -33,8 +33,7 @@ from pandastack.products.databases.archive.receiver import Receiver
 from pandastack.products.databases.archive.s3 import SCHEME, open_s3
 from pandastack.products.databases.archive.target import DirectoryTarget, Target
 from pandastack.products.databases.archive.wal import position_of
-from pandastack.products.databases.making import server_of
-from pandastack.products.databases.server import SOCKET
+from pandastack.products.databases.server import SOCKET, server_of
 from pandastack.products.databases.spec import SIZES
 from pandastack.products.databases.wire import Gone, Session, SqlError
 from pandastack.services import ControlPlane

@@ -14,8 +14,7 @@ import structlog
 
 from pandastack.errors import CapacityError, NotFoundError, PandastackError
 from pandastack.model.caller import Caller
-from pandastack.products.databases.making import server_of
-from pandastack.products.databases.server import SOCKET
+from pandastack.products.databases.server import SOCKET, server_of
 from pandastack.products.databases.spec import SIZES
 from pandastack.products.databases.wire import Gone, Session, SqlError
 from pandastack.services import ControlPlane
