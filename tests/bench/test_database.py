@@ -45,10 +45,10 @@ def test_a_database_is_ready_with_its_address_only() -> None:
     making, half, done = {**ONE, "status": "provisioning"}, {**ONE, "status": "running"}, {**ONE, "status": "running"}
     done["connection_url"] = "postgres://"
     made: list[str] = []
-    assert database._ready(Api(making, making, half, done), made, "/databases") == done  # type: ignore[arg-type]
+    assert database.ready(Api(making, making, half, done), made, "/databases") == done  # type: ignore[arg-type]
     assert made == ["d"]
     with pytest.raises(PandastackError, match="no disk"):
-        database._ready(Api(making, {**ONE, "status": "failed", "error": "no disk"}), [], "")  # type: ignore[arg-type]
+        database.ready(Api(making, {**ONE, "status": "failed", "error": "no disk"}), [], "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("script", "fails"), [("echo 42", False), ("echo 43", True), ("echo gone >&2; exit 2", True)])
@@ -65,7 +65,7 @@ def test_only_the_right_answer_counts(
     if not fails:
         query(ONE)
         return
-    with pytest.raises(PandastackError, match="psql got no answer"):
+    with pytest.raises(PandastackError, match=r"psql got (no|another) answer"):
         query(ONE)
 
 

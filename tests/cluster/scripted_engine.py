@@ -65,6 +65,7 @@ from pandastack.contract.sandboxes import (
 from pandastack.contract.snapshots import Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.contract.templates import Manifest, Template
 from pandastack.contract.tunnels import Closed, Ended, Opened
+from pandastack.contract.volumes import OwnVolume
 from pandastack.engine.http.messages import answer, received
 from pandastack.engine.http.version import VersionMiddleware
 from pandastack.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, PandastackError, to_body
@@ -203,6 +204,7 @@ class ScriptedEngine:
         self.networks: dict[str, NetworkPolicy] = {}
         self.checked: list[CheckDestination] = []
         self.preview_defaults: tuple[Visibility | None, WakePolicy | None] = None, None
+        self.template_volumes: tuple[OwnVolume, ...] = ()
         self.traffic: dict[str, tuple[int, int]] = {}
         self.egress: dict[str, list[EgressRecord]] = {}
         self.recipes: list[str] = []
@@ -652,7 +654,19 @@ class ScriptedEngine:
         mode = BootMode.BOOT if lost else boot_mode
         size = (TEMPLATE.cpu, TEMPLATE.memory_mb, TEMPLATE.disk_mb)
         network = self.networks.get(sandbox_id, OPEN)
-        return Started(sandbox_id, TEMPLATE.name, *size, 37, mode, phases, 1, lost, network, *self.preview_defaults)
+        return Started(
+            sandbox_id,
+            TEMPLATE.name,
+            *size,
+            37,
+            mode,
+            phases,
+            1,
+            lost,
+            network,
+            *self.preview_defaults,
+            self.template_volumes,
+        )
 
     def _find(self, sandbox_id: str) -> SandboxInfo:
         if sandbox_id not in self.machines:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import statistics
-import sys
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
 import pytest
-from anyio.streams.text import TextReceiveStream
 
+from pandastack.bench.raw_port import raw_ports
 from pandastack.cli.server.certificates import Certificates
 from pandastack.cli.server.gateway import open_gateway
 from pandastack.gateway.options import Options
@@ -43,20 +43,17 @@ async def test_nine_tenths_of_the_raw_tunnel(tmp_path: Path, postgres_port: int)
     options = Options(directory=str(tmp_path / "run"), data=str(tmp_path), http_port=None, postgres_port=0)
     world = World(databases={DATABASE: postgres_port})
     control = Certificates(options, tmp_path).serve_beside(world.control_app())
-    argv = [sys.executable, "-m", "tests.gateway.raw_tunnel", str(options.engine), SANDBOX, str(postgres_port)]
     rates: dict[str, list[float]] = defaultdict(list)
-    async with (
-        open_gateway(options, world.engine_app(), control) as gateway,
-        await anyio.open_process(argv, stderr=None) as relay,
-    ):
-        assert relay.stdout is not None
-        tunnel = f"port={int(await TextReceiveStream(relay.stdout).receive())} sslmode=disable"
+    stack = ExitStack()
+    async with open_gateway(options, world.engine_app(), control) as gateway:
+        ports = stack.enter_context(raw_ports(options.engine))
+        tunnel = f"port={await anyio.to_thread.run_sync(ports.open, SANDBOX, postgres_port)} sslmode=disable"
         door = f"port={gateway.ports['postgres']} host={HOST} sslmode=require"
         await pgbench(door, "-iq")
         for number in range(ROUNDS):
             for where in (door, tunnel) if number % 2 else (tunnel, door):
                 rates[where].append(await rate(where))
-        relay.terminate()
+        stack.close()
     await world.close()
     ratios = [one / two for one, two in zip(rates[door], rates[tunnel], strict=True)]
     print("door", [round(each) for each in rates[door]], "tunnel", [round(each) for each in rates[tunnel]])

@@ -108,6 +108,17 @@ async def test_a_rewind_resets_streams(world: World, native: Native) -> None:
             await socket.recv()
 
 
+async def test_what_has_ended_with_the_memory_of_a_sandbox_does_not_wait_for_a_wake(
+    world: World, native: Native
+) -> None:
+    async with dial(world, native) as socket:
+        await said(socket, "before")
+        world.lose_memory(ending=2)
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+    assert world.wakes == 0
+
+
 async def test_a_client_that_left_meanwhile_is_gone_after_the_wake(world: World, native: Native) -> None:
     async with dial(world, native) as socket:
         await said(socket, "before")

@@ -30,7 +30,15 @@ from pandastack.cluster import EngineClient
 from pandastack.contract.codec import decode_request, encode
 from pandastack.contract.tunnels import Close, Closed, Consumed, Ended, FromControlPlane, FromEngine, Opened, Received
 from pandastack.engine.http.version import VersionMiddleware
-from pandastack.errors import AuthError, ConflictError, NotFoundError, PandastackError, RateLimitError, to_body
+from pandastack.errors import (
+    AuthError,
+    ConflictError,
+    GuestError,
+    NotFoundError,
+    PandastackError,
+    RateLimitError,
+    to_body,
+)
 from pandastack.gateway.control import Control
 from pandastack.gateway.http.door import open_http_doors
 from pandastack.gateway.listeners import open_listeners
@@ -86,6 +94,10 @@ class World:
     """What each kind of waker is answered instead."""
     may_wake: asyncio.Event = field(default_factory=asyncio.Event)
     """A wake lasts until it is set; it is, unless a test clears it."""
+    ending: int = 0
+    """How often the engine still answers that the guest is away, as its machine ends."""
+    is_lost: bool = False
+    """Whether a sleeping sandbox has lost its memory, and its connections with it."""
     denied: int = 0
     """How many connections the engine has refused because the sandbox slept."""
     reports: list[Report] = field(default_factory=list)
@@ -133,6 +145,11 @@ class World:
         for task in self._sockets:
             task.cancel()
 
+    def lose_memory(self, *, ending: int) -> None:
+        """As when its machine is killed: it sleeps, once the engine has noticed."""
+        self.ending, self.is_lost = ending, True
+        self.hibernate()
+
     def rewind(self) -> None:
         """As when the sandbox went back to an older state: its connections are closed, it runs."""
         for task in self._sockets:
@@ -170,7 +187,12 @@ class World:
             await websocket.close(1001)
 
     async def _connection(self, websocket: WebSocket) -> Connection:
+        if self.ending:
+            self.ending -= 1
+            raise GuestError("the guest does not answer")
         if websocket.path_params["id"] in self.asleep:
+            if self.is_lost and "received" in websocket.query_params:
+                raise NotFoundError("it has ended with the sandbox's memory")
             self.denied += 1
             self._notify()
             raise ConflictError("the sandbox is hibernated")

@@ -42,7 +42,7 @@ def engine_with(channel: Channel) -> Starlette:
         return SimpleNamespace(channel=channel)
 
     app = Starlette(routes=tunnel_routes("/sandboxes/{id}"), middleware=[Middleware(VersionMiddleware)])
-    app.state.engine = SimpleNamespace(registry=SimpleNamespace(reach=reach))
+    app.state.engine = SimpleNamespace(registry=SimpleNamespace(reach=reach, reach_again=reach))
     return app
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from pandastack.contract.volumes import AttachVolume, MountRef, VolumeInfo, VolumeRef
+from pandastack.contract.volumes import AttachVolume, MountRef, OwnVolume, VolumeInfo, VolumeRef
 from pandastack.errors import (
     BadRequestError,
     ConflictError,
@@ -434,6 +434,29 @@ async def test_quotas(engine: ScriptedEngine, url: str) -> None:
         await plane.volumes.create(OUTSIDER, NewVolume("b", 1))
         with pytest.raises(QuotaError, match="at most 2 volumes"):
             await plane.volumes.create(OUTSIDER, NewVolume("c", 1))
+
+
+async def test_volumes_that_a_template_brings_count_as_clones(engine: ScriptedEngine, url: str) -> None:
+    engine.template_volumes = (OwnVolume("/var/lib/own", 512),)
+    async with running(engine, url, replace(QUICK, max_volume_mb=1536)) as plane:
+        await plane.volumes.create(CALLER, DATA)
+        parent = await sandbox(plane, "data")
+        assert [(each.path, each.name, each.size_mb) for each in parent.volumes] == [
+            ("/var/lib/own", None, 512),
+            ("/mnt/data", "data", 0),
+        ]
+        with pytest.raises(QuotaError) as raised:  # it has clones of both
+            await plane.forks.fork(CALLER, parent.id, {})
+        assert raised.value.detail == {"used_mb": 1024, "wanted_mb": 1024, "max_mb": 1536}
+        second = await plane.sandboxes.create(CALLER, BASE)
+        with pytest.raises(QuotaError):
+            await plane.sandboxes.create(CALLER, BASE)
+        assert {each.id for each in plane.registry.all()} == {parent.id, second.id} == engine.machines.keys()
+        kept = OfMount(second.id, "/var/lib/own")
+        with pytest.raises(QuotaError):
+            await plane.volumes.create(CALLER, NewVolume("kept", None, kept))
+        await plane.sandboxes.delete(CALLER, parent.id)
+        assert (await plane.volumes.create(CALLER, NewVolume("kept", None, kept))).record.size_mb == 512
 
 
 async def test_a_start_finishes_what_was_interrupted(engine: ScriptedEngine, url: str) -> None:

@@ -58,6 +58,9 @@ class Api:
         answer: dict[str, Any] = json.loads(self._send("PUT", path, body) or b"{}")
         return answer
 
+    def patch(self, path: str, body: dict[str, Any]) -> None:
+        self._send("PATCH", path, body)
+
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
         connection = self._connection()
         connection.request(method, f"/v1{path}", None if body is None else json.dumps(body), self._headers)

@@ -24,6 +24,8 @@ SETTLE_SECONDS = 3.0
 """Seconds without requests before each create and copy: a machine that is made ahead is replaced in that time."""
 
 READY_SECONDS = 120.0
+QUERY_SECONDS = 600.0
+"""One that makes much data takes long."""
 _PAUSE = 0.005
 
 
@@ -63,7 +65,7 @@ def _round(api: Api, samples: Samples) -> None:
     try:
         with timed(samples.first_query):
             with timed(samples.running):
-                database = _ready(api, made, "/databases")
+                database = ready(api, made, "/databases")
             query(database)
         with timed(samples.query):
             query(database)
@@ -72,17 +74,22 @@ def _round(api: Api, samples: Samples) -> None:
         time.sleep(SETTLE_SECONDS)
         with timed(samples.branch_query):
             with timed(samples.branch):
-                branch = _ready(api, made, f"/databases/{database['id']}/clone")
+                branch = ready(api, made, f"/databases/{database['id']}/clone")
             query(branch)
     finally:
         for each in made:
             api.delete(each, "/databases")
 
 
-def _ready(api: Api, made: list[str], path: str) -> dict[str, Any]:
+def ready(api: Api, made: list[str], path: str) -> dict[str, Any]:
     """Make a database, and wait until it runs."""
-    database = api.post(path, {"label": "bench"})
-    made.append(database["id"])
+    made.append(str(api.post(path, {"label": "bench"})["id"]))
+    return ready_again(api, made[-1])
+
+
+def ready_again(api: Api, identity: str) -> dict[str, Any]:
+    """The database, once it runs."""
+    database = api.get(f"/databases/{identity}")
     deadline = time.monotonic() + READY_SECONDS
     while database["status"] != "running" or "connection_url" not in database:
         if database["status"] == "failed" or time.monotonic() > deadline:
@@ -94,13 +101,26 @@ def _ready(api: Api, made: list[str], path: str) -> dict[str, Any]:
 
 def query(database: Mapping[str, Any]) -> None:
     """One query in a session of its own. Raises :class:`PandastackError` for any other answer than the right one."""
+    if run_sql(database, "SELECT 40 + 2") != "42\n":
+        raise PandastackError("psql got another answer than 42")
+
+
+def run_sql(database: Mapping[str, Any], sql: str) -> str:
+    """What psql prints of it, in a session of its own. Raises :class:`PandastackError` when that fails."""
+    argv = ["psql", "-XAtqv", "ON_ERROR_STOP=1", "-c", sql]
+    done = subprocess.run(
+        argv, env=environment_of(database), capture_output=True, text=True, timeout=QUERY_SECONDS, check=False
+    )
+    if done.returncode:
+        raise PandastackError(f"psql got no answer: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def environment_of(database: Mapping[str, Any]) -> dict[str, str]:
+    """That of a client of libpq. It uses TLS, unless the database says another mode."""
     where = {"PGHOST": database["host"], "PGHOSTADDR": "127.0.0.1", "PGPORT": str(database["port"])}
     who = {"PGUSER": database["username"], "PGDATABASE": database["database"], "PGPASSWORD": database["password"]}
-    environment = {**os.environ, **where, **who, "PGSSLMODE": "require"}
-    argv = ["psql", "-XAtqc", "SELECT 40 + 2"]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=READY_SECONDS, check=False)
-    if done.stdout != "42\n":
-        raise PandastackError(f"psql got no answer: {done.stderr.strip()[-500:]}")
+    return {**os.environ, **where, **who, "PGSSLMODE": database.get("sslmode", "require")}
 
 
 def rows(samples: Samples) -> list[Row]:

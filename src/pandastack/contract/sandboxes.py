@@ -12,7 +12,7 @@ from pandastack.contract.failures import Failure
 from pandastack.contract.fields import Policy, Uuid
 from pandastack.contract.network import SetSecrets
 from pandastack.contract.references import StartFrom
-from pandastack.contract.volumes import AttachVolumes
+from pandastack.contract.volumes import AttachVolumes, OwnVolume
 from pandastack.errors import BadRequestError
 from pandastack.model.previews import Visibility, WakePolicy
 
@@ -122,7 +122,8 @@ class BootMode(StrEnum):
 class Started:
     """A sandbox runs now. ``phases``: the duration of each part of its start in milliseconds; ``boot_ms``: the sum.
     ``memory_lost``: why it was booted without its memory; None if it was restored with it. ``network``: the policy in
-    force; None: the engine that started it did not say. ``previews`` and ``wake``: the defaults of its template."""
+    force; None: the engine that started it did not say. ``previews`` and ``wake``: the defaults of its template.
+    ``own_volumes``: those without an id, in the order of their devices."""
 
     KIND: ClassVar[str] = "started"
 
@@ -139,6 +140,7 @@ class Started:
     network: Policy | None = None
     previews: Visibility | None = None
     wake: WakePolicy | None = None
+    own_volumes: tuple[OwnVolume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,14 @@ class AttachVolume:
     read_only: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class OwnVolume:
+    """A volume without an id: a clone of one that the template, the source or the snapshot of the sandbox has."""
+
+    path: str
+    size_mb: int
+
+
 def _attachable(volumes: tuple[AttachVolume, ...]) -> bool:
     distinct = len({each.volume for each in volumes}) == len(volumes)
     return len(volumes) <= MOST and distinct and are_apart([each.path for each in volumes])

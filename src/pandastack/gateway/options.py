@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pandastack.contract.version import VERSION
+
 PROTOCOL = 3
 """Incremented whenever a gateway of before cannot serve a server of now, or the other way round."""
 
@@ -40,6 +42,8 @@ class Options:
     inward_uid: int | None = None
     """The user, besides the gateway's own, that may connect there."""
     protocol: int = PROTOCOL
+    contract: str = VERSION
+    """The version of what is said over the engine's interface, which both ends must have."""
 
     @property
     def engine(self) -> Path:

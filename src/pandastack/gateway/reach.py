@@ -218,8 +218,11 @@ class Reach:
                     async with self._engine.attach_tunnel(sandbox, tunnel):
                         failures = 0
                         await tunnel.wait_detached()
-                except (ConflictError, GuestError, UnavailableError):  # asleep, ending to sleep, or the server is away
+                except ConflictError:  # asleep
                     await self._park(stream, sandbox, waker, failures)
+                    failures += 1
+                except (GuestError, UnavailableError):  # its machine ends, perhaps to sleep, or the server is away
+                    await anyio.sleep(_pause_after(failures + 1))
                     failures += 1
         except PandastackError as error:
             tunnel.fail(error)
@@ -227,7 +230,7 @@ class Reach:
     async def _park(self, stream: SleepingStream, sandbox: str, waker: Waker, failures: int) -> None:
         """Return when it may be worth while to attach again: the sandbox runs, or the client's bytes have woken it."""
         if failures:
-            await anyio.sleep(min(_FIRST_PAUSE * 2**failures, REPORT_SECONDS))
+            await anyio.sleep(_pause_after(failures))
         awake = self._parked.setdefault(sandbox, anyio.Event())
         while not awake.is_set():
             if stream.tunnel.unconsumed:
@@ -319,6 +322,10 @@ class Reach:
         with suppress(PandastackError), anyio.move_on_after(_AWAY_SECONDS):
             async with self._engine.attach_tunnel(sandbox, tunnel):
                 pass
+
+
+def _pause_after(failures: int) -> float:
+    return float(min(_FIRST_PAUSE * 2 ** min(failures, 10), REPORT_SECONDS))
 
 
 @asynccontextmanager

@@ -110,10 +110,16 @@ async def change_all(connection: AsyncConnection, changes: Mapping[str, Mapping[
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for sandbox_id, values in changes.items():
         if values:
-            alike.setdefault(tuple(sorted(values)), []).append({"sandbox_id": sandbox_id, **values})
+            alike.setdefault(tuple(sorted(values)), []).append({"sandbox_id": sandbox_id, **_columns(values)})
     for names, rows in alike.items():
         where = update(sandboxes).where(sandboxes.c.id == bindparam("sandbox_id"))
         await connection.execute(where.values({name: bindparam(name) for name in names}), rows)
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    if "volumes" not in values:
+        return dict(values)
+    return {**values, "volumes": [asdict(each) for each in values["volumes"]]}
 
 
 async def remove(connection: AsyncConnection, sandbox_id: str) -> None:

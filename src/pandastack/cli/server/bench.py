@@ -10,7 +10,7 @@ import typer
 from pandastack import config
 from pandastack.cli.output import note, print_table
 from pandastack.cli.sandbox import logs
-from pandastack.errors import PandastackError
+from pandastack.errors import BadRequestError, PandastackError
 
 if TYPE_CHECKING:
     from pandastack.bench.api import Api
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 group = typer.Typer(no_args_is_help=True, help="Measure this host.", rich_markup_mode=None)
 
 COLD_BOOTS = 5
+MOST_MB = 9000
+"""A database of the smallest size has a disk of 10 GiB."""
 
 
 Count = Annotated[int, typer.Option("-n", min=5, help="How often each operation is measured.")]
@@ -98,11 +100,21 @@ def gateway(
 
 
 @group.command()
-def database(n: Count = 10, data_dir: DataDir = None, json: Json = None) -> None:
-    """Databases and copies of them, until they run and until a first query. Needs a running server, and psql."""
+def database(
+    n: Count = 10,
+    sizes: Annotated[
+        str, typer.Option(help="MB of data in databases that sleep and are branched, with commas.")
+    ] = "10",
+    data_dir: DataDir = None,
+    json: Json = None,
+) -> None:
+    """Databases and copies of them, wakes, branches, and pgbench. Needs a running server, psql and pgbench."""
     import anyio
 
-    _report(*anyio.run(_database, config.data_dir(data_dir), n), json)
+    if not all(each.isdecimal() and 0 < int(each) <= MOST_MB for each in sizes.split(",")):
+        raise BadRequestError(f"--sizes: whole numbers up to {MOST_MB}, with commas, not {sizes[:40]!r}", field="sizes")
+    chosen = tuple(map(int, sizes.split(",")))
+    _report(*anyio.run(_database, config.data_dir(data_dir), n, chosen), json)
 
 
 @group.command()
@@ -228,18 +240,31 @@ async def _exec(data: Path, template: str, n: int) -> tuple[dict[str, object], l
     return machine, rows(samples)
 
 
-async def _database(data: Path, n: int) -> tuple[dict[str, object], list[Row]]:
+async def _database(data: Path, n: int, sizes: tuple[int, ...]) -> tuple[dict[str, object], list[Row]]:
     import anyio.to_thread
 
     from pandastack.bench.database import TEMPLATE, check, measure, rows
+    from pandastack.bench.database_rates import measure_rates, rate_rows
+    from pandastack.bench.database_ways import Ground, measure_size, size_rows
+    from pandastack.bench.raw_port import raw_ports
     from pandastack.bench.subject import open_floor
     from pandastack.engine.layout import Layout
+    from pandastack.gateway.options import Options
 
     check()
     logs.configure("warning")
-    async with open_floor(Layout(data, config.cache_dir()), TEMPLATE) as (floor, machine):
-        samples = await anyio.to_thread.run_sync(measure, _api(data, TEMPLATE), floor, n, note)
-    return machine, rows(samples)
+    layout = Layout(data, config.cache_dir())
+    options = Options(directory=str(layout.gateway), data=str(data))
+    api = _api(data, TEMPLATE)
+    async with open_floor(layout, TEMPLATE) as (floor, machine):
+        found = rows(await anyio.to_thread.run_sync(measure, api, floor, n, note))
+        asleep = floor.work.parent / "asleep"
+    with raw_ports(options.engine) as ports:
+        ground = Ground(api, ports, asleep, note)
+        for mb in sizes:
+            found += size_rows(mb, await anyio.to_thread.run_sync(measure_size, ground, mb, n))
+        found += rate_rows(await anyio.to_thread.run_sync(measure_rates, api, ports, n, note))
+    return machine, found
 
 
 async def _tti(data: Path, template: str, count: int, image: str) -> tuple[dict[str, object], list[Row]]:

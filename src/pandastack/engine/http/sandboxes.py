@@ -30,12 +30,14 @@ from pandastack.contract.sandboxes import (
 )
 from pandastack.contract.sandboxes import SandboxSpec as WantedSandbox
 from pandastack.contract.snapshots import MeasureSnapshots, SnapshotInfo, TakeSnapshot
+from pandastack.contract.volumes import OwnVolume
 from pandastack.engine.engine import Engine
 from pandastack.engine.http.exec import SIGN_OF_LIFE
 from pandastack.engine.http.messages import answer, received
 from pandastack.engine.http.streaming import Write, WrittenResponse
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.origins.disk_usage import measure
+from pandastack.engine.origins.volumes import MIB
 from pandastack.engine.sandboxes.copies import Child
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import BadRequestError, PandastackError
@@ -82,6 +84,16 @@ def started(sandbox: Sandbox, boot_mode: BootMode) -> Started:
         network=sandbox.spec.network,
         previews=None if template.previews is None else Visibility(template.previews),
         wake=None if template.wake is None else WakePolicy(template.wake),
+        own_volumes=_own_volumes(sandbox),
+    )
+
+
+def _own_volumes(sandbox: Sandbox) -> tuple[OwnVolume, ...]:
+    attached, snapshot = {each.place for each in sandbox.spec.volumes}, sandbox.origin.snapshot
+    return tuple(
+        OwnVolume(path, snapshot.disks[1 + place].path.stat().st_size // MIB)
+        for place, path in enumerate(snapshot.manifest.mounts)
+        if place not in attached
     )
 
 

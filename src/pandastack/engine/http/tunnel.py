@@ -72,8 +72,8 @@ async def tunnel(socket: WebSocket) -> None:
 
 
 def _opening(socket: WebSocket) -> AbstractAsyncContextManager[Tunnel]:
-    channel, id = _channel(socket), socket.query_params.get("id")
-    received = socket.query_params.get("received")
+    id, received = socket.query_params.get("id"), socket.query_params.get("received")
+    channel = _channel(socket, again=received is not None)
     if received is None and (service := socket.query_params.get("service")) is not None:
         user = socket.query_params.get("user")
         return channel.tunnel(service=checked_service(service), user=user, id=id, acknowledge=False)
@@ -199,9 +199,10 @@ def _leaving() -> Iterator[None]:
         raise _Left from error
 
 
-def _channel(socket: WebSocket) -> Channel:
-    sandbox: Sandbox = socket.app.state.engine.registry.reach(socket.path_params["id"])
-    return sandbox.channel
+def _channel(socket: WebSocket, *, again: bool = False) -> Channel:
+    registry = socket.app.state.engine.registry
+    reach: Callable[[str], Sandbox] = registry.reach_again if again else registry.reach
+    return reach(socket.path_params["id"]).channel
 
 
 def checked_service(name: str) -> str:

@@ -59,6 +59,18 @@ class Registry:
             raise ConflictError(f"sandbox {sandbox_id} is paused", hint="resume it first")
         return sandbox
 
+    def reach_again(self, sandbox_id: str) -> Sandbox:
+        """As :meth:`reach`, for what was open in the guest before. Raises :class:`NotFoundError` when it has ended with
+        the sandbox's memory."""
+        sandbox = self.get(sandbox_id)
+        if isinstance(sandbox, Hibernated):
+            lost = sandbox.origin.snapshot.manifest.memory_lost
+        else:
+            lost = sandbox.failure or ""
+        if lost:
+            raise NotFoundError(f"what was open in sandbox {sandbox_id} has ended with its memory: {lost}")
+        return self.reach(sandbox_id)
+
     def machine_stalled(self, sandbox_id: str, stalled: bool) -> None:
         """Publish ``vm.stalled`` or ``vm.continued`` for a known sandbox."""
         if self.find(sandbox_id) is not None:

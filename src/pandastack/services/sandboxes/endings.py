@@ -58,11 +58,12 @@ class Endings:
         self._activity.forget(sandbox_id)
         self._lifecycle.forget(sandbox_id)
 
-    async def undo(self, sandbox_id: str, error: BaseException) -> None:
-        """Remove everything of a sandbox whose creation failed with ``error``."""
+    async def undo(self, sandbox_id: str, error: BaseException, *, is_made: bool = False) -> None:
+        """Remove everything of a sandbox whose creation failed with ``error``. ``is_made``: the engine has its machine,
+        whatever the error says."""
         with anyio.move_on_after(_UNDO_SECONDS, shield=True):
             try:
-                if isinstance(error, _NOTHING_CREATED):
+                if isinstance(error, _NOTHING_CREATED) and not is_made:
                     await self._registry.remove(sandbox_id)
                 elif self._registry.find(sandbox_id):
                     await self.delete(sandbox_id)

@@ -87,16 +87,18 @@ class Sandboxes:
             self.service_kinds.check(caller.workspace, wanted.network.services, "network.services")
         shown, hidden = split_metadata(wanted.metadata)
         granted = await self._secrets.granted(caller.workspace, secrets_wanted(wanted))
-        record = await self._add(caller, replace(wanted, metadata=shown))
+        record, machine = await self._add(caller, replace(wanted, metadata=shown)), None
         try:
             await self._secrets.keep_metadata(caller.workspace, record.id, hidden)
             machine = await self._start(record, wanted, granted)
-            await self._registry.apply(running_change(self._registry.find(record.id), machine))
+            async with self._leases.brought(record, machine.own_volumes) as brought:
+                facts = {"volumes": brought + record.volumes} if brought else {}
+                await self._registry.apply(running_change(self._registry.find(record.id), machine, **facts))
         except NotFoundError as error:
             await self._endings.undo(record.id, error)
             raise _unknown(record, error) from error
         except BaseException as error:
-            await self._endings.undo(record.id, error)
+            await self._endings.undo(record.id, error, is_made=machine is not None)
             if isinstance(error, PandastackError) and (error.field or "").startswith("volumes"):
                 raise by_name(
                     error, {each.volume: each.name or "" for each in record.volumes if each.volume}
@@ -206,15 +208,15 @@ def secrets_wanted(wanted: NewSandbox) -> tuple[str, ...]:
     return () if wanted.network is None else wanted.network.secrets
 
 
-def running_change(record: SandboxRecord | None, machine: Started) -> Change:
-    """The change to a record once the engine has made the sandbox's machine.
+def running_change(record: SandboxRecord | None, machine: Started, **facts: Any) -> Change:
+    """The change to a record once the engine has made the sandbox's machine, with ``facts`` that are known by then.
 
     Raises :class:`ServerError` when the machine has died since.
     """
     if record is None or record.reason is not None:
         raise ServerError("the sandbox's machine died as it started", detail={"reason": record and record.reason})
     boot = {"boot_ms": machine.boot_ms, "boot_mode": machine.boot_mode}
-    facts: dict[str, Any] = {
+    facts |= {
         "template": machine.template,
         "cpu": machine.cpu,
         "memory_mb": machine.memory_mb,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import anyio
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pandastack.contract.volumes import OwnVolume
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError, PandastackError, QuotaError
 from pandastack.model.caller import Caller
 from pandastack.services.captures.snapshots import Snapshots
@@ -102,6 +103,21 @@ class Leases:
             async with self._store.read() as connection:
                 clones = await table.clones(connection, parent.volumes)
             await self._check_clones(parent.workspace, clones * count)
+            yield clones
+
+    @asynccontextmanager
+    async def brought(self, record: SandboxRecord, own: Sequence[OwnVolume]) -> AsyncIterator[tuple[VolumeUse, ...]]:
+        """A block that writes which volumes a new sandbox has by its template, once its engine has said so; yields
+        these. They count as other clones.
+
+        Raises :class:`QuotaError`.
+        """
+        if record.from_snapshot is not None or not own:
+            yield _NOTHING
+            return
+        clones = tuple(VolumeUse(each.path, size_mb=each.size_mb) for each in own)
+        async with self.turn:
+            await self._check_clones(record.workspace, clones)
             yield clones
 
     async def holders(self, volumes: Collection[str]) -> dict[str, tuple[Holder, ...]]:
