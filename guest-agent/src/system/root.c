@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "files/base.h"
+#include "system/boot_id.h"
 #include "system/command_line.h"
 #include "system/names.h"
 #include "system/panic.h"
@@ -23,7 +25,7 @@
 
 #define CHECKER "/e2fsck"
 
-enum { ROOT_WAIT_MS = 5000, GROW_WAIT_MS = 5000, BLOCK = 4096 };
+enum { ROOT_WAIT_MS = 5000, GROW_WAIT_MS = 5000, BLOCK = 4096, BLANK_BYTES = 512 };
 enum { FSCK_DONE = 1 | 2, FSCK_FAILED = 8 }; /* e2fsck(8), "exit code": corrected; restart, if it was mounted */
 
 void mount_early(void)
@@ -41,6 +43,28 @@ static void wait_for(const char *device)
 	while (access(device, F_OK))
 		if (!uevents_wait(ROOT_WAIT_MS))
 			power_off("no root disk");
+}
+
+static uint64_t size_of_root(void)
+{
+	int disk = open(ROOT_DISK, O_RDONLY | O_CLOEXEC);
+	uint64_t size = 0;
+
+	if (disk < 0 || ioctl(disk, BLKGETSIZE64, &size))
+		power_off("cannot open the root disk");
+	close(disk); /* and with it goes what the kernel has read of the disk: it may become another */
+	return size;
+}
+
+/* A machine with a blank root disk is to be captured: the disk comes when a copy of the machine is restored. */
+static void wait_for_content(void)
+{
+	if (size_of_root() > BLANK_BYTES)
+		return;
+	/* The host reads this: engine/build/started.py. */
+	dprintf(2, "agent: waiting for the root disk; the boot id is at %llx\n", (unsigned long long)boot_id_place());
+	while (size_of_root() <= BLANK_BYTES)
+		uevents_wait(-1);
 }
 
 /* The checker's exit code; one that did not run has left everything as it was. */
@@ -144,6 +168,7 @@ static void move_into(const char *name)
 void switch_root(void)
 {
 	wait_for(ROOT_DISK);
+	wait_for_content();
 	check_root();
 	mkdir("/new", 0755);
 	if (mount(ROOT_DISK, "/new", "ext4", MS_NOATIME, NULL))

@@ -163,8 +163,13 @@ def _damaged(path: Path) -> ServerError:
 
 def flatten(base: Path, overlay: Path, target: Path) -> None:
     """Make the raw file ``target`` of ``base`` with what ``overlay`` has over it; what is zero becomes a hole."""
-    size, l1 = _read_header(overlay)
     files.clone(base, target)
+    merge(overlay, target)
+
+
+def merge(overlay: Path, target: Path) -> None:
+    """Write what ``overlay`` has over its base into ``target``, a raw copy of that base."""
+    size, l1 = _read_header(overlay)
     try:
         with overlay.open("rb") as source, target.open("r+b") as result:
             result.truncate(size)

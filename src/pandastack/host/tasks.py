@@ -31,6 +31,30 @@ async def beside(*works: Callable[[], Coroutine[Any, Any, object]]) -> AsyncIter
         raise failed
 
 
+@asynccontextmanager
+async def ahead(work: Callable[[], Awaitable[T]]) -> AsyncIterator[Callable[[], Awaitable[T]]]:
+    """Run ``work`` while the block runs; what is yielded waits for its result, and raises its error. A block that ends
+    without waiting cancels it."""
+    done, results, errors = anyio.Event(), list[T](), list[Exception]()
+
+    async def run() -> None:
+        try:
+            results.append(await work())
+        except Exception as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    async def result() -> T:
+        await done.wait()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    async with beside(run):
+        yield result
+
+
 async def together(*works: Callable[[], Awaitable[T]]) -> list[T]:
     """Run ``works`` concurrently; their results in order. An error of one cancels the others and is raised bare."""
     results: dict[int, T] = {}

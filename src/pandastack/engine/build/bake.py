@@ -11,9 +11,8 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from pandastack.disks.overlay import make_overlay
+from pandastack.disks.overlay import make_overlay, merge
 from pandastack.engine.build.boot import Booted, build_identity, run_in_guest
-from pandastack.engine.build.boot_id import find_boot_id
 from pandastack.engine.build.guest_support import guest_support_text, install_guest_support
 from pandastack.engine.build.host import BuildHost
 from pandastack.engine.build.progress import Steps, megabytes
@@ -27,6 +26,8 @@ from pandastack.errors import BuildError
 from pandastack.guest import ExecRequest
 from pandastack.guest.keys import VERSION
 from pandastack.host import facts, files
+from pandastack.host.processes.activity import busy_ms
+from pandastack.host.tasks import ahead
 from pandastack.images.cache import content_key, file_sha256
 from pandastack.images.image import Image
 from pandastack.images.initramfs import checked_initramfs
@@ -41,10 +42,17 @@ QUIESCE_DEADLINE = 20.0
 RESIZE_DEADLINE = 60.0
 
 SETTLE_SECONDS = 3.0
-"""Seconds that the guest is left idle before its capture. The kernel's pending work after a command (write-back,
-deferred work, timers) would otherwise be repeated at the start of every sandbox: ten milliseconds of each create."""
+"""Seconds that the guest is left alone before its capture at most. The kernel's pending work after a command
+(write-back, deferred work, timers) would otherwise be repeated at the start of every sandbox: five milliseconds of each
+that is not made ahead."""
 
-LAYOUT = 5
+_LOOK_SECONDS = 0.1
+"""How often it is looked whether the guest has come to rest."""
+
+QUIET_MS = 2.0
+"""How long a machine at rest is busy between two looks, at most: its clock ticks, and the VMM looks after itself."""
+
+LAYOUT = 6
 """Increment it when the virtual hardware of machines changes, or how it is captured: a captured device state fits only
 one layout."""
 
@@ -106,17 +114,37 @@ async def bake(host: BuildHost, spec: BakeSpec, steps: Steps) -> Snapshot:
 
 
 async def _bake(host: BuildHost, spec: BakeSpec, key: str, work: Path, steps: Steps) -> None:
+    """The machine writes to an overlay on the image, which is copied meanwhile: at the end that copy gets what the
+    overlay has, and sandboxes begin with an empty one."""
     snapshot, started = Snapshot(work, _manifest(host, spec, key)), time.monotonic()
-    await anyio.to_thread.run_sync(files.clone, spec.image.path, snapshot.base)
     make_overlay(snapshot.root, spec.image.disk_mb * 1024 * 1024)
     link(host.kernel.modules_disk, snapshot.modules)
-    await anyio.to_thread.run_sync(_put_starter, host, snapshot)
-    files.make_sparse(snapshot.memory, spec.max_memory_mb * 1024 * 1024)
     for disk, volume in zip(snapshot.disks[1:], spec.own, strict=True):
         await format_new(disk.path, volume.size_mb * 1024 * 1024)
+    files.make_sparse(snapshot.memory, spec.max_memory_mb * 1024 * 1024)
     steps.next(f"boot {spec.name}")
+    async with ahead(partial(anyio.to_thread.run_sync, _put_shared, host, spec, snapshot)) as shared:
+        boot_id_at = await _run_and_capture(host, spec, snapshot, steps)
+        await shared()
+    await anyio.to_thread.run_sync(merge, snapshot.root, snapshot.base)
+    make_overlay(snapshot.root, spec.image.disk_mb * 1024 * 1024)
+    steps.note(megabytes(files.allocated_bytes(snapshot.memory)))
+    seconds = round(time.monotonic() - started, 1)
+    manifest = replace(snapshot.manifest, boot_id_at=boot_id_at, bake_seconds=seconds)
+    (work / "manifest.json").write_bytes(manifest.to_json())
+
+
+def _put_shared(host: BuildHost, spec: BakeSpec, snapshot: Snapshot) -> None:
+    """The image, and what a machine boots from when this memory may not be restored, or is lost."""
+    files.clone(spec.image.path, snapshot.base)
+    link(host.kernel.vmlinux, snapshot.kernel)
+    snapshot.initramfs.write_bytes(checked_initramfs(host.initramfs, host.fsck))
+
+
+async def _run_and_capture(host: BuildHost, spec: BakeSpec, snapshot: Snapshot, steps: Steps) -> int:
+    """Run what the template has running, and capture it. Returns where the kernel has its boot id."""
     with TemporaryDirectory() as logs:
-        async with host.boot_machine(_spec(host, spec, snapshot, key), Path(logs), steps) as booted:
+        async with host.boot_machine(_spec(host, spec, snapshot), Path(logs), steps) as booted:
             await install_guest_support(booted, steps)
             for place, each in enumerate(spec.own):
                 await booted.channel.mount_volume(place, each.size_mb * 1024 * 1024, each.path)
@@ -130,19 +158,9 @@ async def _bake(host: BuildHost, spec: BakeSpec, key: str, work: Path, steps: St
                 at_frame_boundary=True,
                 timeout_s=RESIZE_DEADLINE,
             )
-            boot_id_at = await find_boot_id(booted.channel)
             await booted.channel.remember_files()
             await _capture(booted, snapshot)
-    steps.note(megabytes(files.allocated_bytes(snapshot.memory)))
-    seconds = round(time.monotonic() - started, 1)
-    manifest = replace(snapshot.manifest, boot_id_at=boot_id_at, bake_seconds=seconds)
-    (work / "manifest.json").write_bytes(manifest.to_json())
-
-
-def _put_starter(host: BuildHost, snapshot: Snapshot) -> None:
-    """What a machine boots from when this memory may not be restored, or is lost."""
-    link(host.kernel.vmlinux, snapshot.kernel)
-    snapshot.initramfs.write_bytes(checked_initramfs(host.initramfs, host.fsck))
+            return booted.kernel.boot_id_at if booted.kernel else 0
 
 
 async def _start_services(booted: Booted, spec: BakeSpec, steps: Steps) -> None:
@@ -163,26 +181,36 @@ async def _capture(booted: Booted, snapshot: Snapshot) -> None:
     """Capture the machine's state. Its RAM needs no copy: it is a shared mapping of the file ``memory``."""
     await booted.channel.sync(timeout_s=QUIESCE_DEADLINE)
     await booted.machine.set_link(up=True)  # as most sandboxes have it: those restored then learn of no change
-    await anyio.sleep(SETTLE_SECONDS)
+    await settle(booted.machine.pid)
     async with booted.channel.quiesced(timeout_s=QUIESCE_DEADLINE):
         await booted.machine.pause()
         await booted.machine.save_devices(snapshot.devices)
 
 
-def _spec(host: BuildHost, spec: BakeSpec, snapshot: Snapshot, key: str) -> BootSpec:
+async def settle(pid: int) -> None:
+    """Wait until the machine whose process is ``pid`` has come to rest. One whose programs never rest is not waited for
+    any longer than :data:`SETTLE_SECONDS`."""
+    before = await anyio.to_thread.run_sync(busy_ms, pid)
+    for _ in range(int(SETTLE_SECONDS / _LOOK_SECONDS)):
+        await anyio.sleep(_LOOK_SECONDS)
+        now = await anyio.to_thread.run_sync(busy_ms, pid)
+        if now - before < QUIET_MS:
+            return
+        before = now
+
+
+def _spec(host: BuildHost, spec: BakeSpec, snapshot: Snapshot) -> BootSpec:
     parameters = size_parameters(snapshot.manifest, spec.min_memory_mb)
+    root = Disk(ROOT, snapshot.root, base=spec.image.path)
+    volumes = (Disk(each.name, each.path) for each in snapshot.disks[1:])
     return BootSpec(
         name=work_name("bake"),
         boot=replace(host.boot, cmdline=f"{host.boot.cmdline} {parameters}".strip()),
         cpus=spec.max_cpus,
         memory_mb=spec.max_memory_mb,
         memory=snapshot.memory,
-        disks=disks_with(
-            [Disk(ROOT, snapshot.base), *(Disk(each.name, each.path) for each in snapshot.disks[1:])],
-            snapshot.manifest.volumes,
-            snapshot.modules,
-        ),
-        sockets=host.sockets / key[:12],
+        disks=disks_with([root, *volumes], snapshot.manifest.volumes, snapshot.modules),
+        sockets=host.sockets / snapshot.manifest.key[:12],
         accelerator=host.accelerator,
         keep_memory=True,
         nested=spec.nested,

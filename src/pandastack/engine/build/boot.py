@@ -14,9 +14,10 @@ import anyio
 
 from pandastack.engine.build.progress import Progress
 from pandastack.engine.build.secrets import NOTHING, Mask
+from pandastack.engine.build.started import Started, go_on, plan_of, provide_memory
 from pandastack.engine.machines.boot import BOOT_DEADLINE, explained
 from pandastack.engine.machines.console import Console
-from pandastack.engine.machines.plan import BootSpec, boot_plan
+from pandastack.engine.machines.plan import BootSpec
 from pandastack.errors import BuildError, PandastackError
 from pandastack.guest import Channel, ExecRequest, Identity, Process
 from pandastack.host.files import directory_for_now
@@ -32,15 +33,22 @@ class Booted:
 
     machine: Machine
     channel: Channel
+    kernel: Started | None = None
+    """What it went on from, if it has not started a kernel itself."""
 
 
 @asynccontextmanager
-async def boot(driver: Driver, spec: BootSpec, work: Path, *, deadline: float = BOOT_DEADLINE) -> AsyncIterator[Booted]:
-    """A machine for as long as the block runs. Its logs go to the directory ``work``.
+async def boot(
+    driver: Driver, spec: BootSpec, work: Path, *, kernel: Started | None = None, deadline: float = BOOT_DEADLINE
+) -> AsyncIterator[Booted]:
+    """A machine for as long as the block runs. Its logs go to the directory ``work``. With ``kernel`` it goes on from
+    there instead of starting one.
 
     Raises :class:`GuestError` with the end of the console when the guest does not come up.
     """
-    plan, console = boot_plan(spec), Console(work / "console.log")
+    plan, console = plan_of(spec, kernel), Console(work / "console.log")
+    if kernel is not None:
+        await provide_memory(spec, kernel)
     with shared_directory(spec.sockets.parent):
         async with (
             directory_for_now(spec.sockets),
@@ -50,13 +58,15 @@ async def boot(driver: Driver, spec: BootSpec, work: Path, *, deadline: float = 
             Channel(stream) as channel,
         ):
             try:
+                if kernel is not None:
+                    await go_on(machine, kernel)
                 if isinstance(spec.nic, TapNic):
                     await machine.set_link(up=spec.nic.fd is not None)
                 await channel.hello(timeout_s=deadline)
                 await channel.resume(build_identity(), at_frame_boundary=True, timeout_s=deadline)
             except PandastackError as error:
                 raise explained(error, console) from error
-            yield Booted(machine, channel)
+            yield Booted(machine, channel, kernel)
 
 
 async def run_in_guest(

@@ -15,6 +15,7 @@ from pandastack.engine.build.machine import BUILD_CPUS, BUILD_MEMORY_MB, SURROUN
 from pandastack.engine.build.progress import Progress, Steps
 from pandastack.engine.build.resources import UNLIMITED, MachineResources
 from pandastack.engine.build.space import RESERVE, check_space, ending_when_full
+from pandastack.engine.build.started import Started, may_start, started, started_key
 from pandastack.engine.driver import open_driver
 from pandastack.engine.layout import Layout, open_runtime_directory
 from pandastack.engine.machines.boot import kernel_parameters
@@ -26,7 +27,7 @@ from pandastack.host import facts
 from pandastack.host.files import own_directory
 from pandastack.host.leases import remove_unused
 from pandastack.images.actions import RunAction
-from pandastack.images.cache import Cache, content_key
+from pandastack.images.cache import Cache, content_key, file_sha256
 from pandastack.images.fsck import fetch_fsck
 from pandastack.images.initramfs import build_initramfs
 from pandastack.images.kernel import Kernel, fetch_kernel
@@ -55,6 +56,8 @@ class BuildHost:
     network: HostNetwork
     on_failed_run: OnFailedRun | None = None
     resources: MachineResources = UNLIMITED
+    owner: str = ""
+    """Whose builds it carries out, if not those of everybody's templates."""
 
     @property
     def scratch(self) -> Path:
@@ -126,10 +129,23 @@ class BuildHost:
         check_space(spec.memory.parent, RESERVE, "a machine that builds")
         async with (
             self.resources.of(spec, steps.note_line) as placed,
-            boot(self.driver, placed, work) as booted,
+            self._started(placed, work, steps) as kernel,
+            boot(self.driver, placed, work, kernel=kernel) as booted,
             ending_when_full(booted.machine, spec.memory.parent, "the build"),
         ):
             yield booted
+
+    @asynccontextmanager
+    async def _started(self, spec: BootSpec, work: Path, steps: Steps) -> AsyncIterator[Started | None]:
+        """A kernel for ``spec`` that has started already, where it may have one. Owners share none: it has random
+        numbers of its own, such as the places of its memory."""
+        if not may_start(spec):
+            yield None
+            return
+        made_of = [self.kernel.sha256, self.kernel.modules_sha256, file_sha256(self.initramfs), self.owner]
+        key = started_key(self.driver, spec, made_of)
+        async with started(self.cache, self.driver, spec, key, work, steps.note_line) as kernel:
+            yield kernel
 
     @property
     def boot(self) -> Boot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anyio
@@ -37,6 +37,7 @@ async def install_template(
 ) -> Origin:
     """Build, bake and install ``recipe``; steps done before come from the cache, unless they are to
     be done ``anew``. ``credentials`` are for the registries of its images. A failure leaves nothing behind."""
+    host = replace(host, owner=recipe.owner)
     with Steps(host.progress) as steps:
         templates = Templates(host.layout.templates, pool)
         root = await build_root(host, recipe, steps, templates.find, anew=anew, credentials=credentials)

@@ -199,7 +199,7 @@ async def rebake(host: BuildHost, pool: Pool, origin: Origin) -> Origin:
         return await install_template(host, pool, load_template(host.recipes[origin.name], trusted=True))
     templates = Templates(host.layout.templates, pool)
     with Steps(host.progress) as steps:
-        snapshot = await bake(host, bake_spec(origin), steps)
+        snapshot = await bake(replace(host, owner=origin.template.owner), bake_spec(origin), steps)
         crash_at("rebaked")
         steps.next(f"install {origin.name}")
         template = replace(

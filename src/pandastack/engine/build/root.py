@@ -7,7 +7,7 @@ the host puts the two together block by block, and never reads a file system tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from pandastack.engine.build.space import check_space
 from pandastack.engine.work import work_directory
 from pandastack.errors import BuildError
 from pandastack.host import files
+from pandastack.host.tasks import ahead
 from pandastack.images.actions import Action, ImageConfig, RunAction, StageCopyAction
 from pandastack.images.between_stages import disk_name
 from pandastack.images.cache import Entry
@@ -136,11 +137,14 @@ class _Making:
     steps: Steps
 
     async def into(self, directory: Path) -> None:
-        """Make the image in ``directory``."""
-        while not await self._advance(directory):
-            self.steps.note_line("another build makes the next layer: continuing from that")
+        """Make the image in ``directory``. A copy of its parent, to begin with, is made while the machine works."""
+        size = files.allocated_bytes(self.parent.path)
+        check_space(directory, size, f"the image of {self.made.name}")
+        async with ahead(partial(anyio.to_thread.run_sync, files.clone, self.parent.path, directory / DISK)) as copied:
+            while not await self._advance(directory, copied):
+                self.steps.note_line("another build makes the next layer: continuing from that")
 
-    async def _advance(self, directory: Path) -> bool:
+    async def _advance(self, directory: Path, copied: Callable[[], Awaitable[object]]) -> bool:
         """Continue from the last layer that there is. Returns whether the image is whole; if not, another build has
         made a layer that comes next. Of builds that need the same layer, one makes it and the others wait."""
         actions = self.made.wanted.actions
@@ -172,9 +176,9 @@ class _Making:
             await machine.discard_unused()
             await machine.hold_still()
             self.steps.next(f"flatten the root of {self.made.name}")
-            size = sum(map(files.allocated_bytes, (self.parent.path, disk)))
-            check_space(directory, size, f"the image of {self.made.name}")
-            await anyio.to_thread.run_sync(overlay.flatten, self.parent.path, disk, directory / DISK)
+            await copied()
+            check_space(directory, files.allocated_bytes(disk), f"the image of {self.made.name}")
+            await anyio.to_thread.run_sync(overlay.merge, disk, directory / DISK)
         facts = {"base": self.made.below.base, "config": asdict(self.made.wanted.config)}
         write_manifest(directory, packages, {**facts, "replaced": self.parent.replaced})
         self.steps.note(megabytes(files.allocated_bytes(directory / DISK)))
