@@ -16,6 +16,7 @@ enum frame_type {
 /* What an OPEN asks for. */
 #define OP_EXEC "exec"
 #define OP_START "start"
+#define OP_REHEARSE "rehearse"
 #define OP_ATTACH "attach"
 #define OP_INPUT "input"
 #define OP_PROCESSES "processes"

@@ -62,7 +62,7 @@ from pandastack.contract.sandboxes import (
     WakeSandbox,
     needing_secrets,
 )
-from pandastack.contract.snapshots import Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
+from pandastack.contract.snapshots import ExpectCreates, Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.contract.templates import Manifest, Template
 from pandastack.contract.tunnels import Closed, Ended, Opened
 from pandastack.contract.volumes import OwnVolume
@@ -241,6 +241,7 @@ class ScriptedEngine:
             Route("/snapshots", self._list_snapshots),
             Route("/snapshots/measure", self._measure, methods=["POST"]),
             Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
+            Route("/snapshots/{id}/expect", self._expect, methods=["POST"]),
             Route(f"{one}/exec", self._exec, methods=["POST"]),
             Route(f"{one}/processes", self._processes, methods=["GET"]),
             Route(f"{one}/processes", self._process, methods=["POST"]),
@@ -467,6 +468,13 @@ class ScriptedEngine:
         self._refuse("delete_snapshot")
         self._taken(snapshot_id)
         del self.snapshots[snapshot_id]
+        return Response(status_code=204)
+
+    async def _expect(self, request: Request) -> Response:
+        snapshot_id = check_request(Uuid, request.path_params["id"], "id")
+        wanted = await received(request, ExpectCreates)
+        self.calls.append(f"expect {snapshot_id} {wanted.count} {wanted.seconds:g}")
+        self._taken(snapshot_id)
         return Response(status_code=204)
 
     async def _exec(self, request: Request) -> Response:

@@ -103,7 +103,6 @@ NOT_SERVED = {
         GET /v1/orgs  POST /v1/orgs  GET /v1/orgs/{}  GET /v1/orgs/{}/members  POST /v1/orgs/{}/members
         DELETE /v1/orgs/{}/members/{}  POST /v1/orgs/invites/{}/accept"""),
     "functions are not built yet": SECTIONS[17],
-    "schedules are not built yet": SECTIONS[18],
     "apps are not built yet": SECTIONS[19],
     "history of metrics, boot statistics and audit are not built yet": routes("""GET /v1/metrics/overview
         GET /v1/metrics/sandbox/{}  GET /v1/stats/boot  GET /v1/audit"""),
@@ -111,7 +110,6 @@ NOT_SERVED = {
 
 METHODS_NOT_SERVED = {
     "FunctionsAPI.": "POST /v1/functions",
-    "SchedulesAPI.": "POST /v1/schedules",
     "AppsAPI.": "POST /v1/apps",
 }
 """Methods of the SDKs, by the beginning of their names, and the route that each is waiting for."""

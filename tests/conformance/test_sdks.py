@@ -317,6 +317,15 @@ def test_databases(sdk: Official) -> None:
     assert is_error(seen["after"], "NotFoundError", made["id"])
 
 
+def test_schedules(sdk: Official) -> None:
+    seen = sdk.run("schedules.life").value
+    assert seen["listed"] == []
+    assert is_error(seen["unknown"], "BadRequestError", "function")
+    assert is_error(seen["cron"], "BadRequestError", "cron")
+    for what in ("got", "updated", "triggered", "runs", "deleted"):
+        assert is_error(seen[what], "NotFoundError", "schedule")
+
+
 def test_volumes(sdk: Official) -> None:
     seen = sdk.run("volumes.life").value
     made = seen["made"]

@@ -128,6 +128,7 @@ async def test_a_snapshot_is_taken_used_and_deleted(client: EngineClient) -> Non
     assert twice.value.field == "id"
     assert [each.id for each in await client.snapshots()] == [snapshot_id]
     assert list((await client.measure([new_id(), snapshot_id])).frees) == [snapshot_id]
+    await client.expect_creates(snapshot_id, 2, 60)
 
     assert (await client.create(SandboxSpec(copy), SnapshotRef(snapshot_id))).id == copy
     rewound = await client.rewind(sandbox_id, snapshot_id)

@@ -183,6 +183,9 @@ async def test_what_a_sandbox_cannot_be_made_of_is_named(client: EngineClient) -
     with pytest.raises(NotFoundError) as refused:
         await client.delete_snapshot(THERE)
     assert refused.value.field == "snapshot"
+    with pytest.raises(NotFoundError) as refused:
+        await client.expect_creates(THERE, 1, 60)
+    assert refused.value.field == "snapshot"
     assert await client.sandboxes() == ()
 
 
@@ -206,6 +209,9 @@ CHILD = {"id": THERE}
         (f"/sandboxes/{HERE}/network/check", {"host": "a.example", "port": 0}, "port"),
         ("/diff", {"before": BASE}, "after"),
         ("/snapshots/measure", {"ids": ["../x"]}, "ids[0]"),
+        (f"/snapshots/{HERE}/expect", {"count": -1, "seconds": 60}, "count"),
+        (f"/snapshots/{HERE}/expect", {"count": 1, "seconds": 0}, "seconds"),
+        ("/snapshots/x/expect", {"count": 1, "seconds": 60}, "id"),
         (f"/sandboxes/{HERE}/snapshots", {"id": 7}, "id"),
         (f"/sandboxes/{HERE}/rewind", {}, "snapshot"),
         (f"/sandboxes/{HERE}/fork", {"children": []}, "children"),

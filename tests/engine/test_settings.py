@@ -16,6 +16,15 @@ def test_the_number_of_machines_made_ahead() -> None:
     assert Settings.from_env({"PANDASTACK_READY_MACHINES": "12"}).ready_machines == 12
 
 
+def test_what_may_wait_for_snapshots() -> None:
+    assert (Settings.from_env({}).waiting_machines, Settings.from_env({}).waiting_memory_mb) == (16, 1024)
+    env = {"PANDASTACK_WAITING_MACHINES": "0", "PANDASTACK_WAITING_MEMORY_MB": "4096"}
+    assert (Settings.from_env(env).waiting_machines, Settings.from_env(env).waiting_memory_mb) == (0, 4096)
+    for name, text in (("PANDASTACK_WAITING_MACHINES", "1025"), ("PANDASTACK_WAITING_MEMORY_MB", "1000001")):
+        with pytest.raises(BadRequestError, match=name):
+            Settings.from_env({name: text})
+
+
 def test_the_rate_of_disks() -> None:
     found = Settings.from_env({})
     assert (found.disk_mb_per_second, found.disk_operations_per_second) == (0, 0)

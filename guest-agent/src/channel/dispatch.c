@@ -24,7 +24,7 @@
 #include "streams/tunnel.h"
 
 static const struct stream_ops *const operations[] = {
-	&exec_ops, &start_ops, &attach_ops, &input_ops, &signal_ops, &processes_ops,
+	&exec_ops, &start_ops, &rehearse_ops, &attach_ops, &input_ops, &signal_ops, &processes_ops,
 	&read_ops, &write_ops, &stat_ops, &list_ops, &mkdir_ops, &delete_ops, &sync_ops, &changes_ops, &remember_ops,
 	&tunnel_ops, &listen_ops, &volume_ops,
 };

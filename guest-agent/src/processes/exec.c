@@ -44,10 +44,10 @@ static void begin_view(struct stream *s, struct process *p, const struct request
 	struct view *v = s->state;
 
 	view_begin(v, p, r);
-	if (s->ops == &exec_ops)
-		view_follow(v);
-	else
+	if (s->ops == &start_ops)
 		stream_finish(s, 0, NULL);
+	else
+		view_follow(v);
 }
 
 static void start(struct stream *s, const struct request *r, int script)
@@ -57,7 +57,7 @@ static void start(struct stream *s, const struct request *r, int script)
 	static struct account account;
 	struct command *command = s->state;
 	bool other = r->user && strcmp(r->user, "root") != 0;
-	struct spawn sp = { .script = script, .group_count = -1 };
+	struct spawn sp = { .script = script, .group_count = -1, .beside = s->ops == &rehearse_ops };
 	struct process *p;
 	const char *what;
 	int error;
@@ -213,6 +213,19 @@ static void start_result(struct stream *s, struct tlv_writer *w)
 
 const struct stream_ops exec_ops = {
 	.name = OP_EXEC,
+	.state_size = sizeof(struct command),
+	.open = command_open,
+	.data = command_data,
+	.end = command_end,
+	.signal = command_signal,
+	.resize = command_resize,
+	.pump = command_pump,
+	.result = view_result,
+	.close = command_close,
+};
+
+const struct stream_ops rehearse_ops = {
+	.name = OP_REHEARSE,
 	.state_size = sizeof(struct command),
 	.open = command_open,
 	.data = command_data,

@@ -62,7 +62,10 @@ static _Noreturn void child(struct spawn *s)
 	sigset_t none;
 
 	setsid();
-	freeze_join();
+	if (!s->beside)
+		freeze_join();
+	else if (!freeze_avoid())
+		fail(s, "control group");
 	if (s->terminal && (ioctl(s->in, TIOCSCTTY, 0) || (s->group_count >= 0 && fchown(s->in, s->uid, s->gid))))
 		fail(s, "terminal");
 	move(s, s->in, 0);
@@ -88,7 +91,8 @@ pid_t spawn(struct spawn *s)
 	pid_t pid;
 
 	s->error = 0;
-	thaw(); /* in a frozen group the child would not reach its program, nor we return from the vfork */
+	if (!s->beside)
+		thaw(); /* in a frozen group the child would not reach its program, nor we return from the vfork */
 	/* vfork: copying page tables and then faulting every page again is slow where memory is emulated. */
 	pid = vfork();
 	if (pid == 0)

@@ -11,6 +11,7 @@ struct spawn {
 	const char *search; /* PATH to look argv[0] up in, when it has no slash */
 	const char *cwd;
 	int in, out, err;
+	bool beside; /* it runs while programs are frozen, and they stay so */
 	bool terminal; /* they are one, which is to control the session */
 	int script; /* becomes descriptor 3, or -1 */
 	uid_t uid;

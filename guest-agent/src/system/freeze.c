@@ -14,11 +14,12 @@
 #include "clock.h"
 
 #define GROUP "/sys/fs/cgroup/sandbox"
+#define BESIDE "/sys/fs/cgroup/beside"
 
 /* A longer wait would be for programs deep in the kernel, where they draw no random numbers either. */
 static const uint64_t FREEZE_NS = 200000000;
 
-static int members = -1, control = -1, events = -1;
+static int members = -1, control = -1, events = -1, others = -1;
 static bool frozen;
 
 void freeze_prepare(void)
@@ -27,12 +28,19 @@ void freeze_prepare(void)
 	members = open(GROUP "/cgroup.procs", O_WRONLY | O_CLOEXEC);
 	control = open(GROUP "/cgroup.freeze", O_WRONLY | O_CLOEXEC);
 	events = open(GROUP "/cgroup.events", O_RDONLY | O_CLOEXEC);
+	mkdir(BESIDE, 0755);
+	others = open(BESIDE "/cgroup.procs", O_WRONLY | O_CLOEXEC);
 }
 
 void freeze_join(void)
 {
 	if (members >= 0)
 		(void)!write(members, "0", 1);
+}
+
+bool freeze_avoid(void)
+{
+	return others >= 0 && write(others, "0", 1) == 1;
 }
 
 /* Whether the group says so of itself. */

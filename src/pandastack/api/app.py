@@ -40,6 +40,7 @@ from pandastack.api.routes import (
     registries,
     repl,
     sandboxes,
+    schedules,
     secrets,
     snapshots,
     ssh,
@@ -54,6 +55,7 @@ from pandastack.api.version import SEMVER
 from pandastack.cluster import Engines
 from pandastack.products.builds import open_builds
 from pandastack.products.databases import open_databases
+from pandastack.products.schedules import NoFunctions, Runner, open_schedules
 from pandastack.services import Settings, open_control_plane
 
 ROUTERS = (
@@ -89,6 +91,7 @@ ROUTERS = (
     databases.router,
     database_backups.router,
     broker.router,
+    schedules.router,
 )
 
 
@@ -101,12 +104,14 @@ def create_app(
     gateway: Gateway | None = None,
     internal: Starlette | None = None,
     recorder_uid: int | None = None,
+    functions: Runner | None = None,
 ) -> FastAPI:
     """The control plane's ASGI application. Its lifespan opens store and engines and runs the background tasks.
 
     ``on_first_token`` receives the API token that is created when the database has none. ``gateway`` reaches into
     sandboxes for previews by path; ``internal`` is the application that answers the gateway: it gets the same control
-    plane. ``recorder_uid`` is the user of the processes that fetch for builds (None: ours).
+    plane. ``recorder_uid`` is the user of the processes that fetch for builds (None: ours). ``functions`` runs what
+    schedules start (None: this server has no functions).
     """
     metrics = Metrics()
 
@@ -117,6 +122,7 @@ def create_app(
             open_control_plane(engines, database_url, chosen, on_first_token) as plane,
             open_builds(plane, database_url, recorder_uid) as app.state.hermetic_builds,
             open_databases(plane, database_url) as app.state.databases,
+            open_schedules(plane, functions or NoFunctions()) as app.state.schedules,
         ):
             app.state.plane = plane
             if internal is not None:

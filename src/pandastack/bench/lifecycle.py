@@ -25,7 +25,10 @@ TREE = 8
 ASLEEP = 5
 """Sandboxes that are hibernated while their bytes on the disk are counted."""
 
-AGAINST_FLOOR = ("fork", "fork_first_exec", "fork_tree_8", "wake", "wake_first_exec")
+AGAINST_FLOOR = (
+    *("fork", "fork_first_exec", "fork_tree_8", "wake", "wake_first_exec", "from_snapshot", "from_snapshot_first_exec"),
+    *("from_snapshot_waiting", "from_snapshot_waiting_first_exec"),
+)
 
 _SETTLE_SECONDS = 1.0
 _REPLACE_SECONDS = 1.5
@@ -129,10 +132,22 @@ def _pause(subject: Subject, samples: Samples) -> None:
 
 def _snapshot(subject: Subject, samples: Samples) -> None:
     api = subject.api
-    with _idle(api) as sandbox:
-        with timed(samples["snapshot"]):
-            snapshot = api.post(f"/sandboxes/{sandbox}/snapshots")["id"]
-        api.delete(snapshot, "/snapshots")
+    with _idle(api) as sandbox, timed(samples["snapshot"]):
+        snapshot = api.post(f"/sandboxes/{sandbox}/snapshots")["id"]
+    time.sleep(_REPLACE_SECONDS)
+    _from_snapshot(api, snapshot, "from_snapshot", samples)
+    _from_snapshot(api, snapshot, "", Samples())  # a repeated use: from now on a machine waits
+    time.sleep(_REPLACE_SECONDS)
+    _from_snapshot(api, snapshot, "from_snapshot_waiting", samples)
+    api.delete(snapshot, "/snapshots")
+
+
+def _from_snapshot(api: Api, snapshot: str, name: str, samples: Samples) -> None:
+    with timed(samples[f"{name}_first_exec"]):
+        with timed(samples[name]):
+            made = api.create(from_snapshot=snapshot)
+        api.execute(made, "true")
+    api.delete(made)
 
 
 def _hibernate_dirty(subject: Subject, samples: Samples) -> None:

@@ -26,6 +26,7 @@ GROUPS = {
     "secret": "workspace.secret",
     "volume": "workspace.volume",
     "db": "workspace.database",
+    "schedule": "workspace.schedule",
     "registry": "workspace.registry",
     "workspace": "workspace.workspace",
     "bench": "server.bench",

@@ -48,7 +48,7 @@ from pandastack.contract.sandboxes import (
     WakeSandbox,
     WantedSize,
 )
-from pandastack.contract.snapshots import Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
+from pandastack.contract.snapshots import ExpectCreates, Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.contract.templates import Template
 from pandastack.contract.volumes import AttachVolume
 from pandastack.errors import UnavailableError
@@ -184,6 +184,10 @@ class EngineClient:
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot's data."""
         await self._connection.call("DELETE", f"/snapshots/{snapshot_id}")
+
+    async def expect_creates(self, snapshot_id: str, count: int, seconds: float) -> None:
+        """Have machines wait for creates from a snapshot that are to come; a hint, which the engine forgets."""
+        await self._connection.call("POST", f"/snapshots/{snapshot_id}/expect", ExpectCreates(count, seconds))
 
     async def fork(self, sandbox_id: str, children: Sequence[SandboxSpec]) -> ForkAnswer:
         """Copy the running sandbox. If no copy could be made, the first failure is raised, and nothing was created."""

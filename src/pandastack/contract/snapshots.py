@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pandastack.contract.fields import Uuid
+from pandastack.contract.fields import Count, Seconds, Uuid
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,15 @@ class SnapshotInfo:
     """One stored snapshot."""
 
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectCreates:
+    """Says that sandboxes will be created from a snapshot: ``count`` machines that have loaded it shall wait during the
+    next ``seconds``, as far as the engine's budget for all snapshots allows. Replaces the former hint."""
+
+    count: Count
+    seconds: Seconds
 
 
 @dataclass(frozen=True, slots=True)

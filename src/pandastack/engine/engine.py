@@ -19,6 +19,7 @@ from pandastack.engine.compare.diff import Diffs
 from pandastack.engine.driver import open_driver
 from pandastack.engine.layout import MACHINES, Layout, open_runtime_directory
 from pandastack.engine.machines.allocation import MachineHost
+from pandastack.engine.machines.demand import Budget
 from pandastack.engine.machines.host_network import HostNetwork, open_host_network
 from pandastack.engine.machines.probe import probe, require
 from pandastack.engine.machines.rehearsal import Rehearsals
@@ -155,7 +156,7 @@ async def _compose(
     host = _machine_host(layout, pool, asleep, registry, driver, cgroups, network, settings)
     confinement = await probe(host)
     require(settings.require, confinement, templates.list())
-    warm_pool = WarmPool(host, lives, settings.ready_machines)
+    warm_pool = WarmPool(host, lives, settings.ready_machines, _waiting_budget(settings))
     restorer = Restorer(driver, warm_pool, templates, settings.require)
     disks = VolumeStore(pool.directory / "volumes")
     admission = Admission(registry, warm_pool, pool, disks, settings)
@@ -197,6 +198,11 @@ async def _compose(
         volumes=volumes,
         egress_log=egress_log,
     )
+
+
+def _waiting_budget(settings: Settings) -> Budget:
+    """What machines that wait for snapshots may take; nothing where no machine is made ahead."""
+    return Budget(settings.waiting_machines if settings.ready_machines else 0, settings.waiting_memory_mb)
 
 
 def _machine_host(

@@ -33,6 +33,12 @@ class Settings:
     ready_machines: int = 4
     """How many machines are made ahead for each template; each takes about 30 MB. With 0 every create makes its own."""
 
+    waiting_machines: int = 16
+    """How many machines may wait for snapshots that are used again and again, all snapshots together; 0: none."""
+
+    waiting_memory_mb: int = 1024
+    """MiB of memory that these may take together."""
+
     require: frozenset[Measure] = frozenset()
     """The measures that must confine machines; the server does not start where one is missing."""
 
@@ -74,6 +80,8 @@ class Settings:
         """Raises :class:`BadRequestError` that names the variable with the invalid value."""
         return cls(
             ready_machines=_whole(env, "PANDASTACK_READY_MACHINES", cls.ready_machines),
+            waiting_machines=_whole(env, "PANDASTACK_WAITING_MACHINES", cls.waiting_machines),
+            waiting_memory_mb=_whole(env, "PANDASTACK_WAITING_MEMORY_MB", cls.waiting_memory_mb, RATE_MAXIMUM),
             overcommit=_factor(env, "PANDASTACK_OVERCOMMIT", cls.overcommit),
             disk_overcommit=_factor(env, "PANDASTACK_DISK_OVERCOMMIT", cls.disk_overcommit),
             max_templates=_whole(env, "PANDASTACK_MAX_TEMPLATES", cls.max_templates, RATE_MAXIMUM),

@@ -31,6 +31,11 @@ class Channel(Connection):
         """Run a command; leaving the block early cancels it."""
         return commands.execute(self, request)
 
+    def rehearse(self, request: ExecRequest) -> AbstractAsyncContextManager[Process]:
+        """Run a command as :meth:`exec` does, beside programs that are frozen: they stay so. Agents of older releases
+        refuse that."""
+        return commands.execute(self, request, Operation.REHEARSE)
+
     async def start(self, request: ExecRequest) -> ProcessRecord:
         """Start a process with an id, to be viewed later."""
         return await processes.start(self, request)

@@ -115,9 +115,11 @@ class Process:
 
 
 @asynccontextmanager
-async def execute(connection: Connection, request: ExecRequest) -> AsyncIterator[Process]:
+async def execute(
+    connection: Connection, request: ExecRequest, operation: Operation = Operation.EXEC
+) -> AsyncIterator[Process]:
     """The command as a block; leaving it before the command ended kills the command's process group."""
-    with open_command(connection, request, Operation.EXEC) as (stream, script):
+    with open_command(connection, request, operation) as (stream, script):
         process = Process(stream, request.timeout_s)
         if script:
             await stream.send(script, DEADLINE_GRACE_S)

@@ -42,6 +42,7 @@ class Operation(StrEnum):
 
     EXEC = "exec"
     START = "start"
+    REHEARSE = "rehearse"
     ATTACH = "attach"
     INPUT = "input"
     PROCESSES = "processes"

@@ -125,6 +125,8 @@ class Settings:
     """How often the archive of a database is restored to try it out; 0: never."""
     database_backups_bytes: int = 100 * 1024 * MIB
     """What the archives of all databases may take; the oldest backups make room for new ones."""
+    max_schedules: int = 100
+    """How many schedules a workspace may have."""
     max_builds: int = 2
     """How many hermetic builds a workspace may run at once."""
     kept_builds: int = 20

@@ -213,3 +213,40 @@ databases = Table(
     Column("target_time", Double, nullable=True),
     Index(None, "workspace", "created_at"),
 )
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("function_id", String(64), nullable=False),
+    Column("cron", String(256), nullable=False),
+    Column("timezone", String(64), nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("overlap", String(16), nullable=False),
+    Column("catchup", String(16), nullable=False),
+    Column("jitter_seconds", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("last_run_at", Double, nullable=True),
+    Column("next_run_at", Double, nullable=True),
+    Index(None, "workspace", "name", unique=True),
+)
+
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    Column("id", String(36), primary_key=True),  # also that of the function's run
+    Column("schedule_id", String(36), ForeignKey("schedules.id", ondelete="CASCADE"), nullable=False),
+    Column("workspace", String(64), nullable=False),
+    Column("function_id", String(64), nullable=False),
+    Column("nominal_at", Double, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("version", Integer, nullable=True),
+    Column("reason", Text, nullable=True),
+    Column("triggered", Boolean, nullable=False),
+    Column("started_at", Double, nullable=True),
+    Column("ended_at", Double, nullable=True),
+    Index(None, "schedule_id", "nominal_at", unique=True),
+)

@@ -29,7 +29,7 @@ from pandastack.contract.sandboxes import (
     WakeSandbox,
 )
 from pandastack.contract.sandboxes import SandboxSpec as WantedSandbox
-from pandastack.contract.snapshots import MeasureSnapshots, SnapshotInfo, TakeSnapshot
+from pandastack.contract.snapshots import ExpectCreates, MeasureSnapshots, SnapshotInfo, TakeSnapshot
 from pandastack.contract.volumes import OwnVolume
 from pandastack.engine.engine import Engine
 from pandastack.engine.http.exec import SIGN_OF_LIFE
@@ -64,6 +64,7 @@ def sandbox_routes() -> list[Route]:
         Route("/snapshots", list_snapshots, methods=["GET"]),
         Route("/snapshots/measure", measure_snapshots, methods=["POST"]),
         Route("/snapshots/{id}", delete_snapshot, methods=["DELETE"]),
+        Route("/snapshots/{id}/expect", expect_creates, methods=["POST"]),
     ]
 
 
@@ -260,5 +261,14 @@ async def measure_snapshots(request: Request) -> Response:
 
 async def delete_snapshot(request: Request) -> Response:
     snapshot_id = check_request(Uuid, request.path_params["id"], "id")  # a UUID cannot lead out of the directory
-    await _engine(request).saved.remove(snapshot_id)
+    engine = _engine(request)
+    engine.warm_pool.snapshots.forget(engine.saved.path(snapshot_id))
+    await engine.saved.remove(snapshot_id)
+    return Response(status_code=204)
+
+
+async def expect_creates(request: Request) -> Response:
+    engine, snapshot_id = _engine(request), check_request(Uuid, request.path_params["id"], "id")
+    wanted = await received(request, ExpectCreates)
+    engine.sandboxes.expect(snapshot_id, wanted.count, wanted.seconds)
     return Response(status_code=204)

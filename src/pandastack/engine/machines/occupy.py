@@ -109,11 +109,18 @@ async def rehearse(live: LiveMachine, origin: Origin, rehearsals: Rehearsals) ->
     is most of what a create and a first command cost. Nothing of the rehearsal remains that a program could tell from a
     capture of the template after that command: when the machine is claimed it gets a new identity, random numbers and
     clock included, and commands without an id leave no record.
+
+    The guest of a snapshot has programs of its user's. They are frozen since the capture and stay so until the claim;
+    its rehearsal runs a first command beside them.
     """
+    captured = bool(origin.snapshot.manifest.parent)
     live = await _load_guest(live, origin)
-    spec = SandboxSpec(sandbox="", hostname="template", env=origin.template.env)
+    spec = SandboxSpec(sandbox="", hostname="template", env=origin.template.env, frozen=captured)
     await _introduce(live, spec, at_frame_boundary=origin.snapshot.manifest.at_frame_boundary)
-    await rehearsals.run(live.channel, origin.template)
+    if captured:
+        await rehearsals.run_beside(live.channel, origin.template)
+    else:
+        await rehearsals.run(live.channel, origin.template)
     await live.channel.quiesce(HANDSHAKE_DEADLINE, freeze=True)  # the identity at the claim thaws its programs
     await live.machine.pause()
     live.journal.advance(MachineState.REHEARSED)

@@ -48,17 +48,27 @@ class Rehearsals:
                 self.failures[OWNED if template.owner else template.name] += 1
                 log.warning("rehearsal.failed", template=template.name, command=command, reason=reason)
 
+    async def run_beside(self, channel: Channel, template: Template) -> None:
+        """Run the first command, and no other, in the guest of a snapshot, whose programs are frozen and stay so.
+
+        Its disk is its user's, and its agent may be of an older release: a failure says nothing about the template.
+        """
+        request = ExecRequest(cmd=FIRST_COMMAND, timeout_s=REHEARSAL_DEADLINE)
+        if reason := await find_failure(channel, request, beside=True):
+            log.info("rehearsal.skipped", template=template.name, reason=reason)
+        channel.check()
+
     def report(self) -> str:
         """A word about them for the engine's health."""
         return ", ".join(f"{number} failed in {name}" for name, number in sorted(self.failures.items())) or "ok"
 
 
-async def find_failure(channel: Channel, request: ExecRequest) -> str:
-    """Run one command; returns why it failed, or nothing."""
+async def find_failure(channel: Channel, request: ExecRequest, *, beside: bool = False) -> str:
+    """Run one command; returns why it failed, or nothing. ``beside``: programs that are frozen stay so."""
     if request.timeout_s is not None and request.timeout_s <= 0:
         return "no time is left for it"
     try:
-        async with channel.exec(request) as process:
+        async with channel.rehearse(request) if beside else channel.exec(request) as process:
             result = await process.wait()
     except PandastackError as error:
         return str(error)

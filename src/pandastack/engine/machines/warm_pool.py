@@ -1,11 +1,13 @@
 """Machines made before they are needed: a create then has no process to start and no state to load.
 
 For each template there are two kinds: *rehearsed* ones, which become new sandboxes, and *blank* ones, which are loaded
-with a sandbox's capture: for forks, wakes and sandboxes from a snapshot.
+with a sandbox's capture: for forks, wakes and sandboxes from a snapshot. Snapshots that are used again and again have
+machines of their own, which have loaded them (:mod:`pandastack.engine.machines.waiting`).
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,10 +20,12 @@ from anyio.abc import TaskGroup
 
 from pandastack.engine import origins
 from pandastack.engine.machines.allocation import MachineHost
+from pandastack.engine.machines.demand import Budget
 from pandastack.engine.machines.run import run_booted, run_machine
 from pandastack.engine.machines.sandbox import Sandbox, WarmMachine
 from pandastack.engine.machines.stopwatch import Stopwatch
 from pandastack.engine.machines.turns import Turns
+from pandastack.engine.machines.waiting import Waiting
 from pandastack.engine.origins.origin import BootOrigin, Origin
 from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import PandastackError
@@ -59,13 +63,14 @@ class WarmPool:
     as many at a time as the host has cores: in a burst the first are served soon and none much later.
     """
 
-    def __init__(self, host: MachineHost, lives: TaskGroup, depth: int) -> None:
+    def __init__(self, host: MachineHost, lives: TaskGroup, depth: int, budget: Budget) -> None:
         self._host = host
         self._lives = lives
         self._depth = depth
         self._stocks: dict[tuple[str, str], _Stock] = {}
         """By owner and name of the template."""
         self._short = anyio.Event()
+        self.snapshots = Waiting(budget, self._look_again)
         self._turns, self._boots = (Turns(facts.cores(), MOST_WAITING) for _ in range(2))
         self._claims = 0
         self._calm = anyio.Event()
@@ -113,6 +118,7 @@ class WarmPool:
         for stock in list(self._stocks.values()):  # a template may be installed during a claim
             if stock.template.snapshot == origin.snapshot:
                 yield from self._take_all(stock.rehearsed)
+        yield from self.snapshots.take(origin)
 
     def _take_suitable(self, origin: Origin) -> Iterator[WarmMachine]:
         yield from self._take_rehearsed(origin)  # one may have become ready during the wait
@@ -121,17 +127,22 @@ class WarmPool:
                 stock.asked += 1
                 yield from self._take_all(stock.blank)
 
-    def _take_all(self, waiting: deque[WarmMachine]) -> Iterator[WarmMachine]:
+    def _look_again(self) -> None:
+        """Machines may be missing."""
         self._short.set()
+
+    def _take_all(self, waiting: deque[WarmMachine]) -> Iterator[WarmMachine]:
+        self._look_again()
         while waiting:
             machine = waiting.popleft()
             if machine.usable:
                 yield machine
 
     def waiting(self) -> list[list[WarmMachine]]:
-        """The machines that can be claimed now: for each template in use its rehearsed ones, then its blank ones."""
+        """The machines that can be claimed now: for each template in use its rehearsed ones, then its blank ones; after
+        them those of each snapshot."""
         kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.blank)]
-        return [[each for each in kind if each.usable] for kind in kinds]
+        return [*([each for each in kind if each.usable] for kind in kinds), *self.snapshots.usable()]
 
     def replenish(self, template: Origin) -> None:
         """Register that ``template`` is in use; missing machines are made in the background."""
@@ -140,7 +151,7 @@ class WarmPool:
         if former is None or former.template != template:
             self._stocks[place] = _Stock(template)
             _dismiss(former)
-        self._short.set()
+        self._look_again()
 
     def forget(self, template: Origin) -> None:
         """Make no more machines of ``template``, which nobody can use any more."""
@@ -153,8 +164,11 @@ class WarmPool:
             self.replenish(template)
 
     def shrink_until(self, fits: Callable[[], bool]) -> None:
-        """Dismiss waiting machines until the rest ``fits``, first those of the kind of which most wait."""
+        """Dismiss waiting machines until the rest ``fits``: first those of snapshots, then of the kind of which most
+        wait."""
         while not fits():
+            if self.snapshots.dismiss_one():
+                continue
             kinds = [kind for stock in self._stocks.values() for kind in (stock.rehearsed, stock.blank) if kind]
             if not kinds:
                 return
@@ -164,18 +178,20 @@ class WarmPool:
         """Make missing machines, one at a time and only while no claim is waiting. Runs until cancelled."""
         retry_s = FIRST_RETRY_S
         while True:
-            with anyio.move_on_after(retry_s if self._is_short() else None) as patience:
+            short = self._is_short()
+            with anyio.move_on_after(min(retry_s if short else math.inf, self.snapshots.changes_in())) as patience:
                 await self._short.wait()
-            retry_s = min(2 * retry_s, LAST_RETRY_S) if patience.cancelled_caught else FIRST_RETRY_S
+            retry_s = min(2 * retry_s, LAST_RETRY_S) if short and patience.cancelled_caught else FIRST_RETRY_S
             self._short = anyio.Event()
             for stock in list(self._stocks.values()):
                 await self._fill(stock, stock.rehearsed, has_room, rehearsed=True)
                 await self._fill(stock, stock.blank, has_room, rehearsed=False)
                 stock.asked = 0
+            await self._fill_snapshots(has_room)
 
     def _is_short(self) -> bool:
-        stocks = self._stocks.values()
-        return any(self._short_of(stock, kind) for stock in stocks for kind in (stock.rehearsed, stock.blank))
+        kinds = ((stock, kind) for stock in self._stocks.values() for kind in (stock.rehearsed, stock.blank))
+        return any(self._short_of(stock, kind) for stock, kind in kinds) or self.snapshots.find_missing() is not None
 
     def _short_of(self, stock: _Stock, waiting: deque[WarmMachine]) -> bool:
         burst = min(stock.asked, MOST_BLANK) if waiting is stock.blank and self._depth else 0
@@ -194,6 +210,19 @@ class WarmPool:
             waiting.append(machine)
             if not self._is_in_use(stock):
                 _dismiss(stock)
+
+    async def _fill_snapshots(self, has_room: Callable[[Origin], bool]) -> None:
+        self.snapshots.trim()
+        while (origin := self.snapshots.find_missing()) is not None and has_room(origin):
+            await self._calm.wait()
+            try:
+                machine = await self._start(origin, rehearsed=True)
+            except PandastackError as error:
+                log.warning("warm_pool.snapshot_failed", template=origin.name, reason=str(error))
+                self.snapshots.forget(origin.snapshot.directory)  # until it is used again
+                return
+            self.snapshots.add(origin, machine)
+        self.snapshots.trim()
 
     def _is_in_use(self, stock: _Stock) -> bool:
         """Whether the template was neither replaced nor deleted."""

@@ -92,7 +92,17 @@ class Sandboxes:
     ) -> Sandbox:
         """A new sandbox that continues where another was captured; otherwise as :meth:`create`. The policy of the
         captured sandbox was its own, not that of its copies."""
-        return await self._create(spec, self._saved.get(snapshot_id), size, network, secrets, boot=boot)
+        origin = self._saved.get(snapshot_id)
+        sandbox = await self._create(spec, origin, size, network, secrets, boot=boot)
+        if self._saved.has(snapshot_id):  # it may have been deleted meanwhile
+            self._warm_pool.snapshots.created(origin)
+        return sandbox
+
+    def expect(self, snapshot_id: str, count: int, seconds: float) -> None:
+        """Have ``count`` machines wait for creates from a snapshot during the next ``seconds``, within the budget.
+
+        Raises :class:`NotFoundError`."""
+        self._warm_pool.snapshots.expect(self._saved.get(snapshot_id), count, seconds)
 
     async def _create(
         self,

@@ -13,6 +13,7 @@ from pandastack.sdk._async.databases import AsyncDatabasesAPI
 from pandastack.sdk._async.defaults import choose, default_connection, make_with
 from pandastack.sdk._async.registries import AsyncRegistriesAPI
 from pandastack.sdk._async.sandbox import AsyncSandbox
+from pandastack.sdk._async.schedules import AsyncSchedulesAPI
 from pandastack.sdk._async.secrets import AsyncSecretsAPI
 from pandastack.sdk._async.snapshots import AsyncSnapshotsAPI
 from pandastack.sdk._async.ssh import AsyncSshKeysAPI
@@ -66,6 +67,7 @@ class AsyncClient:
         self.registries = AsyncRegistriesAPI(self)
         self.volumes = AsyncVolumesAPI(self)
         self.databases = AsyncDatabasesAPI(self)
+        self.schedules = AsyncSchedulesAPI(self)
         self.workspace = AsyncWorkspaceAPI(self)
 
     async def me(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pandastack.sdk._sync.databases import DatabasesAPI
 from pandastack.sdk._sync.defaults import choose, default_connection, make_with
 from pandastack.sdk._sync.registries import RegistriesAPI
 from pandastack.sdk._sync.sandbox import Sandbox
+from pandastack.sdk._sync.schedules import SchedulesAPI
 from pandastack.sdk._sync.secrets import SecretsAPI
 from pandastack.sdk._sync.snapshots import SnapshotsAPI
 from pandastack.sdk._sync.ssh import SshKeysAPI
@@ -67,6 +68,7 @@ class Client:
         self.registries = RegistriesAPI(self)
         self.volumes = VolumesAPI(self)
         self.databases = DatabasesAPI(self)
+        self.schedules = SchedulesAPI(self)
         self.workspace = WorkspaceAPI(self)
 
     def me(self) -> dict[str, Any]:

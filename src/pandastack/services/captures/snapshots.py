@@ -130,6 +130,12 @@ class Snapshots:
         self.used(record.id)
         return record
 
+    async def expect(self, record: SnapshotRecord, count: int, seconds: float) -> None:
+        """Say that sandboxes will be created from it: ``count`` machines that have loaded it shall wait for the next
+        ``seconds``, within what the node has for all snapshots. A hint: it replaces the last one, and a restart of the
+        node forgets it."""
+        await self._engines.of(record).expect_creates(record.id, count, seconds)
+
     async def delete(self, record: SnapshotRecord) -> None:
         """Delete its record, then free its data. A crash in between leaves data that the next start frees; in the other
         order it would leave a snapshot that is listed and cannot be restored."""

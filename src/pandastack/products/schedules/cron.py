@@ -1,0 +1,69 @@
+"""When a schedule is due: cron expressions of five fields in a time zone. Pure.
+
+Rules of summer time are those of Debian's cron: what names an hour and a minute fires once on each day, at the end of
+the gap if its hour is left out and the first time if its hour comes twice; what has ``*`` in one of them follows
+elapsed time.
+"""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
+from functools import cache
+
+from cronsim import CronSim, CronSimError
+
+from pandastack.errors import BadRequestError
+
+_LONGEST = 256
+_FIELDS = re.compile(r"[0-9A-Za-z*,/-]+( [0-9A-Za-z*,/-]+){4}", re.ASCII)
+_HINT = "minute hour day month weekday, for example */15 9-17 * * MON-FRI"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
+
+
+def checked_zone(name: str) -> str:
+    """A time zone's name. Raises :class:`BadRequestError`."""
+    if name not in _zones():
+        hint = "a name of the time zone database, such as UTC or Europe/Berlin"
+        raise BadRequestError(f"timezone: unknown time zone {name[:64]!r}", field="timezone", hint=hint)
+    return name
+
+
+def checked_cron(text: str) -> str:
+    """An expression with one space between its fields. Raises :class:`BadRequestError`, also for one that no date
+    matches."""
+    expression = " ".join(text.split()) if len(text) <= _LONGEST else ""
+    if not _FIELDS.fullmatch(expression):
+        raise BadRequestError("cron: must be five fields", field="cron", hint=_HINT)
+    try:
+        CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC))
+    except (CronSimError, ValueError) as error:
+        raise BadRequestError(f"cron: {error}", field="cron", hint=_HINT) from error
+    if find_next(expression, "UTC", datetime(2000, 1, 1, tzinfo=UTC).timestamp()) is None:
+        raise BadRequestError("cron: no date matches it", field="cron", hint=_HINT)
+    return expression
+
+
+def find_next(cron: str, zone: str, after: float) -> float | None:
+    """The first time after ``after`` (epoch seconds); None where there is none in fifty years."""
+    return next(times_after(cron, zone, after), None)
+
+
+def times_after(cron: str, zone: str, after: float) -> Iterator[float]:
+    """All times after ``after``, each once."""
+    where: tzinfo = UTC if zone == "UTC" else zoneinfo.ZoneInfo(zone)
+    former = after
+    try:
+        for each in CronSim(cron, datetime.fromtimestamp(after, where)):
+            found = each.timestamp()
+            if found > former:  # two that fall into a gap are one, and what comes twice has been
+                yield found
+                former = found
+    except OverflowError:  # the end of all dates
+        return
