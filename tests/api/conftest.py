@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from pandastack.api import create_app
 from pandastack.cluster import EngineClient, Engines, StreamingASGITransport
+from pandastack.services import Settings
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.store.migrated import migrated_database
 from tests.support.api import SETTINGS, Api, Serve
@@ -38,10 +39,10 @@ def serve(database_url: str, described: FastAPI, document: Mapping[str, Any]) ->
     """Open a server on an engine; a second one, after the first has ended, has the same store."""
 
     @asynccontextmanager
-    async def serve(engine: ScriptedEngine, token: str = "") -> AsyncIterator[Api]:
+    async def serve(engine: ScriptedEngine, token: str = "", settings: Settings = SETTINGS) -> AsyncIterator[Api]:
         tokens, undocumented = [token], list[str]()
         app = create_app(
-            Engines.local(EngineClient.in_process(engine.app)), database_url, SETTINGS, on_first_token=tokens.append
+            Engines.local(EngineClient.in_process(engine.app)), database_url, settings, on_first_token=tokens.append
         )
         # FastAPI analyses a route at its first request, which takes longer than most tests.
         app.router.routes = described.router.routes

@@ -22,7 +22,7 @@ HERMETIC_BUILD = "/v1/builds"
 """Takes a form: ``test_hermetic_builds.py`` repeats it."""
 DATABASES = {"/v1/databases", "/v1/databases/{database_id}/clone"}
 """Need a server of databases in their guest: ``test_databases.py`` repeats them."""
-NOT_CREATING = ("/mcp", "/cancel", "/wake", "/reset")
+NOT_CREATING = ("/mcp", "/cancel", "/wake", "/reset", "/invoke")
 WITHOUT_KEY = {"/v1/secrets", "/v1/databases/{database_id}/proxy/v1/databases"}
 """They create, and ignore the header. Of a secret a digest would be stored, by which the value could be guessed; the
 query broker knows no API token. Sent again, the request is refused, because the name exists."""

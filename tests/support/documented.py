@@ -53,7 +53,9 @@ class Documented:
         path = getattr(scope.get("route"), "path", "")
         method = scope.get("method", "GET").lower()
         name = f"{method.upper()} {path or scope['path']} {answer.status}"
-        if "/proxy/" in path or path.startswith("/v1/p/"):  # what a server in a sandbox says is in no document
+        if (
+            "/proxy/" in path or "/http-invoke" in path or path.startswith("/v1/p/")
+        ):  # what a server in a sandbox says is in no document
             return []
         operation = self._document["paths"].get(path, {}).get(method)
         if scope["path"] in ("/openapi.json", "/docs") or method == "options":  # of the document, and of browsers

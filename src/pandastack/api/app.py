@@ -27,6 +27,7 @@ from pandastack.api.routes import (
     exec_socket,
     files,
     forks,
+    functions,
     hermetic_builds,
     lifecycle,
     lsp,
@@ -55,6 +56,7 @@ from pandastack.api.version import SEMVER
 from pandastack.cluster import Engines
 from pandastack.products.builds import open_builds
 from pandastack.products.databases import open_databases
+from pandastack.products.functions import open_functions
 from pandastack.products.schedules import NoFunctions, Runner, open_schedules
 from pandastack.services import Settings, open_control_plane
 
@@ -92,6 +94,7 @@ ROUTERS = (
     database_backups.router,
     broker.router,
     schedules.router,
+    functions.router,
 )
 
 
@@ -123,6 +126,7 @@ def create_app(
             open_builds(plane, database_url, recorder_uid) as app.state.hermetic_builds,
             open_databases(plane, database_url) as app.state.databases,
             open_schedules(plane, functions or NoFunctions()) as app.state.schedules,
+            open_functions(plane, database_url) as app.state.functions,
         ):
             app.state.plane = plane
             if internal is not None:

@@ -26,7 +26,10 @@ _ALLOWED_HEADERS = ("content-type", "authorization", "x-api-key", "idempotency-k
 _EXPOSED_HEADERS = b"x-request-id, retry-after, x-pandastack-process, idempotency-replayed, x-next-cursor"
 _OPEN_PATHS = frozenset({"/v1/version"})
 _LINKS = "/v1/p/"  # the token is in the path, and the gateway checks it
-_BROKER = re.compile(r"/v1/databases/[^/]+/proxy(/.*)?", re.DOTALL)  # has a token of its own
+_OWN_CHECKS = (
+    re.compile(r"/v1/databases/[^/]+/proxy(/.*)?", re.DOTALL),  # the broker has a token of its own
+    re.compile(r"/v1/functions/[^/]+/http-invoke(/.*)?", re.DOTALL),  # refused unless the function is public
+)
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +138,7 @@ async def _identified(scope: Scope, state: Any) -> Caller:
 
 def is_guarded(path: str) -> bool:
     """Whether a path needs a token."""
-    if path in _OPEN_PATHS or path.startswith(_LINKS) or _BROKER.fullmatch(path):
+    if path in _OPEN_PATHS or path.startswith(_LINKS) or any(each.fullmatch(path) for each in _OWN_CHECKS):
         return False
     return path in ("/v1", "/mcp") or path.startswith("/v1/")
 

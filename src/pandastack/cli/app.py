@@ -27,6 +27,7 @@ GROUPS = {
     "volume": "workspace.volume",
     "db": "workspace.database",
     "schedule": "workspace.schedule",
+    "fn": "workspace.function",
     "registry": "workspace.registry",
     "workspace": "workspace.workspace",
     "bench": "server.bench",

@@ -32,6 +32,12 @@ def programs() -> dict[str, bytes]:
     return {GENERATION: (_HERE / GENERATION).read_bytes(), **code}
 
 
+def function_programs(runtime: str) -> dict[str, bytes]:
+    """The programs that a function of a runtime gets at its deploy, by their names in one directory of the guest."""
+    folder, ending = _HERE / "functions", {"python": "*.py", "nodejs": "*.mjs"}[runtime]
+    return {path.name: path.read_bytes() for path in sorted(folder.glob(ending))}
+
+
 def service_program() -> bytes:
     """The script for ``sh`` that keeps a template's service running; only templates with such services get it."""
     return (_HERE / "service.sh").read_bytes()

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pandastack.errors import BadRequestError
 from pandastack.sdk._builds import pack_texts, start_build
 from pandastack.sdk._databases import clone_database, create_database, one_database, query_database
+from pandastack.sdk._functions import create_function, list_functions, one_function
 from pandastack.sdk._volumes import create_volume, one_volume
 from pandastack.sdk.wire.call import (
     Call,
@@ -93,6 +94,11 @@ class ListTemplates(Arguments):
 class ListDatabases(Arguments):
     def call(self) -> Call:
         return Call("GET", "/databases")
+
+
+class ListFunctions(Arguments):
+    def call(self) -> Call:
+        return list_functions()
 
 
 class ListApps(Arguments):
@@ -289,6 +295,40 @@ class QueryDatabase(Arguments):
     def call(self) -> Call:
         wanted = self.model_dump(include={"sql", "params", "database", "max_rows"})
         return query_database(self.database_id, "query", None, 0.0, read_only=not self.write, **wanted)
+
+
+class DeployFunction(Arguments):
+    name: str = Field(description="The function's name", min_length=1)
+    code: str = Field(
+        description="The source: a file with `def handler(event, context)`, or for nodejs `exports.handler`",
+        min_length=1,
+    )
+    runtime: str = Field("python", description="`python` or `nodejs`")
+
+    def call(self) -> Call:
+        return create_function(self.name, self.runtime, self.code, None)
+
+
+class InvokeFunction(Arguments):
+    function_id: str = Field(description="The function's id", min_length=1)
+    input: Any = Field(None, description="The event: any JSON")
+
+    def call(self) -> Call:
+        return one_function("POST", self.function_id, "/invoke", {"input": self.input})
+
+
+class OneFunction(Arguments):
+    function_id: str = Field(description="The function's id", min_length=1)
+
+
+class FunctionRuns(OneFunction):
+    def call(self) -> Call:
+        return one_function("GET", self.function_id, "/runs")
+
+
+class DeleteFunction(OneFunction):
+    def call(self) -> Call:
+        return one_function("DELETE", self.function_id)
 
 
 class DeployApp(Arguments):

@@ -200,6 +200,34 @@ WORKSPACE: Sequence[Tool] = (
         "DELETE /v1/databases/{}",
         destroys=True,
     ),
+    Tool(
+        "create_function",
+        "Create a function from its source. It is imported once; each call gets a machine of its own. An error has the "
+        "traceback.",
+        take.DeployFunction,
+        "POST /v1/functions",
+    ),
+    Tool(
+        "invoke_function",
+        "Run a function with an event, and show the run: status, result, output, traceback.",
+        take.InvokeFunction,
+        "POST /v1/functions/{}/invoke",
+    ),
+    Tool("list_functions", "List the functions of the workspace.", take.ListFunctions, "GET /v1/functions", reads=True),
+    Tool(
+        "list_function_runs",
+        "List the last runs of a function with their output.",
+        take.FunctionRuns,
+        "GET /v1/functions/{}/runs",
+        reads=True,
+    ),
+    Tool(
+        "delete_function",
+        "Delete a function with its versions and runs.",
+        take.DeleteFunction,
+        "DELETE /v1/functions/{}",
+        destroys=True,
+    ),
     Tool("list_apps", "List the apps of the workspace.", take.ListApps, "GET /v1/apps", reads=True),
     Tool("deploy_app", "Deploy an app anew.", take.DeployApp, "POST /v1/apps/{}/deploys"),
     Tool(

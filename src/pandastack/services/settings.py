@@ -127,6 +127,16 @@ class Settings:
     """What the archives of all databases may take; the oldest backups make room for new ones."""
     max_schedules: int = 100
     """How many schedules a workspace may have."""
+    max_functions: int = 100
+    """How many functions a workspace may have."""
+    max_function_runs: int = 40
+    """How many runs of functions a workspace may have at once."""
+    kept_function_versions: int = 3
+    """How many versions of a function are kept, with the one that serves; the oldest make room for new ones."""
+    kept_function_runs: int = 1000
+    """How many runs of a function are kept; the oldest make room for new ones."""
+    functions_dir: str = ""
+    """Where the code of functions is kept; by default `functions` beside the database's file."""
     max_builds: int = 2
     """How many hermetic builds a workspace may run at once."""
     kept_builds: int = 20

@@ -20,11 +20,14 @@ REGISTRIES = "registries"
 DATABASES = "databases"
 """The owner of the passwords of a workspace's databases, by their ids."""
 
+FUNCTIONS = "functions"
+"""The owner of the environments of a workspace's functions, by their ids."""
+
 
 @dataclass(frozen=True, slots=True)
 class SecretRecord:
-    """One secret of a workspace, of its sandbox ``owner``, or of its registries or databases. ``sealed`` is the value,
-    encrypted with the key ``key_id``. Times are in epoch seconds."""
+    """One secret of a workspace, of its sandbox ``owner``, or of its registries, databases or functions. ``sealed`` is
+    the value, encrypted with the key ``key_id``. Times are in epoch seconds."""
 
     workspace: str
     name: str
@@ -43,7 +46,7 @@ async def add(connection: AsyncConnection, *records: SecretRecord) -> None:
         {
             **asdict(each),
             "hosts": list(each.hosts),
-            "sandbox_id": None if each.owner in (WORKSPACE, REGISTRIES, DATABASES) else each.owner,
+            "sandbox_id": None if each.owner in (WORKSPACE, REGISTRIES, DATABASES, FUNCTIONS) else each.owner,
         }
         for each in records
     ]

@@ -11,6 +11,7 @@ from pandastack.config import resolve_client
 from pandastack.sdk._async.builds import AsyncBuildsAPI
 from pandastack.sdk._async.databases import AsyncDatabasesAPI
 from pandastack.sdk._async.defaults import choose, default_connection, make_with
+from pandastack.sdk._async.functions import AsyncFunctionsAPI
 from pandastack.sdk._async.registries import AsyncRegistriesAPI
 from pandastack.sdk._async.sandbox import AsyncSandbox
 from pandastack.sdk._async.schedules import AsyncSchedulesAPI
@@ -68,6 +69,7 @@ class AsyncClient:
         self.volumes = AsyncVolumesAPI(self)
         self.databases = AsyncDatabasesAPI(self)
         self.schedules = AsyncSchedulesAPI(self)
+        self.functions = AsyncFunctionsAPI(self)
         self.workspace = AsyncWorkspaceAPI(self)
 
     async def me(self) -> dict[str, Any]:

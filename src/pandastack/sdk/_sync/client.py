@@ -15,6 +15,7 @@ from pandastack.sdk._runtime import CancelEvent
 from pandastack.sdk._sync.builds import BuildsAPI
 from pandastack.sdk._sync.databases import DatabasesAPI
 from pandastack.sdk._sync.defaults import choose, default_connection, make_with
+from pandastack.sdk._sync.functions import FunctionsAPI
 from pandastack.sdk._sync.registries import RegistriesAPI
 from pandastack.sdk._sync.sandbox import Sandbox
 from pandastack.sdk._sync.schedules import SchedulesAPI
@@ -69,6 +70,7 @@ class Client:
         self.volumes = VolumesAPI(self)
         self.databases = DatabasesAPI(self)
         self.schedules = SchedulesAPI(self)
+        self.functions = FunctionsAPI(self)
         self.workspace = WorkspaceAPI(self)
 
     def me(self) -> dict[str, Any]:

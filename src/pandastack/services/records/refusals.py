@@ -31,7 +31,8 @@ def unusable(record: SandboxRecord, checkpoint: SnapshotRecord | None = None) ->
 def of_product(record: SandboxRecord) -> ConflictError:
     """The error for a request that only the product may make whose machine the sandbox is."""
     message = f"sandbox {record.id} is the machine of a {record.product}"
-    hint = f"use /v1/{record.product}s/{record.id} instead"
+    owner = record.metadata.get(record.product or "", record.id)
+    hint = f"use /v1/{record.product}s/{owner} instead"
     return ConflictError(message, hint=hint, detail={"product": record.product})
 
 

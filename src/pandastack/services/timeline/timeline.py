@@ -41,13 +41,19 @@ class Timeline:
         self._rewinding = rewinding
 
     async def snapshot(
-        self, caller: Caller, sandbox_id: str, label: str | None = None, *, snapshot_id: str | None = None
+        self,
+        caller: Caller,
+        sandbox_id: str,
+        label: str | None = None,
+        *,
+        snapshot_id: str | None = None,
+        kind: str = SNAPSHOT,
     ) -> SnapshotRecord:
         """Take a snapshot, which lasts until it is deleted; the sandbox keeps running. ``snapshot_id`` None: new."""
         async with self._sandboxes.use(caller, sandbox_id, exclusive=True) as sandbox:
             name = one_line(label or "")
             return await self._storage_budget.retry_after_evicting(
-                sandbox.node, lambda: self._snapshots.take(sandbox, SNAPSHOT, name, snapshot_id=snapshot_id)
+                sandbox.node, lambda: self._snapshots.take(sandbox, kind, name, snapshot_id=snapshot_id)
             )
 
     async def checkpoint(

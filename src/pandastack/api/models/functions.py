@@ -1,0 +1,189 @@
+"""Functions, their versions and their runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import Field, StrictBool, StrictStr
+
+from pandastack.api.models.base import Answer, Body, Number, WholeNumber, omitted_if_none, timestamp
+from pandastack.products import functions as product
+from pandastack.store.functions import RunRecord, VersionRecord
+
+
+class _Settings(Body):
+    name: StrictStr | None = Field(None, description="1 to 128 characters; one of a kind in the workspace")
+    entrypoint: StrictStr | None = Field(
+        None, description="`FILE` or `FILE:NAME`; by default `handler.py`, `handler.js`"
+    )
+    template: StrictStr | None = Field(None, description="By default `code-interpreter`; for Node `agent`")
+    env: dict[str, StrictStr] | None = Field(None, description="Environment variables of runs, up to 32 KiB")
+    public: StrictBool | None = Field(None, description="Answer `http-invoke` without a token")
+    timeout_seconds: Number | None = Field(None, description="How long a run may take: up to 300; by default 60")
+    memory_mb: WholeNumber | None = Field(None, description="Memory of a run; by default the template's")
+    concurrency: WholeNumber | None = Field(None, description="Runs at once: up to 100; by default 10")
+
+
+class CreateFunction(_Settings):
+    runtime: StrictStr | None = Field(None, description="`python` or `nodejs`")
+    code: StrictStr | None = Field(None, description="Base64 of the source, or of a tar archive; compressed or not")
+
+    def wanted(self) -> product.NewFunction:
+        return product.checked_new(self.model_dump())
+
+
+class UpdateFunction(_Settings):
+    pass
+
+
+class Invoke(Body):
+    input: Any = Field(None, description="The event: any JSON")
+    in_background: StrictBool = Field(False, alias="async", description="Answer 202 at once with the run as it begins")
+
+
+class Rollback(Body):
+    version: WholeNumber | None = Field(None, description="By default the one before the one that serves")
+
+
+class RecordRun(Body):
+    status: StrictStr | None = Field(
+        None, description="`running`, `success`, `error` or `timeout`; without it the call is an invoke"
+    )
+    exit_code: WholeNumber | None = Field(None, ge=-(2**31), lt=2**31)
+    stdout: StrictStr | None = None
+    stderr: StrictStr | None = None
+    duration_ms: Number | None = Field(None, ge=0, le=1e9)
+    sandbox_id: StrictStr | None = None
+    schedule_id: StrictStr | None = None
+    input: Any = Field(None, description="The event, for an invoke")
+
+
+class Function(Answer):
+    id: str
+    name: str
+    workspace: str
+    runtime: str
+    entrypoint: str
+    template: str
+    env: dict[str, str]
+    public: bool
+    url: str = Field(description="Where HTTP reaches it, if it is public")
+    endpoint: str
+    version: int = Field(description="The one that serves; 0 before the first deploy")
+    is_ready: bool
+    kind: str | None = omitted_if_none("What the entrypoint has: `handler`, `wsgi`, `asgi`, `fetch` or `script`")
+    code_size: int = Field(description="Bytes of what was deployed")
+    timeout_seconds: float
+    memory_mb: int | None
+    concurrency: int
+    deploy_ms: float | None = omitted_if_none("How long the deploy of the version that serves took")
+    created_at: str
+    updated_at: str
+
+    @classmethod
+    def of(cls, seen: product.Function, base: str) -> Function:
+        record, serving = seen.record, seen.serving
+        url = f"{base}/v1/functions/{record.id}/http-invoke"
+        return cls(
+            id=record.id,
+            name=record.name,
+            workspace=record.workspace,
+            runtime=record.runtime,
+            entrypoint=record.entrypoint,
+            template=record.template,
+            env=dict(seen.env),
+            public=record.public,
+            url=url,
+            endpoint=url,
+            version=record.version,
+            is_ready=serving is not None,
+            kind=serving.kind if serving else None,
+            code_size=serving.code_size if serving else 0,
+            timeout_seconds=record.timeout_seconds,
+            memory_mb=record.memory_mb,
+            concurrency=record.concurrency,
+            deploy_ms=serving.deploy_ms if serving else None,
+            created_at=timestamp(record.created_at),
+            updated_at=timestamp(record.updated_at),
+        )
+
+
+class FunctionVersion(Answer):
+    version: int
+    entrypoint: str
+    template: str
+    kind: str
+    memory_mb: int
+    code_size: int
+    created_at: str
+    deploy_ms: float
+
+    @classmethod
+    def of(cls, made: VersionRecord) -> FunctionVersion:
+        values = {name: getattr(made, name) for name in cls.model_fields if name != "created_at"}
+        return cls(**values, created_at=timestamp(made.created_at))
+
+
+class FunctionRun(Answer):
+    id: str
+    workspace: str
+    function_id: str
+    version: int | None
+    schedule_id: str | None
+    sandbox_id: str | None
+    status: str = Field(description="`running`, `success`, `error` or `timeout`")
+    exit_code: int | None
+    stdout: str = Field(description="The last 64 KiB")
+    stderr: str = Field(description="The last 64 KiB")
+    result: Any = Field(description="What the handler returned; null in a record when it is over 256 KiB")
+    error: str | None = omitted_if_none("Why it did not succeed")
+    traceback: str | None = omitted_if_none("Where, in the function's own lines")
+    start: str | None = omitted_if_none("`waiting`: a machine was ready; `restored`: one was made")
+    duration_ms: int | None = Field(description="Of the function itself, once it has begun")
+    cpu_seconds: float | None
+    peak_memory_mb: float | None
+    started_at: str
+    ended_at: str | None
+
+    @classmethod
+    def of(cls, run: RunRecord) -> FunctionRun:
+        taken = ("result", "duration_ms", "started_at", "ended_at")
+        values = {name: getattr(run, name) for name in cls.model_fields if name not in taken}
+        return cls(
+            **values,
+            result=None if run.result is None else json.loads(run.result),
+            duration_ms=None if run.duration_ms is None else round(run.duration_ms),
+            started_at=timestamp(run.started_at),
+            ended_at=None if run.ended_at is None else timestamp(run.ended_at),
+        )
+
+
+class FunctionMetrics(Answer):
+    period: str
+    total: int
+    errors: int
+    error_rate: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    cold_start_rate: float = Field(description="The share of runs for which no machine was waiting")
+
+    @classmethod
+    def of(cls, numbers: product.Metrics) -> FunctionMetrics:
+        values = {name: getattr(numbers, name) for name in cls.model_fields if name != "period"}
+        return cls(**values, period=f"{numbers.hours}h")
+
+
+class FunctionFailure(Answer):
+    """What a function that failed answers over HTTP."""
+
+    error: str
+    exit_code: int | None
+    stderr: str
+    run_id: str
+
+    @classmethod
+    def of(cls, run: RunRecord) -> FunctionFailure:
+        told = run.stderr if run.traceback is None else f"{run.stderr}{run.traceback}"
+        return cls(error=run.error or "the function failed", exit_code=run.exit_code, stderr=told, run_id=run.id)

@@ -1,0 +1,167 @@
+"""Web applications as functions: a request in Lambda's format 2.0 becomes a call of WSGI or ASGI, and what they answer
+becomes an answer of that format.
+"""
+# mypy: ignore-errors
+
+import asyncio
+import base64
+import io
+import json
+import sys
+from urllib.parse import unquote
+
+
+class Broken(Exception):
+    """What an application did that it must not; the message is for its author."""
+
+
+class Application:
+    """An application of one of the two kinds. ``loop`` is the event loop of the whole process."""
+
+    def __init__(self, target, kind, loop):
+        self._target, self._kind, self._loop, self._state = target, kind, loop, None
+        if kind == "asgi":
+            self._start_up()
+
+    def respond(self, event):
+        """The answer of a web application to a request in Lambda's format 2.0."""
+        return (self._wsgi if self._kind == "wsgi" else self._asgi)(as_event(event))
+
+    def _wsgi(self, event):
+        http, headers, body = _request_of(event)
+        environ = {
+            "REQUEST_METHOD": http["method"],
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote(event["rawPath"]).encode().decode("latin-1"),
+            "QUERY_STRING": event["rawQueryString"],
+            "SERVER_NAME": headers.get("host", "localhost").partition(":")[0],
+            "SERVER_PORT": "443",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": http.get("sourceIp", ""),
+            "CONTENT_TYPE": headers.get("content-type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": headers.get("x-forwarded-proto", "https"),
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": True,
+        }
+        for name, text in headers.items():
+            if name not in ("content-type", "content-length"):
+                environ["HTTP_" + name.upper().replace("-", "_")] = text
+        answer = {}
+        pieces = []
+
+        def start_response(status, given, exc_info=None):
+            if exc_info and pieces:
+                raise exc_info[1].with_traceback(exc_info[2])
+            answer["statusCode"], answer["headers"] = int(status.split()[0]), [list(each) for each in given]
+            return pieces.append
+
+        parts = self._target(environ, start_response)
+        try:
+            pieces.extend(parts)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+        return _answer_of(answer, pieces)
+
+    def _asgi(self, event):
+        http, headers, body = _request_of(event)
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": http["method"],
+            "scheme": headers.get("x-forwarded-proto", "https"),
+            "path": unquote(event["rawPath"]),
+            "raw_path": event["rawPath"].encode(),
+            "query_string": event["rawQueryString"].encode(),
+            "root_path": "",
+            "headers": [(name.encode("latin-1"), text.encode("latin-1", "replace")) for name, text in headers.items()],
+            "client": (http.get("sourceIp", ""), 0),
+            "server": (headers.get("host", "localhost").partition(":")[0], 443),
+        }
+        if self._state is not None:
+            scope["state"] = dict(self._state)
+        answer, pieces = {}, []
+        waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive():
+            if waiting:
+                return waiting.pop()
+            return await self._loop.create_future()  # the client stays until it has its answer
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                pairs = [[name.decode("latin-1"), text.decode("latin-1")] for name, text in message.get("headers", ())]
+                answer["statusCode"], answer["headers"] = message["status"], pairs
+            elif message["type"] == "http.response.body":
+                pieces.append(message.get("body", b""))
+
+        self._loop.run_until_complete(self._target(scope, receive, send))
+        return _answer_of(answer, pieces)
+
+    def _start_up(self):
+        """What the application does at its start, done before the capture. One without such events refuses them."""
+        state, started = {}, []
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+        loop = self._loop
+        ready = loop.create_future()
+
+        async def receive():
+            if not started:
+                started.append(True)
+                return {"type": "lifespan.startup"}
+            return await loop.create_future()
+
+        async def send(message):
+            if not ready.done():
+                ready.set_result(message)
+
+        async def run():
+            self._running = asyncio.ensure_future(self._target(scope, receive, send))
+            await asyncio.wait([self._running, ready], return_when=asyncio.FIRST_COMPLETED)
+
+        loop.run_until_complete(run())
+        if ready.done():
+            message = ready.result()
+            if message["type"] == "lifespan.startup.failed":
+                raise Broken(f"the application does not start: {message.get('message', '')}")
+            self._state = state
+        else:
+            self._running.exception()  # looked at: such an application has no such events
+
+
+def _request_of(event):
+    """Method and source, headers and body of an event."""
+    headers = dict(event.get("headers") or {})
+    if event.get("cookies"):
+        headers["cookie"] = "; ".join(event["cookies"])
+    body = event.get("body") or ""
+    data = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
+    return event["requestContext"]["http"], headers, data
+
+
+def _answer_of(answer, pieces):
+    if not answer:
+        raise Broken("the application has not begun its answer")
+    body = b"".join(pieces)
+    return {**answer, "body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+
+
+def as_event(given):
+    """A request for an application that was invoked without one."""
+    if isinstance(given, dict) and isinstance(given.get("requestContext"), dict) and "rawPath" in given:
+        return given
+    return {
+        "version": "2.0",
+        "rawPath": "/",
+        "rawQueryString": "",
+        "headers": {"content-type": "application/json", "host": "localhost"},
+        "requestContext": {"http": {"method": "POST", "path": "/", "sourceIp": "127.0.0.1"}},
+        "body": json.dumps(given),
+        "isBase64Encoded": False,
+    }

@@ -1,0 +1,339 @@
+"""The functions of workspaces: code that waits, imported, in a snapshot; each call is a machine of its own (0059)."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import statistics
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from pandastack.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, PandastackError
+from pandastack.model.caller import Caller
+from pandastack.products.functions.deploys import Deploys
+from pandastack.products.functions.lambda_url import HttpAnswer, HttpRequest, Malformed, answer_of, event_of, printed
+from pandastack.products.functions.machines import Machines
+from pandastack.products.functions.records import Function, Records, code_directory, unknown_function
+from pandastack.products.functions.runs import MOST_LISTED, Call, Runs
+from pandastack.products.functions.spec import (
+    GivenRun,
+    NewFunction,
+    checked_entrypoint,
+    checked_values,
+)
+from pandastack.services import ControlPlane
+from pandastack.store import functions as table
+from pandastack.store.functions import FunctionRecord, FunctionState, RunRecord, RunStatus, VersionRecord
+
+log = structlog.get_logger(__name__)
+
+Hook = Callable[[FunctionRecord], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Numbers of the runs of the last hours; times in milliseconds. ``cold_start_rate`` is the share of runs whose
+    machine was restored for them, since none was waiting."""
+
+    hours: int
+    total: int
+    errors: int
+    error_rate: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    cold_start_rate: float
+
+
+class Functions:
+    """Every look-up names a workspace; functions of others are not found."""
+
+    def __init__(self, plane: ControlPlane, tasks: TaskGroup, directory: Path | None) -> None:
+        self._plane = plane
+        self._tasks = tasks
+        self._records = Records(plane, directory)
+        self._machines = Machines(plane, tasks)
+        self._deploys = Deploys(plane, self._records, self._machines)
+        self._runs = Runs(plane, self._machines, tasks)
+        self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._hooks: list[Hook] = []
+
+    def on_delete(self, hook: Hook) -> None:
+        """Have ``hook`` called before a function is deleted, perhaps twice: for what belongs to it elsewhere."""
+        self._hooks.append(hook)
+
+    async def recover(self) -> None:
+        """End what an earlier server left: runs, machines, half-made versions; and finish its deletions."""
+        records = await self._records.load()
+        await self._runs.recover()
+        self._machines.end_all()
+        await self._deploys.reconcile()
+        for record in records:
+            if record.state is FunctionState.DELETING:
+                self._tasks.start_soon(self._delete_later, record)
+
+    async def create(self, caller: Caller, wanted: NewFunction) -> Function:
+        """Make a function, and deploy its code if there is any. A deploy that fails leaves nothing.
+
+        Raises :class:`ConflictError` for a name that is taken, and what a deploy raises.
+        """
+        now = time.time()
+        record = FunctionRecord(
+            id=wanted.id or str(uuid.uuid4()),
+            workspace=caller.workspace,
+            name=wanted.name,
+            runtime=wanted.runtime,
+            entrypoint=wanted.entrypoint,
+            template=wanted.template,
+            public=wanted.public,
+            timeout_seconds=wanted.timeout_seconds,
+            memory_mb=wanted.memory_mb,
+            concurrency=wanted.concurrency,
+            created_at=now,
+            updated_at=now,
+        )
+        await self._records.add(record, wanted.env)
+        if wanted.code is None:
+            return self._records.seen(record)
+        try:
+            return await self.deploy(caller, record.id, wanted.code, None)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._records.remove(record)
+            raise
+
+    def list(self, caller: Caller, name: str | None = None) -> builtins.list[Function]:
+        """The workspace's functions, newest first; ``name``: only the one with that name."""
+        return [self._records.seen(each) for each in self._records.of(caller) if name in (None, each.name)]
+
+    def get(self, caller: Caller, function_id: str) -> Function:
+        """One function. Raises :class:`NotFoundError`."""
+        return self._records.seen(self._records.find(caller, function_id))
+
+    def versions(self, caller: Caller, function_id: str) -> builtins.list[VersionRecord]:
+        """The versions that are kept, newest first."""
+        return self._records.versions(self._records.find(caller, function_id))
+
+    async def update(self, caller: Caller, function_id: str, given: Mapping[str, Any]) -> Function:
+        """Change fields. ``entrypoint``, ``template`` and ``memory_mb`` hold from the next deploy on, the others from
+        the next run on."""
+        record = self._records.find(caller, function_id)
+        values = checked_values(given, record.runtime)
+        env = values.pop("env", None)
+        if values:
+            record = await self._records.change(record, **values, updated_at=time.time())
+        if env is not None:
+            await self._records.keep_env(record, env)
+        return self._records.seen(record)
+
+    async def deploy(self, caller: Caller, function_id: str, data: bytes, entrypoint: str | None) -> Function:
+        """Make a version of what was given, and have it serve. After an error the former one serves on.
+
+        Raises :class:`BadRequestError` with what was printed, for code that cannot be unpacked, installed or imported;
+        :class:`CapacityError`.
+        """
+        record = self._records.find(caller, function_id)
+        if not data:
+            raise BadRequestError("bundle: is empty", field="bundle", hint="a tar archive, or the source itself")
+        chosen = checked_entrypoint(entrypoint, record.runtime) if entrypoint else record.entrypoint
+        async with self._locks[record.id]:
+            record = self._records.find(caller, function_id)
+            try:
+                record = await self._deploys.deploy(record, data, chosen)
+            except BadRequestError as error:
+                if error.field != "template":
+                    raise
+                hint = f"the operator makes it: pandastack template build {record.template}"
+                raise BadRequestError(error.message, field="template", hint=hint) from error
+            if chosen != record.entrypoint:
+                record = await self._records.change(record, entrypoint=chosen)
+        return self._records.seen(record)
+
+    async def rollback(self, caller: Caller, function_id: str, version: int | None) -> Function:
+        """Have an earlier version serve; None: the one before. Raises :class:`NotFoundError` when it is not kept."""
+        async with self._locks[self._records.find(caller, function_id).id]:
+            record = self._records.find(caller, function_id)
+            kept = [each.version for each in self._records.versions(record)]
+            chosen = version if version is not None else next((each for each in kept if each < record.version), None)
+            if chosen not in kept:
+                hint = f"kept are {', '.join(map(str, kept)) or 'none'}"
+                raise NotFoundError("version: it is not kept", field="version", hint=hint)
+            record = await self._records.change(record, version=chosen, updated_at=time.time())
+        return self._records.seen(record)
+
+    async def delete(self, caller: Caller, function_id: str) -> None:
+        """Delete a function with its versions and runs. Raises :class:`NotFoundError`."""
+        record = self._records.find(caller, function_id)
+        with anyio.CancelScope(shield=True):
+            record = await self._records.change(record, state=FunctionState.DELETING)
+            try:
+                await self._delete(record)
+            except PandastackError:
+                self._tasks.start_soon(self._delete_later, record)
+                raise
+
+    async def code(self, caller: Caller, function_id: str) -> bytes:
+        """The code that serves, compressed: source, or a tar archive. Raises :class:`NotFoundError` without any."""
+        function = self.get(caller, function_id)
+        if function.serving is None:
+            raise NotFoundError(f"function {function.record.name!r} has no code")
+        return await self._records.code(function.serving)
+
+    async def invoke(self, caller: Caller, function_id: str, event: Any) -> RunRecord:
+        """Run the function, and return the run once it has ended, however it ended.
+
+        Raises :class:`ConflictError` without code, :class:`RateLimitError`, :class:`TooLargeError`, and
+        :class:`CapacityError` when there was no machine for it.
+        """
+        call = await self._runs.begin(self.get(caller, function_id), event)
+        return await _ended(call)
+
+    async def start(self, caller: Caller, function_id: str, event: Any) -> RunRecord:
+        """Begin a run, and return it as it begins. The same errors."""
+        return (await self._runs.begin(self.get(caller, function_id), event)).record
+
+    async def start_scheduled(self, workspace: str, function_id: str, schedule_id: str, nominal_at: float) -> RunRecord:
+        """Begin the run of a schedule for a time in epoch seconds, or return the one that was begun for it before:
+        there is one, whatever restarts. Its event names the schedule and the time. The errors of :meth:`invoke`."""
+        caller = Caller.server(workspace)
+        async with self._plane.store.read() as connection:
+            found = await table.scheduled_run(connection, schedule_id, nominal_at)
+        if found is not None:
+            return found
+        event = {"schedule_id": schedule_id, "nominal_at": nominal_at}
+        call = await self._runs.begin(self.get(caller, function_id), event, schedule=(schedule_id, nominal_at))
+        return call.record
+
+    async def wait_ended(self, run_id: str) -> RunRecord:
+        """The run once it has ended. Raises :class:`NotFoundError`."""
+        if (call := self._runs.running(run_id)) is not None:
+            await call.done.wait()
+            return call.record
+        async with self._plane.store.read() as connection:
+            found = await table.get_run(connection, run_id)
+        if found is None:
+            raise NotFoundError(f"run not found: {run_id[:64]}")
+        return found
+
+    def is_running(self, run_id: str) -> bool:
+        """Whether a run is in progress."""
+        return self._runs.running(run_id) is not None
+
+    async def http(self, function_id: str, request: HttpRequest) -> HttpAnswer | RunRecord:
+        """Answer a request of HTTP that needs no token; the run when it has failed.
+
+        Raises :class:`ForbiddenError` unless the function is public, and the errors of :meth:`invoke`.
+        """
+        record = self._records.get(function_id)
+        if record is None or record.state is FunctionState.DELETING:
+            raise unknown_function(function_id)
+        if not record.public:
+            hint = "its owner makes it public with `public: true`"
+            raise ForbiddenError("the function is private", hint=hint)
+        event = event_of(request, str(uuid.uuid4()), time.time())
+        body = request.body.decode(errors="replace")
+        call = await self._runs.begin(self._records.seen(record), event, body=body)
+        run = await _ended(call)
+        if run.status is not RunStatus.SUCCESS or call.answer is None:
+            return run
+        if call.version.kind == "script":
+            return printed(call.answer.body or "")
+        try:
+            return answer_of(json.loads(run.result or "null"))
+        except (Malformed, TypeError, ValueError) as error:
+            return replace(run, status=RunStatus.ERROR, exit_code=1, error=f"the answer is malformed: {error}")
+
+    async def add_run(self, caller: Caller, function_id: str, given: GivenRun) -> RunRecord:
+        """Store the record of a run that a client made itself."""
+        return await self._runs.add(self._records.find(caller, function_id), given)
+
+    async def runs(self, caller: Caller, function_id: str, schedule_id: str | None = None) -> builtins.list[RunRecord]:
+        """The last 50 runs, newest first; ``schedule_id``: those of one schedule."""
+        record = self._records.find(caller, function_id)
+        async with self._plane.store.read() as connection:
+            return await table.runs_of(connection, record.id, MOST_LISTED, schedule_id)
+
+    async def run(self, caller: Caller, function_id: str, run_id: str) -> RunRecord:
+        """One run. Raises :class:`NotFoundError`."""
+        record = self._records.find(caller, function_id)
+        async with self._plane.store.read() as connection:
+            found = await table.get_run(connection, run_id)
+        if found is None or found.function_id != record.id:
+            raise NotFoundError(f"run not found: {run_id[:64]}", hint=f"GET /v1/functions/{record.id}/runs lists them")
+        return found
+
+    async def metrics(self, caller: Caller, function_id: str, hours: int) -> Metrics:
+        """Numbers of the runs of the last ``hours``."""
+        record = self._records.find(caller, function_id)
+        async with self._plane.store.read() as connection:
+            numbers = await table.numbers_of(connection, record.id, time.time() - hours * 3600)
+        return metrics_of(numbers, hours)
+
+    async def _delete(self, record: FunctionRecord) -> None:
+        for hook in self._hooks:
+            await hook(record)
+        async with self._locks[record.id]:
+            await self._runs.stop(record.id)
+            for each in self._records.versions(record):
+                await self._deploys.delete(record, each)
+            await self._records.remove(record)
+        self._locks.pop(record.id, None)
+
+    async def _delete_later(self, record: FunctionRecord) -> None:
+        """Finish a deletion, however often the engine refuses."""
+        while True:
+            try:
+                await self._delete(record)
+                return
+            except Exception as error:
+                log.warning("function.stays", function_id=record.id, cause=repr(error))
+            await anyio.sleep(self._plane.settings.reaper_interval_seconds)
+
+
+def metrics_of(numbers: builtins.list[tuple[RunStatus, float | None, str | None]], hours: int) -> Metrics:
+    """Numbers of runs: their statuses, milliseconds and starts. Pure."""
+    ended = [each for each in numbers if each[0] is not RunStatus.RUNNING]
+    times = sorted(ms for _, ms, _ in ended if ms is not None)
+    started = [start for _, _, start in ended if start is not None]
+    errors = sum(status is not RunStatus.SUCCESS for status, _, _ in ended)
+    shares = statistics.quantiles(times, n=100, method="inclusive") if len(times) > 1 else times * 99 or [0.0] * 99
+    return Metrics(
+        hours=hours,
+        total=len(numbers),
+        errors=errors,
+        error_rate=round(errors / len(ended), 4) if ended else 0.0,
+        p50_ms=round(shares[49], 1),
+        p95_ms=round(shares[94], 1),
+        p99_ms=round(shares[98], 1),
+        cold_start_rate=round(sum(each != "waiting" for each in started) / len(started), 4) if started else 0.0,
+    )
+
+
+async def _ended(call: Call) -> RunRecord:
+    """The run once it has ended. Raises the refusal of one that got no machine."""
+    await call.done.wait()
+    if call.failure is not None:
+        raise call.failure
+    if call.record.status is RunStatus.RUNNING:
+        raise ConflictError("the run has not ended")
+    return call.record
+
+
+@asynccontextmanager
+async def open_functions(plane: ControlPlane, database_url: str) -> AsyncIterator[Functions]:
+    """The functions of a control plane, as long as the block. Runs that are in progress then have failed."""
+    async with anyio.create_task_group() as tasks:
+        functions = Functions(plane, tasks, code_directory(plane.settings.functions_dir, database_url))
+        await functions.recover()
+        yield functions
+        tasks.cancel_scope.cancel()

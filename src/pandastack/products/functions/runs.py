@@ -1,0 +1,283 @@
+"""Runs: a machine is restored from a version, gets one message, answers, and ends. Each is recorded."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pandastack.errors import CapacityError, ConflictError, PandastackError, RateLimitError, TooLargeError
+from pandastack.model.caller import Caller
+from pandastack.products.functions.guest import Answer, Ended, Guest
+from pandastack.products.functions.machines import PRODUCT, Machines
+from pandastack.products.functions.records import Function
+from pandastack.products.functions.spec import MOST_EVENT, GivenRun
+from pandastack.services import ControlPlane
+from pandastack.services.records.spec import NewSandbox
+from pandastack.store import functions as table
+from pandastack.store.functions import FunctionRecord, RunRecord, RunStatus, VersionRecord
+
+MOST_LISTED = 50
+INTERRUPTED = "the server ended during the run"
+_MOST_STORED_RESULT = 256 * 1024
+_GRACE_SECONDS = 3.0
+"""What a process that has run out of time gets to say where it was."""
+_MACHINE_SECONDS = 120
+_PRUNE_EVERY = 50
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class Call:
+    """A run in progress. ``answer`` and ``failure`` are there once ``done`` is set: ``failure`` is a refusal that came
+    before the function began."""
+
+    record: RunRecord
+    version: VersionRecord
+    request: Mapping[str, Any]
+    seconds: float
+    done: anyio.Event = field(default_factory=anyio.Event)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    answer: Answer | None = None
+    failure: CapacityError | None = None
+
+
+class Runs:
+    """The runs of all functions."""
+
+    def __init__(self, plane: ControlPlane, machines: Machines, tasks: TaskGroup) -> None:
+        self._plane = plane
+        self._machines = machines
+        self._tasks = tasks
+        self._guest = Guest(plane)
+        self._calls: dict[str, Call] = {}
+        self._begun = 0
+
+    async def recover(self) -> None:
+        """End the runs that an earlier server left."""
+        async with self._plane.store.write() as connection:
+            await table.end_all_runs(connection, INTERRUPTED, time.time())
+
+    async def begin(
+        self,
+        function: Function,
+        event: Any,
+        *,
+        body: str | None = None,
+        schedule: tuple[str, float] | None = None,
+    ) -> Call:
+        """Begin a run. ``body`` is the input of a script, if it is not the event. ``schedule`` is the id of a schedule
+        and the time that it means.
+
+        Raises :class:`ConflictError` without a version, and for a time that already has its run;
+        :class:`RateLimitError` and :class:`TooLargeError`.
+        """
+        record, version = function.record, function.serving
+        if version is None:
+            hint = f"POST /v1/functions/{record.id}/deploy deploys code"
+            raise ConflictError(f"function {record.name!r} is not ready: it has no code", hint=hint)
+        text = json.dumps(event)
+        if len(text) > MOST_EVENT:
+            raise TooLargeError(f"input: over {MOST_EVENT} bytes", field="input")
+        self._admit(record)
+        run = RunRecord(
+            id=str(uuid.uuid4()),
+            workspace=record.workspace,
+            function_id=record.id,
+            status=RunStatus.RUNNING,
+            started_at=time.time(),
+            version=version.version,
+            schedule_id=schedule and schedule[0],
+            nominal_at=schedule and schedule[1],
+            sandbox_id=str(uuid.uuid4()),
+        )
+        request = _request(function, version, run, event, body)
+        call = self._calls[run.id] = Call(run, version, request, record.timeout_seconds)
+        try:
+            async with self._plane.store.write() as connection:
+                await _add(connection, run)
+        except BaseException:
+            del self._calls[run.id]
+            raise
+        self._tasks.start_soon(self._carry_out, call)
+        return call
+
+    async def add(self, record: FunctionRecord, given: GivenRun) -> RunRecord:
+        """Store the record of a run that a client made itself."""
+        now = time.time()
+        ended = None if given.status is RunStatus.RUNNING else now
+        run = RunRecord(
+            id=str(uuid.uuid4()),
+            workspace=record.workspace,
+            function_id=record.id,
+            status=given.status,
+            started_at=now - min(max(given.duration_ms or 0.0, 0.0), 1e9) / 1000,
+            version=record.version or None,
+            schedule_id=given.schedule_id,
+            sandbox_id=given.sandbox_id,
+            exit_code=given.exit_code,
+            stdout=given.stdout,
+            stderr=given.stderr,
+            duration_ms=given.duration_ms,
+            ended_at=ended,
+        )
+        async with self._plane.store.write() as connection:
+            await table.add_run(connection, run)
+        await self._prune(record.id)
+        return run
+
+    async def stop(self, function_id: str) -> None:
+        """End the runs of a function."""
+        calls = [each for each in self._calls.values() if each.record.function_id == function_id]
+        for each in calls:
+            each.scope.cancel()
+        for each in calls:
+            await each.done.wait()
+
+    def running(self, run_id: str) -> Call | None:
+        """The run in progress, or None."""
+        return self._calls.get(run_id)
+
+    def _admit(self, record: FunctionRecord) -> None:
+        mine = [each.record for each in self._calls.values() if each.record.workspace == record.workspace]
+        if sum(each.function_id == record.id for each in mine) >= record.concurrency:
+            hint = "try again, or raise the function's `concurrency`"
+            raise RateLimitError(f"function {record.name!r} already has {record.concurrency} runs", hint=hint)
+        if len(mine) >= (most := self._plane.settings.max_function_runs):
+            hint = "try again, or ask the operator to raise PANDASTACK_MAX_FUNCTION_RUNS"
+            raise RateLimitError(f"the workspace already has {most} runs", hint=hint)
+
+    async def _carry_out(self, call: Call) -> None:
+        values: dict[str, Any] = {"status": RunStatus.ERROR, "error": "the function was deleted during the run"}
+        try:
+            with call.scope:
+                values = await self._outcome(call)
+        except Exception as error:  # one that nobody expected ends one run, not the server
+            log.error("function.run_broken", run_id=call.record.id, exc_info=error)
+            values = {"status": RunStatus.ERROR, "error": "the server failed as it worked on the run"}
+        now = time.time()
+        values = {"duration_ms": round((now - call.record.started_at) * 1000, 1), **values, "ended_at": now}
+        with anyio.CancelScope(shield=True):
+            await self._end(call, values)
+
+    async def _end(self, call: Call, values: dict[str, Any]) -> None:
+        """Store the outcome, have the answer go out, and only then end the machine."""
+        run_id = call.record.id
+        try:
+            stored = dict(values)
+            if len(stored.get("result") or "") > _MOST_STORED_RESULT:
+                stored["result"] = None
+            async with self._plane.store.write() as connection:
+                await table.end_run(connection, run_id, **stored)
+        except PandastackError as error:
+            log.error("function.run_not_stored", run_id=run_id, exc_info=error)
+        call.record = replace(call.record, **values)
+        del self._calls[run_id]
+        call.done.set()
+        if self._plane.registry.find(call.record.sandbox_id or "") is not None:
+            self._machines.end(call.record.workspace, call.record.sandbox_id or "")
+        self._begun += 1
+        if self._begun % _PRUNE_EVERY == 0:
+            await self._prune(call.record.function_id)
+
+    async def _outcome(self, call: Call) -> dict[str, Any]:
+        """What changes in the record when the run ends."""
+        run, caller = call.record, Caller.server(call.record.workspace)
+        sandbox_id = run.sandbox_id or ""
+        try:
+            await self._plane.sandboxes.create(caller, _machine(call))
+            call.answer = await self._guest.call(caller, sandbox_id, call.request, call.seconds + _GRACE_SECONDS)
+        except CapacityError as error:
+            call.failure = error
+            return {"status": RunStatus.ERROR, "error": error.message}
+        except TimeoutError:
+            printed = await self._printed(caller, sandbox_id)
+            return {
+                "status": RunStatus.TIMEOUT,
+                "error": f"timeout after {call.seconds:g} s",
+                "start": "restored",
+                **printed,
+            }
+        except Ended:
+            printed = await self._printed(caller, sandbox_id)
+            error_text = "the function's process ended: by os._exit, a signal, or for lack of memory"
+            return {"status": RunStatus.ERROR, "error": error_text, "start": "restored", **printed}
+        except PandastackError as error:
+            log.warning("function.run_failed", run_id=run.id, cause=repr(error))
+            return {"status": RunStatus.ERROR, "error": error.public or error.message}
+        return _values(call.answer, call.seconds)
+
+    async def _printed(self, caller: Caller, sandbox_id: str) -> dict[str, str]:
+        return {name: await self._guest.printed(caller, sandbox_id, name) for name in ("stdout", "stderr")}
+
+    async def _prune(self, function_id: str) -> None:
+        async with self._plane.store.write() as connection:
+            await table.prune_runs(connection, function_id, self._plane.settings.kept_function_runs)
+
+
+async def _add(connection: AsyncConnection, run: RunRecord) -> None:
+    try:
+        await table.add_run(connection, run)
+    except IntegrityError as error:
+        raise ConflictError("this time of the schedule already has its run") from error
+
+
+def _machine(call: Call) -> NewSandbox:
+    run = call.record
+    return NewSandbox(
+        snapshot=call.version.snapshot_id,
+        ttl_seconds=_MACHINE_SECONDS,
+        max_lifetime_seconds=int(call.seconds) + _MACHINE_SECONDS,
+        metadata={PRODUCT: run.function_id, "run": run.id},
+        id=run.sandbox_id,
+        product=PRODUCT,
+    )
+
+
+def _request(
+    function: Function, version: VersionRecord, run: RunRecord, event: Any, body: str | None
+) -> dict[str, Any]:
+    """The message for the process in the machine."""
+    record = function.record
+    context = {
+        "function_id": record.id,
+        "function_name": record.name,
+        "version": version.version,
+        "run_id": run.id,
+        "memory_mb": version.memory_mb,
+        "schedule": run.schedule_id and {"id": run.schedule_id, "nominal_at": run.nominal_at},
+    }
+    request = {
+        "event": event,
+        "env": dict(function.env),
+        "timeout_seconds": record.timeout_seconds,
+        "context": context,
+    }
+    return request if body is None else {**request, "body": body}
+
+
+def _values(answer: Answer, seconds: float) -> dict[str, Any]:
+    error = f"timeout after {seconds:g} s" if answer.status is RunStatus.TIMEOUT else answer.error
+    return {
+        "status": RunStatus.ERROR if answer.status is RunStatus.RUNNING else answer.status,
+        "exit_code": answer.exit_code,
+        "stdout": answer.stdout,
+        "stderr": answer.stderr,
+        "result": answer.result,
+        "error": error,
+        "traceback": answer.traceback,
+        "start": "restored",
+        "duration_ms": answer.duration_ms,
+        "cpu_seconds": answer.cpu_seconds,
+        "peak_memory_mb": answer.peak_memory_mb,
+    }

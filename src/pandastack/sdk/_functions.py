@@ -1,0 +1,82 @@
+"""The requests of functions, and the archive of a folder with one."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import os
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pandastack.errors import BadRequestError, TooLargeError
+from pandastack.sdk.packing import Part, pack_form
+from pandastack.sdk.wire.call import Call, new_key, segment
+
+DEPLOY_SECONDS = 1200.0
+"""How long a deploy may be silent: dependencies are installed."""
+
+RUN_SECONDS = 330.0
+_MOST_BUNDLE = 50 * 1024 * 1024
+_LEFT_OUT = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", ".pytest_cache", ".mypy_cache", ".env"})
+
+
+def pack_function(path: str | os.PathLike[str]) -> bytes:
+    """The bundle of a folder, or of one file. Left out are version control, caches, and installed dependencies: the
+    deploy installs them. Raises BadRequestError and TooLargeError."""
+    root = Path(path)
+    if root.is_file():
+        return gzip.compress(root.read_bytes(), mtime=0)
+    if not root.is_dir():
+        raise BadRequestError(f"{root} is neither a folder nor a file", field="path")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for each in sorted(root.iterdir()):
+            tar.add(each, each.name, filter=_kept)
+    if packed.tell() > _MOST_BUNDLE:
+        raise TooLargeError(f"{root} is over {_MOST_BUNDLE >> 20} MiB when it is compressed", field="path")
+    return packed.getvalue()
+
+
+def _kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    if _LEFT_OUT & set(member.name.split("/")):
+        return None
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def create_function(name: str, runtime: str, code: bytes | str | None, key: str | None, **wanted: Any) -> Call:
+    """``POST /functions``. ``key`` None: a new one."""
+    body: dict[str, Any] = {"name": name, "runtime": runtime, **given_of(wanted)}
+    if code is not None:
+        body["code"] = base64.b64encode(code.encode() if isinstance(code, str) else code).decode()
+    return Call("POST", "/functions", json=body, creates=True, key=key or new_key(), silence=DEPLOY_SECONDS)
+
+
+def deploy_function(function_id: str, bundle: bytes, entrypoint: str | None) -> Call:
+    """``POST /functions/{id}/deploy``."""
+    parts = [Part("bundle", bundle, "bundle.tar.gz")]
+    if entrypoint is not None:
+        parts.append(Part("entrypoint", entrypoint.encode()))
+    content, kind = pack_form(parts)
+    path = f"/functions/{segment(function_id)}/deploy"
+    return Call("POST", path, content=content, content_type=kind, silence=DEPLOY_SECONDS)
+
+
+def one_function(method: str, function_id: str, what: str = "", body: Mapping[str, Any] | None = None) -> Call:
+    """A request about one function."""
+    silence = RUN_SECONDS if method == "POST" else None
+    return Call(method, f"/functions/{segment(function_id)}{what}", json=body, silence=silence)
+
+
+def list_functions(name: str | None = None) -> Call:
+    """``GET /functions``."""
+    return Call("GET", "/functions", params={} if name is None else {"name": name})
+
+
+def given_of(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are given."""
+    return {field: value for field, value in wanted.items() if value is not None}

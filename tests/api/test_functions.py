@@ -1,0 +1,352 @@
+"""Functions over the API, against a scripted engine and a scripted process in its guests."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import tarfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from sqlalchemy import text
+
+from pandastack.errors import CapacityError, NotFoundError, ServerError
+from pandastack.model.caller import Caller
+from pandastack.products.functions import Functions
+from pandastack.services import ControlPlane
+from pandastack.store import functions as table
+from pandastack.store.functions import RunRecord, RunStatus
+from tests.cluster.scripted_engine import ScriptedEngine
+from tests.cluster.scripted_functions import ScriptedFunctions
+from tests.support.api import SETTINGS, Api, Serve, refusal
+
+pytestmark = pytest.mark.anyio
+
+FUNCTIONS = "/v1/functions"
+SOURCE = b"def handler(event, context):\n    return event\n"
+CODE = base64.b64encode(SOURCE).decode()
+
+
+@pytest.fixture
+async def api(serve: Serve, tmp_path: Path) -> AsyncIterator[Api]:
+    settings = replace(SETTINGS, functions_dir=str(tmp_path / "functions"), max_function_runs=3, max_json_bytes=1 << 20)
+    async with serve(ScriptedEngine(), settings=settings) as api:
+        yield api
+
+
+@pytest.fixture
+def guest(api: Api) -> ScriptedFunctions:
+    return ScriptedFunctions(api.engine)
+
+
+def functions_of(api: Api) -> Functions:
+    functions: Functions = api.app.state.functions
+    return functions
+
+
+def plane_of(api: Api) -> ControlPlane:
+    plane: ControlPlane = api.app.state.plane
+    return plane
+
+
+async def make(api: Api, name: str = "f", **wanted: Any) -> dict[str, Any]:
+    body = {"name": name, "runtime": "python", "code": CODE, **wanted}
+    made = await api.http.post(FUNCTIONS, json=body)
+    assert made.status_code == 200, made.text
+    value: dict[str, Any] = made.json()
+    return value
+
+
+async def settled(api: Api) -> None:
+    """Wait until every machine of a function has ended."""
+    with anyio.fail_after(30):
+        for _ in range(3000):
+            if not (await api.http.get("/v1/sandboxes")).json():
+                return
+            await anyio.sleep(0.01)
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return made.getvalue()
+
+
+async def test_the_life_of_a_function(api: Api, guest: ScriptedFunctions) -> None:
+    made = await make(api, env={"KEY": "v"}, public=True)
+    one = f"{FUNCTIONS}/{made['id']}"
+    assert (made["version"], made["is_ready"], made["kind"], made["entrypoint"]) == (1, True, "handler", "handler.py")
+    assert (made["template"], made["env"], made["code_size"]) == ("code-interpreter", {"KEY": "v"}, len(SOURCE))
+    assert made["url"] == made["endpoint"] and made["url"].endswith(f"{one}/http-invoke")
+    assert "code" not in made
+    assert (await api.http.get(one)).json() == made
+    assert (await api.http.get(FUNCTIONS)).json() == [made] == (await api.http.get(f"{FUNCTIONS}?name=f")).json()
+    assert (await api.http.get(f"{FUNCTIONS}?name=g")).json() == []
+    assert gzip.decompress((await api.http.get(f"{one}/code")).content) == SOURCE
+    run = (await api.http.post(f"{one}/invoke", json={"input": {"n": 1}})).json()
+    assert (run["status"], run["exit_code"], run["stdout"]) == ("success", 0, "out\n")
+    assert run["result"] == {"event": {"n": 1}, "env": {"KEY": "v"}}
+    assert (
+        (await api.http.get(f"{one}/runs")).json() == [run] == [(await api.http.get(f"{one}/runs/{run['id']}")).json()]
+    )
+    metrics = (await api.http.get(f"{one}/metrics?period=24")).json()
+    assert metrics == {
+        "period": "24h",
+        "total": 1,
+        "errors": 0,
+        "error_rate": 0.0,
+        "p50_ms": 5.0,
+        "p95_ms": 5.0,
+        "p99_ms": 5.0,
+        "cold_start_rate": 1.0,
+    }
+    await settled(api)
+    assert (await api.http.get("/v1/snapshots")).json()["snapshots"] == [], "its snapshots are its own"
+    assert (await api.http.delete(one)).status_code == 204
+    for answer in (await api.http.get(one), await api.http.delete(one), await api.http.post(f"{one}/invoke")):
+        refusal(answer, 404)
+    assert await plane_of(api).snapshots.all() == []
+    assert await plane_of(api).secrets.owned("default", "functions") == []
+
+
+async def test_what_is_refused(api: Api, guest: ScriptedFunctions) -> None:
+    for field, body in {
+        "name": {"name": " x"},
+        "runtime": {"runtime": "cobol"},
+        "entrypoint": {"entrypoint": "../x.py"},
+        "code": {"code": "*"},
+        "env": {"env": {"A=B": "x"}},
+        "timeout_seconds": {"timeout_seconds": 1e9},
+        "memory_mb": {"memory_mb": 0},
+        "concurrency": {"concurrency": 101},
+    }.items():
+        given = {"name": "f", "runtime": "python", "code": CODE, **body}
+        assert refusal(await api.http.post(FUNCTIONS, json=given), 400)["field"] == field
+    too_long = base64.b64encode(bytes(512 * 1024 + 1)).decode()
+    assert refusal(await api.http.post(FUNCTIONS, json={"name": "f", "runtime": "python", "code": too_long}), 413)
+    made = await make(api)
+    assert refusal(await api.http.post(FUNCTIONS, json={"name": "f", "runtime": "python"}), 409)["field"] == "name"
+    one = f"{FUNCTIONS}/{made['id']}"
+    refusal(await api.http.get(f"{one}/metrics?period=x"), 400)
+    assert refusal(await api.http.post(f"{one}/runs", json={"status": "well"}), 400)["field"] == "status"
+    for bundle in (
+        b"",
+        b"PK\x03\x04",
+        b"\x1f\x8bnot gzip",
+        archive({"other.py": b""}),
+        archive({"../handler.py": b""}),
+    ):
+        refusal(await api.http.post(f"{one}/deploy", content=bundle), 400)
+    bomb = gzip.compress(bytes(201 * 1024 * 1024), 1)
+    refusal(await api.http.post(f"{one}/deploy", content=bomb), 413)
+    refusal(await api.http.post(f"{one}/rollback", json={"version": 9}), 404)
+    assert (await api.http.get(one)).json()["version"] == 1
+    other = await api.another("elsewhere")
+    for path in ("", "/code", "/runs", "/metrics", "/versions"):
+        refusal(await api.http.get(f"{one}{path}", headers=other), 404)
+    refusal(await api.http.post(f"{one}/invoke", headers=other), 404)
+
+
+async def test_code_that_does_not_import_leaves_the_former_version(api: Api, guest: ScriptedFunctions) -> None:
+    guest.report = {"error": "ModuleNotFoundError: No module named 'x'", "traceback": "line 1", "stderr": "seen"}
+    answer = await api.http.post(FUNCTIONS, json={"name": "f", "runtime": "python", "code": CODE})
+    body = refusal(answer, 400)
+    assert "No module named 'x'" in body["error"] and body["detail"] == {"traceback": "line 1", "stderr": "seen"}
+    assert (await api.http.get(FUNCTIONS)).json() == []
+    guest.report = {"kind": "handler"}
+    made = await make(api)
+    one = f"{FUNCTIONS}/{made['id']}"
+    guest.report = b""
+    refusal(await api.http.post(f"{one}/deploy", content=SOURCE), 400)
+    guest.report, guest.install = {"kind": "handler"}, (1, "no such package")
+    bundle = archive({"handler.py": SOURCE, "requirements.txt": b"nothing"})
+    refused = refusal(await api.http.post(f"{one}/deploy", content=bundle), 400)
+    assert refused["detail"] == {"exit_code": 1, "stderr": "no such package"}
+    assert (await api.http.get(one)).json() == made
+    assert (await api.http.post(f"{one}/invoke")).json()["version"] == 1
+    await settled(api)
+
+
+async def test_versions(api: Api, guest: ScriptedFunctions) -> None:
+    made = await make(api)
+    one = f"{FUNCTIONS}/{made['id']}"
+    bundle = archive({"src/main.py": SOURCE, "data.txt": b"x"})
+    form = {"bundle": ("bundle.tar.gz", bundle, "application/gzip")}
+    second = (await api.http.post(f"{one}/deploy", files=form, data={"entrypoint": "src/main.py:run"})).json()
+    assert (second["version"], second["entrypoint"]) == (2, "src/main.py:run")
+    assert (await api.http.get(f"{one}/code")).content == bundle
+    assert (await api.http.post(f"{one}/rollback")).json()["version"] == 1
+    assert gzip.decompress((await api.http.get(f"{one}/code")).content) == SOURCE
+    for version in (3, 4, 5):
+        body = {"entrypoint": "handler.py"}
+        assert (await api.http.patch(one, json=body)).json()["entrypoint"] == "handler.py"
+        assert (await api.http.post(f"{one}/deploy", content=SOURCE)).json()["version"] == version
+    kept = [each["version"] for each in (await api.http.get(f"{one}/versions")).json()]
+    assert kept == [5, 4, 3]
+    assert len(await plane_of(api).snapshots.all()) == 3
+    assert refusal(await api.http.post(f"{one}/rollback", json={"version": 1}), 404)["hint"] == "kept are 5, 4, 3"
+
+
+async def test_runs_that_fail(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api, timeout_seconds=0.1))['id']}"
+
+    async def status(answer: Any) -> dict[str, Any]:
+        guest.answer = lambda _request: answer
+        run: dict[str, Any] = (await api.http.post(f"{one}/invoke")).json()
+        return run
+
+    failed = await status(
+        {"status": "error", "exit_code": 1, "error": "E: x", "traceback": "T", "stdout": "", "stderr": ""}
+    )
+    assert (failed["status"], failed["error"], failed["traceback"]) == ("error", "E: x", "T")
+    assert (await status({"status": "timeout", "stdout": "", "stderr": ""}))["status"] == "timeout"
+    assert "ended" in (await status(None))["error"]
+    for nonsense in (
+        b"\0\0\0\2{}",
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\1x",
+        {"status": "well"},
+        {"status": "success", "result": "{"},
+    ):
+        assert (await status(nonsense))["status"] == "error"
+    guest.may_answer = anyio.Event()
+    assert (await status(None))["error"] == "timeout after 0.1 s"
+    guest.may_answer.set()
+    await settled(api)
+    metrics = (await api.http.get(f"{one}/metrics")).json()
+    assert (metrics["total"], metrics["errors"], metrics["error_rate"]) == (9, 9, 1.0)
+
+
+async def test_too_many_runs_at_once(api: Api, guest: ScriptedFunctions) -> None:
+    one, another = [f"{FUNCTIONS}/{(await make(api, name, concurrency=2))['id']}" for name in "ab"]
+    guest.may_answer = anyio.Event()
+    begun = [(await api.http.post(f"{path}/invoke", json={"async": True})) for path in (one, one, another)]
+    assert [each.status_code for each in begun] == [202] * 3
+    for path in (one, another):
+        refused = await api.http.post(f"{path}/invoke")
+        assert refusal(refused, 429)["code"] == "rate_limited" and refused.headers["retry-after"] == "1"
+    guest.may_answer.set()
+    ended = [await functions_of(api).wait_ended(each.json()["id"]) for each in begun]
+    assert {each.status for each in ended} == {RunStatus.SUCCESS}
+    assert (await api.http.get(f"{one}/runs/{ended[0].id}")).json()["status"] == "success"
+
+
+async def test_a_host_without_room_is_a_refusal(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    api.engine.refusals["create"] = CapacityError("no room")
+    refused = await api.http.post(f"{one}/invoke")
+    assert refusal(refused, 503) and refused.headers["retry-after"]
+    refusal(await api.http.post(FUNCTIONS, json={"name": "g", "runtime": "python", "code": CODE}), 503)
+    assert [each["name"] for each in (await api.http.get(FUNCTIONS)).json()] == ["f"]
+    del api.engine.refusals["create"]
+    assert (await api.http.post(f"{one}/invoke")).json()["status"] == "success"
+
+
+async def test_a_function_that_is_deleted_ends_its_runs(api: Api, guest: ScriptedFunctions) -> None:
+    told: list[str] = []
+
+    async def hook(record: Any) -> None:
+        told.append(record.id)
+
+    functions_of(api).on_delete(hook)
+    made = await make(api)
+    guest.may_answer = anyio.Event()
+    await api.http.post(f"{FUNCTIONS}/{made['id']}/invoke", json={"async": True})
+    assert (await api.http.delete(f"{FUNCTIONS}/{made['id']}")).status_code == 204
+    assert told == [made["id"]]
+    await settled(api)
+
+
+async def test_runs_of_clients_and_of_others(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    given = {"status": "error", "exit_code": 3, "stdout": "o", "stderr": "e", "duration_ms": 7, "sandbox_id": "s"}
+    made = (await api.http.post(f"{one}/runs", json=given)).json()
+    assert given.items() <= made.items()
+    assert (await api.http.post(f"{one}/runs", json={})).json()["status"] == "success"
+    assert [each["status"] for each in (await api.http.get(f"{one}/runs")).json()] == ["success", "error"]
+
+
+async def test_the_run_of_a_schedule_happens_once(api: Api, guest: ScriptedFunctions) -> None:
+    made, functions = await make(api), functions_of(api)
+    first = await functions.start_scheduled("default", made["id"], "s1", 100.0)
+    again = await functions.start_scheduled("default", made["id"], "s1", 100.0)
+    assert first.id == again.id and first.version == 1
+    await functions.start_scheduled("default", made["id"], "s1", 160.0)
+    ended = await functions.wait_ended(first.id)
+    assert (ended.status, ended.schedule_id, ended.nominal_at) == (RunStatus.SUCCESS, "s1", 100.0)
+    assert not functions.is_running(first.id)
+    runs = await functions.runs(Caller.server("default"), made["id"], "s1")
+    assert len(runs) == 2
+    with pytest.raises(NotFoundError):
+        await functions.wait_ended("00000000-0000-4000-8000-000000000000")
+
+
+async def test_http(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    anonymous = {"authorization": ""}
+    refusal(await api.http.get(f"{one}/http-invoke", headers=anonymous), 403)
+    refusal(await api.http.get(f"{FUNCTIONS}/x/http-invoke", headers=anonymous), 404)
+    await api.http.patch(one, json={"public": True})
+    answer = await api.http.post(f"{one}/http-invoke/a%20b?x=1", content=b"hi", headers=anonymous)
+    event = answer.json()["event"]
+    assert (event["rawPath"], event["rawQueryString"], event["body"]) == ("/a%20b", "x=1", "hi")
+    guest.answer = lambda _request: {
+        "status": "success",
+        "result": '{"statusCode": 201, "headers": {"X-A": "b", "Connection": "x"}, "cookies": ["a=1", "b=2"], "body":'
+        ' "x"}',
+    }
+    made: httpx.Response = await api.http.get(f"{one}/http-invoke")
+    assert (made.status_code, made.text, made.headers["x-a"]) == (201, "x", "b")
+    assert made.headers.get_list("set-cookie") == ["a=1", "b=2"] and "connection" not in made.headers
+    guest.answer = lambda _request: {"status": "success", "result": '{"statusCode": 99}'}
+    assert "statusCode" in (await api.http.get(f"{one}/http-invoke")).json()["error"]
+    guest.answer = lambda _request: {"status": "error", "exit_code": 2, "error": "no", "stderr": "e"}
+    failed = await api.http.get(f"{one}/http-invoke")
+    assert failed.status_code == 500
+    assert {"error": "no", "exit_code": 2, "stderr": "e"}.items() <= failed.json().items()
+
+
+async def test_scripts_over_http(api: Api, guest: ScriptedFunctions) -> None:
+    guest.report = {"kind": "script"}
+    one = f"{FUNCTIONS}/{(await make(api, public=True))['id']}"
+    for printed, kind in {'{"a": 1}': "application/json", "hello": "text/plain; charset=utf-8"}.items():
+        guest.answer = lambda _request, printed=printed: {"status": "success", "exit_code": 0, "body": printed}  # type: ignore[misc]
+        answer = await api.http.post(f"{one}/http-invoke", content=b"in")
+        assert (answer.text, answer.headers["content-type"]) == (printed, kind)
+    assert guest.asked[-1]["body"] == "in"
+
+
+async def test_the_next_server_ends_what_was_left(api: Api, guest: ScriptedFunctions, tmp_path: Path) -> None:
+    made = await make(api)
+    plane, functions = plane_of(api), functions_of(api)
+    run = RunRecord("r1", "default", made["id"], RunStatus.RUNNING, 1.0)
+    async with plane.store.write() as connection:
+        await table.add_run(connection, run)
+    (tmp_path / "functions" / "gone").mkdir()
+    api.engine.refusals["delete_snapshot"] = ServerError("not now")
+    refusal(await api.http.delete(f"{FUNCTIONS}/{made['id']}"), 500)
+    async with plane.store.read() as connection:
+        assert (await connection.execute(text("SELECT state FROM functions"))).scalar_one() == "deleting"
+    del api.engine.refusals["delete_snapshot"]
+    async with anyio.create_task_group() as tasks:
+        again = Functions(plane, tasks, tmp_path / "functions")
+        await again.recover()
+        assert (await again.wait_ended("r1")).error == "the server ended during the run"
+        assert not (tmp_path / "functions" / "gone").exists()
+        with anyio.fail_after(30):
+            for _ in range(3000):
+                if not (await plane.snapshots.all()) and not again._records._records:
+                    break
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert functions is not again

@@ -1,0 +1,268 @@
+"""The process of a function, run here as it runs in a guest."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pandastack.in_guest import function_programs
+
+CONTEXT = {"function_id": "i", "function_name": "n", "version": 1, "run_id": "r", "memory_mb": 512}
+_FD3 = 'exec "$@" 3>&1 >/dev/null 2>&1'
+
+
+@dataclass
+class Process:
+    """A deployed function: what it reported, and calls to it."""
+
+    root: Path
+    report: dict[str, Any]
+
+    def call(self, event: Any = None, *, seconds: float = 30, **more: Any) -> dict[str, Any] | None:
+        """The answer; None when the process has ended."""
+        request = {"event": event, "env": {"KEY": "value"}, "timeout_seconds": seconds, "context": CONTEXT, **more}
+        data = json.dumps(request).encode()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(60)
+            connection.connect(str(self.root / "s"))
+            connection.sendall(struct.pack("!I", len(data)) + data)
+            with connection.makefile("rb") as answer:
+                head = answer.read(4)
+                return json.loads(answer.read(struct.unpack("!I", head)[0])) if head else None
+
+
+Deploy = Callable[..., Process]
+
+
+@pytest.fixture(params=["python", "nodejs"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "nodejs" and shutil.which("node") is None:
+        pytest.skip("this host has no node")
+    return name
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Iterator[Deploy]:
+    with ExitStack() as stack:
+
+        def deploy(source: str, runtime: str = "python", file: str = "", name: str | None = None) -> Process:
+            home = tmp_path / f"f{len(list(tmp_path.iterdir()))}"
+            root, programs = home / "fn", home / "programs"
+            root.mkdir(parents=True)
+            programs.mkdir()
+            for each, content in function_programs(runtime).items():
+                (programs / each).write_bytes(content)
+            file = file or {"python": "handler.py", "nodejs": "handler.js"}[runtime]
+            (root / file).write_text(source)
+            given = {"root": str(root), "entrypoint": file, "name": name, "socket": str(home / "s")}
+            program = [sys.executable, str(programs / "runtime.py")]
+            if runtime == "nodejs":
+                program = ["node", str(programs / "runtime.mjs")]
+            argv = ["sh", "-c", _FD3, "sh", *program, json.dumps({**given, "output": str(home / "out")})]
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            said = stack.enter_context(process.stdout).read()
+            return Process(home, json.loads(said))
+
+        yield deploy
+
+
+HANDLERS = {
+    "python": "import sys\ndef handler(event, context):\n"
+    "    print('out'); print('err', file=sys.stderr)\n"
+    "    import os\n"
+    "    return {'event': event, 'key': os.environ['KEY'], 'run': context.run_id}\n",
+    "nodejs": "exports.handler = async (event, context) => {\n  console.log('out'); console.error('err');\n"
+    "  return { event, key: process.env.KEY, run: context.runId };\n};\n",
+}
+FAILING = {
+    "python": "def handler(event, context):\n    return deeper()\ndef deeper():\n    return 1 / 0\n",
+    "nodejs": "exports.handler = () => deeper();\nfunction deeper() { throw new TypeError('no'); }\n",
+}
+ENDLESS = {
+    "python": "def handler(event, context):\n    while True: pass\n",
+    "nodejs": "exports.handler = () => new Promise(() => {});\n",
+}
+SCRIPTS = {
+    "python": "import os, sys\nprint(sys.stdin.read() + os.environ['KEY'])\nprint(os.environ['PANDASTACK_INPUT'])\n",
+    "nodejs": "const fs = require('fs');\nconsole.log(fs.readFileSync(0, 'utf8') + process.env.KEY);\n"
+    "console.log(process.env.PANDASTACK_INPUT);\n",
+}
+BROKEN = {
+    "python": "import nothere\ndef handler(event, context): pass\n",
+    "nodejs": "require('nothere');\nexports.handler = 1;\n",
+}
+MALFORMED = {"python": "def handler(:\n", "nodejs": "exports.handler = (;\n"}
+CYCLIC = {
+    "python": "def handler(event, context):\n    a = []\n    a.append(a)\n    return a\n",
+    "nodejs": "exports.handler = () => { const a = []; a.push(a); return a; };\n",
+}
+LEAVING = {
+    "python": "import os\ndef handler(event, context):\n    os._exit(3)\n",
+    "nodejs": "exports.handler = () => process.reallyExit(3);\n",
+}
+
+
+def test_a_handler(deploy: Deploy, runtime: str) -> None:
+    made = deploy(HANDLERS[runtime], runtime)
+    assert made.report == {"kind": "handler"}
+    answer = made.call({"n": 1})
+    assert answer is not None and answer["status"] == "success", answer
+    assert json.loads(answer["result"]) == {"event": {"n": 1}, "key": "value", "run": "r"}
+    assert (answer["stdout"], answer["stderr"]) == ("out\n", "err\n")
+    assert answer["peak_memory_mb"] > 1 and answer["cpu_seconds"] >= 0
+
+
+def test_a_handler_that_fails_says_where(deploy: Deploy, runtime: str) -> None:
+    made = deploy(FAILING[runtime], runtime)
+    answer = made.call()
+    assert answer is not None and (answer["status"], answer["exit_code"]) == ("error", 1)
+    assert "deeper" in answer["traceback"] and "runtime." not in answer["traceback"]
+    again = made.call()
+    assert again is not None and again["status"] == "error"
+
+
+def test_time_is_limited(deploy: Deploy, runtime: str) -> None:
+    answer = deploy(ENDLESS[runtime], runtime).call(seconds=0.2)
+    assert answer is not None and answer["status"] == "timeout"
+
+
+def test_a_script(deploy: Deploy, runtime: str) -> None:
+    made = deploy(SCRIPTS[runtime], runtime)
+    assert made.report == {"kind": "script"}
+    answer = made.call({"a": 1})
+    assert answer is not None and (answer["status"], answer["exit_code"]) == ("success", 0), answer
+    assert [json.loads(each.replace("value", "")) for each in answer["body"].splitlines()] == [{"a": 1}] * 2
+    given = made.call({"a": 1}, body="hello ")
+    assert given is not None and given["body"].startswith("hello value\n")
+    failing = {"python": "raise SystemExit(7)\n", "nodejs": "process.exit(7);\n"}[runtime]
+    answer = deploy(failing, runtime).call()
+    assert answer is not None and (answer["status"], answer["exit_code"]) == ("error", 7)
+    slow = {"python": "import time\ntime.sleep(600)\n", "nodejs": "setTimeout(() => {}, 600000);\n"}[runtime]
+    answer = deploy(slow, runtime).call(seconds=0.2)
+    assert answer is not None and answer["status"] == "timeout"
+
+
+@pytest.mark.parametrize("sources", [BROKEN, MALFORMED], ids=["import", "syntax"])
+def test_what_does_not_import_is_reported(deploy: Deploy, runtime: str, sources: dict[str, str]) -> None:
+    report = deploy(sources[runtime], runtime).report
+    assert "kind" not in report and report["error"] and report["traceback"]
+
+
+def test_what_is_no_json_is_an_error(deploy: Deploy, runtime: str) -> None:
+    answer = deploy(CYCLIC[runtime], runtime).call()
+    assert answer is not None and answer["status"] == "error" and "not JSON" in answer["error"]
+
+
+def test_a_process_that_leaves_answers_nothing(deploy: Deploy, runtime: str) -> None:
+    assert deploy(LEAVING[runtime], runtime).call() is None
+
+
+def request(method: str = "POST", path: str = "/a%20b", body: str = "") -> dict[str, Any]:
+    return {
+        "version": "2.0",
+        "rawPath": path,
+        "rawQueryString": "x=1",
+        "headers": {"host": "h", "x-given": "yes"},
+        "cookies": ["c=1", "d=2"],
+        "requestContext": {"http": {"method": method, "path": path, "sourceIp": "192.0.2.1"}},
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def answered(made: Process, event: Any) -> tuple[int, dict[str, str], str]:
+    answer = made.call(event)
+    assert answer is not None and answer["status"] == "success", answer
+    result = json.loads(answer["result"])
+    body = base64.b64decode(result["body"]).decode()
+    return result["statusCode"], {name.lower(): text for name, text in result["headers"]}, body
+
+
+def test_wsgi(deploy: Deploy) -> None:
+    made = deploy(
+        "def app(environ, start_response):\n"
+        "    start_response('201 Created', [('X-Seen', environ['HTTP_X_GIVEN'])])\n"
+        "    parts = environ['REQUEST_METHOD'], environ['PATH_INFO'], environ['QUERY_STRING'], environ['HTTP_COOKIE']\n"
+        "    return ['|'.join(parts).encode(), environ['wsgi.input'].read()]\n"
+    )
+    assert made.report == {"kind": "wsgi"}
+    assert answered(made, request(body="!")) == (201, {"x-seen": "yes"}, "POST|/a b|x=1|c=1; d=2!")
+
+
+def test_asgi_is_started_once(deploy: Deploy) -> None:
+    made = deploy(
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan':\n"
+        "        await receive()\n"
+        "        scope['state']['ready'] = 'started'\n"
+        "        await send({'type': 'lifespan.startup.complete'})\n"
+        "        await receive()\n"
+        "    body = (await receive())['body']\n"
+        "    headers = [(b'x-path', scope['path'].encode())]\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': headers})\n"
+        "    await send({'type': 'http.response.body', 'body': scope['state']['ready'].encode() + body})\n"
+    )
+    assert made.report == {"kind": "asgi"}
+    assert answered(made, request(body="!")) == (200, {"x-path": "/a b"}, "started!")
+    assert answered(made, {"plain": 1}) == (200, {"x-path": "/"}, 'started{"plain": 1}')
+
+
+def test_fastapi(deploy: Deploy) -> None:
+    made = deploy(
+        "from fastapi import FastAPI\napp = FastAPI()\n"
+        "@app.get('/items/{n}')\ndef item(n: int, x: int): return {'n': n, 'x': x}\n"
+    )
+    status, headers, body = answered(made, request("GET", "/items/7"))
+    assert (status, headers["content-type"], json.loads(body)) == (200, "application/json", {"n": 7, "x": 1})
+
+
+def test_a_fetch_handler(deploy: Deploy) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("this host has no node")
+    made = deploy(
+        "export default { async fetch(request) {\n"
+        "  const body = `${request.method}|${new URL(request.url).pathname}|${await request.text()}`;\n"
+        "  return new Response(body, { status: 201, headers: { 'x-seen': request.headers.get('x-given') } });\n} };\n",
+        "nodejs",
+        "handler.mjs",
+    )
+    assert made.report == {"kind": "fetch"}
+    status, headers, body = answered(made, request(body="!"))
+    assert (status, headers["x-seen"], body) == (201, "yes", "POST|/a%20b|!")
+
+
+def test_named_and_asynchronous(deploy: Deploy) -> None:
+    made = deploy("async def main(event, context):\n    return [event]\n", name="main")
+    answer = made.call(3)
+    assert answer is not None and answer["result"] == "[3]"
+    assert "no function" in deploy("x = 1\n", name="main").report["error"]
+
+
+def test_a_handler_of_numbers(deploy: Deploy) -> None:
+    pytest.importorskip("numpy")
+    made = deploy(
+        "import numpy\ndef handler(event, context):\n    return {'n': numpy.int64(3), 'a': numpy.arange(2)}\n"
+    )
+    answer = made.call()
+    assert answer is not None and json.loads(answer["result"]) == {"n": 3, "a": [0, 1]}
+
+
+def test_the_programs_are_all_there() -> None:
+    assert set(function_programs("python")) == {"runtime.py", "pandastack_web.py"}
+    assert set(function_programs("nodejs")) == {"runtime.mjs"}

@@ -1,0 +1,106 @@
+"""Functions in real machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from pandastack import BadRequestError, Client, ConflictError
+from tests.support.installation import eventually
+
+HANDLER = """
+import os
+import random
+import subprocess
+import uuid
+
+import numpy
+import pandas
+
+seen = []
+
+
+def handler(event, context):
+    if event == "leave":
+        seen.append("here")
+        open("/fn/left", "w").write("here")
+        os.environ["LEFT"] = "here"
+        subprocess.Popen(["sleep", "600"], start_new_session=True)
+        return None
+    print("said")
+    found = os.path.exists("/fn/left"), os.environ.get("LEFT"), subprocess.call(["pgrep", "-x", "sleep"])
+    return {
+        "event": event,
+        "sum": pandas.Series([1, 2, 3]).sum(),
+        "key": os.environ["KEY"],
+        "left": [len(seen), *found],
+        "drawn": [random.random(), numpy.random.random(), str(uuid.uuid4()), str(uuid.uuid1())],
+    }
+"""
+
+
+@pytest.fixture(scope="module")
+def function(client: Client) -> Iterator[dict[str, Any]]:
+    """One for the whole module, that has imported pandas."""
+    made = client.functions.create("pandas", code=HANDLER, env={"KEY": "value"}, public=True)
+    yield dict(made)
+    client.functions.delete(made["id"])
+
+
+def test_no_call_sees_anything_of_another(client: Client, function: dict[str, Any]) -> None:
+    assert (function["kind"], function["version"], function["is_ready"]) == ("handler", 1, True)
+    for _ in range(2):
+        assert client.functions.invoke(function["id"], "leave")["status"] == "success"
+    runs = [client.functions.invoke(function["id"], {"n": n}) for n in range(2)]
+    for n, run in enumerate(runs):
+        assert run["status"] == "success", run
+        assert (run["stdout"], run["exit_code"]) == ("said\n1\n", 0) or run["stdout"] == "said\n"
+        result = run["result"]
+        assert (result["event"], result["sum"], result["key"]) == ({"n": n}, 6, "value")
+        assert result["left"] == [0, False, None, 1]
+    drawn = [run["result"]["drawn"] for run in runs]
+    assert all(first != second for first, second in zip(*drawn, strict=True)), "every generator was reseeded"
+
+
+def test_http_reaches_a_public_function(client: Client, function: dict[str, Any]) -> None:
+    with httpx.Client(timeout=60) as anonymous:
+        answer = anonymous.get(f"{function['url']}/a/b?x=1")
+        assert answer.status_code == 200, answer.text
+        event = answer.json()["event"]
+        assert (event["rawPath"], event["queryStringParameters"]) == ("/a/b", {"x": "1"})
+
+
+def test_what_does_not_import_leaves_the_former_version(client: Client, function: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError, match="No module named 'nothere'") as raised:
+        client.functions.deploy_bundle(function["id"], b"import nothere\n\ndef handler(event, context):\n    pass\n")
+    assert 'File "/fn/handler.py", line 1' in raised.value.detail["traceback"]
+    assert client.functions.get(function["id"])["version"] == 1
+    assert client.functions.invoke(function["id"], 1)["version"] == 1
+
+
+def test_a_function_that_ends_its_process_or_takes_too_long(client: Client) -> None:
+    source = "import os, time\ndef handler(event, context):\n    print('before', flush=True)\n"
+    source += "    os._exit(3) if event else time.sleep(600)\n"
+    made = client.functions.create("ends", code=source, template="base", timeout_seconds=0.5)
+    try:
+        gone = client.functions.invoke(made["id"], 1)
+        assert (gone["status"], gone["stdout"]) == ("error", "before\n")
+        late = client.functions.invoke(made["id"])
+        assert (late["status"], late["stdout"]) == ("timeout", "before\n") and "line 4" in late["traceback"]
+    finally:
+        client.functions.delete(made["id"])
+
+
+def test_nothing_stays(client: Client, function: dict[str, Any]) -> None:
+    run = client.functions.start(function["id"], 1)
+    with pytest.raises(ConflictError, match="is the machine of a function") as refused:
+        client.sandboxes.get(str(run["sandbox_id"])).kill()
+    assert refused.value.hint == f"use /v1/functions/{function['id']} instead"
+    assert client.functions.wait(function["id"], run["id"])["status"] == "success"
+    eventually(
+        lambda: not [each for each in client.sandboxes.list() if "function" in each.metadata], 60, "the machines end"
+    )
+    assert client.snapshots.list() == []
