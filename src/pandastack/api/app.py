@@ -29,6 +29,7 @@ from pandastack.api.routes import (
     forks,
     functions,
     hermetic_builds,
+    jobs,
     lifecycle,
     lsp,
     mcp,
@@ -40,6 +41,7 @@ from pandastack.api.routes import (
     processes,
     registries,
     repl,
+    runners,
     sandboxes,
     schedules,
     secrets,
@@ -57,6 +59,7 @@ from pandastack.cluster import Engines
 from pandastack.products.builds import open_builds
 from pandastack.products.databases import open_databases
 from pandastack.products.functions import open_functions
+from pandastack.products.runners import open_runners
 from pandastack.products.schedules import NoFunctions, Runner, open_schedules
 from pandastack.services import Settings, open_control_plane
 
@@ -95,6 +98,8 @@ ROUTERS = (
     broker.router,
     schedules.router,
     functions.router,
+    runners.router,
+    jobs.router,
 )
 
 
@@ -127,6 +132,7 @@ def create_app(
             open_databases(plane, database_url) as app.state.databases,
             open_schedules(plane, functions or NoFunctions()) as app.state.schedules,
             open_functions(plane, database_url) as app.state.functions,
+            open_runners(plane, database_url) as app.state.runners,
         ):
             app.state.plane = plane
             if internal is not None:

@@ -28,6 +28,7 @@ GROUPS = {
     "db": "workspace.database",
     "schedule": "workspace.schedule",
     "fn": "workspace.function",
+    "ci": "ci.ci",
     "registry": "workspace.registry",
     "workspace": "workspace.workspace",
     "bench": "server.bench",

@@ -29,6 +29,7 @@ from pandastack.sdk._builds import Build, BuildArtifact, BuildDifference
 from pandastack.sdk._code import Execution, Result
 from pandastack.sdk._diff import Diff, FileChange, FileState
 from pandastack.sdk._experiment import BranchOutcome, Candidate, ExploreError, ExploreResult
+from pandastack.sdk._jobs import Job, RunnerPool
 from pandastack.sdk._schedules import Schedule, ScheduleRun
 from pandastack.sdk._sync.client import Client, get_default_client, set_default_client
 from pandastack.sdk._sync.code import CodeContext
@@ -90,10 +91,12 @@ __all__ = [
     "FileInfo",
     "FileMatch",
     "FileState",
+    "Job",
     "NotFoundError",
     "PandastackError",
     "ProcessInfo",
     "Result",
+    "RunnerPool",
     "Sandbox",
     "SandboxTimeout",
     "Schedule",

@@ -149,6 +149,14 @@ class Settings:
     """Private networks from which builds may fetch nevertheless: those of internal mirrors."""
     builds_dir: str = ""
     """Where builds are kept; by default `builds` beside the database's file."""
+    max_runner_pools: int = 20
+    """How many runner pools a workspace may have."""
+    max_waiting_jobs: int = 1000
+    """How many jobs of a workspace may wait or run at once."""
+    kept_jobs: int = 200
+    """How many ended jobs of a workspace are kept, with logs and artifacts; the oldest make room for new ones."""
+    jobs_dir: str = ""
+    """Where logs and artifacts of jobs are kept; by default `jobs` beside the database's file."""
     allowed_origins: str = ""
     """Web pages that may use a server on loopback: origins, separated by commas."""
 

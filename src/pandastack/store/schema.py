@@ -314,3 +314,38 @@ function_runs = Table(
     Index(None, "schedule_id", "nominal_at", unique=True),
     Index(None, "status"),
 )
+
+runner_pools = Table(
+    "runner_pools",
+    metadata,
+    Column("id", String(36), primary_key=True),  # also that of the sandbox that prepares it
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("version", JSON(none_as_null=True), nullable=True),
+    Column("error", Text, nullable=True),
+    Index(None, "workspace", "name", unique=True),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),  # also that of its sandbox
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("pool_id", String(36), nullable=False),
+    Column("pool", String(64), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double, nullable=True),
+    Column("ended_at", Double, nullable=True),
+    Column("version", String(36), nullable=True),
+    Column("exit_code", Integer, nullable=True),
+    Column("failed_step", Integer, nullable=True),
+    Column("reason", String(32), nullable=True),
+    Column("error", Text, nullable=True),
+    Column("artifacts_bytes", BigInteger, nullable=True),
+    Column("kept_until", Double, nullable=True),
+    Index(None, "workspace", "created_at"),
+)

@@ -15,15 +15,14 @@ from pandastack.store.schema import snapshots
 from pandastack.store.volumes import VolumeUse, uses_from
 
 SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
-
-PRODUCT = "product"
-"""One that a product has taken for itself: callers neither see nor restore nor delete it."""
+FUNCTION, RUNNER = OF_PRODUCTS = ("function", "runner")
+"""Versions that a product has taken for itself: callers neither see nor restore nor delete them."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRecord:
-    """A captured sandbox. ``kind`` is :data:`SNAPSHOT`, :data:`CHECKPOINT` or :data:`PRODUCT`; ``created_at`` is epoch
-    seconds; ``node`` is the node that holds its data.
+    """A captured sandbox. ``kind`` is :data:`SNAPSHOT`, :data:`CHECKPOINT` or one of :data:`OF_PRODUCTS`; ``created_at``
+    is epoch seconds; ``node`` is the node that holds its data.
 
     For a checkpoint, ``commands`` are the last commands since the previous one, as text for people, and
     ``command_count`` is the number of all; ``automatic`` ones were taken by the server. ``volumes`` are the clones that

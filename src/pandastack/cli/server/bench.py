@@ -118,6 +118,14 @@ def database(
 
 
 @group.command()
+def runners(n: Count = 10, template: TemplateName = "base", data_dir: DataDir = None, json: Json = None) -> None:
+    """CI jobs until their first output, against fresh sandboxes that install first. Needs a running server."""
+    import anyio
+
+    _report(*anyio.run(_runners, config.data_dir(data_dir), template, n), json)
+
+
+@group.command()
 def build(
     n: Annotated[int, typer.Option("-n", min=3, help="How many rounds.")] = 5,
     compiler: Annotated[str, typer.Option(help="A template with make and a C compiler.")] = "agent",
@@ -265,6 +273,21 @@ async def _database(data: Path, n: int, sizes: tuple[int, ...]) -> tuple[dict[st
             found += size_rows(mb, await anyio.to_thread.run_sync(measure_size, ground, mb, n))
         found += rate_rows(await anyio.to_thread.run_sync(measure_rates, api, ports, n, note))
     return machine, found
+
+
+async def _runners(data: Path, template: str, n: int) -> tuple[dict[str, object], list[Row]]:
+    import anyio.to_thread
+
+    from pandastack import Client
+    from pandastack.bench.runners import measure, rows
+    from pandastack.bench.subject import open_floor
+    from pandastack.engine.layout import Layout
+
+    logs.configure("warning")
+    with Client(*_server(data), timeout=120) as client:
+        async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
+            samples = await anyio.to_thread.run_sync(measure, client, template, floor, n, note)
+    return machine, rows(samples)
 
 
 async def _tti(data: Path, template: str, count: int, image: str) -> tuple[dict[str, object], list[Row]]:

@@ -24,8 +24,7 @@ from pandastack.products.functions.spec import file_of
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store.functions import FunctionRecord, VersionRecord
-from pandastack.store.snapshots import PRODUCT as OF_PRODUCT
-from pandastack.store.snapshots import SnapshotRecord
+from pandastack.store.snapshots import FUNCTION, SnapshotRecord
 
 LABEL = "function "
 """What the labels of our snapshots begin with."""
@@ -54,9 +53,7 @@ class Deploys:
                 await self._guest.put(caller, sandbox_id, bundle, record.runtime)
                 await self._guest.install(caller, sandbox_id, bundle, record.runtime)
                 kind = await self._guest.start(caller, sandbox_id, entrypoint, record.runtime)
-                snapshot = await self._plane.timeline.snapshot(
-                    caller, sandbox_id, f"{LABEL}{record.id}", kind=OF_PRODUCT
-                )
+                snapshot = await self._plane.timeline.snapshot(caller, sandbox_id, f"{LABEL}{record.id}", kind=FUNCTION)
         now = time.time()
         made = VersionRecord(
             function_id=record.id,
@@ -97,12 +94,12 @@ class Deploys:
         """After a start: delete snapshots of deploys that were interrupted."""
         known = self._records.snapshots()
         for each in await self._plane.snapshots.all():
-            if each.kind == OF_PRODUCT and each.label.startswith(LABEL) and each.id not in known:
+            if each.kind == FUNCTION and each.label.startswith(LABEL) and each.id not in known:
                 await self._plane.snapshots.delete(each)
 
     async def _snapshot(self, workspace: str, snapshot_id: str) -> SnapshotRecord | None:
         with suppress(NotFoundError):
-            return await self._plane.snapshots.get(Caller.server(workspace), snapshot_id, OF_PRODUCT)
+            return await self._plane.snapshots.get(Caller.server(workspace), snapshot_id, FUNCTION)
         return None
 
     @asynccontextmanager

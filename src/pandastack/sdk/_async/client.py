@@ -12,7 +12,9 @@ from pandastack.sdk._async.builds import AsyncBuildsAPI
 from pandastack.sdk._async.databases import AsyncDatabasesAPI
 from pandastack.sdk._async.defaults import choose, default_connection, make_with
 from pandastack.sdk._async.functions import AsyncFunctionsAPI
+from pandastack.sdk._async.jobs import AsyncJobsAPI
 from pandastack.sdk._async.registries import AsyncRegistriesAPI
+from pandastack.sdk._async.runners import AsyncRunnersAPI
 from pandastack.sdk._async.sandbox import AsyncSandbox
 from pandastack.sdk._async.schedules import AsyncSchedulesAPI
 from pandastack.sdk._async.secrets import AsyncSecretsAPI
@@ -70,6 +72,8 @@ class AsyncClient:
         self.databases = AsyncDatabasesAPI(self)
         self.schedules = AsyncSchedulesAPI(self)
         self.functions = AsyncFunctionsAPI(self)
+        self.runners = AsyncRunnersAPI(self)
+        self.jobs = AsyncJobsAPI(self)
         self.workspace = AsyncWorkspaceAPI(self)
 
     async def me(self) -> dict[str, Any]:

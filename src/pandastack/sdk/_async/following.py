@@ -13,7 +13,7 @@ from pandastack.sdk.wire.coding import mapped_transport_errors
 
 
 async def async_follow_build(
-    client: AsyncConnection, path: str, *, follow: bool, last: str = "ended"
+    client: AsyncConnection, path: str, *, follow: bool, last: str = "ended", what: str = "build"
 ) -> AsyncGenerator[Event, None]:
     """The events at ``path`` so far; with ``follow``, until the one named ``last``.
 
@@ -28,7 +28,7 @@ async def async_follow_build(
                 piece = await anext(pieces, None)
             if piece is None:
                 if follow:
-                    raise ConnectionError("the server ended the build's events before the build had ended")
+                    raise ConnectionError(f"the server ended the {what}'s events before the {what} had ended")
                 return
             for event in decoder.feed(piece):
                 yield event

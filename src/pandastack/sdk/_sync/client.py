@@ -16,7 +16,9 @@ from pandastack.sdk._sync.builds import BuildsAPI
 from pandastack.sdk._sync.databases import DatabasesAPI
 from pandastack.sdk._sync.defaults import choose, default_connection, make_with
 from pandastack.sdk._sync.functions import FunctionsAPI
+from pandastack.sdk._sync.jobs import JobsAPI
 from pandastack.sdk._sync.registries import RegistriesAPI
+from pandastack.sdk._sync.runners import RunnersAPI
 from pandastack.sdk._sync.sandbox import Sandbox
 from pandastack.sdk._sync.schedules import SchedulesAPI
 from pandastack.sdk._sync.secrets import SecretsAPI
@@ -71,6 +73,8 @@ class Client:
         self.databases = DatabasesAPI(self)
         self.schedules = SchedulesAPI(self)
         self.functions = FunctionsAPI(self)
+        self.runners = RunnersAPI(self)
+        self.jobs = JobsAPI(self)
         self.workspace = WorkspaceAPI(self)
 
     def me(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pandastack.sdk.wire.coding import mapped_transport_errors
 
 
 def follow_build(
-    client: Connection, path: str, *, follow: bool, last: str = "ended"
+    client: Connection, path: str, *, follow: bool, last: str = "ended", what: str = "build"
 ) -> Generator[Event, None]:
     """The events at ``path`` so far; with ``follow``, until the one named ``last``.
 
@@ -29,7 +29,7 @@ def follow_build(
                 piece = next(pieces, None)
             if piece is None:
                 if follow:
-                    raise ConnectionError("the server ended the build's events before the build had ended")
+                    raise ConnectionError(f"the server ended the {what}'s events before the {what} had ended")
                 return
             for event in decoder.feed(piece):
                 yield event

@@ -20,7 +20,7 @@ from pandastack.services.records.listing import Page
 from pandastack.store import Store, volumes
 from pandastack.store import snapshots as table
 from pandastack.store.sandboxes import SandboxRecord
-from pandastack.store.snapshots import CHECKPOINT, PRODUCT, SNAPSHOT, SnapshotRecord
+from pandastack.store.snapshots import CHECKPOINT, OF_PRODUCTS, SNAPSHOT, SnapshotRecord
 
 _UNDO_SECONDS = 20.0
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -125,9 +125,10 @@ class Snapshots:
         return record
 
     async def to_restore(self, caller: Caller, snapshot_id: str) -> SnapshotRecord:
-        """The snapshot or checkpoint that a sandbox is made of now; raises :class:`NotFoundError`."""
-        products = (PRODUCT,) if caller.is_server else ()
-        record = await self.get(caller, snapshot_id, SNAPSHOT, CHECKPOINT, *products)
+        """The snapshot or checkpoint that a sandbox is made of now, for the server also what a product has taken;
+        raises :class:`NotFoundError`."""
+        kinds = (SNAPSHOT, CHECKPOINT, *OF_PRODUCTS) if caller.is_server else (SNAPSHOT, CHECKPOINT)
+        record = await self.get(caller, snapshot_id, *kinds)
         self.used(record.id)
         return record
 

@@ -49,7 +49,8 @@ class Timeline:
         snapshot_id: str | None = None,
         kind: str = SNAPSHOT,
     ) -> SnapshotRecord:
-        """Take a snapshot, which lasts until it is deleted; the sandbox keeps running. ``snapshot_id`` None: new."""
+        """Take a snapshot, which lasts until it is deleted; the sandbox keeps running. ``snapshot_id`` None: new.
+        Products take some of a ``kind`` of their own, which callers neither see nor delete."""
         async with self._sandboxes.use(caller, sandbox_id, exclusive=True) as sandbox:
             name = one_line(label or "")
             return await self._storage_budget.retry_after_evicting(

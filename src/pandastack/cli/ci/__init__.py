@@ -1,0 +1,1 @@
+"""``pandastack ci``: runner pools and their jobs."""

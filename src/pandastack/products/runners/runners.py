@@ -1,0 +1,48 @@
+"""Runner pools and jobs of a control plane, assembled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from pandastack.model.caller import Caller
+from pandastack.products.runners.jobs import Jobs
+from pandastack.products.runners.pools import Pools
+from pandastack.products.runners.records import Records
+from pandastack.products.runners.shelf import Shelf, shelf_directory
+from pandastack.services import ControlPlane
+
+
+@dataclass(frozen=True, slots=True)
+class Runners:
+    """Both, and what concerns both."""
+
+    pools: Pools
+    jobs: Jobs
+
+    async def delete_pool(self, caller: Caller, name: str) -> None:
+        """Delete a pool: its jobs that have not ended are cancelled, its prepared version is deleted. The records of
+        jobs stay. Raises :class:`NotFoundError`."""
+        pool = self.pools.get(caller, name)
+        await self.jobs.end_all(pool)
+        await self.pools.delete(pool)
+
+
+@asynccontextmanager
+async def open_runners(plane: ControlPlane, database_url: str) -> AsyncIterator[Runners]:
+    """The runner pools and jobs of a control plane. At the end of the block jobs that run have ended as interrupted;
+    those that wait begin with the next server."""
+    shelf = Shelf(shelf_directory(plane.settings.jobs_dir, database_url))
+    records = Records(plane)
+    async with anyio.create_task_group() as tasks:
+        pools = Pools(plane, records, shelf, tasks)
+        jobs = Jobs(plane, records, pools, shelf, tasks)
+        pools.changed = jobs.pump
+        await records.load()
+        await pools.recover()
+        await jobs.recover()
+        yield Runners(pools, jobs)
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,132 @@
+# Generated from ../_async/jobs.py by scripts/generate_sync.py: change that file, not this one.
+"""CI jobs: each in a fresh machine, which is a copy of its pool's prepared one."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, suppress
+from os import PathLike
+from typing import Any, cast
+
+from pandastack.errors import PandastackError
+from pandastack.sdk._jobs import Job, create_job, one_job, printed
+from pandastack.sdk._runtime import append, spool, unpack_tree
+from pandastack.sdk._sync.following import follow_build
+from pandastack.sdk._sync.interfaces import Connection
+from pandastack.sdk.wire.call import Call, segment
+from pandastack.sdk.wire.coding import mapped_transport_errors
+
+
+class JobsAPI:
+    """The jobs of the workspace."""
+
+    def __init__(self, client: Connection) -> None:
+        self._client = client
+
+    def create(
+        self,
+        pool: str | None,
+        steps: str | Sequence[str],
+        *,
+        labels: Sequence[str] | None = None,
+        ref: str | None = None,
+        trusted: bool = False,
+        env: Mapping[str, str] | None = None,
+        artifacts: Sequence[str] = (),
+        deadline_seconds: float | None = None,
+        stdin: bytes | None = None,
+        keep_seconds: int = 0,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Add a job to the queue of a pool: commands for the shell, which run in turn until one fails.
+
+        Without a ``pool``, ``labels`` find one that has them all. ``ref`` is checked out first, of the pool's
+        repository. ``artifacts`` are paths that are copied out, of a job that failed too. Only a ``trusted`` one has
+        the secrets of the pool. ``stdin`` is the input of the first command, and never stored. When the job fails, its
+        machine is kept as a sandbox that is deleted when it was not used for ``keep_seconds``.
+
+        Raises BadRequestError with the field, NotFoundError, QuotaError, and ConflictError for an unprepared pool.
+        """
+        wanted: dict[str, Any] = {
+            "pool": pool,
+            "labels": None if labels is None else list(labels),
+            "steps": [steps] if isinstance(steps, str) else list(steps),
+            "ref": ref,
+            "trusted": trusted,
+            "env": dict(env or {}),
+            "artifacts": list(artifacts),
+            "deadline_seconds": deadline_seconds,
+            "keep_seconds": keep_seconds,
+        }
+        return self._job(create_job(wanted, stdin, idempotency_key))
+
+    def run(
+        self,
+        pool: str | None,
+        steps: str | Sequence[str],
+        *,
+        on_output: Callable[[str, str], object] | None = None,
+        **options: Any,
+    ) -> Job:
+        """Run a job to its end, whatever that is; ``options`` are those of :meth:`create`. ``on_output`` is given the
+        stream's name and the text. When the program is interrupted, the job is cancelled."""
+        job = self.create(pool, steps, **options)
+        try:
+            with closing(self.logs(job["id"])) as pieces:
+                for stream, text in pieces:
+                    if on_output is not None:
+                        on_output(stream, text)
+            return self.get(job["id"])
+        except BaseException:
+            with suppress(PandastackError):
+                self.cancel(job["id"])
+            raise
+
+    def list(self, pool: str | None = None, *, limit: int = 100) -> builtins.list[Job]:
+        """The newest jobs that the server keeps, at most ``limit``, of one pool if it is named."""
+        params: dict[str, str | builtins.list[str]] = {"limit": str(limit)}
+        if pool is not None:
+            params["pool"] = pool
+        found = self._client.transport.list(Call("GET", "/jobs", params=params), "jobs")
+        return cast("builtins.list[Job]", found)
+
+    def get(self, job_id: str) -> Job:
+        """One job. Raises NotFoundError."""
+        return self._job(one_job("GET", job_id))
+
+    def cancel(self, job_id: str) -> Job:
+        """End a job that has not ended; its machine is gone when this returns. Raises NotFoundError."""
+        return self._job(one_job("POST", job_id, "/cancel"))
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job with its log and artifacts; one that has not ended is cancelled. Raises NotFoundError."""
+        self._client.transport.run(one_job("DELETE", job_id))
+
+    def logs(self, job_id: str, *, follow: bool = True) -> Generator[tuple[str, str], None]:
+        """What the job printed, in pieces: the stream's name and text. With ``follow``, until the job has ended."""
+        path = f"/jobs/{segment(job_id)}/logs"
+        with closing(follow_build(self._client, path, follow=follow, what="job")) as events:
+            for event in events:
+                if (piece := printed(event)) is not None:
+                    yield piece
+
+    def download(self, job_id: str, output: str | PathLike[str]) -> None:
+        """Put the artifacts of a job that has ended into a local folder, which is made.
+
+        Raises OSError, ConflictError for a job that has not ended, NotFoundError when there are none.
+        """
+        call = Call("GET", f"/jobs/{segment(job_id)}/artifacts", streamed=True)
+        with spool() as archive:
+            with closing(self._client.transport.run(call)) as response:
+                pieces = response.iter_bytes()
+                while True:
+                    with mapped_transport_errors(self._client.api_url):
+                        piece = next(pieces, None)
+                    if piece is None:
+                        break
+                    append(archive, piece)
+            unpack_tree(archive, output)
+
+    def _job(self, call: Call) -> Job:
+        return cast(Job, self._client.transport.object(call))
