@@ -58,7 +58,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 LONGEST = 65
-LONGER = {"open_control_plane": 95}
+LONGER = {"open_control_plane": 120}
 """Functions that may be longer than the longest: one that only puts parts together, in order."""
 
 

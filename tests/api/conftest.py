@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -11,7 +13,6 @@ from fastapi import FastAPI
 
 from pandastack.api import create_app
 from pandastack.cluster import EngineClient, Engines, StreamingASGITransport
-from pandastack.services import Settings
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.store.migrated import migrated_database
 from tests.support.api import SETTINGS, Api, Serve
@@ -39,10 +40,12 @@ def serve(database_url: str, described: FastAPI, document: Mapping[str, Any]) ->
     """Open a server on an engine; a second one, after the first has ended, has the same store."""
 
     @asynccontextmanager
-    async def serve(engine: ScriptedEngine, token: str = "", settings: Settings = SETTINGS) -> AsyncIterator[Api]:
-        tokens, undocumented = [token], list[str]()
+    async def serve(
+        engine: ScriptedEngine, token: str = "", settings: Mapping[str, Any] = MappingProxyType({})
+    ) -> AsyncIterator[Api]:
+        tokens, undocumented, chosen = [token], list[str](), replace(SETTINGS, **settings)
         app = create_app(
-            Engines.local(EngineClient.in_process(engine.app)), database_url, settings, on_first_token=tokens.append
+            Engines.local(EngineClient.in_process(engine.app)), database_url, chosen, on_first_token=tokens.append
         )
         # FastAPI analyses a route at its first request, which takes longer than most tests.
         app.router.routes = described.router.routes

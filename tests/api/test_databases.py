@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,7 @@ from tests.cluster.scripted_engine import ScriptedEngine, result
 from tests.cluster.scripted_postgres import ScriptedPostgres, message
 from tests.cluster.scripted_postgres import refusal as sql_refusal
 from tests.support.api import Api, Serve, refusal
+from tests.support.receiver import receiving
 
 pytestmark = pytest.mark.anyio
 
@@ -661,3 +663,29 @@ async def test_a_reset_that_a_kill_interrupts_is_finished_or_undone(serve: Serve
             databases_of(again).announced(5432)
             assert await ready(again, copy["id"]) == copy
             assert set(api.engine.machines) == {source["id"], copy["id"]}
+
+
+async def test_webhooks_are_told_when_it_is_ready_and_when_it_is_gone(api: Api, postgres: ScriptedPostgres) -> None:
+    with receiving() as receiver:
+        await api.http.post("/v1/webhooks", json={"url": receiver.url, "events": ["database.*"]})
+        made = await database(api, label="orders")
+        assert (await api.http.delete(f"{DATABASES}/{made['id']}")).status_code == 204
+        messages = [json.loads(each.body) for each in await receiver.until(2)]
+    assert [each["type"] for each in messages] == ["database.ready", "database.deleted"]
+    assert messages[0]["data"] == {"id": made["id"], "label": "orders", "size": "1g", "error": None}
+    assert not any(made["password"] in each.body.decode() for each in receiver.received)
+
+
+async def test_webhooks_are_told_of_a_failure_and_of_nothing_that_was_never_there(
+    api: Api, postgres: ScriptedPostgres
+) -> None:
+    with receiving() as receiver:
+        await api.http.post("/v1/webhooks", json={"url": receiver.url, "events": ["database.*"]})
+        api.engine.refusals["create"] = CapacityError("full")
+        assert (await api.http.post(DATABASES, json={})).status_code == 503
+        api.engine.refusals.clear()
+        postgres.answers = [sql_refusal("28000")] * 3
+        made = await api.http.post(DATABASES, json={})
+        await ready(api, made.json()["id"], "failed")
+        (message,) = [json.loads(each.body) for each in await receiver.until(1)]
+    assert message["type"] == "database.failed" and message["data"]["error"]

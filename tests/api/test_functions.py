@@ -7,7 +7,6 @@ import gzip
 import io
 import tarfile
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from pandastack.store import functions as table
 from pandastack.store.functions import RunRecord, RunStatus
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.cluster.scripted_functions import ScriptedFunctions
-from tests.support.api import SETTINGS, Api, Serve, refusal
+from tests.support.api import Api, Serve, refusal
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +34,7 @@ CODE = base64.b64encode(SOURCE).decode()
 
 @pytest.fixture
 async def api(serve: Serve, tmp_path: Path) -> AsyncIterator[Api]:
-    settings = replace(SETTINGS, functions_dir=str(tmp_path / "functions"), max_function_runs=3, max_json_bytes=1 << 20)
+    settings = {"functions_dir": str(tmp_path / "functions"), "max_function_runs": 3, "max_json_bytes": 1 << 20}
     async with serve(ScriptedEngine(), settings=settings) as api:
         yield api
 

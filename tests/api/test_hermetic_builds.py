@@ -27,6 +27,7 @@ from pandastack.services import Settings
 from tests.cluster.scripted_engine import ScriptedEngine, result
 from tests.products.archives import archive, in_pieces, member, of_files
 from tests.support.api import Api, Serve, refusal
+from tests.support.receiver import receiving
 
 pytestmark = pytest.mark.anyio
 
@@ -546,3 +547,19 @@ async def test_a_template_that_explains_must_exist(api: Api, guest: Guest) -> No
     assert (refused.status_code, refused.json()["field"]) == (400, "explain")
     unverified = await api.http.post("/v1/builds", **form(explain="base"))
     assert (unverified.status_code, unverified.json()["field"]) == (400, "explain")
+
+
+async def test_webhooks_are_told_of_its_end_once(serve: Serve) -> None:
+    with receiving() as receiver:
+        async with serve(ScriptedEngine()) as api:
+            api.engine.exec_records = Guest()
+            await api.http.post("/v1/webhooks", json={"url": receiver.url, "events": ["build.ended"]})
+            found, token = await built(api), api.token
+            (told,) = await receiver.until(1)
+        async with serve(ScriptedEngine(), token) as api:  # it tells again what ended lately
+            api.engine.exec_records = Guest()
+            await built(api)
+            assert len(await receiver.until(2)) == 2
+    data = json.loads(told.body)["data"]
+    assert (data["id"], data["kind"], data["status"]) == (found["id"], "hermetic", "done")
+    assert receiver.received[1].id != told.id

@@ -11,6 +11,7 @@ import asyncio
 import io
 import json
 import tarfile
+import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -623,7 +624,8 @@ class ScriptedEngine:
         failed = "FAIL" in recipe
         outcome = (BuildStatus.FAILED, None, "line 1: failed") if failed else (BuildStatus.DONE, "key", None)
         self.recipes.append(recipe)
-        self.builds[build_id] = Build(build_id, name, outcome[0], 1.0, 2.0, outcome[1], 5, outcome[2], owner)
+        now = time.time()
+        self.builds[build_id] = Build(build_id, name, outcome[0], now, now + 1, outcome[1], 5, outcome[2], owner)
         if not failed:
             self.templates[owner, name] = replace(TEMPLATE, name=name, owner=owner, aliases=())
         return answer(replace(self.builds[build_id], status=BuildStatus.QUEUED, ended_at=None, error=None), 202)

@@ -20,6 +20,8 @@ from tests.support.installation import Server
 PYTHON_SDK = "0.10.0"
 NPM_PACKAGE = "@pandastack/sdk"
 NPM_VERSION = "0.9.0"
+OPENAPI_VERSION, EXAMPLES_VERSION = "23.0.2", "7.6.1"
+"""Of the packages in which GitHub's descriptions of its API and its webhooks are published."""
 DRIVERS = Path(__file__).parent / "drivers"
 SECONDS = 120.0
 """More than any scenario takes on a busy machine; they end by themselves."""
@@ -96,6 +98,22 @@ def npm_package() -> Path:
         run(*npm, f"{NPM_PACKAGE}@{NPM_VERSION}")
 
     return _cached(f"official-npm-{NPM_VERSION}", install)
+
+
+def github_documents() -> Path:
+    """A directory with what GitHub publishes: ``openapi.json`` of its REST API, ``webhooks.json`` with examples."""
+
+    def install(home: Path) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            work = Path(directory)
+            (work / "package.json").write_text('{"private": true}\n')
+            npm = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--ignore-scripts", "--prefix", directory]
+            run(*npm, f"@octokit/openapi@{OPENAPI_VERSION}", f"@octokit/webhooks-examples@{EXAMPLES_VERSION}")
+            found = work / "node_modules" / "@octokit"
+            shutil.copy(found / "openapi/generated/api.github.com.json", home / "openapi.json")
+            shutil.copy(found / "webhooks-examples/api.github.com/index.json", home / "webhooks.json")
+
+    return _cached(f"github-{OPENAPI_VERSION}-{EXAMPLES_VERSION}", install)
 
 
 def run(*argv: str) -> None:

@@ -11,7 +11,9 @@ import httpx
 from fastapi import FastAPI
 
 from pandastack.model.caller import Caller
+from pandastack.model.forwarded import parse_networks
 from pandastack.services import ControlPlane, Settings
+from pandastack.services.settings import Networks
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.support.plane import add_workspace
 
@@ -21,6 +23,8 @@ SETTINGS = Settings(
     max_output_bytes=1024,
     keep_alive_seconds=0.05,
     database_backups="none",
+    webhook_networks=Networks(parse_networks("127.0.0.0/8")),
+    webhook_retry_seconds=0.001,
 )
 
 UNKNOWN = "/v1/sandboxes/00000000-0000-4000-8000-000000000000"

@@ -28,6 +28,7 @@ from pandastack.api.routes import (
     files,
     forks,
     functions,
+    github,
     hermetic_builds,
     jobs,
     lifecycle,
@@ -51,6 +52,7 @@ from pandastack.api.routes import (
     templates,
     terminals,
     volumes,
+    webhooks,
     workspaces,
 )
 from pandastack.api.routes import exec as exec_routes
@@ -62,6 +64,7 @@ from pandastack.products.functions import open_functions
 from pandastack.products.runners import open_runners
 from pandastack.products.schedules import NoFunctions, Runner, open_schedules
 from pandastack.services import Settings, open_control_plane
+from pandastack.services.webhooks.outside import OwnNetworks
 
 ROUTERS = (
     system.router,
@@ -100,6 +103,8 @@ ROUTERS = (
     functions.router,
     runners.router,
     jobs.router,
+    github.router,  # before the one whose paths its own are below
+    webhooks.router,
 )
 
 
@@ -113,13 +118,15 @@ def create_app(
     internal: Starlette | None = None,
     recorder_uid: int | None = None,
     functions: Runner | None = None,
+    own_networks: OwnNetworks = tuple,
 ) -> FastAPI:
     """The control plane's ASGI application. Its lifespan opens store and engines and runs the background tasks.
 
     ``on_first_token`` receives the API token that is created when the database has none. ``gateway`` reaches into
     sandboxes for previews by path; ``internal`` is the application that answers the gateway: it gets the same control
     plane. ``recorder_uid`` is the user of the processes that fetch for builds (None: ours). ``functions`` runs what
-    schedules start (None: this server has no functions).
+    schedules start (None: this server has no functions). ``own_networks`` gives the host's own networks, which webhooks
+    do not reach.
     """
     metrics = Metrics()
 
@@ -127,7 +134,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         chosen = settings or Settings.from_env()
         async with (
-            open_control_plane(engines, database_url, chosen, on_first_token) as plane,
+            open_control_plane(engines, database_url, chosen, on_first_token, own_networks) as plane,
             open_builds(plane, database_url, recorder_uid) as app.state.hermetic_builds,
             open_databases(plane, database_url) as app.state.databases,
             open_schedules(plane, functions or NoFunctions()) as app.state.schedules,
@@ -165,10 +172,10 @@ def create_app(
     return app
 
 
-def _schemes(path: str) -> list[str]:
+def _schemes(path: str, method: str) -> list[str]:
     if path.startswith(broker.router.prefix) and not path.endswith("/health"):
         return ["broker_token", "token"]
-    return ["token"] if is_guarded(path) else []
+    return ["token"] if is_guarded(path, method) else []
 
 
 def _document_authentication(app: FastAPI) -> None:
@@ -180,8 +187,8 @@ def _document_authentication(app: FastAPI) -> None:
         schemes["token"] = {"type": "http", "scheme": "bearer", "description": "An API token: pds_…"}
         schemes["broker_token"] = {"type": "http", "scheme": "bearer", "description": "A database's: pds_pg_…"}
         for path, operations in schema["paths"].items():
-            for operation in operations.values():
-                operation["security"] = [{each: []} for each in _schemes(path)]
+            for method, operation in operations.items():
+                operation["security"] = [{each: []} for each in _schemes(path, method.upper())]
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -25,6 +25,8 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ALLOWED_HEADERS = ("content-type", "authorization", "x-api-key", "idempotency-key")
 _EXPOSED_HEADERS = b"x-request-id, retry-after, x-pandastack-process, idempotency-replayed, x-next-cursor"
 _OPEN_PATHS = frozenset({"/v1/version"})
+_HOOKS = "/v1/github/hooks/"  # signed with the secret of one workspace
+_SERVER_HOOK = "/v1/webhooks/github"  # signed with the operator's
 _LINKS = "/v1/p/"  # the token is in the path, and the gateway checks it
 _OWN_CHECKS = (
     re.compile(r"/v1/databases/[^/]+/proxy(/.*)?", re.DOTALL),  # the broker has a token of its own
@@ -106,7 +108,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] == "lifespan" or not is_guarded(path):
+        if scope["type"] == "lifespan" or not is_guarded(path, scope.get("method", "GET")):
             await self._app(scope, receive, send)
             return
         state = scope["app"].state
@@ -136,9 +138,11 @@ async def _identified(scope: Scope, state: Any) -> Caller:
     return caller
 
 
-def is_guarded(path: str) -> bool:
-    """Whether a path needs a token."""
-    if path in _OPEN_PATHS or path.startswith(_LINKS) or any(each.fullmatch(path) for each in _OWN_CHECKS):
+def is_guarded(path: str, method: str = "GET") -> bool:
+    """Whether a request of a path needs a token."""
+    if path in _OPEN_PATHS or path.startswith((_LINKS, _HOOKS)) or (path == _SERVER_HOOK and method == "POST"):
+        return False
+    if any(each.fullmatch(path) for each in _OWN_CHECKS):
         return False
     return path in ("/v1", "/mcp") or path.startswith("/v1/")
 

@@ -30,6 +30,8 @@ GROUPS = {
     "fn": "workspace.function",
     "ci": "ci.ci",
     "registry": "workspace.registry",
+    "webhook": "workspace.webhook",
+    "github": "workspace.github",
     "workspace": "workspace.workspace",
     "bench": "server.bench",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from pandastack.services.files.operations import FileOperations
 from pandastack.services.files.scripts import Scripts
 from pandastack.services.files.search import Search
 from pandastack.services.files.watches import Watches
+from pandastack.services.github.github import GitHub, open_github
 from pandastack.services.network.inlets import Inlets
 from pandastack.services.network.networks import Networks
 from pandastack.services.network.traffic import TrafficCounters
@@ -43,6 +44,7 @@ from pandastack.services.records.activity import Activity
 from pandastack.services.records.bus import Bus
 from pandastack.services.records.deadlines import Deadlines
 from pandastack.services.records.events import EventLog
+from pandastack.services.records.outbox import Outbox
 from pandastack.services.records.registry import Registry
 from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.forks import Forks
@@ -65,6 +67,8 @@ from pandastack.services.timeline.diffs import Diffs
 from pandastack.services.timeline.timeline import Timeline
 from pandastack.services.volumes.leases import Leases
 from pandastack.services.volumes.volumes import Volumes
+from pandastack.services.webhooks.outside import OwnNetworks
+from pandastack.services.webhooks.webhooks import Webhooks
 from pandastack.store import Store, open_store
 from pandastack.store.sandboxes import SandboxRecord
 
@@ -116,6 +120,9 @@ class ControlPlane:
     grants: Grants
     ssh: Ssh
     volumes: Volumes
+    outbox: Outbox
+    webhooks: Webhooks
+    github: GitHub
     hosts: dict[str, Health]
 
     def host_of(self, record: SandboxRecord) -> Health | None:
@@ -155,15 +162,17 @@ async def open_control_plane(
     database_url: str,
     settings: Settings,
     on_first_token: Callable[[str], None] | None = None,
+    own_networks: OwnNetworks = tuple,
 ) -> AsyncIterator[ControlPlane]:
     """Open the store, clean up after the previous run, and run the tasks of the parts inside the block.
 
-    ``on_first_token`` receives the text of the API token that is created if there is none yet.
+    ``on_first_token`` receives the text of the API token that is created if there is none yet. ``own_networks`` gives
+    the host's own networks, which webhooks do not reach.
     """
-    async with engines, open_store(database_url) as store:
+    async with engines, open_store(database_url) as store, AsyncExitStack() as stack:
         bus, tasks, events = Bus(), anyio.create_task_group(), EventLog(store)
-        activity = Activity(bus)
-        registry, access, workspaces = Registry(store, events, bus), Access(store), Workspaces(store)
+        activity, outbox = Activity(bus), Outbox(store)
+        registry, access, workspaces = Registry(store, events, bus, outbox), Access(store), Workspaces(store)
         deadlines, keys = Deadlines(activity, settings), SecretKeys(key_file(settings.secret_key_file, database_url))
         idempotency_keys, secrets = IdempotencyKeys(store), Secrets(store, keys)
         grants, snapshots = Grants(registry, engines, secrets), Snapshots(store, engines, events)
@@ -185,6 +194,7 @@ async def open_control_plane(
         commands = Commands(sandboxes, engines, activity, streams, budget, settings)
         recovery = Recovery(registry, engines, activity, lifecycle, endings, snapshots, grants, volumes)
         reaper = Reaper(registry, lifecycle, endings, activity, deadlines, bus, settings)
+        webhooks, builds = Webhooks(store, outbox, secrets, settings, own_networks), Builds(engines, outbox, tasks)
         plane = ControlPlane(
             settings=settings,
             store=store,
@@ -217,7 +227,7 @@ async def open_control_plane(
             watches=Watches(sandboxes, engines),
             consoles=Consoles(sandboxes, engines),
             templates=Templates(engines),
-            builds=Builds(engines),
+            builds=builds,
             networks=Networks(registry, engines, grants, sandboxes.service_kinds),
             inlets=Inlets(sandboxes, engines),
             traffic=traffic,
@@ -229,8 +239,13 @@ async def open_control_plane(
             grants=grants,
             ssh=Ssh(store, registry),
             volumes=volumes,
+            outbox=outbox,
+            webhooks=webhooks,
+            github=await stack.enter_async_context(open_github(store, secrets, settings, tasks)),
             hosts={},
         )
+        await outbox.load()
+        await plane.github.load()
         await registry.load()
         await workspaces.load()
         await idempotency_keys.load()
@@ -241,6 +256,9 @@ async def open_control_plane(
         async with tasks:
             for part in (recovery, reaper, automatic, terminals, idle_watch, idempotency_keys, restarts, traffic):
                 await tasks.start(part.run)
+            for sender in (webhooks, plane.github):
+                await tasks.start(sender.run)
+            tasks.start_soon(builds.watch_all)
             idle_watch.find_all()  # every subscriber to what it finds is listening by now
             yield plane
             await restarts.hibernate_all()

@@ -157,6 +157,16 @@ class Settings:
     """How many ended jobs of a workspace are kept, with logs and artifacts; the oldest make room for new ones."""
     jobs_dir: str = ""
     """Where logs and artifacts of jobs are kept; by default `jobs` beside the database's file."""
+    max_webhooks: int = 20
+    """How many endpoints of webhooks a workspace may have."""
+    webhook_networks: Networks = _NOBODY
+    """Private networks to which webhooks may be sent nevertheless, there also by plain HTTP."""
+    webhook_retry_seconds: float = 5.0
+    """The pause before a webhook is sent a second time; later ones are multiples of it, up to 7200."""
+    github_api_url: str = "https://api.github.com"
+    """The REST API of GitHub, or of a GitHub Enterprise Server: its address with ``/api/v3``."""
+    github_webhook_secret: str = ""
+    """The secret of the server's own webhook at GitHub; empty: it has none, and workspaces have theirs."""
     allowed_origins: str = ""
     """Web pages that may use a server on loopback: origins, separated by commas."""
 

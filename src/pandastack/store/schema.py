@@ -349,3 +349,64 @@ jobs = Table(
     Column("kept_until", Double, nullable=True),
     Index(None, "workspace", "created_at"),
 )
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("disabled_reason", Text, nullable=True),
+    Column("failing_since", Double, nullable=True),
+    Column("dropped", Integer, nullable=False, server_default="0"),
+    Index(None, "workspace", "created_at"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("endpoint_id", String(36), ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("event_id", String(64), nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("created_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("ended_at", Double, nullable=True),
+    Column("status", Integer, nullable=True),
+    Column("error", Text, nullable=True),
+    Index(None, "endpoint_id", "event_id", unique=True),
+    Index(None, "endpoint_id", "state", "due_at"),
+)
+
+github_deliveries = Table(
+    "github_deliveries",
+    metadata,
+    Column("hook", String(36), primary_key=True),
+    Column("delivery_id", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("received_at", Double, nullable=False),
+    Index(None, "hook", "digest"),
+    Index(None, "received_at"),
+)
+
+github_runners = Table(
+    "github_runners",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("workspace", String(64), ForeignKey("workspaces.id"), nullable=False),
+    Column("pool", String(64), nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("since", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("runner_id", BigInteger, nullable=True),
+    Column("job_id", BigInteger, nullable=True),
+    Column("reason", Text, nullable=True),
+)

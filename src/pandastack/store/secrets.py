@@ -23,11 +23,19 @@ DATABASES = "databases"
 FUNCTIONS = "functions"
 """The owner of the environments of a workspace's functions, by their ids."""
 
+WEBHOOKS = "webhooks"
+"""The owner of what a workspace's deliveries are signed with, by the ids of their endpoints."""
+
+GITHUB = "github"
+"""The owner of what a workspace speaks to GitHub with."""
+
+_NO_SANDBOXES = (WORKSPACE, REGISTRIES, DATABASES, FUNCTIONS, WEBHOOKS, GITHUB)
+
 
 @dataclass(frozen=True, slots=True)
 class SecretRecord:
-    """One secret of a workspace, of its sandbox ``owner``, or of its registries, databases or functions. ``sealed`` is
-    the value, encrypted with the key ``key_id``. Times are in epoch seconds."""
+    """One secret of a workspace, of its sandbox ``owner``, or of one of the parts above. ``sealed`` is the value,
+    encrypted with the key ``key_id``. Times are in epoch seconds."""
 
     workspace: str
     name: str
@@ -46,7 +54,7 @@ async def add(connection: AsyncConnection, *records: SecretRecord) -> None:
         {
             **asdict(each),
             "hosts": list(each.hosts),
-            "sandbox_id": None if each.owner in (WORKSPACE, REGISTRIES, DATABASES, FUNCTIONS) else each.owner,
+            "sandbox_id": None if each.owner in _NO_SANDBOXES else each.owner,
         }
         for each in records
     ]
@@ -71,6 +79,12 @@ async def of_owner(connection: AsyncConnection, workspace: str, owner: str = WOR
     mine = (secrets.c.workspace == workspace) & (secrets.c.owner == owner)
     rows = await connection.execute(select(*_COLUMNS).where(mine).order_by(secrets.c.name))
     return [_record(row) for row in rows.mappings()]
+
+
+async def names_of(connection: AsyncConnection, owner: str) -> list[tuple[str, str]]:
+    """Workspace and name of all that is an owner's."""
+    found = select(secrets.c.workspace, secrets.c.name).where(secrets.c.owner == owner)
+    return [(workspace, name) for workspace, name in await connection.execute(found)]
 
 
 async def count(connection: AsyncConnection, workspace: str) -> int:

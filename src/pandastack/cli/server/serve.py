@@ -180,6 +180,7 @@ async def _serve(data: Path, host: str, port: int, doors: Mapping[str, int | Non
     from pandastack.host import facts
     from pandastack.host.processes.limits import raise_descriptor_limit
     from pandastack.host.processes.priority import set_oom_score
+    from pandastack.network.host_networks import read_host_networks
     from pandastack.services.settings import Settings
 
     logs.configure("info")
@@ -202,6 +203,7 @@ async def _serve(data: Path, host: str, port: int, doors: Mapping[str, int | Non
                 gateway=Gateway(options.inner),
                 internal=internal,
                 recorder_uid=layout.recorder_uid if facts.is_root() else None,
+                own_networks=read_host_networks,
             )
             control = certificates.serve_beside(internal)
             async with open_gateway(options, engine_app, control, fallback=may_move) as gateway:

@@ -37,6 +37,8 @@ from pandastack.services.records.spec import unknown_template
 MOST_SOURCE_BYTES = 256 * 1024 * 1024
 """Largest input, as an archive and unpacked."""
 _INTERRUPTED = "the server ended during the build"
+_TOLD_AGAIN = 3600.0
+"""Seconds: builds that ended so long before a start are told of again, in case the former server had no time to."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,8 @@ class HermeticBuilds:
                 await self._delete_machines(record)
                 await anyio.to_thread.run_sync(place.tidy)
                 await build.change(**failure_of(FailureReason.INTERRUPTED, _INTERRUPTED), sandboxes=())
+            if (build.record.ended_at or 0.0) > time.time() - _TOLD_AGAIN:
+                await self._plane.outbox.publish(build.record.told())
 
     def check_room(self, caller: Caller) -> None:
         """Raise :class:`QuotaError` when the workspace runs as many builds as it may."""
@@ -227,10 +231,19 @@ class HermeticBuilds:
             await build.change(**final, sandboxes=())
         except PandastackError as error:
             log.error("build.not_stored", build=build.record.id, exc_info=error)
+        else:
+            await self._tell(build.record)
         await self._forget_oldest(build.record.workspace)
         if build.record.spec.network is not Network.NONE:
             running = [each for each in self._builds.values() if not each.record.ended]
             await self._locks.prune(build.record.workspace, {digest for each in running for digest in each.needed})
+
+    async def _tell(self, record: BuildRecord) -> None:
+        """Tell webhooks. What cannot be stored now, the next server tells."""
+        try:
+            await self._plane.outbox.publish(record.told())
+        except PandastackError as error:
+            log.warning("build.not_told", build=record.id, reason=error.message)
 
     async def _delete_machines(self, record: BuildRecord) -> None:
         for sandbox_id in record.sandboxes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
+from pandastack.model.webhooks import Occurrence
 from pandastack.products.builds.compare import Difference
 from pandastack.products.builds.spec import BuildSpec
 from pandastack.recorder.messages import Refusal
@@ -77,6 +79,18 @@ class BuildRecord:
     @property
     def ended(self) -> bool:
         return self.status is not BuildStatus.RUNNING
+
+    def told(self) -> Occurrence:
+        """What webhooks are told of a build that has ended. It is the same however often it is told."""
+        data: dict[str, Any] = {
+            "id": self.id,
+            "kind": "hermetic",
+            "template": self.spec.template,
+            "status": self.status,
+        }
+        data |= {"reason": self.reason, "error": self.error and self.error[:2000], "exit_code": self.exit_code}
+        at = self.created_at if self.ended_at is None else self.ended_at
+        return Occurrence(self.workspace, "build.ended", self.id, data, key="ended", at=at)
 
     @property
     def reproducible(self) -> bool | None:

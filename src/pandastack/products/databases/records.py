@@ -8,6 +8,7 @@ from typing import Any
 
 from pandastack.errors import NotFoundError, QuotaError, ServerError
 from pandastack.model.caller import Caller
+from pandastack.model.webhooks import Occurrence
 from pandastack.products.databases.archive.archive import Backups
 from pandastack.products.databases.credentials import Credentials, new_password
 from pandastack.products.databases.spec import DATABASE, ROLE
@@ -91,8 +92,11 @@ class Records:
 
     async def change(self, record: DatabaseRecord, **values: Any) -> DatabaseRecord:
         """Set fields; returns the record as it is then."""
+        changed = replace(self._records.get(record.id, record), **values)
         async with self._plane.store.write() as connection:
             await table.change(connection, record.id, **values)
+            woken = await self._plane.outbox.put(connection, *_told(changed, values.get("state")))
+        self._plane.outbox.announce(woken)
         self._records[record.id] = changed = replace(self._records.get(record.id, record), **values)
         return changed
 
@@ -101,6 +105,8 @@ class Records:
         await self._plane.secrets.remove_owned(record.workspace, DATABASES, record.id)
         async with self._plane.store.write() as connection:
             await table.remove(connection, record.id)
+            woken = await self._plane.outbox.put(connection, *_told(record, record.state, gone=True))
+        self._plane.outbox.announce(woken)
         self._records.pop(record.id, None)
 
     async def credentials(self, record: DatabaseRecord) -> Credentials:
@@ -118,3 +124,14 @@ class Records:
     async def keep(self, record: DatabaseRecord, credentials: Credentials) -> None:
         """Store the credentials in place of the former ones."""
         await self._plane.secrets.put_owned(record.workspace, DATABASES, record.id, credentials.to_text())
+
+
+def _told(record: DatabaseRecord, state: DatabaseState | None, *, gone: bool = False) -> list[Occurrence]:
+    """What webhooks are told of a new state. A create that was undone was never a database."""
+    types = {DatabaseState.READY: "database.ready", DatabaseState.FAILED: "database.failed"}
+    if gone:
+        types = {DatabaseState.DELETING: "database.deleted"}
+    if state not in types:
+        return []
+    data = {"id": record.id, "label": record.label, "size": record.size, "error": record.error}
+    return [Occurrence(record.workspace, types[state], record.id, data)]

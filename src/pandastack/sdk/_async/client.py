@@ -12,6 +12,7 @@ from pandastack.sdk._async.builds import AsyncBuildsAPI
 from pandastack.sdk._async.databases import AsyncDatabasesAPI
 from pandastack.sdk._async.defaults import choose, default_connection, make_with
 from pandastack.sdk._async.functions import AsyncFunctionsAPI
+from pandastack.sdk._async.github import AsyncGitHubAPI
 from pandastack.sdk._async.jobs import AsyncJobsAPI
 from pandastack.sdk._async.registries import AsyncRegistriesAPI
 from pandastack.sdk._async.runners import AsyncRunnersAPI
@@ -23,6 +24,7 @@ from pandastack.sdk._async.ssh import AsyncSshKeysAPI
 from pandastack.sdk._async.templates import AsyncTemplatesAPI
 from pandastack.sdk._async.transport import AsyncTransport
 from pandastack.sdk._async.volumes import AsyncVolumesAPI
+from pandastack.sdk._async.webhooks import AsyncWebhooksAPI
 from pandastack.sdk._async.workspace import AsyncWorkspaceAPI
 from pandastack.sdk._branches import children_of, fork_sandbox, fork_sandbox_tree, forked, promote_sandbox
 from pandastack.sdk._retry import create_retry_budget
@@ -74,6 +76,8 @@ class AsyncClient:
         self.functions = AsyncFunctionsAPI(self)
         self.runners = AsyncRunnersAPI(self)
         self.jobs = AsyncJobsAPI(self)
+        self.webhooks = AsyncWebhooksAPI(self)
+        self.github = AsyncGitHubAPI(self)
         self.workspace = AsyncWorkspaceAPI(self)
 
     async def me(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pandastack.sdk._sync.builds import BuildsAPI
 from pandastack.sdk._sync.databases import DatabasesAPI
 from pandastack.sdk._sync.defaults import choose, default_connection, make_with
 from pandastack.sdk._sync.functions import FunctionsAPI
+from pandastack.sdk._sync.github import GitHubAPI
 from pandastack.sdk._sync.jobs import JobsAPI
 from pandastack.sdk._sync.registries import RegistriesAPI
 from pandastack.sdk._sync.runners import RunnersAPI
@@ -27,6 +28,7 @@ from pandastack.sdk._sync.ssh import SshKeysAPI
 from pandastack.sdk._sync.templates import TemplatesAPI
 from pandastack.sdk._sync.transport import Transport
 from pandastack.sdk._sync.volumes import VolumesAPI
+from pandastack.sdk._sync.webhooks import WebhooksAPI
 from pandastack.sdk._sync.workspace import WorkspaceAPI
 from pandastack.sdk._types import CreateRetryEvent
 from pandastack.sdk.wire.call import NEXT_CURSOR, Call, create_sandbox, lifecycle_options, list_sandboxes, segment
@@ -75,6 +77,8 @@ class Client:
         self.functions = FunctionsAPI(self)
         self.runners = RunnersAPI(self)
         self.jobs = JobsAPI(self)
+        self.webhooks = WebhooksAPI(self)
+        self.github = GitHubAPI(self)
         self.workspace = WorkspaceAPI(self)
 
     def me(self) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from pandastack.errors import ConflictError, NotFoundError
 from pandastack.model.caller import Caller
 from pandastack.services.records.bus import Bus, SandboxChanged
 from pandastack.services.records.events import EventLog, NewEvent
+from pandastack.services.records.outbox import Outbox
 from pandastack.services.records.refusals import of_product, unusable
-from pandastack.services.records.status import check_move
+from pandastack.services.records.status import check_move, deletion_of, occurrence_of
 from pandastack.store import Store, snapshots
 from pandastack.store import sandboxes as table
 from pandastack.store.sandboxes import SandboxRecord, Status
@@ -42,8 +43,9 @@ class Change:
 class Registry:
     """The records of all workspaces. Publishes their changes on the bus."""
 
-    def __init__(self, store: Store, events: EventLog, bus: Bus) -> None:
+    def __init__(self, store: Store, events: EventLog, bus: Bus, outbox: Outbox | None = None) -> None:
         self._store = store
+        self._outbox = outbox or Outbox(store)
         self._events = events
         self._bus = bus
         self._records: dict[str, SandboxRecord] = {}
@@ -165,14 +167,20 @@ class Registry:
             for each in changes
             for event in each.new_events
         ]
+        moves = [occurrence_of(self._records[each.sandbox_id], *each.move) for each in changes if each.move]
         async with self._store.write() as connection:
             await table.change_all(connection, values)
             await self._events.append(connection, *events)
+            woken = await self._outbox.put(connection, *(each for each in moves if each is not None))
+        self._outbox.announce(woken)
 
     async def remove(self, sandbox_id: str) -> None:
         """Delete the record and its events; a missing one is fine."""
+        record = self._records.get(sandbox_id)
         async with self._store.write() as connection:
             await table.remove(connection, sandbox_id)
+            woken = await self._outbox.put(connection, *(() if record is None else (deletion_of(record),)))
+        self._outbox.announce(woken)
         self._records.pop(sandbox_id, None)
         self._events.announce(sandbox_id)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pandastack.errors import ServerError
-from pandastack.store.sandboxes import Status
+from pandastack.model.webhooks import Occurrence
+from pandastack.store.sandboxes import SandboxRecord, Status
 
 _DELETE = "it is deleted, on request or at its idle limit"
 _HIBERNATE = "`hibernate`, its idle limit, or its machine was lost and its disks are kept"
@@ -48,6 +49,31 @@ MOVES: Mapping[Status, Mapping[Status, str]] = {
 
 LIVE = (Status.RUNNING, Status.PAUSED, Status.HIBERNATED)
 """States that the engine knows too. At a start its report counts: each may follow the others, and a failure."""
+
+
+_TOLD = {
+    Status.RUNNING: "sandbox.running",
+    Status.PAUSED: "sandbox.paused",
+    Status.HIBERNATED: "sandbox.hibernated",
+    Status.FAILED: "sandbox.failed",
+}
+
+
+def occurrence_of(record: SandboxRecord, before: Status, after: Status) -> Occurrence | None:
+    """What webhooks are told of a move, if anything. ``record`` is the sandbox after it."""
+    told = "sandbox.created" if before is Status.CREATING and after is Status.RUNNING else _TOLD.get(after)
+    if told is None or before is after:
+        return None
+    return Occurrence(record.workspace, told, record.id, {**_data(record), "status": after, "before": before})
+
+
+def deletion_of(record: SandboxRecord) -> Occurrence:
+    """What webhooks are told when a sandbox is gone."""
+    return Occurrence(record.workspace, "sandbox.deleted", record.id, _data(record))
+
+
+def _data(record: SandboxRecord) -> dict[str, str | None]:
+    return {"id": record.id, "template": record.template, "product": record.product, "reason": record.reason}
 
 
 def check_move(before: Status, after: Status) -> None:

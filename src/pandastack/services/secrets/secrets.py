@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -174,6 +174,18 @@ class Secrets:
         """Delete a value of ``owner``; False when there is none."""
         async with self._store.write() as connection:
             return await table.remove(connection, workspace, name, owner)
+
+    async def all_owned(self, owner: str) -> builtins.list[tuple[str, str]]:
+        """Workspace and name of every value of ``owner``."""
+        async with self._store.read() as connection:
+            return await table.names_of(connection, owner)
+
+    async def keep_owned(self, owner: str, names: Collection[str]) -> None:
+        """Delete the values of ``owner``, in all workspaces, but those with these names: what a crash has left."""
+        async with self._store.write() as connection:
+            for workspace, name in await table.names_of(connection, owner):
+                if name not in names:
+                    await table.remove(connection, workspace, name, owner)
 
     async def rotate_key(self) -> int:
         """Encrypt everything anew with a new key, and forget the former ones. Returns how many secrets there are.

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import Any
+
+import structlog
+from anyio.abc import TaskGroup
 
 from pandastack.cluster import Engines
 from pandastack.cluster.builds import EngineBuilds
-from pandastack.contract.builds import Build, BuildEvent, BuildOptions
-from pandastack.errors import BadRequestError, ForbiddenError, NotFoundError
+from pandastack.contract.builds import Build, BuildEnded, BuildEvent, BuildOptions
+from pandastack.errors import BadRequestError, ForbiddenError, NotFoundError, PandastackError
 from pandastack.model.caller import Caller
 from pandastack.model.node import LOCAL_NODE
-from pandastack.services.templates.owners import EVERYBODY, owner_of
+from pandastack.model.webhooks import Occurrence
+from pandastack.services.records.outbox import Outbox
+from pandastack.services.templates.owners import EVERYBODY, owner_of, workspace_of
 
 CONTEXT_MAX = 50 * 1024 * 1024
 """Largest build context, in bytes: the files that a Dockerfile may copy."""
@@ -62,20 +69,27 @@ def _checked(name: str) -> str:
 
 
 _DEFAULT = BuildOptions()
+_TOLD_AGAIN = 3600.0
+"""Seconds: builds that ended so long before a start are told of again, in case the former server had no time to."""
+_LONGEST_ERROR = 2000
+
+log = structlog.get_logger(__name__)
 
 
 class Builds:
     """Starts and follows builds. Every call names the caller; another workspace's build is not found."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: Engines, outbox: Outbox, tasks: TaskGroup) -> None:
         self._engines = engines
+        self._outbox = outbox
+        self._tasks = tasks
 
     async def start_shipped(self, caller: Caller, name: str, options: BuildOptions = _DEFAULT) -> Build:
         """Build the recipe that the server ships under ``name``, for every workspace. Raises :class:`ForbiddenError`
         unless the caller is the operator."""
         if owner_of(caller.workspace) != EVERYBODY:
             raise ForbiddenError("shipped: the operator builds the templates of the server", field="shipped")
-        return await self._builder().start_shipped(str(uuid.uuid4()), name, options)
+        return self._watched(await self._builder().start_shipped(str(uuid.uuid4()), name, options))
 
     async def start_archive(
         self, caller: Caller, archive: bytes | AsyncIterator[bytes], options: BuildOptions = _DEFAULT
@@ -86,7 +100,7 @@ class Builds:
         :class:`ForbiddenError` for a name that means one of everybody's templates, :class:`QuotaError`.
         """
         options = replace(options, owner=owner_of(caller.workspace))
-        return await self._builder().start(str(uuid.uuid4()), archive, options)
+        return self._watched(await self._builder().start(str(uuid.uuid4()), archive, options))
 
     async def start_dockerfile(
         self, caller: Caller, recipe: DockerfileRecipe, options: BuildOptions = _DEFAULT
@@ -126,9 +140,42 @@ class Builds:
         async with self._builder().events(build.id, follow=follow) as events:
             yield events
 
+    async def watch_all(self) -> None:
+        """Watch the builds of an earlier server until they end, and tell of those that ended while there was none."""
+        try:
+            for build in await self._builder().list():
+                if not build.status.ended:
+                    self._watched(build)
+                elif (build.ended_at or 0.0) > time.time() - _TOLD_AGAIN:
+                    await self._outbox.publish(ended(build))
+        except PandastackError as error:
+            log.warning("builds.not_watched", reason=error.message)
+
+    def _watched(self, build: Build) -> Build:
+        self._tasks.start_soon(self._watch, build.id)
+        return build
+
+    async def _watch(self, build_id: str) -> None:
+        """Tell webhooks when a build has ended. When its events break off, the next start does."""
+        try:
+            async with self._builder().events(build_id, follow=True) as events:
+                async for event in events:
+                    if isinstance(event, BuildEnded):
+                        await self._outbox.publish(ended(event.build))
+        except PandastackError as error:
+            log.warning("build.not_watched", build=build_id, reason=error.message)
+
     def _builder(self) -> EngineBuilds:
         """The node that builds templates. Other nodes, once there are any, will fetch them from it."""
         return self._engines.at(LOCAL_NODE).builds
+
+
+def ended(build: Build) -> Occurrence:
+    """What webhooks are told of a build that has ended. It is the same however often it is told."""
+    data: dict[str, Any] = {"id": build.id, "kind": "template", "template": build.template, "status": build.status}
+    data |= {"error": (build.error or "")[:_LONGEST_ERROR] or None, "version": build.version}
+    at = time.time() if build.ended_at is None else build.ended_at
+    return Occurrence(workspace_of(build.owner), "build.ended", build.id, data, key="ended", at=at)
 
 
 def _checked_id(build_id: str) -> str:

@@ -18,6 +18,11 @@ def owner_of(workspace: str) -> str:
     return EVERYBODY if workspace == DEFAULT_WORKSPACE else workspace
 
 
+def workspace_of(owner: str) -> str:
+    """The inverse: whose workspace an owner is."""
+    return DEFAULT_WORKSPACE if owner == EVERYBODY else owner
+
+
 def template_of(sandbox: SandboxRecord) -> TemplateRef:
     """The template of a sandbox. Records have the name that callers know."""
     return TemplateRef(sandbox.template, owner_of(sandbox.workspace))
