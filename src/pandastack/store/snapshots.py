@@ -21,8 +21,8 @@ FUNCTION, RUNNER = OF_PRODUCTS = ("function", "runner")
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRecord:
-    """A captured sandbox. ``kind`` is :data:`SNAPSHOT`, :data:`CHECKPOINT` or one of :data:`OF_PRODUCTS`; ``created_at``
-    is epoch seconds; ``node`` is the node that holds its data.
+    """A captured sandbox, whose data is at ``node``. ``kind`` is :data:`SNAPSHOT`, :data:`CHECKPOINT` or one of
+    :data:`OF_PRODUCTS`; ``created_at`` is in epoch seconds.
 
     For a checkpoint, ``commands`` are the last commands since the previous one, as text for people, and
     ``command_count`` is the number of all; ``automatic`` ones were taken by the server. ``volumes`` are the clones that

@@ -15,7 +15,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pandastack.errors import (
-    BadRequestError,
     ConflictError,
     NotFoundError,
     PandastackError,
@@ -27,20 +26,18 @@ from pandastack.model.databases import DatabaseRoute
 from pandastack.products.databases.archive.archives import Archives, open_archives
 from pandastack.products.databases.credentials import Credentials, new_password, verifier_of
 from pandastack.products.databases.dumps import Dumps
-from pandastack.products.databases.faults import GONE, known, no_template
-from pandastack.products.databases.making import Making
+from pandastack.products.databases.faults import GONE, known
+from pandastack.products.databases.making import Makers
 from pandastack.products.databases.query.broker import Broker
 from pandastack.products.databases.records import Database, Records
 from pandastack.products.databases.seen import awake, seen
 from pandastack.products.databases.server import MOST_LINES, Server, Statistics, server_of
 from pandastack.products.databases.spec import PORT, SIZES, NewDatabase, Original
 from pandastack.services import ControlPlane
-from pandastack.services.records.spec import LifecyclePatch, NewSandbox
+from pandastack.services.records.spec import LifecyclePatch
 from pandastack.store.databases import DatabaseRecord, DatabaseState
 from pandastack.store.sandboxes import Status
 
-_PRODUCT = "database"
-_UNDO_SECONDS = 30.0
 _DOOR_SECONDS = 5.0
 """How long a create waits for the gateway: both may just have been started."""
 
@@ -59,7 +56,7 @@ class Databases:
         self._records = Records(plane)
         self.broker = Broker(plane, self._records)
         self.dumps = Dumps(plane.interior)
-        self._making: dict[str, Making] = {}
+        self._makers = Makers(plane, tasks, self._records, self._server, archives, self._made)
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._door: int | None = None
         self._announced = anyio.Event()
@@ -71,7 +68,7 @@ class Databases:
                 case DatabaseState.DELETING:
                     self._tasks.start_soon(self._end_later, record)
                 case DatabaseState.PROVISIONING:
-                    self._begin(record, is_resumed=True)
+                    self._makers.begin(record, is_resumed=True)
                 case DatabaseState.READY:
                     self.archives.begin(record)
                     self._tasks.start_soon(self._in_background, record, self._resume)
@@ -104,7 +101,7 @@ class Databases:
             target_time=wanted.target_time,
         )
         await self._records.add(record)
-        making = self._begin(record)
+        making = self._makers.begin(record)
         await making.machine.wait()
         if making.error is not None:
             await making.left.wait()
@@ -157,7 +154,7 @@ class Databases:
         """Delete a database with everything in it. Its copies stay. Raises :class:`NotFoundError`."""
         record = self.find(caller, database_id)
         with anyio.CancelScope(shield=True):
-            if (making := self._making.get(record.id)) is not None:
+            if (making := self._makers.find(record.id)) is not None:
                 making.scope.cancel()
                 await making.left.wait()
             async with self._locks[record.id]:
@@ -189,7 +186,8 @@ class Databases:
         return await self.get(caller, database_id)
 
     async def reset(self, caller: Caller, database_id: str) -> Database:
-        """Begin to give a copy the present data of its source in place of its own; its id and password stay.
+        """Begin to give a copy the present data of its source in place of its own; its id and password stay. Its
+        archive begins anew.
 
         Raises :class:`ConflictError` for one without a source, and when the source cannot be copied: then nothing has
         changed.
@@ -198,12 +196,18 @@ class Databases:
             record = self._checked_copy(caller, database_id)
             async with self._plane.sandboxes.use(server_of(record), record.cloned_from or ""):
                 with anyio.CancelScope(shield=True):  # what is begun here, the next server finishes
-                    record = await self._records.change(record, state=DatabaseState.PROVISIONING, error=None)
+                    changes = {
+                        "state": DatabaseState.PROVISIONING,
+                        "error": None,
+                        "restored": False,
+                        "target_time": None,
+                    }
+                    record = await self._records.change(record, **changes)
                     try:
                         with suppress(NotFoundError):
                             await self._plane.sandboxes.delete(server_of(record), record.id)
                     finally:  # one whose machine could not be deleted is as it was
-                        self._begin(record, is_resumed=True)
+                        self._makers.begin(record, is_resumed=True)
         return self._seen(record)
 
     def failover(self, caller: Caller, database_id: str) -> NoReturn:
@@ -250,79 +254,9 @@ class Databases:
         self._door = port
         self._announced.set()
 
-    def _begin(self, record: DatabaseRecord, *, is_resumed: bool = False) -> Making:
-        making = self._making[record.id] = Making(is_resumed)
-        self._tasks.start_soon(self._make, record, making)
-        return making
-
-    async def _make(self, record: DatabaseRecord, making: Making) -> None:
-        """Make what is missing of a new database. One that gets no machine leaves nothing."""
-        try:
-            with making.scope:
-                try:
-                    await self._make_machine(record)
-                except Exception as error:
-                    making.error = known(error, record)
-                    await (self._fail(record, making.error) if making.is_resumed else self._undo(record))
-                    return
-                making.machine.set()
-                await self._make_ready(record)
-        finally:
-            del self._making[record.id]
-            if not making.machine.is_set():
-                making.error = making.error or ConflictError(f"database {record.id} was deleted as it was made")
-                making.machine.set()
-            making.left.set()
-
-    async def _make_machine(self, record: DatabaseRecord) -> None:
-        """A machine, unless an earlier server has made it."""
-        if self._plane.registry.find(record.id) is not None:
-            if not record.restored:
-                return
-            await self._plane.sandboxes.delete(server_of(record), record.id)  # how far it came is not known
-        await self._records.keep_first(record)
-        metadata = {_PRODUCT: record.id}
-        if record.cloned_from is not None and not record.restored:
-            await self._plane.forks.copy(server_of(record), record.cloned_from, record.id, metadata)
-            return
-        wanted = NewSandbox(
-            template=SIZES[record.size].template,
-            persistent=True,
-            metadata=metadata,
-            id=record.id,
-            product=_PRODUCT,
-            always_on=record.always_on,
-        )
-        try:
-            await self._plane.sandboxes.create(server_of(record), wanted)
-        except BadRequestError as error:
-            if error.field != "template":
-                raise
-            raise no_template(wanted.template) from error
-
-    async def _make_ready(self, record: DatabaseRecord) -> None:
-        """Set the password. A failure fails the database, and frees its machine."""
-        try:
-            if record.restored:
-                await self.archives.restore(record)
-            credentials = await self._records.credentials(record)
-            verifier, copied = verifier_of(credentials.password), record.cloned_from is not None
-            await self._server.set_password(server_of(record), record.id, verifier, end_sessions=copied)
-            record = await self._records.change(record, state=DatabaseState.READY)
-        except Exception as error:
-            with suppress(PandastackError):
-                await self._plane.sandboxes.delete(server_of(record), record.id)
-            await self._fail(record, known(error, record))
-            return
+    async def _made(self, record: DatabaseRecord) -> None:
         self.archives.begin(record)
         await self._in_background(record, self._resume)  # it may have been changed meanwhile
-
-    async def _fail(self, record: DatabaseRecord, error: PandastackError) -> None:
-        await self._records.change(record, state=DatabaseState.FAILED, error=error.public or error.message)
-
-    async def _undo(self, record: DatabaseRecord) -> None:
-        with anyio.move_on_after(_UNDO_SECONDS, shield=True):
-            await self._forget(record)
 
     async def _end(self, record: DatabaseRecord) -> None:
         with suppress(NotFoundError):
@@ -397,9 +331,11 @@ class Databases:
         if record.cloned_from is None:
             raise ConflictError(f"database {record.id} is no copy", hint="only a copy has a source to be reset to")
         try:
-            self.usable(caller, record.cloned_from)
+            source = self.usable(caller, record.cloned_from)
         except NotFoundError as error:
             raise ConflictError(f"the source of database {record.id} is gone: {record.cloned_from}") from error
+        if source.size != record.size:
+            raise ConflictError(f"database {record.id} has another size than its source", hint="a copy can have it")
         return record
 
     def _running(self, caller: Caller, database_id: str) -> DatabaseRecord:
