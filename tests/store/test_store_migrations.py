@@ -13,7 +13,8 @@ from sqlalchemy import Connection, inspect, text
 
 from pandastack.errors import ServerError
 from pandastack.store import migrations, open_store
-from pandastack.store.schema import DEFAULT_WORKSPACE, metadata
+from pandastack.store.product_schema import metadata
+from pandastack.store.schema import DEFAULT_WORKSPACE
 
 pytestmark = pytest.mark.anyio
 

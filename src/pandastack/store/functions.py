@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pandastack.store.schema import function_runs, function_versions, functions
+from pandastack.store.product_schema import function_runs, function_versions, functions
 
 
 class FunctionState(StrEnum):

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pandastack.store.schema import github_deliveries as deliveries
-from pandastack.store.schema import github_runners as runners
+from pandastack.store.product_schema import github_deliveries as deliveries
+from pandastack.store.product_schema import github_runners as runners
 
 
 class Phase(StrEnum):

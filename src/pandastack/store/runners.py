@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pandastack.store.schema import jobs, runner_pools
+from pandastack.store.product_schema import jobs, runner_pools
 
 
 class JobState(StrEnum):

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pandastack.store.schema import webhook_deliveries as deliveries
-from pandastack.store.schema import webhook_endpoints as endpoints
+from pandastack.store.product_schema import webhook_deliveries as deliveries
+from pandastack.store.product_schema import webhook_endpoints as endpoints
 
 
 class DeliveryState(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from pandastack.store.schema import metadata
+from pandastack.store.product_schema import metadata  # with the tables of both modules
 
 context.configure(
     connection=context.config.attributes["connection"],
