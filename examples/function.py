@@ -17,7 +17,7 @@ client = Client()
 function = client.functions.create("example-totals", code=SOURCE)
 try:
     for prices in ([1, 2, 3], [4, 5, 6]):
-        run = client.functions.invoke(function["id"], {"prices": prices})
+        run = client.functions.invoke(function["id"], input={"prices": prices})
         print(run["status"], run["result"], run["duration_ms"], "ms")
 finally:
     client.functions.delete(function["id"])

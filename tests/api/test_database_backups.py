@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ async def run(server: Path, sql: str) -> None:
 
 
 @pytest.fixture
-async def api(serve: Serve, server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+async def engine(server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
+    """An engine all of whose databases are the one server."""
     await run(server, "DROP ROLE IF EXISTS postgres; CREATE ROLE postgres SUPERUSER LOGIN REPLICATION")
     kept = replace(support.SETTINGS, database_backups=str(tmp_path / "backups"))
     monkeypatch.setattr("tests.api.conftest.SETTINGS", kept)
@@ -80,9 +81,20 @@ async def api(serve: Serve, server: Path, tmp_path: Path, monkeypatch: pytest.Mo
             both.cancel_scope.cancel()
 
     engine.sockets[SOCKET] = relay
-    async with serve(engine) as api:
+    return engine
+
+
+@asynccontextmanager
+async def serving(serve: Serve, engine: ScriptedEngine, token: str = "") -> AsyncIterator[Api]:
+    async with serve(engine, token) as api:
         databases: Databases = api.app.state.databases
         databases.announced(5432)
+        yield api
+
+
+@pytest.fixture
+async def api(serve: Serve, engine: ScriptedEngine) -> AsyncIterator[Api]:
+    async with serving(serve, engine) as api:
         yield api
 
 
@@ -210,3 +222,38 @@ async def test_the_machine_of_a_drill_that_was_interrupted_is_deleted(api: Api) 
     await plane.sandboxes.create(Caller.server("default"), wanted)
     await api.app.state.databases.archives.drills.sweep()
     assert api.engine.machines == {}
+
+
+async def test_a_restore_that_was_interrupted_is_made_anew(serve: Serve, engine: ScriptedEngine) -> None:
+    begun = anyio.Event()
+
+    async def hang(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        begun.set()
+        await anyio.sleep_forever()
+        yield result()
+
+    engine.exec_records = hang
+    async with serving(serve, engine) as first:
+        source = await archived(first)
+        assert (await first.http.post(f"{DATABASES}/{source}/backups")).status_code == 201
+        shown = await until(first, source, lambda body: body.get("restore_window"))
+        moment = shown["restore_window"]["earliest"]
+        await until(first, source, lambda body: body["archive"].get("as_of", "") > moment)
+        made = await first.http.post(f"{DATABASES}/{source}/clone", json={"target_time": moment, "label": "again"})
+        assert made.status_code == 202, made.text
+        key, machine = made.json()["id"], engine.machines[made.json()["id"]]
+        with anyio.fail_after(30):
+            await begun.wait()
+        token = first.token
+
+    async def end(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield result()
+
+    engine.exec_records = end
+    async with serving(serve, engine, token) as second:
+        restored = await until(second, key, lambda body: body["status"] == "running")
+        assert (restored["cloned_from"], restored["target_time"][:19]) == (source, moment[:19])
+        assert engine.machines[key] is not machine, "how far it had come is not known"
+        for each in (source, key):
+            assert (await second.http.delete(f"{DATABASES}/{each}")).status_code == 204
+        assert engine.machines == {}

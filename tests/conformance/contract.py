@@ -102,19 +102,15 @@ NOT_SERVED = {
     "one workspace per server: organisations are optional for self-hosting": routes("""POST /v1/me/current-org
         GET /v1/orgs  POST /v1/orgs  GET /v1/orgs/{}  GET /v1/orgs/{}/members  POST /v1/orgs/{}/members
         DELETE /v1/orgs/{}/members/{}  POST /v1/orgs/invites/{}/accept"""),
-    "functions are not built yet": SECTIONS[17],
     "apps are not built yet": SECTIONS[19],
     "history of metrics, boot statistics and audit are not built yet": routes("""GET /v1/metrics/overview
         GET /v1/metrics/sandbox/{}  GET /v1/stats/boot  GET /v1/audit"""),
 }
 
 METHODS_NOT_SERVED = {
-    "FunctionsAPI.": "POST /v1/functions",
     "AppsAPI.": "POST /v1/apps",
 }
 """Methods of the SDKs, by the beginning of their names, and the route that each is waiting for."""
 
-CHECKLIST_NOT_BUILT = {
-    13: "functions are not built yet",
-}
+CHECKLIST_NOT_BUILT: dict[int, str] = {}
 """Items of the contract's checklist that concern nothing that is served; the reason is a key of :data:`NOT_SERVED`."""

@@ -5,6 +5,7 @@ What of it is not built stands in :mod:`tests.conformance.contract` with the rea
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -309,6 +310,23 @@ def test_10_a_session(http: httpx.Client) -> None:
     assert [http.delete(f"{url}/{session['id']}").status_code for _ in range(2)] == [204, 404]
     assert http.post(f"{url}/{session['id']}/run", json={"code": "1"}).status_code == 404
     http.delete(f"/sandboxes/{session['sandbox_id']}")
+
+
+def test_13_functions(http: httpx.Client) -> None:
+    made = http.post("/functions", json={"name": "item 13", "runtime": "python", "code": ""})
+    assert made.status_code == 200, made.text
+    assert (made.json()["entrypoint"], made.json()["is_ready"], made.json()["version"]) == ("handler.py", False, 0)
+    one = f"/functions/{made.json()['id']}"
+    assert http.get(f"{one}/code").status_code == 404
+    assert http.post(f"{one}/invoke", json={}).status_code == 409
+    source = b"import sys\nprint(sys.stdin.read())\n"
+    assert http.post(f"{one}/deploy", content=gzip.compress(source), timeout=120).json()["kind"] == "script"
+    assert gzip.decompress(http.get(f"{one}/code").content) == source
+    run = http.post(f"{one}/runs", json={}, timeout=60).json()
+    assert (run["status"], run["stdout"]) == ("success", "null\n")
+    numbers = http.get(f"{one}/metrics").json()
+    assert numbers.pop("period") == "24h" and all(isinstance(each, int | float) for each in numbers.values())
+    assert http.delete(one).status_code == 204
 
 
 def test_11_a_database_is_202_and_runs_only_with_its_address(http: httpx.Client) -> None:

@@ -120,4 +120,4 @@ def test_routes_that_no_schema_lists_are_found() -> None:
     app.add_route("/mcp", endpoint, methods=["POST"])
     app.mount("/v1/apps", FastAPI())
     assert served(app) >= {f"WS {S}/ssh", "POST /mcp", "GET /v1/apps/{}"}
-    assert not served(app) & {f"WS {S}/exec/ws", f"POST {S}/mcp", "GET /v1/functions"}
+    assert not served(app) & {f"WS {S}/exec/ws", f"POST {S}/mcp", "GET /v1/schedules"}

@@ -286,6 +286,36 @@ def steady(database: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in database.items() if name not in ("archive", "restore_window")}
 
 
+def test_functions(sdk: Official) -> None:
+    seen = sdk.run("functions.life").value
+    made = seen["made"]
+    assert UUID.fullmatch(made["id"])
+    assert (made["name"], made["runtime"], made["entrypoint"]) == ("conformance", "python", "handler.py")
+    assert (made["version"], made["is_ready"], made["public"]) == (1, True, False)
+    assert seen["got"] == made and seen["listed"] == [made]
+    assert made["url"] == made["endpoint"] and made["url"].endswith("/http-invoke")
+    run = seen["run"]
+    assert (run["status"], run["exit_code"], run["stdout"]) == ("success", 0, "said\n")
+    assert run["result"] == {"event": {"n": 1}, "key": "value"} and run["duration_ms"] >= 0
+    assert seen["triggered"]["status"] == "success"
+    assert (seen["updated"]["name"], seen["updated"]["env"], seen["updated"]["public"]) == (
+        "renamed",
+        {"KEY": "v"},
+        True,
+    )
+    assert (seen["deployed"]["version"], seen["deployed"]["id"]) == (2, made["id"])
+    assert seen["again"]["result"] == 2
+    assert [each["status"] for each in seen["runs"]][-2:] == ["success", "success"]
+    assert seen["metrics"]["period"] == "24h" and seen["metrics"]["total"] >= 3
+    assert all(isinstance(each, int | float) for name, each in seen["metrics"].items() if name != "period")
+    assert is_error(seen["twice"], "BadRequestError", "name")
+    assert is_error(seen["broken"], {"python": "BadRequestError", "typescript": "Error"}[sdk.name], "nothere")
+    assert is_error(seen["after"], "NotFoundError", made["id"])
+    if sdk.name == "typescript":
+        assert seen["code"] == seen["source"]
+        assert (seen["recorded"]["status"], seen["recorded"]["exit_code"]) == ("error", 3)
+
+
 def test_databases(sdk: Official) -> None:
     seen = sdk.run("databases.life").value
     made = seen["made"]

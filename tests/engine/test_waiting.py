@@ -160,8 +160,8 @@ async def test_a_create_finds_a_machine_that_has_loaded_the_snapshot(place: Inst
         names = {source.spec.hostname} | {each.spec.hostname for each in (cold, *made)}
         for each in made:
             assert "resume" in each.phases, "it was made ahead"
-            known = f"(grep -q {each.spec.hostname} /run/names || sleep 0.1)"
-            seen = await run(each, f"for i in $(seq 200); do {known}; done; sort -u /run/names")
+            begun = f"until grep -q {each.spec.hostname} /run/names; do sleep 0.1; done"
+            seen = await run(each, f"{begun}; sort -u /run/names")
             assert set(seen.split()) == {source.spec.hostname, each.spec.hostname} <= names
             assert await run(each, STATE) == await run(cold, STATE)
             assert (await each.channel.processes())[0] == []

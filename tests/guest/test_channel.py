@@ -199,6 +199,13 @@ async def test_an_agent_that_is_no_init_goes_on_as_well(channel: Channel) -> Non
     assert await says(channel, "echo on") == b"on\n"
 
 
+async def test_no_command_runs_beside_frozen_programs_where_none_can_be_frozen(channel: Channel) -> None:
+    with pytest.raises(GuestError, match="control group"):
+        async with channel.rehearse(ExecRequest(cmd="true")) as process:
+            await process.wait()
+    assert await says(channel, "echo on") == b"on\n"
+
+
 async def test_a_guest_that_was_told_late_is_told_the_time_again() -> None:
     async with hostile() as (channel, theirs), anyio.create_task_group() as group:
         group.start_soon(channel._correct_clock, 0.2, 5)

@@ -25,7 +25,7 @@ def test_a_folder_without_settings(tmp_path: Path) -> None:
 def test_all_fields() -> None:
     name, settings = parse_settings(
         'name = "x"\ndescription = "d"\ncategory = "c"\ncpu = 2\nmemory_mb = 2048\ndisk_mb = 512\n'
-        "max_cpu = 4\nmin_memory_mb = 1024\nmax_memory_mb = 4096\n"
+        "max_cpu = 4\nmin_memory_mb = 1024\nmax_memory_mb = 3072\n"
         "disk_mb_per_second = 100\ndisk_operations_per_second = 2000\ndisks = 14\n"
         'tools = ["a"]\naliases = ["ubuntu-24.04"]\nwarm_up = ["true"]\nrehearse = ["ls"]\n'
         'nested = true\nnetwork = "deny"\npreviews = "private"\nwake = "authed"\n'
@@ -34,7 +34,7 @@ def test_all_fields() -> None:
     )
     assert name == "x"
     assert settings == TemplateSettings(
-        *("d", "c", 2, 2048, 4, 1024, 4096, 512, 100, 2000, 14, ("a",), ("ubuntu-24.04",)),
+        *("d", "c", 2, 2048, 4, 1024, 3072, 512, 100, 2000, 14, ("a",), ("ubuntu-24.04",)),
         *((), ("true",), ("ls",), {"A": "1"}),
         nested=True,
         network=NetworkPolicy(Egress.DENY),
@@ -87,7 +87,9 @@ def test_the_default_sizes_are_the_limits_unless_it_says_otherwise() -> None:
     assert (settings.max_cpu, settings.min_memory_mb, settings.max_memory_mb) == (3, 1000, 1000)
 
 
-@pytest.mark.parametrize(("memory_mb", "least"), [(256, 256), (512, 512), (2048, 512), (2000, 2000), (8192, 2048)])
+@pytest.mark.parametrize(
+    ("memory_mb", "least"), [(256, 256), (512, 512), (2048, 512), (2000, 2000), (8192, 3200), (16384, 4096)]
+)
 def test_a_sandbox_may_be_smaller(memory_mb: int, least: int) -> None:
     _, settings = parse_settings(f"memory_mb = {memory_mb}", default_name="x")
     assert settings.min_memory_mb == least
@@ -113,6 +115,8 @@ def test_a_sandbox_may_not_be_smaller_where_commands_of_the_bake_must_fit() -> N
         ("max_memory_mb = 256", "max_memory_mb"),
         ("min_memory_mb = 640", "min_memory_mb"),
         ("max_memory_mb = 2176", "min_memory_mb"),  # more than four times the kernel's part
+        ("memory_mb = 1024\nmax_memory_mb = 4096", "min_memory_mb"),  # its firmware's tables are at 3 GiB
+        ("memory_mb = 3200\nmin_memory_mb = 3072", "min_memory_mb"),
         ("max_memory_mb = 1000", "max_memory_mb"),
         ("memory_mb = 600\nmin_memory_mb = 512", "memory_mb"),
         ("disks = 15", "disks"),

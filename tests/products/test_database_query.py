@@ -217,6 +217,19 @@ async def test_a_transaction_happens_or_not(directory: Path) -> None:
 
 
 @needs_postgres
+async def test_settings_of_the_role_hold(directory: Path) -> None:
+    await rows(directory, "ALTER ROLE pandastack SET default_transaction_read_only = on")
+    try:
+        assert (await refusal(directory, "CREATE TABLE unwritten (x int)")).detail["sqlstate"] == "25006"
+        with pytest.raises(SqlRefused, match="read-only"):
+            await run(directory, checked_transaction("postgres", [Statement("CREATE TABLE unwritten (x int)")]))
+    finally:
+        async with opened(directory, checked_work("postgres", Statement("SELECT 1"))) as session:
+            for sql in ("SET default_transaction_read_only = off", "ALTER ROLE pandastack RESET ALL"):
+                await session.run(Statement(sql), 1)
+
+
+@needs_postgres
 async def test_a_limit_that_sql_turns_off_is_the_hosts(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "_GRACE_SECONDS", 0.1)
     sql = (Statement("SET statement_timeout = 0"), Statement("SELECT pg_sleep(600)"))

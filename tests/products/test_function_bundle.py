@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pandastack.errors import BadRequestError, TooLargeError
+from pandastack.products.functions import bundle
 from pandastack.products.functions.bundle import read_bundle
 from tests.products.archives import archive, member, of_files
 
@@ -52,8 +53,10 @@ def test_what_is_refused(tmp_path: Path, data: bytes) -> None:
         read_bundle(data, "handler.py", tmp_path)
 
 
-def test_too_much(tmp_path: Path) -> None:
-    with pytest.raises(TooLargeError):
-        read_bundle(gzip.compress(bytes(201 << 20), 1), "handler.py", tmp_path)
+def test_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "MOST_UNPACKED", 1 << 20)
+    for many in (gzip.compress(bytes(2 << 20)), of_files({"handler.py": SOURCE, "b": bytes(2 << 20)})):
+        with pytest.raises(TooLargeError):
+            read_bundle(many, "handler.py", tmp_path)
     with pytest.raises(TooLargeError):
         read_bundle(bytes((50 << 20) + 1), "handler.py", tmp_path)

@@ -158,6 +158,7 @@ def test_a_copy_is_reset_to_its_source(client: Client, database: Database) -> No
         client.databases.delete(copy["id"])
 
 
+@pytest.mark.slow
 def test_an_import_is_undone_when_the_server_is_killed(
     place: Installation, served: tuple[Server, Client], database: Database
 ) -> None:

@@ -53,8 +53,8 @@ def function(client: Client) -> Iterator[dict[str, Any]]:
 def test_no_call_sees_anything_of_another(client: Client, function: dict[str, Any]) -> None:
     assert (function["kind"], function["version"], function["is_ready"]) == ("handler", 1, True)
     for _ in range(2):
-        assert client.functions.invoke(function["id"], "leave")["status"] == "success"
-    runs = [client.functions.invoke(function["id"], {"n": n}) for n in range(2)]
+        assert client.functions.invoke(function["id"], input="leave")["status"] == "success"
+    runs = [client.functions.invoke(function["id"], input={"n": n}) for n in range(2)]
     for n, run in enumerate(runs):
         assert run["status"] == "success", run
         assert (run["stdout"], run["exit_code"]) == ("said\n1\n", 0) or run["stdout"] == "said\n"
@@ -78,7 +78,7 @@ def test_what_does_not_import_leaves_the_former_version(client: Client, function
         client.functions.deploy_bundle(function["id"], b"import nothere\n\ndef handler(event, context):\n    pass\n")
     assert 'File "/fn/handler.py", line 1' in raised.value.detail["traceback"]
     assert client.functions.get(function["id"])["version"] == 1
-    assert client.functions.invoke(function["id"], 1)["version"] == 1
+    assert client.functions.invoke(function["id"], input=1)["version"] == 1
 
 
 def test_a_function_that_ends_its_process_or_takes_too_long(client: Client) -> None:
@@ -86,7 +86,7 @@ def test_a_function_that_ends_its_process_or_takes_too_long(client: Client) -> N
     source += "    os._exit(3) if event else time.sleep(600)\n"
     made = client.functions.create("ends", code=source, template="base", timeout_seconds=0.5)
     try:
-        gone = client.functions.invoke(made["id"], 1)
+        gone = client.functions.invoke(made["id"], input=1)
         assert (gone["status"], gone["stdout"]) == ("error", "before\n")
         late = client.functions.invoke(made["id"])
         assert (late["status"], late["stdout"]) == ("timeout", "before\n") and "line 4" in late["traceback"]
@@ -95,7 +95,7 @@ def test_a_function_that_ends_its_process_or_takes_too_long(client: Client) -> N
 
 
 def test_nothing_stays(client: Client, function: dict[str, Any]) -> None:
-    run = client.functions.start(function["id"], 1)
+    run = client.functions.start(function["id"], input=1)
     with pytest.raises(ConflictError, match="is the machine of a function") as refused:
         client.sandboxes.get(str(run["sandbox_id"])).kill()
     assert refused.value.hint == f"use /v1/functions/{function['id']} instead"

@@ -4,6 +4,7 @@
  */
 #include "system/freeze.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
@@ -40,6 +41,8 @@ void freeze_join(void)
 
 bool freeze_avoid(void)
 {
+	if (others < 0)
+		errno = EOPNOTSUPP;
 	return others >= 0 && write(others, "0", 1) == 1;
 }
 

@@ -8,7 +8,7 @@
 void freeze_prepare(void);
 /* Puts the calling process, a child that is about to become a program, into that group. */
 void freeze_join(void);
-/* Puts the calling process into a group beside it, which is never frozen; false where there is none. */
+/* Puts the calling process into a group beside it, which is never frozen; false with errno where there is none. */
 bool freeze_avoid(void);
 /* Freezes the group and waits until all of it is frozen, at most a fraction of a second. */
 void freeze(void);

@@ -70,6 +70,10 @@ class Api:
             raise errors.from_body(response.status, json.loads(answer))
         return answer
 
+    def rest(self) -> None:
+        """Close this thread's connection before a long pause, in which the server would."""
+        self._connection().close()
+
     def _connection(self) -> HTTPConnection:
         if not hasattr(self._local, "connection"):
             self._local.connection = HTTPConnection(self._address, timeout=60)

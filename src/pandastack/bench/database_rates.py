@@ -34,7 +34,10 @@ def measure_rates(api: Api, ports: RawPorts, rounds: int, say: Callable[[str], N
     out."""
     made: list[str] = []
     try:
-        return _rates(ready(api, made, "/databases"), ports, rounds, say)
+        database = ready(api, made, "/databases")
+        api.patch(f"/databases/{database['id']}", {"always_on": True})  # tunnels do not wake it
+        api.rest()
+        return _rates(database, ports, rounds, say)
     finally:
         for each in made:
             api.delete(each, "/databases")

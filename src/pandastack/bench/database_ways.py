@@ -57,6 +57,7 @@ def measure_size(ground: Ground, mb: int, n: int) -> Ways:
     try:
         ground.say(f"{mb} MB of data, twice")
         database = ready(ground.api, made, "/databases")
+        ground.api.rest()
         fill(database, mb)
         with _bare(ground, mb) as bare:
             for number in range(n):
@@ -89,6 +90,7 @@ def _bare(ground: Ground, mb: int) -> Iterator[dict[str, Any]]:
         if done["exit_code"]:
             raise PandastackError(f"the bare machine has no password: {done['stderr'][-200:]}")
         bare = _address(ground, sandbox)
+        ground.api.rest()
         fill(bare, mb)
         yield bare
     finally:

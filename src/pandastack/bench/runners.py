@@ -20,8 +20,8 @@ from pandastack.errors import PandastackError
 from pandastack.sdk import Client
 
 POOL = "bench-runners"
-PREPARE = "python3 -m venv .venv"
-"""Installs something without a network."""
+PREPARE = "python3 -m venv --without-pip .venv && .venv/bin/python -m compileall -q ."
+"""Installs something without a network, as little as a small project does."""
 COMMAND = ".venv/bin/python -c 'import check'"
 SETTLE_SECONDS = 2.0
 """Seconds without requests before each job: a machine that is made ahead is replaced in that time."""

@@ -41,6 +41,8 @@ REHEARSE_LENGTH = 4096
 """Characters that each of them may have."""
 
 _LEAST_MEMORY_MB = 512
+LOW_MEMORY_MB = 3072
+"""Where the memory of a machine is interrupted: what exceeds it lies above 4 GiB."""
 _NAME = r"[A-Za-z0-9._-]{1,64}"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
@@ -145,6 +147,8 @@ def _with_limits(values: dict[str, Any]) -> dict[str, Any]:
     """``values`` with the sizes that limit others.
 
     A part of the memory can be out of use only in whole blocks, and the kernel's own must be a quarter of it at least.
+    A machine with more than :data:`LOW_MEMORY_MB` has the rest of it above 4 GiB. The tables of its firmware are where
+    the first part ends, and can never be out of use.
     """
     cpu, memory_mb = (values.get(each, getattr(TemplateSettings, each)) for each in ("cpu", "memory_mb"))
     most_cpu = values.setdefault("max_cpu", cpu)
@@ -159,6 +163,9 @@ def _with_limits(values: dict[str, Any]) -> dict[str, Any]:
         raise _wrong("max_memory_mb", f"at least memory_mb, which is {memory_mb}")
     if not most <= 4 * least <= 4 * memory_mb:
         raise _wrong("min_memory_mb", "at most memory_mb, and at least a quarter of max_memory_mb")
+    if least <= LOW_MEMORY_MB < most:
+        expected = f"more than {LOW_MEMORY_MB} where max_memory_mb is"
+        raise _wrong("min_memory_mb", f"{expected}: a machine with so much cannot have less in use")
     for name, value in {"min_memory_mb": least, "memory_mb": memory_mb, "max_memory_mb": most}.items():
         if least != most and value % MEMORY_BLOCK_MB:
             raise _wrong(name, f"a multiple of {MEMORY_BLOCK_MB} where sandboxes may have different memory")
@@ -168,6 +175,8 @@ def _with_limits(values: dict[str, Any]) -> dict[str, Any]:
 def _least_memory(memory_mb: int, most: int) -> int:
     """The smallest memory of a template without commands, which would have to fit into it."""
     least = max(_LEAST_MEMORY_MB, -(-most // (4 * MEMORY_BLOCK_MB)) * MEMORY_BLOCK_MB)
+    if most > LOW_MEMORY_MB:
+        least = max(least, LOW_MEMORY_MB + MEMORY_BLOCK_MB)
     return memory_mb if memory_mb % MEMORY_BLOCK_MB else min(least, memory_mb)
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pandastack.errors import BadRequestError
 from pandastack.sdk._builds import pack_texts, start_build
 from pandastack.sdk._databases import clone_database, create_database, one_database, query_database
-from pandastack.sdk._functions import create_function, list_functions, one_function
+from pandastack.sdk._functions import create_function, invoke_function, list_functions, one_function
 from pandastack.sdk._volumes import create_volume, one_volume
 from pandastack.sdk.wire.call import (
     Call,
@@ -314,7 +314,7 @@ class InvokeFunction(Arguments):
     input: Any = Field(None, description="The event: any JSON")
 
     def call(self) -> Call:
-        return one_function("POST", self.function_id, "/invoke", {"input": self.input})
+        return invoke_function(self.function_id, self.input)
 
 
 class OneFunction(Arguments):

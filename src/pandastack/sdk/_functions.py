@@ -1,4 +1,4 @@
-"""The requests of functions, and the archive of a folder with one."""
+"""What functions are to clients, their requests, and the archive of a folder with one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,62 @@ import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from pandastack.errors import BadRequestError, TooLargeError
 from pandastack.sdk.packing import Part, pack_form
 from pandastack.sdk.wire.call import Call, new_key, segment
+
+
+class Function(TypedDict, total=False):
+    """A function: a dictionary. ``version`` is the one that serves; ``is_ready`` is False before the first deploy."""
+
+    id: Required[str]
+    name: Required[str]
+    workspace: str
+    runtime: str
+    entrypoint: str
+    template: str
+    env: dict[str, str]
+    public: bool
+    url: str
+    endpoint: str
+    version: int
+    is_ready: bool
+    kind: str
+    code_size: int
+    timeout_seconds: float
+    memory_mb: int | None
+    concurrency: int
+    deploy_ms: float
+    created_at: str
+    updated_at: str
+
+
+class FunctionRun(TypedDict, total=False):
+    """A run of a function: a dictionary. ``status`` is ``running``, ``success``, ``error`` or ``timeout``;
+    ``result`` is what the handler returned."""
+
+    id: Required[str]
+    status: Required[str]
+    workspace: str
+    function_id: str
+    version: int | None
+    schedule_id: str | None
+    sandbox_id: str | None
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    result: Any
+    error: str
+    traceback: str
+    start: str
+    duration_ms: int | None
+    cpu_seconds: float | None
+    peak_memory_mb: float | None
+    started_at: str
+    ended_at: str | None
+
 
 DEPLOY_SECONDS = 1200.0
 """How long a deploy may be silent: dependencies are installed."""
@@ -70,6 +121,12 @@ def one_function(method: str, function_id: str, what: str = "", body: Mapping[st
     """A request about one function."""
     silence = RUN_SECONDS if method == "POST" else None
     return Call(method, f"/functions/{segment(function_id)}{what}", json=body, silence=silence)
+
+
+def invoke_function(function_id: str, given: Any, *, in_background: bool = False) -> Call:
+    """``POST /functions/{id}/invoke``."""
+    body = {"input": given, "async": True} if in_background else {"input": given}
+    return one_function("POST", function_id, "/invoke", body)
 
 
 def list_functions(name: str | None = None) -> Call:

@@ -351,56 +351,6 @@ class DatabaseBackups(TypedDict, total=False):
     drill: dict[str, Any]
 
 
-class Function(TypedDict, total=False):
-    """A function: a dictionary. ``version`` is the one that serves; ``is_ready`` is False before the first deploy."""
-
-    id: Required[str]
-    name: Required[str]
-    workspace: str
-    runtime: str
-    entrypoint: str
-    template: str
-    env: dict[str, str]
-    public: bool
-    url: str
-    endpoint: str
-    version: int
-    is_ready: bool
-    kind: str
-    code_size: int
-    timeout_seconds: float
-    memory_mb: int | None
-    concurrency: int
-    deploy_ms: float
-    created_at: str
-    updated_at: str
-
-
-class FunctionRun(TypedDict, total=False):
-    """A run of a function: a dictionary. ``status`` is ``running``, ``success``, ``error`` or ``timeout``;
-    ``result`` is what the handler returned."""
-
-    id: Required[str]
-    status: Required[str]
-    workspace: str
-    function_id: str
-    version: int | None
-    schedule_id: str | None
-    sandbox_id: str | None
-    exit_code: int | None
-    stdout: str
-    stderr: str
-    result: Any
-    error: str
-    traceback: str
-    start: str
-    duration_ms: int | None
-    cpu_seconds: float | None
-    peak_memory_mb: float | None
-    started_at: str
-    ended_at: str | None
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A state in the timeline of a sandbox; ``dirty_bytes`` is the size of the data written for it.

@@ -14,10 +14,10 @@ import typer
 from pandastack.cli.ci.ending import exit_of, show
 from pandastack.cli.output import note, print_json, print_table, printable
 from pandastack.errors import PandastackError
-from pandastack.sdk._junit import MOST_BYTES, Case, Outcome, flaky, merged, parse
 
 if TYPE_CHECKING:
     from pandastack import Client, Job
+    from pandastack.sdk._junit import Case
 
 MERGED = "junit.xml"
 """The merged report, in the directory of artifacts."""
@@ -87,6 +87,8 @@ def _follow(client: Client, job: Job, number: int, lines: Lines) -> Job:
 
 def _report_of(where: Path, name: str, number: int) -> list[Case] | None:
     """The cases of one copy's report; a bad one is told, and has none."""
+    from pandastack.sdk._junit import MOST_BYTES, parse
+
     try:
         path = where / name
         if path.is_symlink() or not path.is_file():
@@ -100,6 +102,8 @@ def _report_of(where: Path, name: str, number: int) -> list[Case] | None:
 
 def report(found: Found, plan: Plan, *, as_json: bool) -> None:
     """Print how the copies ended, and write the merged report."""
+    from pandastack.sdk._junit import Outcome, flaky, merged
+
     cases = [each for mine in found.cases.values() for each in mine]
     wavering = [] if plan.is_split else flaky(found.cases)
     if plan.junit is not None:
@@ -124,7 +128,7 @@ def report(found: Found, plan: Plan, *, as_json: bool) -> None:
 def _counts(cases: Sequence[Case] | None) -> tuple[int | None, int | None]:
     if cases is None:
         return None, None
-    return len(cases), sum(each.outcome in (Outcome.FAILED, Outcome.ERROR) for each in cases)
+    return len(cases), sum(each.outcome in ("failed", "error") for each in cases)
 
 
 class Lines:

@@ -126,6 +126,14 @@ def runners(n: Count = 10, template: TemplateName = "base", data_dir: DataDir = 
 
 
 @group.command()
+def functions(n: Count = 10, data_dir: DataDir = None, json: Json = None) -> None:
+    """Deploys and calls of functions, in turns with bare restores. Needs a running server."""
+    import anyio
+
+    _report(*anyio.run(_functions, config.data_dir(data_dir), n), json)
+
+
+@group.command()
 def build(
     n: Annotated[int, typer.Option("-n", min=3, help="How many rounds.")] = 5,
     compiler: Annotated[str, typer.Option(help="A template with make and a C compiler.")] = "agent",
@@ -287,6 +295,19 @@ async def _runners(data: Path, template: str, n: int) -> tuple[dict[str, object]
     with Client(*_server(data), timeout=120) as client:
         async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
             samples = await anyio.to_thread.run_sync(measure, client, template, floor, n, note)
+    return machine, rows(samples)
+
+
+async def _functions(data: Path, n: int) -> tuple[dict[str, object], list[Row]]:
+    import anyio.to_thread
+
+    from pandastack.bench.functions import TEMPLATE, measure, rows
+    from pandastack.bench.subject import open_floor
+    from pandastack.engine.layout import Layout
+
+    logs.configure("warning")
+    async with open_floor(Layout(data, config.cache_dir()), TEMPLATE) as (floor, machine):
+        samples = await anyio.to_thread.run_sync(measure, _api(data, TEMPLATE), floor, n, note)
     return machine, rows(samples)
 
 

@@ -15,7 +15,7 @@ from pandastack.errors import BadRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from pandastack import Client
-    from pandastack.sdk._types import Function, FunctionRun
+    from pandastack.sdk._functions import Function, FunctionRun
 
 group = typer.Typer(no_args_is_help=True, help="Deploy and call functions.", rich_markup_mode=None)
 
@@ -64,7 +64,7 @@ def deploy(
         entrypoint = None if path.name in ("handler.py", "handler.js") else path.name
     with connect() as client:
         try:
-            made = client.functions.deploy(path, name=chosen, runtime=runtime, entrypoint=entrypoint, template=template)
+            made = client.functions.deploy(chosen, runtime, path, entrypoint=entrypoint, template=template)
         except BadRequestError as error:
             _explain(error)
             raise
@@ -86,7 +86,7 @@ def invoke(
     with connect() as client:
         function_id = _id(client, name)
         begin = client.functions.start if background else client.functions.invoke
-        run = begin(function_id, given)
+        run = begin(function_id, input=given)
     if json:
         print_json(run)
     elif background:
@@ -174,11 +174,14 @@ def _explain(error: BadRequestError) -> None:
 
 
 def _show(run: FunctionRun) -> None:
-    typer.echo(printable(run.get("stdout") or ""), nl=False)
-    typer.echo(printable(run.get("stderr") or ""), nl=False, err=True)
+    for text, is_error in ((run.get("stdout"), False), (run.get("stderr"), True)):
+        for line in (text or "").splitlines():
+            typer.echo(printable(line), err=is_error)
     if run["status"] == "success":
         value: Any = run.get("result")
         if value is not None:
             typer.echo(codec.dumps(value, ensure_ascii=False))
         return
-    note((run.get("traceback") or "").rstrip() or f"{run['status']}: {run.get('error', '')}")
+    told = run.get("traceback") or f"{run['status']}: {run.get('error', '')}"
+    for line in told.splitlines():
+        note(line)

@@ -56,6 +56,11 @@ class Restorer:
             case Origin():
                 return await self._warm_pool.claim(start, spec, Stopwatch())
 
+    def check(self, origin: Origin) -> None:
+        """Raise :class:`ConflictError` unless the memory of ``origin`` may be restored here."""
+        self._check_required(origin)
+        plan_start(origin, self._host(), boot=False)
+
     def _host(self) -> Host:
         """What guests run with here. What the templates were made with has been tried; /dev/kvm alone proves little."""
         cpus = dict(self._driver.cpus)

@@ -94,15 +94,18 @@ class Sandboxes:
         captured sandbox was its own, not that of its copies."""
         origin = self._saved.get(snapshot_id)
         sandbox = await self._create(spec, origin, size, network, secrets, boot=boot)
-        if self._saved.has(snapshot_id):  # it may have been deleted meanwhile
+        if self._saved.has(snapshot_id) and not sandbox.memory_lost:  # it may have been deleted meanwhile
             self._warm_pool.snapshots.created(origin)
         return sandbox
 
     def expect(self, snapshot_id: str, count: int, seconds: float) -> None:
         """Have ``count`` machines wait for creates from a snapshot during the next ``seconds``, within the budget.
 
-        Raises :class:`NotFoundError`."""
-        self._warm_pool.snapshots.expect(self._saved.get(snapshot_id), count, seconds)
+        Raises :class:`NotFoundError`, and :class:`ConflictError` for one whose memory may not be restored here.
+        """
+        origin = self._saved.get(snapshot_id)
+        self._restorer.check(origin)
+        self._warm_pool.snapshots.expect(origin, count, seconds)
 
     async def _create(
         self,

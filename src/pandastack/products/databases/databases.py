@@ -84,7 +84,7 @@ class Databases:
             source = await self.original(caller, wanted.cloned_from or "")
             if isinstance(source, DatabaseRecord) and source.state is not DatabaseState.READY:
                 self.usable(caller, source.id)
-            self.archives.check(source.id, wanted.target_time)
+            await self.archives.check(source.id, wanted.target_time)
         elif wanted.cloned_from is not None:
             self.usable(caller, wanted.cloned_from)
         await self._check_door()

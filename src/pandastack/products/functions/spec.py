@@ -81,7 +81,9 @@ def checked_new(given: Mapping[str, Any]) -> NewFunction:
         message = f"runtime: unknown runtime {runtime[:32]!r}" if runtime else "runtime: is required"
         raise BadRequestError(message, field="runtime", hint=f"one of {', '.join(RUNTIMES)}")
     language = RUNTIMES[runtime]
-    values = checked_values({**given, "runtime": None}, runtime)
+    values = checked_values(given, runtime)
+    if runtime == "nodejs" and values.get("template") == RUNTIMES["python"].template:
+        values["template"] = language.template  # clients send the default of Python for every runtime; it has no Node
     if "name" not in values:
         raise BadRequestError("name: is required", field="name")
     code = decoded_code(given.get("code"))

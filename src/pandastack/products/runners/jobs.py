@@ -32,6 +32,8 @@ from pandastack.services import ControlPlane
 from pandastack.store.runners import JobRecord, JobState, PoolRecord
 
 _INTERRUPTED = "the server ended while it ran"
+_TRIALS, _PAUSE = 5, 0.2
+"""To write the end of a job: how often, and the seconds after the first one."""
 _INPUT_LOST = "the server ended before it began, and had its input in memory only"
 
 log = structlog.get_logger(__name__)
@@ -260,19 +262,26 @@ class Jobs:
                         return End.error(Reason.MACHINE, error.message)
 
     async def _end(self, job_id: str, active: _Active, end: End | None) -> None:
-        """Write the final record. None: the next server begins it. One that cannot be written is found as interrupted
-        then."""
+        """Write the final record. None: the next server begins it."""
         job = self._records.jobs[job_id]
-        try:
-            if end is not None:
-                await self._records.move_job(job_id, end.state, ended_at=time.time(), **end.values)
-                await self._forget_oldest(job.workspace)
-        except PandastackError as error:
-            log.error("job.not_stored", job_id=job_id, exc_info=error)
+        if end is not None:
+            await self._store_end(job, end)
         active.job_log.close()
         self._active.pop(job_id, None)
         active.left.set()
         self.pump(job.pool_id)
+
+    async def _store_end(self, job: JobRecord, end: End) -> None:
+        """Write it, also where the database does not answer at first. An end that cannot be written is found as
+        interrupted by the next server."""
+        for trial in range(_TRIALS):
+            try:
+                await self._records.move_job(job.id, end.state, ended_at=time.time(), **end.values)
+                await self._forget_oldest(job.workspace)
+                return
+            except PandastackError as error:
+                log.error("job.not_stored", job_id=job.id, trial=trial, exc_info=error)
+            await anyio.sleep(_PAUSE * 2**trial)
 
     async def _forget_oldest(self, workspace: str) -> None:
         ended = [each for each in self._records.jobs_of(workspace) if each.state in FINAL]

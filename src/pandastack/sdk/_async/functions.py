@@ -6,19 +6,22 @@ import builtins
 import gzip
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from pandastack.sdk._async.interfaces import AsyncConnection
 from pandastack.sdk._functions import (
+    Function,
+    FunctionRun,
     create_function,
     deploy_function,
     given_of,
+    invoke_function,
     list_functions,
     one_function,
     pack_function,
 )
 from pandastack.sdk._runtime import async_in_thread, async_pause
-from pandastack.sdk._types import Function, FunctionRun
 from pandastack.sdk.wire.call import Call, segment
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -34,8 +37,9 @@ class AsyncFunctionsAPI:
     async def create(
         self,
         name: str,
-        *,
         runtime: str = "python",
+        file_path: str | None = None,
+        *,
         code: bytes | str | None = None,
         entrypoint: str | None = None,
         template: str | None = None,
@@ -46,11 +50,14 @@ class AsyncFunctionsAPI:
         concurrency: int | None = None,
         idempotency_key: str | None = None,
     ) -> Function:
-        """Make a function, and deploy ``code`` if it is given: source, or a tar archive. A deploy that fails leaves
-        nothing: BadRequestError, with the traceback in ``detail``. ``runtime`` is ``"python"`` or ``"nodejs"``.
+        """Make a function, and deploy the file or the ``code`` if one is given: source, or a tar archive. A deploy that
+        fails leaves nothing: BadRequestError, with the traceback in ``detail``. ``runtime`` is ``"python"`` or
+        ``"nodejs"``. Without ``entrypoint`` the function is in the file, or ``handler.py`` or ``handler.js``.
 
         Raises ConflictError for a name that is taken.
         """
+        if file_path is not None:
+            code, entrypoint = await async_in_thread(Path(file_path).read_bytes), entrypoint or Path(file_path).name
         wanted = {
             "entrypoint": entrypoint,
             "template": template,
@@ -64,21 +71,25 @@ class AsyncFunctionsAPI:
 
     async def deploy(
         self,
+        name: str,
+        runtime: str,
         path: str | os.PathLike[str],
         *,
-        name: str,
-        runtime: str = "python",
         entrypoint: str | None = None,
+        env: Mapping[str, str] | None = None,
         template: str | None = None,
+        public: bool | None = None,
     ) -> Function:
-        """Deploy a folder or a file as the function ``name``, which is made if there is none. The former version
-        serves until the new one is ready, and if it fails: BadRequestError, with the traceback in ``detail``."""
+        """Deploy a folder or a file as the function ``name``, which is made with these settings if there is none. The
+        former version serves until the new one is ready, and if it fails: BadRequestError, with the traceback in
+        ``detail``."""
         bundle = await async_in_thread(pack_function, path)
         found = await self.list(name=name)
-        function = found[0] if found else await self.create(name, runtime=runtime, template=template)
-        return await self.deploy_bundle(function["id"], bundle, entrypoint=entrypoint)
+        wanted: dict[str, Any] = {"entrypoint": entrypoint, "env": env, "template": template, "public": public}
+        function = found[0] if found else await self.create(name, runtime, **wanted)
+        return await self.deploy_bundle(function["id"], bundle, entrypoint)
 
-    async def deploy_bundle(self, function_id: str, bundle: bytes, *, entrypoint: str | None = None) -> Function:
+    async def deploy_bundle(self, function_id: str, bundle: bytes, entrypoint: str | None = None) -> Function:
         """Deploy a bundle: a tar archive or one source file, compressed or not. The same error."""
         return await self._made(deploy_function(function_id, bundle, entrypoint))
 
@@ -112,16 +123,20 @@ class AsyncFunctionsAPI:
         """Have an earlier version serve; None: the one before. Raises NotFoundError when it is not kept."""
         return await self._made(one_function("POST", function_id, "/rollback", given_of({"version": version})))
 
-    async def invoke(self, function_id: str, input: Any = None) -> FunctionRun:
+    async def invoke(self, function_id: str, *, input: Any = None) -> FunctionRun:
         """Run the function, and return the run once it has ended, also one that failed: look at ``status``.
 
         Raises ConflictError before the first deploy, RateLimitError when there are too many runs, CapacityError.
         """
-        return await self._ran(one_function("POST", function_id, "/invoke", {"input": input}))
+        return await self._ran(invoke_function(function_id, input))
 
-    async def start(self, function_id: str, input: Any = None) -> FunctionRun:
+    async def trigger(self, function_id: str, *, input: Any = None) -> FunctionRun:
+        """The same as :meth:`invoke`."""
+        return await self.invoke(function_id, input=input)
+
+    async def start(self, function_id: str, *, input: Any = None) -> FunctionRun:
         """Begin a run, and return it as it begins; :meth:`wait` waits. The same errors."""
-        return await self._ran(one_function("POST", function_id, "/invoke", {"input": input, "async": True}))
+        return await self._ran(invoke_function(function_id, input, in_background=True))
 
     async def wait(self, function_id: str, run_id: str) -> FunctionRun:
         """The run once it has ended."""
@@ -140,10 +155,10 @@ class AsyncFunctionsAPI:
         found = await self._client.transport.list(one_function("GET", function_id, "/runs"))
         return [cast(FunctionRun, each) for each in found]
 
-    async def metrics(self, function_id: str, hours: int = 24) -> dict[str, Any]:
+    async def metrics(self, function_id: str, period_hours: int = 24) -> dict[str, Any]:
         """Numbers of the runs of the last hours."""
         path = f"/functions/{segment(function_id)}/metrics"
-        return await self._client.transport.object(Call("GET", path, params={"period": str(hours)}))
+        return await self._client.transport.object(Call("GET", path, params={"period": str(period_hours)}))
 
     async def _made(self, call: Call) -> Function:
         return cast(Function, await self._client.transport.object(call))

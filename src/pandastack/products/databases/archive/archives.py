@@ -33,6 +33,7 @@ from pandastack.products.databases.archive.receiver import Receiver
 from pandastack.products.databases.archive.s3 import SCHEME, open_s3
 from pandastack.products.databases.archive.target import DirectoryTarget, Target
 from pandastack.products.databases.archive.wal import position_of
+from pandastack.products.databases.faults import known
 from pandastack.products.databases.server import SOCKET, server_of
 from pandastack.products.databases.spec import SIZES
 from pandastack.products.databases.wire import Gone, Session, SqlError
@@ -63,6 +64,7 @@ class _Kept:
     record: DatabaseRecord
     archive: Archive
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    loaded: anyio.Event = field(default_factory=anyio.Event)
     left: anyio.Event = field(default_factory=anyio.Event)
     receiving: anyio.CancelScope | None = None
     due: float = 0.0
@@ -133,10 +135,10 @@ class Archives:
         self._found[database_id] = archive
         return found
 
-    def check(self, database_id: str, target_time: float | None) -> None:
+    async def check(self, database_id: str, target_time: float | None) -> None:
         """Raise unless a database can be restored: :class:`UnsupportedError`, :class:`ConflictError` before the first
         base backup, and :class:`BadRequestError` with the times that there are."""
-        archive = self._archive(database_id)
+        archive = await self._archive(database_id)
         if archive is None:
             hint = "PANDASTACK_DATABASE_BACKUPS tells it where" if self._target is None else None
             message = "this server keeps no archive of the database"
@@ -144,15 +146,18 @@ class Archives:
             raise UnsupportedError(f"{name}: {message}", field=name, hint=hint)
         _check_time(archive, target_time)
 
-    def _archive(self, database_id: str) -> Archive | None:
+    async def _archive(self, database_id: str) -> Archive | None:
         kept = self._kept.get(database_id)
-        return self._found.get(database_id) if kept is None else kept.archive
+        if kept is None:
+            return self._found.get(database_id)
+        await kept.loaded.wait()
+        return kept.archive
 
     async def restore(self, record: DatabaseRecord) -> None:
         """Restore what ``record`` asks for into its machine, which is new."""
         key = record.cloned_from or ""
         await self.find(server_of(record), key)  # as an earlier server may have found it
-        archive = self._archive(key)
+        archive = await self._archive(key)
         if archive is None:
             raise ConflictError("the database that it is restored from is gone")
         if (kept := self._kept.get(key)) is not None:
@@ -176,7 +181,10 @@ class Archives:
         await self.drills.sweep()
         while self._target is not None and every:
             await anyio.sleep(min(_DRILL_TICK_SECONDS, every))
-            await self.drill_next(time.time())
+            try:
+                await self.drill_next(time.time())
+            except Exception as error:
+                log.error("database.drill_broken", exc_info=error)
 
     async def drill_next(self, now: float) -> bool:
         """Try out a restore of the archive whose turn it is; returns whether there is one."""
@@ -231,6 +239,7 @@ class Archives:
         try:
             with kept.scope:
                 await archive.load(tidy=True)
+                kept.loaded.set()
                 await archive.describe(Description(record.id, record.workspace, record.label, record.size))
                 while True:
                     if self._runs(kept):
@@ -239,10 +248,10 @@ class Archives:
                         if len(archive.epochs) > 1:
                             await self._tidy(archive)
                     await anyio.sleep(_TICK_SECONDS)
-        except PandastackError as error:
-            archive.health, archive.error = Health.BROKEN, error.public or error.message
-            log.error("database.archive_unreadable", database_id=record.id, cause=repr(error))
+        except Exception as error:
+            archive.health, archive.error = Health.BROKEN, known(error, record).message
         finally:
+            kept.loaded.set()
             kept.left.set()
 
     async def _receive(self, kept: _Kept, receiver: Receiver) -> None:
@@ -250,11 +259,11 @@ class Archives:
         try:
             with anyio.CancelScope() as kept.receiving:
                 await receiver.run()
-        except (PandastackError, SqlError, Gone) as error:
+        except Exception as error:
             if self._runs(kept):
                 cause = error.message if isinstance(error, PandastackError) else "the database server ended it"
                 if archive.health is not Health.BROKEN:
-                    log.warning("database.archive_broken", database_id=archive.id, cause=repr(error))
+                    log.warning("database.archive_broken", database_id=archive.id, exc_info=error)
                 archive.health, archive.error = Health.BROKEN, cause
                 return
         finally:
@@ -275,8 +284,8 @@ class Archives:
             kept.due = anyio.current_time() + _AGAIN_SECONDS
             try:
                 await self._take(kept)
-            except (PandastackError, SqlError, Gone) as error:
-                log.warning("database.base_failed", database_id=kept.record.id, cause=repr(error))
+            except Exception as error:
+                known(error, kept.record)
 
     async def _take(self, kept: _Kept) -> Base:
         try:

@@ -16,7 +16,7 @@ from pandastack.errors import CapacityError, NotFoundError, PandastackError
 from pandastack.model.caller import Caller
 from pandastack.products.databases.server import SOCKET, server_of
 from pandastack.products.databases.spec import SIZES
-from pandastack.products.databases.wire import Gone, Session, SqlError
+from pandastack.products.databases.wire import Session
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store.databases import DatabaseRecord
@@ -24,6 +24,7 @@ from pandastack.store.databases import DatabaseRecord
 PRODUCT, DRILL = "database", "drill"
 _QUERY = "SELECT count(*), sum(pg_relation_size(oid)) FROM pg_class"
 _QUERY_SECONDS = 60.0
+_MOST_TEXT = 500
 
 log = structlog.get_logger(__name__)
 
@@ -83,9 +84,9 @@ class Drills:
                     session = Session(stream)
                     await session.start("postgres", "pandastack")
                     await session.query(_QUERY)
-        except (PandastackError, SqlError, Gone, TimeoutError) as failure:
-            error = str(failure) or "the restored database does not answer"
-            log.error("database.drill_failed", database_id=record.id, cause=repr(failure))
+        except Exception as failure:
+            error = str(failure)[:_MOST_TEXT] or "the restored database does not answer"
+            log.error("database.drill_failed", database_id=record.id, exc_info=failure)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._delete(record.workspace, key)

@@ -209,9 +209,9 @@ def _settings(work: Work) -> dict[str, str]:
         "IntervalStyle": "postgres",
         "bytea_output": "hex",
         "extra_float_digits": "1",
-        "default_transaction_read_only": "on" if work.read_only else "off",
         "statement_timeout": str(work.timeout_ms),
         "client_connection_check_interval": "1000",
+        **({"default_transaction_read_only": "on"} if work.read_only else {}),
     }
 
 

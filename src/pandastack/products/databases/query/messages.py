@@ -114,19 +114,20 @@ def values_of(body: bytes, count: int) -> list[str | None]:
     """A DataRow of ``count`` columns."""
     if _count(body) != count:
         raise malformed()
-    values, place = list[str | None](), 2
+    values, place, end, length_at = list[str | None](), 2, len(body), _LENGTH.unpack_from
     for _ in range(count):
-        if place + 4 > len(body):
+        if place + 4 > end:
             raise malformed()
-        (length,) = _LENGTH.unpack_from(body, place)
+        (length,) = length_at(body, place)
         place += 4
         if length < 0:
             values.append(None)
             continue
-        if place + length > len(body):
+        after = place + length
+        if after > end:
             raise malformed()
-        values.append(body[place : place + length].decode(errors="replace"))
-        place += length
+        values.append(body[place:after].decode(errors="replace"))
+        place = after
     return values
 
 

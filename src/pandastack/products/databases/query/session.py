@@ -75,7 +75,7 @@ class TenantSession:
 
     async def begin(self, *, read_only: bool) -> None:
         """Begin a transaction. Its first query is ours: after it, no SQL makes a read-only one writable."""
-        await self._exchange(messages.simple(f"BEGIN READ {'ONLY' if read_only else 'WRITE'}; SELECT 1"), keep=False)
+        await self._exchange(messages.simple(f"BEGIN{' READ ONLY' if read_only else ''}; SELECT 1"), keep=False)
 
     async def commit(self) -> None:
         """Commit it. What was deferred is checked now: the errors of :func:`refused`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from json.encoder import encode_basestring
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -16,6 +17,7 @@ from pandastack.errors import BadRequestError
 from pandastack.products.databases.query.messages import Column, malformed, values_of
 
 MOST_PARAMETERS = 10_000
+_quoted: Callable[[str], str] = encode_basestring
 _SAFE = 2**53 - 1
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
 _FLOAT = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,400})?(e[+-]?[0-9]{1,5})?")
@@ -121,13 +123,11 @@ def _element(value: Any) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _quoted(text: str) -> str:
-    return to_json(text).decode()
-
-
 def _whole(text: str) -> str:
     if not _WHOLE.fullmatch(text):
         raise malformed()
+    if len(text) < 16 and text.lstrip("-")[:1] != "0":
+        return text
     number = int(text)
     return str(number) if -_SAFE <= number <= _SAFE else f'"{text}"'
 

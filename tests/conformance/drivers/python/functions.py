@@ -1,0 +1,44 @@
+"""Functions: made, called, changed, deployed again, deleted."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import seen
+
+SOURCE = """import os
+def handler(event, context):
+    print("said")
+    return {"event": event, "key": os.environ["KEY"]}
+"""
+SECOND = "def handler(event, context):\n    return 2\n"
+BROKEN = "import nothere\ndef handler(event, context):\n    pass\n"
+
+
+def life(client) -> dict[str, object]:
+    functions = client.functions
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "handler.py"
+        file.write_text(SOURCE)
+        made = functions.create("conformance", "python", str(file), env={"KEY": "value"})
+        one = made["id"]
+        told = {
+            "made": made,
+            "got": functions.get(one),
+            "listed": [each for each in functions.list() if each["id"] == one],
+            "run": functions.invoke(one, input={"n": 1}),
+            "triggered": functions.trigger(one),
+            "twice": seen.error(lambda: functions.create("conformance", "python", str(file))),
+        }
+        file.write_text(BROKEN)
+        told["broken"] = seen.error(lambda: functions.deploy("conformance", "python", folder))
+        told["updated"] = functions.update(one, name="renamed", env={"KEY": "v"}, public=True)
+        file.write_text(SECOND)
+        told["deployed"] = functions.deploy("renamed", "python", folder)
+        told["bundled"] = functions.deploy_bundle(one, SECOND.encode(), "handler.py")
+    told["again"] = functions.invoke(one)
+    told["runs"] = functions.runs(one)
+    told["metrics"] = functions.metrics(one)
+    functions.delete(one)
+    return told | {"after": seen.error(lambda: functions.get(one))}
