@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import json
 import tarfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from pandastack.errors import CapacityError, NotFoundError, ServerError
+from pandastack.errors import CapacityError, ConflictError, NotFoundError, ServerError
 from pandastack.model.caller import Caller
-from pandastack.products.functions import Functions
+from pandastack.products.functions import Functions, ScheduledCall
 from pandastack.services import ControlPlane
 from pandastack.store import functions as table
 from pandastack.store.functions import FunctionState, RunRecord, RunStatus
@@ -28,6 +30,7 @@ from tests.support.api import Api, Serve, refusal
 pytestmark = pytest.mark.anyio
 
 FUNCTIONS = "/v1/functions"
+SERVER = Caller.server("default")
 SOURCE = b"def handler(event, context):\n    return event\n"
 CODE = base64.b64encode(SOURCE).decode()
 
@@ -273,19 +276,36 @@ async def test_runs_of_clients_and_of_others(api: Api, guest: ScriptedFunctions)
     assert [each["status"] for each in (await api.http.get(f"{one}/runs")).json()] == ["success", "error"]
 
 
-async def test_the_run_of_a_schedule_happens_once(api: Api, guest: ScriptedFunctions) -> None:
+async def test_the_run_of_a_schedule_is_begun_once(api: Api, guest: ScriptedFunctions) -> None:
     made, functions = await make(api), functions_of(api)
-    first = await functions.start_scheduled("default", made["id"], "s1", 100.0)
-    again = await functions.start_scheduled("default", made["id"], "s1", 100.0)
-    assert first.id == again.id and first.version == 1
-    await functions.start_scheduled("default", made["id"], "s1", 160.0)
+    wanted = ScheduledCall("11111111-0000-4000-8000-000000000000", made["id"], 1, "s1", 100.0)
+    first = await functions.start_scheduled(SERVER, wanted)
+    assert (await functions.start_scheduled(SERVER, wanted)).id == first.id == wanted.run_id and first.version == 1
+    await functions.start_scheduled(
+        SERVER, replace(wanted, run_id="22222222-0000-4000-8000-000000000000", nominal_at=160)
+    )
     ended = await functions.wait_ended(first.id)
     assert (ended.status, ended.schedule_id, ended.nominal_at) == (RunStatus.SUCCESS, "s1", 100.0)
-    assert not functions.is_running(first.id)
-    runs = await functions.runs(Caller.server("default"), made["id"], "s1")
-    assert len(runs) == 2
+    assert len(await functions.runs(SERVER, made["id"], "s1")) == 2
+    with pytest.raises(ConflictError, match="version 9"):
+        await functions.start_scheduled(SERVER, replace(wanted, run_id="x", version=9))
     with pytest.raises(NotFoundError):
         await functions.wait_ended("00000000-0000-4000-8000-000000000000")
+
+
+async def test_a_schedule_runs_a_function_and_ends_with_it(api: Api, guest: ScriptedFunctions) -> None:
+    made = await make(api)
+    wanted = {"name": "nightly", "function_id": made["id"], "cron": "0 3 * * *"}
+    schedule = (await api.http.post("/v1/schedules", json=wanted)).json()
+    run = (await api.http.post(f"/v1/schedules/{schedule['id']}/trigger", json={})).json()
+    with anyio.fail_after(30):
+        while (await api.http.get(f"/v1/schedules/{schedule['id']}/runs")).json()[0]["status"] != "success":
+            await anyio.sleep(0.01)
+    ended = await functions_of(api).wait_ended(run["run_id"])
+    assert (ended.status, ended.schedule_id, ended.version) == (RunStatus.SUCCESS, schedule["id"], 1)
+    assert json.loads(ended.result or "")["event"]["schedule_id"] == schedule["id"]
+    assert (await api.http.delete(f"{FUNCTIONS}/{made['id']}")).status_code == 204
+    assert (await api.http.get("/v1/schedules")).json() == []
 
 
 async def test_http(api: Api, guest: ScriptedFunctions) -> None:

@@ -235,3 +235,14 @@ async def test_runs_that_ended_long_ago_are_forgotten(world: World, monkeypatch:
         await world.functions.wait_begun(1)
         runs = await until(schedules, made, S.RUNNING, S.SKIPPED, S.SKIPPED, S.SKIPPED)
         assert runs[0].nominal_at == BEGIN + 30, "it has not ended"
+
+
+async def test_schedules_of_a_function_that_is_gone_end_at_the_next_start(world: World) -> None:
+    world.functions.versions["g"] = 1
+    async with world.serving() as schedules:
+        await every_minute(schedules)
+        await schedules.create(CALLER, checked_new("other", "g", "* * * * *"))
+    world.functions.versions["g"] = 0
+    del world.functions.versions["f"]
+    async with world.serving() as schedules:
+        assert [each.name for each in schedules.list(CALLER)] == ["other"]

@@ -56,13 +56,13 @@ from pandastack.api.routes import (
     workspaces,
 )
 from pandastack.api.routes import exec as exec_routes
+from pandastack.api.scheduled_functions import open_scheduled
 from pandastack.api.version import SEMVER
 from pandastack.cluster import Engines
 from pandastack.products.builds import open_builds
 from pandastack.products.databases import open_databases
 from pandastack.products.functions import open_functions
 from pandastack.products.runners import open_runners
-from pandastack.products.schedules import NoFunctions, Runner, open_schedules
 from pandastack.services import Settings, open_control_plane
 from pandastack.services.webhooks.outside import OwnNetworks
 
@@ -117,16 +117,14 @@ def create_app(
     gateway: Gateway | None = None,
     internal: Starlette | None = None,
     recorder_uid: int | None = None,
-    functions: Runner | None = None,
     own_networks: OwnNetworks = tuple,
 ) -> FastAPI:
     """The control plane's ASGI application. Its lifespan opens store and engines and runs the background tasks.
 
     ``on_first_token`` receives the API token that is created when the database has none. ``gateway`` reaches into
     sandboxes for previews by path; ``internal`` is the application that answers the gateway: it gets the same control
-    plane. ``recorder_uid`` is the user of the processes that fetch for builds (None: ours). ``functions`` runs what
-    schedules start (None: this server has no functions). ``own_networks`` gives the host's own networks, which webhooks
-    do not reach.
+    plane. ``recorder_uid`` is the user of the processes that fetch for builds (None: ours). ``own_networks`` gives the
+    host's own networks, which webhooks do not reach.
     """
     metrics = Metrics()
 
@@ -137,8 +135,8 @@ def create_app(
             open_control_plane(engines, database_url, chosen, on_first_token, own_networks) as plane,
             open_builds(plane, database_url, recorder_uid) as app.state.hermetic_builds,
             open_databases(plane, database_url) as app.state.databases,
-            open_schedules(plane, functions or NoFunctions()) as app.state.schedules,
             open_functions(plane, database_url) as app.state.functions,
+            open_scheduled(plane, app.state.functions) as app.state.schedules,
             open_runners(plane, database_url) as app.state.runners,
         ):
             app.state.plane = plane

@@ -159,13 +159,6 @@ async def get_run(connection: AsyncConnection, run_id: str) -> RunRecord | None:
     return None if row is None else _run(row)
 
 
-async def scheduled_run(connection: AsyncConnection, schedule_id: str, nominal_at: float) -> RunRecord | None:
-    """The run that a schedule has begun for a time."""
-    mine = (function_runs.c.schedule_id == schedule_id) & (function_runs.c.nominal_at == nominal_at)
-    row = (await connection.execute(select(function_runs).where(mine))).mappings().first()
-    return None if row is None else _run(row)
-
-
 async def runs_of(
     connection: AsyncConnection, function_id: str, most: int, schedule_id: str | None = None
 ) -> list[RunRecord]:

@@ -8,6 +8,7 @@ from pandastack.products.functions.spec import (
     MOST_EVENT,
     GivenRun,
     NewFunction,
+    ScheduledCall,
     checked_new,
     checked_run,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "HttpRequest",
     "Metrics",
     "NewFunction",
+    "ScheduledCall",
     "checked_new",
     "checked_run",
     "open_functions",

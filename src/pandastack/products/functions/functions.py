@@ -28,6 +28,7 @@ from pandastack.products.functions.runs import MOST_LISTED, Call, Runs
 from pandastack.products.functions.spec import (
     GivenRun,
     NewFunction,
+    ScheduledCall,
     checked_entrypoint,
     checked_values,
 )
@@ -202,17 +203,27 @@ class Functions:
         """Begin a run, and return it as it begins. The same errors."""
         return (await self._runs.begin(self.get(caller, function_id), event)).record
 
-    async def start_scheduled(self, workspace: str, function_id: str, schedule_id: str, nominal_at: float) -> RunRecord:
-        """Begin the run of a schedule for a time in epoch seconds, or return the one that was begun for it before:
-        there is one, whatever restarts. Its event names the schedule and the time. The errors of :meth:`invoke`."""
-        caller = Caller.server(workspace)
+    def version(self, caller: Caller, function_id: str) -> int:
+        """The version that serves. Raises :class:`NotFoundError`, and :class:`ConflictError` when there is none."""
+        function = self.get(caller, function_id)
+        if function.serving is None:
+            raise ConflictError(f"function {function.record.name!r} is not ready: it has no code")
+        return function.serving.version
+
+    async def start_scheduled(self, caller: Caller, wanted: ScheduledCall) -> RunRecord:
+        """Begin a run of a schedule, or return the one of that id: it is begun once, whatever restarts. Its event names
+        the schedule and the time. The errors of :meth:`invoke`; :class:`ConflictError` for a version that is gone."""
         async with self._plane.store.read() as connection:
-            found = await table.scheduled_run(connection, schedule_id, nominal_at)
+            found = await table.get_run(connection, wanted.run_id)
         if found is not None:
             return found
-        event = {"schedule_id": schedule_id, "nominal_at": nominal_at}
-        call = await self._runs.begin(self.get(caller, function_id), event, schedule=(schedule_id, nominal_at))
-        return call.record
+        function = self.get(caller, wanted.function_id)
+        versions = {each.version: each for each in self._records.versions(function.record)}
+        if wanted.version not in versions:
+            raise ConflictError(f"version {wanted.version} of function {function.record.name!r} is not kept any more")
+        event = {"schedule_id": wanted.schedule_id, "nominal_at": wanted.nominal_at}
+        pinned = replace(function, serving=versions[wanted.version])
+        return (await self._runs.begin(pinned, event, scheduled=wanted)).record
 
     async def wait_ended(self, run_id: str) -> RunRecord:
         """The run once it has ended. Raises :class:`NotFoundError`."""
@@ -224,10 +235,6 @@ class Functions:
         if found is None:
             raise NotFoundError(f"run not found: {run_id[:64]}")
         return found
-
-    def is_running(self, run_id: str) -> bool:
-        """Whether a run is in progress."""
-        return self._runs.running(run_id) is not None
 
     async def http(self, function_id: str, request: HttpRequest) -> HttpAnswer | RunRecord:
         """Answer a request of HTTP that needs no token; the run when it has failed.

@@ -20,7 +20,7 @@ from pandastack.model.caller import Caller
 from pandastack.products.functions.guest import Answer, Ended, Guest
 from pandastack.products.functions.machines import PRODUCT, Machines
 from pandastack.products.functions.records import Function
-from pandastack.products.functions.spec import MOST_EVENT, GivenRun
+from pandastack.products.functions.spec import MOST_EVENT, GivenRun, ScheduledCall
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store import functions as table
@@ -74,12 +74,11 @@ class Runs:
         event: Any,
         *,
         body: str | None = None,
-        schedule: tuple[str, float] | None = None,
+        scheduled: ScheduledCall | None = None,
     ) -> Call:
-        """Begin a run. ``body`` is the input of a script, if it is not the event. ``schedule`` is the id of a schedule
-        and the time that it means.
+        """Begin a run. ``body`` is the input of a script, if it is not the event.
 
-        Raises :class:`ConflictError` without a version, and for a time that already has its run;
+        Raises :class:`ConflictError` without a version, and for a run of a schedule that was begun before;
         :class:`RateLimitError` and :class:`TooLargeError`.
         """
         record, version = function.record, function.serving
@@ -91,14 +90,14 @@ class Runs:
             raise TooLargeError(f"input: over {MOST_EVENT} bytes", field="input")
         self._admit(record)
         run = RunRecord(
-            id=str(uuid.uuid4()),
+            id=scheduled.run_id if scheduled else str(uuid.uuid4()),
             workspace=record.workspace,
             function_id=record.id,
             status=RunStatus.RUNNING,
             started_at=time.time(),
             version=version.version,
-            schedule_id=schedule and schedule[0],
-            nominal_at=schedule and schedule[1],
+            schedule_id=scheduled and scheduled.schedule_id,
+            nominal_at=scheduled and scheduled.nominal_at,
             sandbox_id=str(uuid.uuid4()),
         )
         request = _request(function, version, run, event, body)
@@ -229,7 +228,7 @@ async def _add(connection: AsyncConnection, run: RunRecord) -> None:
     try:
         await table.add_run(connection, run)
     except IntegrityError as error:
-        raise ConflictError("this time of the schedule already has its run") from error
+        raise ConflictError("the run was begun before") from error
 
 
 def _machine(call: Call) -> NewSandbox:

@@ -74,6 +74,17 @@ class GivenRun:
     schedule_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduledCall:
+    """A run that a schedule wants: under the id ``run_id``, of a ``version``, for a time in epoch seconds."""
+
+    run_id: str
+    function_id: str
+    version: int
+    schedule_id: str
+    nominal_at: float
+
+
 def checked_new(given: Mapping[str, Any]) -> NewFunction:
     """A request for a function. Raises :class:`BadRequestError` with the field."""
     runtime = str(given.get("runtime") or "")

@@ -1,12 +1,11 @@
 """Schedules: functions that run at the times of a cron expression."""
 
-from pandastack.products.schedules.runner import NoFunctions, Outcome, Runner, ScheduledRun
+from pandastack.products.schedules.runner import Outcome, Runner, ScheduledRun
 from pandastack.products.schedules.schedules import Schedules, open_schedules
 from pandastack.products.schedules.spec import NewSchedule, SchedulePatch, checked_new, checked_patch
 
 __all__ = [
     "NewSchedule",
-    "NoFunctions",
     "Outcome",
     "Runner",
     "SchedulePatch",

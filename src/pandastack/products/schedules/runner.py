@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from pandastack.errors import NotFoundError
 from pandastack.store.schedules import RunStatus
 
 
@@ -44,16 +43,3 @@ class Runner(Protocol):
     async def wait(self, workspace: str, run_id: str) -> Outcome:
         """How a run that was started has ended, as soon as it has. Raises :class:`NotFoundError`."""
         ...
-
-
-class NoFunctions:
-    """The runner of a server without functions."""
-
-    async def version(self, workspace: str, function_id: str) -> int:
-        raise NotFoundError(f"function not found: {function_id[:64]}", field="function_id")
-
-    async def start(self, run: ScheduledRun) -> None:
-        raise NotFoundError(f"function not found: {run.function_id}")
-
-    async def wait(self, workspace: str, run_id: str) -> Outcome:
-        raise NotFoundError(f"run not found: {run_id}")

@@ -6,7 +6,7 @@ import builtins
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from pandastack.errors import BadRequestError, NotFoundError, QuotaError
+from pandastack.errors import BadRequestError, ConflictError, NotFoundError, QuotaError
 from pandastack.model.caller import Caller
 from pandastack.products.schedules.cron import find_next, times_after
 from pandastack.products.schedules.firing import Firing
@@ -55,6 +55,12 @@ class Schedules:
         """Find the schedules and unended runs of earlier servers."""
         async with self._store.read() as connection:
             self._records = {each.id: each for each in await table.load_all(connection)}
+        for record in list(self._records.values()):
+            with suppress(ConflictError):  # it has no version now, which each of its times will say
+                try:
+                    await self._runner.version(record.workspace, record.function_id)
+                except NotFoundError:  # it was deleted as the server ended
+                    await self._remove(record)
         await self._firing.recover()
 
     async def create(self, caller: Caller, wanted: NewSchedule) -> ScheduleRecord:
@@ -121,7 +127,8 @@ class Schedules:
             await self._remove(self.get(caller, schedule_id))
 
     async def function_deleted(self, workspace: str, function_id: str) -> None:
-        """Delete the schedules of a function that is deleted."""
+        """Delete the schedules of a function that is deleted. Those of one that a crash kept from this end at the next
+        start."""
         async with self._lock:
             for record in list(self._records.values()):
                 if (record.workspace, record.function_id) == (workspace, function_id):
