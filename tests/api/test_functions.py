@@ -299,7 +299,7 @@ async def test_a_schedule_runs_a_function_and_ends_with_it(api: Api, guest: Scri
     schedule = (await api.http.post("/v1/schedules", json=wanted)).json()
     run = (await api.http.post(f"/v1/schedules/{schedule['id']}/trigger", json={})).json()
     with anyio.fail_after(30):
-        while (await api.http.get(f"/v1/schedules/{schedule['id']}/runs")).json()[0]["status"] != "success":
+        while (await api.http.get(f"/v1/schedules/{schedule['id']}/runs")).json()[0]["status"] != "success":  # noqa: ASYNC110  over HTTP
             await anyio.sleep(0.01)
     ended = await functions_of(api).wait_ended(run["run_id"])
     assert (ended.status, ended.schedule_id, ended.version) == (RunStatus.SUCCESS, schedule["id"], 1)

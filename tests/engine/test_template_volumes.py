@@ -9,8 +9,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pandastack.contract.volumes import AttachVolume, CreateVolume, MountRef
+from pandastack.contract.sandboxes import BootMode
+from pandastack.contract.volumes import AttachVolume, CreateVolume, MountRef, OwnVolume
 from pandastack.engine.engine import Engine, open_engine
+from pandastack.engine.http.sandboxes import started
 from pandastack.engine.machines.sandbox import Sandbox
 from pandastack.engine.origins.volumes import MIB
 from pandastack.engine.settings import Settings
@@ -63,6 +65,7 @@ async def test_each_sandbox_has_a_clone_of_its_templates_volume(engine: Engine) 
         await run(each, f"echo {each.id} >> {OWN}/file; sync; echo 3 > /proc/sys/vm/drop_caches")
     assert await run(one, f"cat {OWN}/file") == f"baked\n{one.id}"
     assert engine.volumes.list() == ()
+    assert started(one, BootMode.SNAPSHOT).own_volumes == (OwnVolume(OWN, 64),)
     kept = await engine.volumes.create(CreateVolume(str(uuid.uuid4()), 64, MountRef(one.id, OWN)))
     await engine.lifecycle.hibernate(two.id)
     woken = await engine.lifecycle.wake(two.id)
@@ -81,6 +84,7 @@ async def test_a_create_may_name_the_clone(engine: Engine) -> None:
     volume = str(uuid.uuid4())
     waiting = {each.name for each in engine.pool.machines.iterdir()}
     sandbox = await create(engine, AttachVolume(volume, OWN))
+    assert started(sandbox, BootMode.SNAPSHOT).own_volumes == ()
     assert not waiting or sandbox.journal.entry.machine in waiting, "a machine that was made ahead serves, too"
     found = engine.volumes.get(volume)
     assert (found.size_mb, found.writer) == (64, sandbox.id)

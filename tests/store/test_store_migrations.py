@@ -13,15 +13,17 @@ from sqlalchemy import Connection, inspect, text
 
 from pandastack.errors import ServerError
 from pandastack.store import migrations, open_store
-from pandastack.store.product_schema import metadata
+from pandastack.store.product_schema import databases
 from pandastack.store.schema import DEFAULT_WORKSPACE
 
 pytestmark = pytest.mark.anyio
 
+METADATA = databases.metadata  # the tables of both modules
+
 
 def differences(connection: Connection) -> list[object]:
-    options = {"compare_type": True, "target_metadata": metadata}
-    return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+    options = {"compare_type": True, "target_metadata": METADATA}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), METADATA))
 
 
 def constraints(connection: Connection) -> dict[str, object]:
@@ -45,8 +47,8 @@ async def test_migrations_build_the_schema(tmp_path: Path) -> None:
         assert await connection.run_sync(differences) == []
         migrated = await connection.run_sync(constraints)
     async with open_store(f"sqlite:///{tmp_path}/direct.db") as store, store.write() as connection:
-        await connection.run_sync(metadata.drop_all)
-        await connection.run_sync(metadata.create_all)
+        await connection.run_sync(METADATA.drop_all)
+        await connection.run_sync(METADATA.create_all)
         assert migrated == await connection.run_sync(constraints)
 
 

@@ -96,8 +96,8 @@ class Runs:
             status=RunStatus.RUNNING,
             started_at=time.time(),
             version=version.version,
-            schedule_id=scheduled and scheduled.schedule_id,
-            nominal_at=scheduled and scheduled.nominal_at,
+            schedule_id=scheduled.schedule_id if scheduled else None,
+            nominal_at=scheduled.nominal_at if scheduled else None,
             sandbox_id=str(uuid.uuid4()),
         )
         request = _request(function, version, run, event, body)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from pandastack.store.product_schema import metadata  # with the tables of both modules
+from pandastack.store.product_schema import databases
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
+    target_metadata=databases.metadata,
     render_as_batch=True,  # SQLite changes columns by copying the table
     transaction_per_migration=False,
 )
