@@ -26,6 +26,7 @@ from pandastack.store.functions import FunctionState, RunRecord, RunStatus
 from tests.cluster.scripted_engine import ScriptedEngine
 from tests.cluster.scripted_functions import ScriptedFunctions
 from tests.support.api import Api, Serve, refusal
+from tests.support.receiver import receiving
 
 pytestmark = pytest.mark.anyio
 
@@ -380,3 +381,12 @@ async def test_a_deletion_that_fails_is_tried_again(api: Api, guest: ScriptedFun
             if functions_of(api)._records.get(made["id"]) is None:
                 return
             await anyio.sleep(0.01)
+
+
+async def test_webhooks_are_told_of_runs_that_have_ended(api: Api, guest: ScriptedFunctions) -> None:
+    made = await make(api)
+    with receiving() as receiver:
+        await api.http.post("/v1/webhooks", json={"url": receiver.url, "events": ["run.*"]})
+        run = (await api.http.post(f"{FUNCTIONS}/{made['id']}/invoke", json={})).json()
+        (message,) = [json.loads(each.body) for each in await receiver.until(1)]
+    assert (message["type"], message["data"]["id"], message["data"]["status"]) == ("run.ended", run["id"], "success")

@@ -22,6 +22,7 @@ from pandastack.products.runners.commands import PROBE
 from pandastack.services import ControlPlane
 from tests.cluster.scripted_engine import ScriptedEngine, result
 from tests.support.api import Api, Serve, refusal
+from tests.support.receiver import receiving
 
 pytestmark = pytest.mark.anyio
 
@@ -601,3 +602,12 @@ async def test_a_prepared_snapshot_without_a_pool_is_deleted_at_the_next_start(
     async with serve(engine, token) as api:
         assert snapshots(api) == []
         assert (await api.http.get(f"{POOLS}/ci")).json()["state"] == "unprepared"
+
+
+async def test_webhooks_are_told_of_jobs_that_have_ended(api: Api, guest: Guest) -> None:
+    await pool(api)
+    with receiving() as receiver:
+        await api.http.post("/v1/webhooks", json={"url": receiver.url, "events": ["job.ended"]})
+        made = await job(api, "FAIL")
+        (message,) = [json.loads(each.body) for each in await receiver.until(1)]
+    assert message["data"] | {"id": made["id"], "state": "failed", "exit_code": 7} == message["data"]

@@ -18,9 +18,11 @@ EVENTS: Mapping[str, str] = {
     "database.ready": "a database can be used for the first time",
     "database.failed": "a database could not be made",
     "database.deleted": "a database was deleted",
+    "run.ended": "a run of a function has ended",
+    "job.ended": "a CI job has ended",
     "webhook.test": "somebody asked for a test; it goes to one endpoint, whatever its filter",
 }
-"""Every type, and when it is sent. Whoever publishes another adds a line here and in docs/webhooks.md."""
+"""Every type, and when it is sent. The same list is in docs/webhooks.md."""
 
 TEST = "webhook.test"
 EVERYTHING = "*"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -146,11 +146,13 @@ async def end_run(connection: AsyncConnection, run_id: str, **values: Any) -> No
     await connection.execute(update(function_runs).where(mine).values(**values))
 
 
-async def end_all_runs(connection: AsyncConnection, error: str, now: float) -> int:
-    """End the runs that an earlier server left; how many there were."""
+async def end_all_runs(connection: AsyncConnection, error: str, now: float) -> list[RunRecord]:
+    """End the runs that an earlier server left; returns them as they are then."""
     mine = function_runs.c.status == RunStatus.RUNNING
+    left = (await connection.execute(select(function_runs).where(mine))).mappings().all()
     values = {"status": RunStatus.ERROR, "error": error, "ended_at": now}
-    return (await connection.execute(update(function_runs).where(mine).values(**values))).rowcount
+    await connection.execute(update(function_runs).where(mine).values(**values))
+    return [replace(_run(row), status=RunStatus.ERROR, error=error, ended_at=now) for row in left]
 
 
 async def get_run(connection: AsyncConnection, run_id: str) -> RunRecord | None:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandastack.errors import CapacityError, ConflictError, PandastackError, RateLimitError, TooLargeError
 from pandastack.model.caller import Caller
+from pandastack.model.webhooks import Occurrence
 from pandastack.products.functions.guest import Answer, Ended, Guest
 from pandastack.products.functions.machines import PRODUCT, Machines
 from pandastack.products.functions.records import Function
@@ -66,7 +67,9 @@ class Runs:
     async def recover(self) -> None:
         """End the runs that an earlier server left."""
         async with self._plane.store.write() as connection:
-            await table.end_all_runs(connection, INTERRUPTED, time.time())
+            ended = await table.end_all_runs(connection, INTERRUPTED, time.time())
+            woken = await self._plane.outbox.put(connection, *map(_told, ended))
+        self._plane.outbox.announce(woken)
 
     async def begin(
         self,
@@ -178,6 +181,8 @@ class Runs:
                 stored["result"] = None
             async with self._plane.store.write() as connection:
                 await table.end_run(connection, run_id, **stored)
+                woken = await self._plane.outbox.put(connection, _told(replace(call.record, **values)))
+            self._plane.outbox.announce(woken)
         except PandastackError as error:
             log.error("function.run_not_stored", run_id=run_id, exc_info=error)
         call.record = replace(call.record, **values)
@@ -280,3 +285,16 @@ def _values(answer: Answer, seconds: float) -> dict[str, Any]:
         "cpu_seconds": answer.cpu_seconds,
         "peak_memory_mb": answer.peak_memory_mb,
     }
+
+
+def _told(run: RunRecord) -> Occurrence:
+    """What webhooks are told of a run that has ended."""
+    data = {
+        "id": run.id,
+        "function_id": run.function_id,
+        "version": run.version,
+        "schedule_id": run.schedule_id,
+        "status": run.status,
+        "error": run.error and run.error[:2000],
+    }
+    return Occurrence(run.workspace, "run.ended", run.id, data, key="ended")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pandastack.errors import ConflictError, NotFoundError, QuotaError
 from pandastack.model.caller import Caller
+from pandastack.model.webhooks import Occurrence
 from pandastack.products.runners.spec import has_labels
 from pandastack.products.runners.states import FINAL, check_move
 from pandastack.products.runners.version import spec_of
@@ -111,7 +112,10 @@ class Records:
         check_move(record.state, to)
         async with self._plane.store.write() as connection:
             await table.change_job(connection, job_id, state=to, **values)
-        self.jobs[job_id] = changed = replace(record, state=to, **values)
+            changed = replace(record, state=to, **values)
+            woken = await self._plane.outbox.put(connection, *[_told(changed)] if to in FINAL else ())
+        self.jobs[job_id] = changed
+        self._plane.outbox.announce(woken)
         return changed
 
     async def remove_job(self, job_id: str) -> None:
@@ -119,3 +123,9 @@ class Records:
         async with self._plane.store.write() as connection:
             await table.remove_job(connection, job_id)
         self.jobs.pop(job_id, None)
+
+
+def _told(job: JobRecord) -> Occurrence:
+    """What webhooks are told of a job that has ended."""
+    data = {"id": job.id, "pool": job.pool, "state": job.state, "exit_code": job.exit_code, "reason": job.reason}
+    return Occurrence(job.workspace, "job.ended", job.id, data, key="ended")
