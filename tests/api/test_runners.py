@@ -20,8 +20,10 @@ from pandastack.model.network import Egress
 from pandastack.products.runners import Runners
 from pandastack.products.runners.commands import PROBE
 from pandastack.services import ControlPlane
+from pandastack.services.github.events import WorkflowJob
 from tests.cluster.scripted_engine import ScriptedEngine, result
 from tests.support.api import Api, Serve, refusal
+from tests.support.github import REPOSITORY, TOKEN, faking
 from tests.support.receiver import receiving
 
 pytestmark = pytest.mark.anyio
@@ -213,7 +215,7 @@ async def test_a_pool_is_prepared_once_at_a_time_and_can_be_deleted_meanwhile(ap
     refusal(await api.http.post(f"{POOLS}/ci/refresh"), 409)
     (machine,) = api.engine.machines
     body = refusal(await api.http.post(f"/v1/sandboxes/{machine}/exec", json={"cmd": "true"}), 409)
-    assert body["hint"] == f"use /v1/runner-pools/{machine} instead"
+    assert body["hint"] == "use /v1/runner-pools/ci instead"
     assert (await api.http.get(f"{POOLS}/{machine}")).json()["name"] == "ci"
     assert (await api.http.delete(f"{POOLS}/ci")).status_code == 204
     assert api.engine.machines == {} and snapshots(api) == []
@@ -611,3 +613,57 @@ async def test_webhooks_are_told_of_jobs_that_have_ended(api: Api, guest: Guest)
         made = await job(api, "FAIL")
         (message,) = [json.loads(each.body) for each in await receiver.until(1)]
     assert message["data"] | {"id": made["id"], "state": "failed", "exit_code": 7} == message["data"]
+
+
+async def test_a_pool_runs_a_job_of_github(serve: Serve) -> None:
+    with faking() as github:
+        async with serve(ScriptedEngine(), settings={"github_api_url": github.url}) as api:
+            guest = Guest(api.engine)
+            await api.http.put("/v1/github/connection", json={"token": TOKEN})
+            wanted = {"scope": REPOSITORY, "program": "/opt/WAIT"}
+            made = await pool(api, labels=["self-hosted", "Linux"], github=wanted)
+            assert made["github"] | wanted == made["github"]
+            event = WorkflowJob("queued", REPOSITORY, 1, 7, ("self-hosted", "linux"), None, None)
+            await api.app.state.plane.github.runners.handle(event, "default")
+            await github.until(lambda _: guest.count("/opt/WAIT") == 1)
+            shown = (await api.http.get(f"{POOLS}/ci")).json()["github"]
+            assert (shown["runners"], shown["error"], len(github.names())) == (1, None, 1)
+            (running,) = (await api.http.get(JOBS)).json()["jobs"]
+            assert (running["trusted"], running["state"]) == (False, "running")
+            assert guest.given[-1] and guest.given[-1].decode() not in json.dumps(running)
+            assert (await api.http.delete(f"{POOLS}/ci")).status_code == 204
+            await github.until(lambda fake: fake.names() == [])
+            assert (await api.http.get(f"{JOBS}/{running['id']}")).json()["state"] == "cancelled"
+            assert api.engine.machines == {}
+
+
+async def test_a_pool_that_is_not_prepared_says_so_to_github(serve: Serve) -> None:
+    with faking() as github:
+        async with serve(ScriptedEngine(), settings={"github_api_url": github.url}) as api:
+            Guest(api.engine)
+            await api.http.put("/v1/github/connection", json={"token": TOKEN})
+            await put(api, labels=["linux"], github={"scope": REPOSITORY})
+            event = WorkflowJob("queued", REPOSITORY, 1, 7, ("linux",), None, None)
+            await api.app.state.plane.github.runners.handle(event, "default")
+            with anyio.fail_after(30):
+                while not (shown := (await api.http.get(f"{POOLS}/ci")).json()["github"])["error"]:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+            assert "no prepared version" in shown["error"]
+            await github.until(lambda fake: fake.names() == [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "labels", "field"),
+    [
+        ({"scope": "a/b/c"}, ["x"], "github.scope"),
+        ({"scope": "octocat/app"}, [], "labels"),
+        ({"scope": "octocat", "repositories": ["app"]}, ["x"], "github.repositories"),
+        ({"scope": "octocat", "group_id": 0}, ["x"], "github.group_id"),
+        ({"scope": "octocat", "program": "run.sh"}, ["x"], "github.program"),
+    ],
+)
+async def test_a_pool_for_github_that_makes_no_sense(
+    api: Api, guest: Guest, wanted: dict[str, Any], labels: list[str], field: str
+) -> None:
+    answer = await api.http.put(f"{POOLS}/ci", json={"labels": labels, "github": wanted})
+    assert refusal(answer, 400)["field"] == field

@@ -38,6 +38,7 @@ class RunnerPool(TypedDict, total=False):
     cpu: int | None
     memory_mb: int | None
     disk_gb: int | None
+    github: dict[str, Any] | None
     created_at: str
 
 

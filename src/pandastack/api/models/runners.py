@@ -13,8 +13,9 @@ from pandastack.api.models.network import PolicyText, read_policy
 from pandastack.contract.sandboxes import WantedSize
 from pandastack.errors import BadRequestError
 from pandastack.model.network_rules import to_json
-from pandastack.products.runners.spec import Git, JobSpec, PoolSpec, checked_pool
+from pandastack.products.runners.spec import Git, GitHub, JobSpec, PoolSpec, checked_pool
 from pandastack.products.runners.version import spec_of, version_of
+from pandastack.services.github.runners import PoolState
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store.runners import JobRecord, PoolRecord
 
@@ -22,6 +23,16 @@ from pandastack.store.runners import JobRecord, PoolRecord
 class GitSource(Body):
     url: str = Field(description="Begins with `https://`, `http://` or `git://`")
     ref: str = Field("HEAD", description="A branch, tag or commit")
+
+
+class GitHubJobs(Body):
+    scope: str = Field(description="The repository, as OWNER/NAME, or the organization", examples=["octocat/app"])
+    repositories: list[str] = Field([], description="Those of an organization whose jobs are looked for")
+    group_id: WholeNumber = Field(1, description="The runner group, of an organization")
+    program: str = Field("/opt/actions-runner/run.sh", description="GitHub's runner, in the prepared machine")
+
+    def wanted(self) -> GitHub:
+        return GitHub(self.scope, tuple(self.repositories), self.group_id, self.program)
 
 
 class PutRunnerPool(Body):
@@ -40,6 +51,7 @@ class PutRunnerPool(Body):
     cpu: WholeNumber | None = None
     memory_mb: WholeNumber | None = None
     disk_gb: WholeNumber | None = None
+    github: GitHubJobs | None = Field(None, description="Run jobs of GitHub's Actions that have its labels")
 
     def wanted(self) -> PoolSpec:
         """The request, checked. Raises :class:`BadRequestError`."""
@@ -56,6 +68,7 @@ class PutRunnerPool(Body):
                 prepare_seconds=self.prepare_seconds,
                 network=None if self.network is None else to_json(read_policy(self.network, "network")),
                 size=WantedSize(self.cpu, self.memory_mb, self.disk_gb),
+                github=None if self.github is None else self.github.wanted(),
             )
         )
 
@@ -67,6 +80,16 @@ class RunnerVersion(Answer):
     size_bytes: int
     template: str
     directory: str
+
+
+class GitHubState(Answer):
+    scope: str
+    repositories: list[str]
+    group_id: int
+    program: str
+    waiting: int = Field(description="Jobs that wait at GitHub and could run here")
+    runners: int = Field(description="Runners that are registered, or about to be")
+    error: str | None = Field(description="What failed last, with its step")
 
 
 class RunnerPool(Answer):
@@ -88,10 +111,11 @@ class RunnerPool(Answer):
     cpu: int | None
     memory_mb: int | None
     disk_gb: int | None
+    github: GitHubState | None
     created_at: str
 
     @classmethod
-    def of(cls, record: PoolRecord, *, preparing: bool) -> Self:
+    def of(cls, record: PoolRecord, *, preparing: bool, actions: PoolState | None) -> Self:
         spec, version = spec_of(record), version_of(record)
         made = None
         if version is not None:
@@ -116,8 +140,23 @@ class RunnerPool(Answer):
             cpu=spec.size.cpu,
             memory_mb=spec.size.memory_mb,
             disk_gb=spec.size.disk_gb,
+            github=_github(spec.github, actions),
             created_at=timestamp(record.created_at),
         )
+
+
+def _github(github: GitHub | None, state: PoolState | None) -> GitHubState | None:
+    if github is None or state is None:
+        return None
+    return GitHubState(
+        scope=github.scope,
+        repositories=list(github.repositories),
+        group_id=github.group_id,
+        program=github.program,
+        waiting=state.waiting,
+        runners=len(state.runners),
+        error=state.error,
+    )
 
 
 class RunnerPools(Answer):

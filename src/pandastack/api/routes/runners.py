@@ -33,7 +33,8 @@ def runners_of(request: Request) -> product.Runners:
 
 
 def _shown(request: Request, pool: PoolRecord) -> RunnerPool:
-    return RunnerPool.of(pool, preparing=runners_of(request).pools.is_preparing(pool.id))
+    runners = runners_of(request)
+    return RunnerPool.of(pool, preparing=runners.pools.is_preparing(pool.id), actions=runners.actions.state(pool))
 
 
 @router.put(
@@ -43,7 +44,7 @@ async def put_runner_pool(request: Request, name: str) -> Response:
     """Make a pool, or change one. Its machines change with the next refresh."""
     body = await read_json(request, PutRunnerPool)
     spec = await anyio.to_thread.run_sync(body.wanted)  # a list of rules takes milliseconds to check
-    made = await runners_of(request).pools.put(caller_of(request), product.checked_name(name), spec)
+    made = await runners_of(request).put_pool(caller_of(request), product.checked_name(name), spec)
     return json_response(_shown(request, made))
 
 

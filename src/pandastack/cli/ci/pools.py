@@ -47,6 +47,9 @@ def prepare(
     cpu: Annotated[int | None, typer.Option("--cpu", help="Default: the template's.")] = None,
     memory_mb: Annotated[int | None, typer.Option("--memory-mb", help="Default: the template's.")] = None,
     disk_gb: Annotated[int | None, typer.Option("--disk-gb", help="Default: the template's.")] = None,
+    github: Annotated[
+        str | None, typer.Option("--github", metavar="SCOPE", help="Run the jobs of this repository or organization.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a runner pool or change it, and prepare its machine: a checkout, in which commands are run once."""
@@ -68,6 +71,7 @@ def prepare(
             cpu=cpu,
             memory_mb=memory_mb,
             disk_gb=disk_gb,
+            github=github,
         )
         _refresh(client, name, folder, json)
 

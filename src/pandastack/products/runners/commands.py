@@ -56,6 +56,11 @@ def plan_checkout(pool: PoolSpec) -> str:
     return "\n".join(lines)
 
 
+def plan_runner(program: str) -> str:
+    """Runs GitHub's program, whose configuration for one job is the input. It refuses to run as root unless told."""
+    return f'RUNNER_ALLOW_RUNASROOT=1 exec {shlex.quote(program)} --jitconfig "$(cat)"'
+
+
 def plan_ref(directory: str, ref: str) -> str:
     """Moves the checkout of a job to another ref of the repository that it is of."""
     return "\n".join(["set -e", f"cd {shlex.quote(directory)}", _fetch(ref)])

@@ -41,11 +41,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(eq=False)
 class _Active:
-    """A job that has not ended. ``left`` is set when nothing of it is in progress any more."""
+    """A job that has not ended. ``begun`` is set when its commands run, or will not; ``left`` when nothing of it is in
+    progress any more."""
 
     job_log: JobLog
     given: bytes | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    begun: anyio.Event = field(default_factory=anyio.Event)
     left: anyio.Event = field(default_factory=anyio.Event)
     is_running: bool = False
 
@@ -142,6 +144,13 @@ class Jobs:
         job = await self.cancel(caller, job_id)
         with anyio.CancelScope(shield=True):
             await self._forget(job.id)
+
+    async def begun(self, caller: Caller, job_id: str) -> JobRecord:
+        """The job once its commands run, or it has ended. Raises :class:`NotFoundError`."""
+        job = self.get(caller, job_id)
+        if (active := self._active.get(job.id)) is not None:
+            await active.begun.wait()
+        return self.get(caller, job_id)
 
     async def ended(self, caller: Caller, job_id: str) -> JobRecord:
         """The job once it has ended. Raises :class:`NotFoundError`."""
@@ -252,6 +261,7 @@ class Jobs:
 
                 async def begun(version_id: str = version.id) -> None:
                     await self._records.move_job(job_id, JobState.RUNNING, started_at=time.time(), version=version_id)
+                    active.begun.set()
 
                 place, spec = self._shelf.place(job_id), JobSpec.from_json(job.spec)
                 work = Work(self._plane, job, spec, spec_of(pool), version, active.job_log, place, active.given, begun)
@@ -268,6 +278,7 @@ class Jobs:
             await self._store_end(job, end)
         active.job_log.close()
         self._active.pop(job_id, None)
+        active.begun.set()
         active.left.set()
         self.pump(job.pool_id)
 

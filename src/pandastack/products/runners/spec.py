@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pandastack.contract.sandboxes import DEFAULT_SIZE, WantedSize
 from pandastack.errors import BadRequestError
+from pandastack.services.github.actions import checked_scope
 from pandastack.services.records.spec import checked_size
 
 MOST_STEPS = 64
@@ -22,6 +23,7 @@ MOST_INPUT = 64 * 1024
 MOST_ARTIFACTS = 64
 MOST_LABELS = 100
 MOST_CONCURRENCY = 64
+MOST_REPOSITORIES = 100
 DEFAULT_SECONDS = 3600.0
 LONGEST_SECONDS = 24 * 3600.0
 LONGEST_KEEP = 24 * 3600
@@ -44,6 +46,17 @@ class Git:
 
 
 @dataclass(frozen=True, slots=True)
+class GitHub:
+    """Whose jobs of Actions a pool runs: those of a repository or an organization (``scope``). ``repositories`` are
+    those of an organization whose jobs are looked for; ``program`` is GitHub's, in the prepared machine."""
+
+    scope: str
+    repositories: tuple[str, ...] = ()
+    group_id: int = 1
+    program: str = "/opt/actions-runner/run.sh"
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSpec:
     """What a pool's machines are made of. Times in seconds; ``network`` is a policy as it is stored, None: the
     template's. ``env`` is that of all commands, those of jobs too."""
@@ -59,6 +72,7 @@ class PoolSpec:
     prepare_seconds: float = DEFAULT_SECONDS
     network: Mapping[str, Any] | None = None
     size: WantedSize = DEFAULT_SIZE
+    github: GitHub | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -71,6 +85,8 @@ class PoolSpec:
         given["prepare"], given["labels"] = tuple(given["prepare"]), tuple(given["labels"])
         given["git"] = None if given["git"] is None else Git(**given["git"])
         given["size"] = WantedSize(**given["size"])
+        if (github := given["github"]) is not None:
+            given["github"] = GitHub(**{**github, "repositories": tuple(github["repositories"])})
         return cls(**given)
 
 
@@ -123,6 +139,8 @@ def checked_pool(wanted: PoolSpec) -> PoolSpec:
     if wanted.git is not None:
         _check_git(wanted.git)
     labels = checked_labels(wanted.labels)
+    if wanted.github is not None:
+        _check_github(wanted.github, labels)
     return PoolSpec(**{**_fields(wanted), "labels": labels, "directory": str(path)})
 
 
@@ -206,6 +224,22 @@ def _check_git(git: Git) -> None:
         hint = "an address that begins with https://, http:// or git://"
         raise BadRequestError("git.url: must be the address of a repository", field="git.url", hint=hint)
     _check_ref(git.ref, "git.ref")
+
+
+def _check_github(github: GitHub, labels: Sequence[str]) -> None:
+    checked_scope(github.scope, "github.scope")
+    if not labels:
+        hint = "such as self-hosted, linux and x64: GitHub implies none"
+        raise BadRequestError("labels: a pool for GitHub needs labels", field="labels", hint=hint)
+    if len(github.repositories) > MOST_REPOSITORIES or not all("/" in each for each in github.repositories):
+        message = f"github.repositories: must be at most {MOST_REPOSITORIES} of OWNER/REPOSITORY"
+        raise BadRequestError(message, field="github.repositories")
+    for each in github.repositories:
+        checked_scope(each, "github.repositories")
+    if not 1 <= github.group_id < 1 << 31:
+        raise BadRequestError("github.group_id: must be the number of a runner group", field="github.group_id")
+    if not github.program.startswith("/") or not _is_path(github.program):
+        raise BadRequestError("github.program: must be an absolute path", field="github.program")
 
 
 def _check_ref(ref: str, field: str) -> None:

@@ -41,12 +41,16 @@ class AsyncRunnersAPI:
         cpu: int | None = None,
         memory_mb: int | None = None,
         disk_gb: int | None = None,
+        github: str | Mapping[str, Any] | None = None,
     ) -> RunnerPool:
         """Make a pool, or change one; :meth:`refresh` prepares it.
 
         Its checkout is that of the repository ``git`` at ``ref``, or the folder that a refresh uploads. Then the
         commands ``prepare`` run there once, and the machine is captured. ``concurrency`` jobs run at once; the secrets
         of its ``network`` policy are for trusted jobs only. ``env`` is that of all commands: no place for secrets.
+
+        ``github`` is a repository (OWNER/NAME) or an organization whose jobs of Actions run here, those that have
+        ``labels``; or a dictionary with ``scope`` and more.
 
         Raises BadRequestError with the field.
         """
@@ -65,6 +69,7 @@ class AsyncRunnersAPI:
             "cpu": cpu,
             "memory_mb": memory_mb,
             "disk_gb": disk_gb,
+            "github": {"scope": github} if isinstance(github, str) else github,
         }
         return await self._pool(one_pool("PUT", name, wanted=wanted))
 

@@ -42,12 +42,16 @@ class RunnersAPI:
         cpu: int | None = None,
         memory_mb: int | None = None,
         disk_gb: int | None = None,
+        github: str | Mapping[str, Any] | None = None,
     ) -> RunnerPool:
         """Make a pool, or change one; :meth:`refresh` prepares it.
 
         Its checkout is that of the repository ``git`` at ``ref``, or the folder that a refresh uploads. Then the
         commands ``prepare`` run there once, and the machine is captured. ``concurrency`` jobs run at once; the secrets
         of its ``network`` policy are for trusted jobs only. ``env`` is that of all commands: no place for secrets.
+
+        ``github`` is a repository (OWNER/NAME) or an organization whose jobs of Actions run here, those that have
+        ``labels``; or a dictionary with ``scope`` and more.
 
         Raises BadRequestError with the field.
         """
@@ -66,6 +70,7 @@ class RunnersAPI:
             "cpu": cpu,
             "memory_mb": memory_mb,
             "disk_gb": disk_gb,
+            "github": {"scope": github} if isinstance(github, str) else github,
         }
         return self._pool(one_pool("PUT", name, wanted=wanted))
 

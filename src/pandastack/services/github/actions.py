@@ -45,15 +45,15 @@ class Job:
     labels: tuple[str, ...]
 
 
-def checked_scope(text: str) -> str:
-    """A repository (``OWNER/NAME``) or an organization. Raises :class:`BadRequestError`."""
+def checked_scope(text: str, field: str = "scope") -> str:
+    """A repository (``OWNER/NAME``) or an organization. Raises :class:`BadRequestError` with the ``field``."""
     try:
         if "/" not in text and _ORGANIZATION.fullmatch(text):
             return text
         return checked_repository(text)
     except ValueError:
-        message = "scope: must be OWNER/REPOSITORY, or an organization"
-        raise BadRequestError(message, field="scope") from None
+        message = f"{field}: must be OWNER/REPOSITORY, or an organization"
+        raise BadRequestError(message, field=field) from None
 
 
 class Actions:
