@@ -122,9 +122,11 @@ async def test_the_life_of_an_archive(api: Api, server: Path, tmp_path: Path) ->
     assert (empty["windows"], empty["bases"]) == ([], [])
     body = refusal(await api.http.post(f"{DATABASES}/{key}/clone", json={"target_time": "2026-01-01T00:00:00Z"}), 409)
     assert f"/v1/databases/{key}/backups" in body["hint"]
-    made = await api.http.post(f"{DATABASES}/{key}/backups")
+    again = {"idempotency-key": "once"}
+    made = await api.http.post(f"{DATABASES}/{key}/backups", headers=again)
     assert made.status_code == 201, made.text
     (base,) = made.json()["bases"]
+    assert (await api.http.post(f"{DATABASES}/{key}/backups", headers=again)).json()["bases"] == [base]
     assert base["size_bytes"] > 1 << 20
     shown = await until(api, key, lambda body: body.get("restore_window"))
     assert shown["restore_window"]["earliest"] >= base["created_at"][:19]

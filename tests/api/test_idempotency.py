@@ -20,9 +20,14 @@ pytestmark = pytest.mark.anyio
 BUILD = "/v1/templates/build"
 HERMETIC_BUILD = "/v1/builds"
 """Takes a form: ``test_hermetic_builds.py`` repeats it."""
-DATABASES = {"/v1/databases", "/v1/databases/{database_id}/clone"}
+DATABASES = {"/v1/databases", "/v1/databases/{database_id}/clone", "/v1/databases/{database_id}/backups"}
 """Need a server of databases in their guest: ``test_databases.py`` repeats them."""
-NOT_CREATING = ("/mcp", "/cancel", "/wake", "/reset", "/invoke")
+RUNNERS = {"/v1/jobs", "/v1/runner-pools/{name}/sandboxes"}
+"""Need a pool that is prepared: ``test_runners.py`` repeats them."""
+WEBHOOKS = "/v1/webhooks"
+"""Its secret is shown once: ``test_webhooks.py`` repeats it."""
+NOT_CREATING = ("/mcp", "/cancel", "/wake", "/reset", "/invoke", "/refresh", "/test", "/redeliver")
+"""They have something done to what there is."""
 WITHOUT_KEY = {"/v1/secrets", "/v1/databases/{database_id}/proxy/v1/databases"}
 """They create, and ignore the header. Of a secret a digest would be stored, by which the value could be guessed; the
 query broker knows no API token. Sent again, the request is refused, because the name exists."""
@@ -95,6 +100,8 @@ async def test_every_creating_route_takes_a_key(api: Api) -> None:
         BUILD,
         HERMETIC_BUILD,
         *DATABASES,
+        *RUNNERS,
+        WEBHOOKS,
         *WITHOUT_KEY,
     }
 

@@ -304,6 +304,11 @@ class World:
             return _refusal(refusal)
         self.wakes += 1
         await self.may_wake.wait()
+        if self.is_lost:  # the machine that boots knows none of the connections
+            for connection in self.connections.values():
+                connection.writer.close()
+            self.connections.clear()
+            self.is_lost = False
         self.asleep.discard(wanted["sandbox"])
         return JSONResponse({})
 

@@ -83,6 +83,7 @@ def test_tcp_needs_a_password_and_comes_from_the_guest_itself() -> None:
     lines = [line.split() for line in (GUEST / "pg_hba.conf").read_text().splitlines() if not line.startswith("#")]
     assert lines == [
         ["local", "all", "all", "trust"],
+        ["local", "replication", "postgres", "trust"],
         ["host", "all", "all", "127.0.0.1/32", "scram-sha-256"],
     ]
     assert "listen_addresses = '127.0.0.1'" in (GUEST / "postgresql.conf").read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -148,11 +148,12 @@ async def end_run(connection: AsyncConnection, run_id: str, **values: Any) -> No
 
 async def end_all_runs(connection: AsyncConnection, error: str, now: float) -> list[RunRecord]:
     """End the runs that an earlier server left; returns them as they are then."""
-    mine = function_runs.c.status == RunStatus.RUNNING
-    left = (await connection.execute(select(function_runs).where(mine))).mappings().all()
+    mine = select(function_runs.c.id).where(function_runs.c.status == RunStatus.RUNNING)
+    left = (await connection.execute(mine)).scalars().all()
+    theirs = function_runs.c.id.in_(left)
     values = {"status": RunStatus.ERROR, "error": error, "ended_at": now}
-    await connection.execute(update(function_runs).where(mine).values(**values))
-    return [replace(_run(row), status=RunStatus.ERROR, error=error, ended_at=now) for row in left]
+    await connection.execute(update(function_runs).where(theirs).values(**values))
+    return [_run(row) for row in (await connection.execute(select(function_runs).where(theirs))).mappings()]
 
 
 async def get_run(connection: AsyncConnection, run_id: str) -> RunRecord | None:

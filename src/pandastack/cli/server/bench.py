@@ -8,25 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pandastack import config
-from pandastack.cli.output import note, print_table
+from pandastack.cli.output import note
 from pandastack.cli.sandbox import logs
-from pandastack.errors import BadRequestError, PandastackError
+from pandastack.cli.server import bench_products
+from pandastack.cli.server.bench_report import Count, DataDir, Json, TemplateName, api_of, report, server_of
+from pandastack.errors import PandastackError
 
 if TYPE_CHECKING:
-    from pandastack.bench.api import Api
     from pandastack.bench.report import Row
 
 group = typer.Typer(no_args_is_help=True, help="Measure this host.", rich_markup_mode=None)
+for command in (bench_products.database, bench_products.functions, bench_products.runners):
+    group.command()(command)
 
 COLD_BOOTS = 5
-MOST_MB = 9000
-"""A database of the smallest size has a disk of 10 GiB."""
-
-
-Count = Annotated[int, typer.Option("-n", min=5, help="How often each operation is measured.")]
-TemplateName = Annotated[str, typer.Option("--template", help="What the sandboxes are created from.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The running server's data directory.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")]
 
 
 @group.command()
@@ -34,7 +29,7 @@ def create(n: Count = 30, template: TemplateName = "base", data_dir: DataDir = N
     """Create, first command, warm command, delete, throughput and memory. Needs a running server on this host."""
     import anyio
 
-    _report(*anyio.run(_create, config.data_dir(data_dir), template, n), json)
+    report(*anyio.run(_create, config.data_dir(data_dir), template, n), json)
 
 
 @group.command()
@@ -48,7 +43,7 @@ def lifecycle(
     """Pause, hibernate, wake, snapshot, fork and fork-tree. Needs a running server on this host."""
     import anyio
 
-    _report(*anyio.run(_lifecycle, config.data_dir(data_dir), template, large, n), json)
+    report(*anyio.run(_lifecycle, config.data_dir(data_dir), template, large, n), json)
 
 
 @group.command("exec")
@@ -61,7 +56,7 @@ def exec_(
     """Commands, their output, files and keys, against the guest's own time and the bare channel."""
     import anyio
 
-    _report(*anyio.run(_exec, config.data_dir(data_dir), template, n), json, against="× RAW")
+    report(*anyio.run(_exec, config.data_dir(data_dir), template, n), json, against="× RAW")
 
 
 @group.command()
@@ -75,7 +70,7 @@ def tti(
     """From a create to the answer of a first command: one after another, and all at once."""
     import anyio
 
-    _report(*anyio.run(_tti, config.data_dir(data_dir), template, count, image), json, against="× BASE")
+    report(*anyio.run(_tti, config.data_dir(data_dir), template, count, image), json, against="× BASE")
 
 
 @group.command()
@@ -83,7 +78,7 @@ def network(n: Count = 20, template: TemplateName = "base", data_dir: DataDir = 
     """Slots, creates by policy, transfers directly and through the proxy, names, changes of policy. Needs root."""
     import anyio
 
-    _report(*anyio.run(_network, config.data_dir(data_dir), template, n), json, against="× BASE")
+    report(*anyio.run(_network, config.data_dir(data_dir), template, n), json, against="× BASE")
 
 
 @group.command()
@@ -96,41 +91,7 @@ def gateway(
     """Requests to a server in a sandbox through the gateway, against the raw tunnel. Needs a running server."""
     import anyio
 
-    _report(*anyio.run(_gateway, config.data_dir(data_dir), template, n), json, against="× RAW")
-
-
-@group.command()
-def database(
-    n: Count = 10,
-    sizes: Annotated[
-        str, typer.Option(help="MB of data in databases that sleep and are branched, with commas.")
-    ] = "10",
-    data_dir: DataDir = None,
-    json: Json = None,
-) -> None:
-    """Databases and copies of them, wakes, branches, and pgbench. Needs a running server, psql and pgbench."""
-    import anyio
-
-    if not all(each.isdecimal() and 0 < int(each) <= MOST_MB for each in sizes.split(",")):
-        raise BadRequestError(f"--sizes: whole numbers up to {MOST_MB}, with commas, not {sizes[:40]!r}", field="sizes")
-    chosen = tuple(map(int, sizes.split(",")))
-    _report(*anyio.run(_database, config.data_dir(data_dir), n, chosen), json)
-
-
-@group.command()
-def runners(n: Count = 10, template: TemplateName = "base", data_dir: DataDir = None, json: Json = None) -> None:
-    """CI jobs until their first output, against fresh sandboxes that install first. Needs a running server."""
-    import anyio
-
-    _report(*anyio.run(_runners, config.data_dir(data_dir), template, n), json)
-
-
-@group.command()
-def functions(n: Count = 10, data_dir: DataDir = None, json: Json = None) -> None:
-    """Deploys and calls of functions, in turns with bare restores. Needs a running server."""
-    import anyio
-
-    _report(*anyio.run(_functions, config.data_dir(data_dir), n), json)
+    report(*anyio.run(_gateway, config.data_dir(data_dir), template, n), json, against="× RAW")
 
 
 @group.command()
@@ -150,7 +111,7 @@ def build(
     import anyio
 
     work = anyio.run(_cold_build) if cold else anyio.run(_build, config.data_dir(data_dir), n, compiler, image)
-    _report(*work, json)
+    report(*work, json)
 
 
 async def _build(data: Path, n: int, compiler: str, image: str | None) -> tuple[dict[str, object], list[Row]]:
@@ -164,7 +125,7 @@ async def _build(data: Path, n: int, compiler: str, image: str | None) -> tuple[
 
     logs.configure("warning")
     async with open_floor(Layout(data, config.cache_dir()), "base") as (floor, machine):
-        with Client(*_server(data)) as client:
+        with Client(*server_of(data)) as client:
             known = [each.name for each in await anyio.to_thread.run_sync(client.templates.list)]
             chosen = compiler if compiler in known else None
             if chosen is None:
@@ -192,19 +153,6 @@ async def _cold_build() -> tuple[dict[str, object], list[Row]]:
     return machine_facts(driver.identity, "the build's own"), rows
 
 
-def _report(machine: dict[str, object], rows: list[Row], json: Path | None, against: str = "× FLOOR") -> None:
-    from pandastack.bench.report import to_json
-
-    if json is not None:
-        json.write_text(to_json(machine, rows) + "\n")
-    print_table(("NAME", "UNIT", "N", "P50", "P90", "P99", "MIN", "MAX", against), [_cells(row) for row in rows])
-
-
-def _cells(row: Row) -> tuple[object, ...]:
-    figures = (f"{value:.1f}" for value in (row.p50, row.p90, row.p99, row.min, row.max))
-    return row.name, row.unit, row.n, *figures, "" if row.ratio is None else f"{row.ratio:.2f}"
-
-
 async def _create(data: Path, template: str, n: int) -> tuple[dict[str, object], list[Row]]:
     import anyio.to_thread
 
@@ -220,7 +168,7 @@ async def _create(data: Path, template: str, n: int) -> tuple[dict[str, object],
     layout = Layout(data, config.cache_dir())
     async with open_floor(layout, template) as (floor, machine):
         note(f"{n} bare restores and {n} creates in turn, then commands, throughput and memory")
-        samples = await anyio.to_thread.run_sync(measure, _api(data, template), floor, n)
+        samples = await anyio.to_thread.run_sync(measure, api_of(data, template), floor, n)
         note("cold boots")
         host = await open_build_host(layout, shipped_recipes(), TerminalProgress(), await no_network())
         samples.cold_boot = await cold_boots(host, floor.plan.root, floor.plan.memory_mb, COLD_BOOTS)
@@ -236,7 +184,7 @@ async def _lifecycle(data: Path, template: str, large: str, n: int) -> tuple[dic
 
     logs.configure("warning")
     async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
-        subject = Subject(_api(data, template), floor, floor.work.parent, large)
+        subject = Subject(api_of(data, template), floor, floor.work.parent, large)
         samples = await anyio.to_thread.run_sync(measure, subject, n, note)
     return machine, rows(samples)
 
@@ -249,65 +197,10 @@ async def _exec(data: Path, template: str, n: int) -> tuple[dict[str, object], l
     from pandastack.engine.layout import Layout
 
     logs.configure("warning")
-    url, token = _server(data)
+    url, token = server_of(data)
     async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
         note(f"{n} commands, transfers in turns with the bare channel, keys, and 50 commands at once")
-        samples = await anyio.to_thread.run_sync(measure, _api(data, template), Wire(url, token), floor, n)
-    return machine, rows(samples)
-
-
-async def _database(data: Path, n: int, sizes: tuple[int, ...]) -> tuple[dict[str, object], list[Row]]:
-    import anyio.to_thread
-
-    from pandastack.bench.database import TEMPLATE, check, measure, rows
-    from pandastack.bench.database_rates import measure_rates, rate_rows
-    from pandastack.bench.database_ways import Ground, measure_size, size_rows
-    from pandastack.bench.raw_port import raw_ports
-    from pandastack.bench.subject import open_floor
-    from pandastack.engine.layout import Layout
-    from pandastack.gateway.options import Options
-
-    check()
-    logs.configure("warning")
-    layout = Layout(data, config.cache_dir())
-    options = Options(directory=str(layout.gateway), data=str(data))
-    api = _api(data, TEMPLATE)
-    async with open_floor(layout, TEMPLATE) as (floor, machine):
-        found = rows(await anyio.to_thread.run_sync(measure, api, floor, n, note))
-        asleep = floor.work.parent / "asleep"
-    with raw_ports(options.engine) as ports:
-        ground = Ground(api, ports, asleep, note)
-        for mb in sizes:
-            found += size_rows(mb, await anyio.to_thread.run_sync(measure_size, ground, mb, n))
-        found += rate_rows(await anyio.to_thread.run_sync(measure_rates, api, ports, n, note))
-    return machine, found
-
-
-async def _runners(data: Path, template: str, n: int) -> tuple[dict[str, object], list[Row]]:
-    import anyio.to_thread
-
-    from pandastack import Client
-    from pandastack.bench.runners import measure, rows
-    from pandastack.bench.subject import open_floor
-    from pandastack.engine.layout import Layout
-
-    logs.configure("warning")
-    with Client(*_server(data), timeout=120) as client:
-        async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
-            samples = await anyio.to_thread.run_sync(measure, client, template, floor, n, note)
-    return machine, rows(samples)
-
-
-async def _functions(data: Path, n: int) -> tuple[dict[str, object], list[Row]]:
-    import anyio.to_thread
-
-    from pandastack.bench.functions import TEMPLATE, measure, rows
-    from pandastack.bench.subject import open_floor
-    from pandastack.engine.layout import Layout
-
-    logs.configure("warning")
-    async with open_floor(Layout(data, config.cache_dir()), TEMPLATE) as (floor, machine):
-        samples = await anyio.to_thread.run_sync(measure, _api(data, TEMPLATE), floor, n, note)
+        samples = await anyio.to_thread.run_sync(measure, api_of(data, template), Wire(url, token), floor, n)
     return machine, rows(samples)
 
 
@@ -320,7 +213,7 @@ async def _tti(data: Path, template: str, count: int, image: str) -> tuple[dict[
 
     logs.configure("warning")
     async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
-        samples = await anyio.to_thread.run_sync(measure, _api(data, template), floor, count, image, note)
+        samples = await anyio.to_thread.run_sync(measure, api_of(data, template), floor, count, image, note)
     return machine, rows(samples, count)
 
 
@@ -339,7 +232,7 @@ async def _network(data: Path, template: str, n: int) -> tuple[dict[str, object]
     logs.configure("warning")
     async with open_floor(Layout(data, config.cache_dir()), template) as (floor, machine):
         with open_outside(NAMES) as outside:
-            subject = Subject(_api(data, template), floor, outside)
+            subject = Subject(api_of(data, template), floor, outside)
             samples = await anyio.to_thread.run_sync(measure, subject, n, note)
         note("slots")
         network, mtu = Settings.from_env().network, facts.default_route_mtu()
@@ -361,7 +254,7 @@ async def _gateway(data: Path, template: str, n: int) -> tuple[dict[str, object]
     from pandastack.services import Settings
 
     logs.configure("warning")
-    api, server = _api(data, template), daemon.find(data)
+    api, server = api_of(data, template), daemon.find(data)
     if server is None or "http" not in server.ports:
         raise PandastackError("the server has no gateway", hint="start it without --gateway-port none")
     options = Options(directory=str(Layout(data, config.cache_dir()).gateway), data=str(data))
@@ -385,20 +278,3 @@ def _health(url: str) -> dict[str, object]:
 
     engine: dict[str, object] = httpx.get(f"{url}/healthz", timeout=10).json()["checks"]["engine"]
     return engine
-
-
-def _api(data: Path, template: str) -> Api:
-    from pandastack.bench.api import Api
-
-    return Api(*_server(data), template)
-
-
-def _server(data: Path) -> tuple[str, str]:
-    """URL and token of the data directory's server."""
-    from pandastack.cli import credentials
-    from pandastack.cli.server import daemon
-
-    server, token = daemon.find(data), credentials.first_token(data)
-    if server is None or token is None:
-        raise PandastackError(f"no server is running for {data}", hint="start one: pandastack up --detach")
-    return server.url, token
