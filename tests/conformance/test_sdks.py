@@ -290,7 +290,7 @@ def test_functions(sdk: Official) -> None:
     seen = sdk.run("functions.life").value
     made = seen["made"]
     assert UUID.fullmatch(made["id"])
-    assert (made["name"], made["runtime"], made["entrypoint"]) == ("conformance", "python", "handler.py")
+    assert (made["runtime"], made["entrypoint"]) == ("python", "handler.py")
     assert (made["version"], made["is_ready"], made["public"]) == (1, True, False)
     assert seen["got"] == made and seen["listed"] == [made]
     assert made["url"] == made["endpoint"] and made["url"].endswith("/http-invoke")
@@ -298,8 +298,14 @@ def test_functions(sdk: Official) -> None:
     assert (run["status"], run["exit_code"], run["stdout"]) == ("success", 0, "said\n")
     assert run["result"] == {"event": {"n": 1}, "key": "value"} and run["duration_ms"] >= 0
     assert seen["triggered"]["status"] == "success"
+    schedule = seen["schedule"]
+    assert (schedule["made"]["name"], schedule["made"]["function_id"]) == (made["name"], made["id"])
+    assert schedule["got"] == schedule["made"] and schedule["made"]["id"] in schedule["listed"]
+    assert (schedule["made"]["paused"], schedule["paused"]["paused"]) == (False, True)
+    assert schedule["triggered"]["run_id"] == schedule["triggered"]["id"] == schedule["runs"][0]["id"]
+    assert is_error(schedule["after"], "NotFoundError", "schedule")
     assert (seen["updated"]["name"], seen["updated"]["env"], seen["updated"]["public"]) == (
-        "renamed",
+        f"{made['name']}-renamed",
         {"KEY": "v"},
         True,
     )

@@ -1,4 +1,4 @@
-// Schedules, while there is no function that they could run.
+// Schedules that there are not. Those that there are run functions: see their scenario.
 
 import * as seen from "./seen.mjs";
 

@@ -1,7 +1,8 @@
-"""Functions: made, called, changed, deployed again, deleted."""
+"""Functions: made, called, run by a schedule, changed, deployed again, deleted."""
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -16,12 +17,29 @@ SECOND = "def handler(event, context):\n    return 2\n"
 BROKEN = "import nothere\ndef handler(event, context):\n    pass\n"
 
 
+def scheduled(schedules, name: str, function_id: str) -> dict[str, object]:
+    made = schedules.create(name, function_id, "0 3 * * *")
+    one = made["id"]
+    told = {
+        "made": made,
+        "got": schedules.get(one),
+        "listed": [each["id"] for each in schedules.list()],
+        "paused": schedules.update(one, paused=True),
+        "triggered": schedules.trigger(one),
+        "runs": schedules.runs(one),
+    }
+    schedules.delete(one)
+    return told | {"after": seen.error(lambda: schedules.get(one))}
+
+
 def life(client) -> dict[str, object]:
     functions = client.functions
+    name = f"conformance-{secrets.token_hex(4)}"
+    renamed = f"{name}-renamed"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "handler.py"
         file.write_text(SOURCE)
-        made = functions.create("conformance", "python", str(file), env={"KEY": "value"})
+        made = functions.create(name, "python", str(file), env={"KEY": "value"})
         one = made["id"]
         told = {
             "made": made,
@@ -29,13 +47,14 @@ def life(client) -> dict[str, object]:
             "listed": [each for each in functions.list() if each["id"] == one],
             "run": functions.invoke(one, input={"n": 1}),
             "triggered": functions.trigger(one),
-            "twice": seen.error(lambda: functions.create("conformance", "python", str(file))),
+            "schedule": scheduled(client.schedules, name, one),
+            "twice": seen.error(lambda: functions.create(name, "python", str(file))),
         }
         file.write_text(BROKEN)
-        told["broken"] = seen.error(lambda: functions.deploy("conformance", "python", folder))
-        told["updated"] = functions.update(one, name="renamed", env={"KEY": "v"}, public=True)
+        told["broken"] = seen.error(lambda: functions.deploy(name, "python", folder))
+        told["updated"] = functions.update(one, name=renamed, env={"KEY": "v"}, public=True)
         file.write_text(SECOND)
-        told["deployed"] = functions.deploy("renamed", "python", folder)
+        told["deployed"] = functions.deploy(renamed, "python", folder)
         told["bundled"] = functions.deploy_bundle(one, SECOND.encode(), "handler.py")
     told["again"] = functions.invoke(one)
     told["runs"] = functions.runs(one)
