@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,11 +17,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import Record
+from pandastack.contract.volumes import OwnVolume
+from pandastack.errors import StorageFullError
 from pandastack.model.caller import Caller
 from pandastack.products.databases import Archives, Databases
 from pandastack.products.databases.archive import archives
 from pandastack.products.databases.archive.drills import DRILL
 from pandastack.products.databases.server import SOCKET
+from pandastack.products.databases.spec import DISK
 from pandastack.products.databases.wire import Session, SqlError
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
@@ -216,6 +220,44 @@ async def test_restores_are_tried_out(
     assert f'pandastack_database_drills_total{{result="{"ok" if worked else "failed"}"}} 1.0' in metrics
     assert 'pandastack_database_archives{state="archiving"} 1.0' in metrics
     assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
+
+
+async def test_what_is_restored_has_a_disk_as_large_as_its_source(api: Api, server: Path, tmp_path: Path) -> None:
+    with suppress(SqlError):
+        await run(server, "CREATE DATABASE pandastack")
+
+    async def execute(spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+        yield result()
+
+    api.engine.exec_records = execute
+    api.engine.template_volumes = (OwnVolume(DISK, 10240),)
+    grown = api.engine.volumes.grown
+    source = await archived(api)
+    assert (await api.http.post(f"{DATABASES}/{source}/backups")).status_code == 201
+    assert (await api.http.patch(f"{DATABASES}/{source}", json={"disk_gb": 20})).json()["disk_gb"] == 20
+    assert json.loads((tmp_path / "backups" / source / "archive.json").read_bytes())["disk_gb"] == 20
+    moment = (await until(api, source, lambda body: body.get("restore_window")))["restore_window"]["earliest"]
+    wanted = {"target_time": moment}
+    await until(api, source, lambda body: body["archive"].get("as_of", "") > moment)
+    api.engine.refusals["grow_own"] = StorageFullError("insufficient host storage for volume")
+    refusal(await api.http.post(f"{DATABASES}/{source}/clone", json=wanted), 507)
+    assert list(api.engine.machines) == [source] and len((await api.http.get(DATABASES)).json()) == 1
+    kept: Archives = api.app.state.databases.archives
+    assert await kept.drill_next(time.time() + 8 * 24 * 3600) is True
+    assert list(api.engine.machines) == [source] and kept.drills.results == {"ok": 0, "failed": 0}
+    api.engine.refusals.clear()
+    assert await kept.drill_next(time.time() + 8 * 24 * 3600) is True
+    assert kept.drills.results == {"ok": 1, "failed": 0} and set(grown.values()) == {OwnVolume(DISK, 20480)}
+    restored = (await api.http.post(f"{DATABASES}/{source}/clone", json=wanted)).json()["id"]
+    shown = await until(api, restored, lambda body: body["status"] == "running")
+    assert shown["disk_gb"] == 20 and grown[restored] == OwnVolume(DISK, 20480)
+    shutil.copytree(tmp_path / "backups" / source, tmp_path / "kept")
+    for each in (source, restored):
+        assert (await api.http.delete(f"{DATABASES}/{each}")).status_code == 204
+    shutil.copytree(tmp_path / "kept", tmp_path / "backups" / source)  # as on another host
+    again = await api.http.post(f"{DATABASES}/{source}/clone", json=wanted)
+    assert again.status_code == 202, again.text
+    assert (await until(api, again.json()["id"], lambda body: body["status"] == "running"))["disk_gb"] == 20
 
 
 async def test_the_machine_of_a_drill_that_was_interrupted_is_deleted(api: Api) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDERR, STDOUT, Output, Record
+from pandastack.contract.volumes import OwnVolume
 from pandastack.errors import (
     BadRequestError,
     CapacityError,
@@ -29,6 +30,7 @@ from pandastack.model.caller import Caller
 from pandastack.model.databases import DatabaseRoute
 from pandastack.products.databases import Databases, dumps
 from pandastack.products.databases import databases as product
+from pandastack.products.databases.spec import DISK
 from pandastack.services import ControlPlane
 from pandastack.store import databases as table
 from pandastack.store.databases import DatabaseRecord, DatabaseState
@@ -131,6 +133,7 @@ async def test_the_life_of_a_database(api: Api, postgres: ScriptedPostgres) -> N
         "failover_reason": "this server has one node",
         "sandbox_id": made["id"],
         "size": "1g",
+        "disk_gb": 10,
         "always_on": False,
     }
     assert fits(made["password"], postgres.passwords[made["id"]])
@@ -418,6 +421,45 @@ async def test_always_on_is_changed_and_wakes(api: Api, postgres: ScriptedPostgr
     assert (await api.http.patch(one, json={"always_on": False})).json()["always_on"] is False
     assert refusal(await api.http.patch(one, json={"always_on": "no"}), 400)["field"] == "always_on"
     assert plane_of(api).registry.get(made["id"]).always_on is False
+
+
+async def test_its_disk_grows(api: Api, postgres: ScriptedPostgres) -> None:
+    api.engine.template_volumes = (OwnVolume(DISK, 10240),)
+    made = await database(api)
+    one = f"{DATABASES}/{made['id']}"
+    assert made["disk_gb"] == 10
+    await plane_of(api).lifecycle.hibernate(SERVER, made["id"])
+    for wrong in (9, 0, -1, 1025, 10**30, "much", 12.5, True):
+        assert refusal(await api.http.patch(one, json={"disk_gb": wrong}), 400)["field"] == "disk_gb", wrong
+    assert (await ready(api, made["id"], "hibernated"))["disk_gb"] == 10
+    grown = await api.http.patch(one, json={"disk_gb": 20})
+    assert grown.json() == made | {"disk_gb": 20}, "it was woken"
+    assert api.engine.volumes.grown[made["id"]] == OwnVolume(DISK, 20480)
+    assert "20 GiB" in refusal(await api.http.patch(one, json={"disk_gb": 10}), 400)["error"]
+    both = await api.http.patch(one, json={"disk_gb": 20, "always_on": True})
+    assert both.json() == made | {"disk_gb": 20, "always_on": True}
+    copy = await ready(api, (await api.http.post(f"{one}/clone")).json()["id"])
+    assert copy["disk_gb"] == 20
+    api.engine.template_volumes = ()
+    assert (await database(api, size="4g"))["disk_gb"] == 40
+
+
+async def test_a_disk_that_does_not_grow(api: Api, postgres: ScriptedPostgres) -> None:
+    api.engine.template_volumes = (OwnVolume(DISK, 10240),)
+    made = await database(api)
+    one = f"{DATABASES}/{made['id']}"
+    detail = {"reason": "provisioned", "fs_free_bytes": 1}
+    api.engine.refusals["grow_own"] = StorageFullError("insufficient host storage for volume", detail=detail)
+    full = refusal(await api.http.patch(one, json={"disk_gb": 20}), 507)
+    assert full["detail"] == detail and await ready(api, made["id"]) == made
+    api.engine.refusals.clear()
+    small = replace(plane_of(api).settings, max_volume_mb=15 * 1024)
+    plane_of(api).own_volumes._leases._settings = small
+    quota = refusal(await api.http.patch(one, json={"disk_gb": 16}), 429)
+    assert quota["detail"] == {"used_mb": 10240, "wanted_mb": 6144, "max_mb": 15360}
+    assert (await api.http.patch(one, json={"disk_gb": 15})).json()["disk_gb"] == 15
+    await databases_of(api)._records.change(databases_of(api).find(SERVER, made["id"]), state=DatabaseState.FAILED)
+    refusal(await api.http.patch(one, json={"disk_gb": 15}), 409)
 
 
 async def test_numbers_and_log(api: Api, postgres: ScriptedPostgres) -> None:

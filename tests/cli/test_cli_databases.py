@@ -49,6 +49,15 @@ def test_sleep_and_wake(wire: WireServer, cli: Cli) -> None:
     assert cli("db", "wake", "d1").stdout.startswith("d1\n")
 
 
+def test_a_larger_disk(wire: WireServer, cli: Cli) -> None:
+    wire.will(*[Reply(200, {**RUNNING, "disk_gb": 20})] * 2)
+    assert "20" in cli("db", "update", "d1", "--disk", "20").stdout
+    assert json.loads(cli("db", "update", "d1", "--disk", "20", "--json").stdout)["disk_gb"] == 20
+    assert [each.json() for each in wire.asked] == [{"disk_gb": 20}] * 2
+    for wrong in ((), ("--disk", "0"), ("--disk", "much")):
+        assert cli("db", "update", "d1", *wrong).exit_code == 2
+
+
 def test_numbers_and_log(wire: WireServer, cli: Cli) -> None:
     numbers = {"postgres_version": "16.14", "db_size_bytes": 7 << 20, "connections": 3, "cache_hit_ratio": None}
     wire.will(*[Reply(200, numbers)] * 2, *[Reply(200, {"logs": "a\n\x1b[2Jb\n"})] * 2)

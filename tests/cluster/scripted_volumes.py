@@ -14,14 +14,16 @@ from pandastack.contract.fields import Uuid
 from pandastack.contract.volumes import (
     AttachVolume,
     CreateVolume,
+    GrowOwnVolume,
     GrowVolume,
     MountRef,
+    OwnVolume,
     VolumeFrom,
     VolumeInfo,
     VolumeRef,
 )
 from pandastack.engine.http.messages import answer, received
-from pandastack.errors import ConflictError, NotFoundError
+from pandastack.errors import BadRequestError, ConflictError, NotFoundError
 
 
 class ScriptedVolumes:
@@ -37,6 +39,8 @@ class ScriptedVolumes:
         """By sandbox."""
         self.not_mounted = {"/mnt/none"}
         """Paths that no sandbox has a volume at."""
+        self.grown: dict[str, OwnVolume] = {}
+        """What sandboxes have grown of their own."""
         one = "/volumes/{id}"
         self.routes = [
             Route("/volumes", self._create, methods=["POST"]),
@@ -44,6 +48,7 @@ class ScriptedVolumes:
             Route(one, self._get, methods=["GET"]),
             Route(one, self._delete, methods=["DELETE"]),
             Route(f"{one}/grow", self._grow, methods=["POST"]),
+            Route("/sandboxes/{id}/volumes/grow", self._grow_own, methods=["POST"]),
         ]
 
     def attach(self, sandbox_id: str, wanted: Sequence[AttachVolume]) -> None:
@@ -91,6 +96,16 @@ class ScriptedVolumes:
         self._enter("grow_volume", found.id)
         self.disks[found.id] = replace(self.disks[found.id], size_mb=wanted.size_mb)
         return answer(self._shown(self.disks[found.id]))
+
+    async def _grow_own(self, request: Request) -> Response:
+        wanted, sandbox_id = await received(request, GrowOwnVolume), request.path_params["id"]
+        self._enter("grow_own", sandbox_id)
+        if not self._exists(sandbox_id) or wanted.path in self.not_mounted:
+            raise NotFoundError("no volume is mounted there", field="path")
+        if sandbox_id in self.grown and wanted.size_mb < self.grown[sandbox_id].size_mb:
+            raise BadRequestError("size_mb: it is larger", field="size_mb")
+        self.grown[sandbox_id] = OwnVolume(wanted.path, wanted.size_mb)
+        return answer(self.grown[sandbox_id])
 
     async def _delete(self, request: Request) -> Response:
         found = self._one(request)

@@ -14,9 +14,9 @@ from pandastack.contract.volumes import AttachVolume, CreateVolume, MountRef, Ow
 from pandastack.engine.engine import Engine, open_engine
 from pandastack.engine.http.sandboxes import started
 from pandastack.engine.machines.sandbox import Sandbox
-from pandastack.engine.origins.volumes import MIB
+from pandastack.engine.origins.volumes import MIB, resize
 from pandastack.engine.settings import Settings
-from pandastack.errors import BadRequestError, ConflictError
+from pandastack.errors import BadRequestError, ConflictError, NotFoundError
 from tests.support.installation import Install, Installation, eventually
 from tests.support.machines import run, spec
 
@@ -78,6 +78,35 @@ async def test_each_sandbox_has_a_clone_of_its_templates_volume(engine: Engine) 
     )
     await engine.sandboxes.delete(other.id)
     await engine.volumes.delete(kept.id)
+
+
+async def test_a_clone_grows_as_a_volume_does(engine: Engine) -> None:
+    one, two = [await create(engine) for _ in range(2)]
+    size = f"df --output=size -BM {OWN} | tail -1 | tr -d M"
+    await run(one, f"(while true; do date >> {OWN}/busy; done) >/dev/null 2>&1 &")
+    assert await engine.volumes.grow_own(one.id, OWN, 256) == OwnVolume(OWN, 256)
+    assert started(one, BootMode.SNAPSHOT).own_volumes == (OwnVolume(OWN, 256),)
+    assert int(await run(one, size)) > 200 > 64 > int(await run(two, size))
+    resize(two.origin.snapshot.disks[1].path, 128 * MIB)  # as far as an engine came that was killed
+    assert await engine.volumes.grow_own(two.id, OWN, 128) == OwnVolume(OWN, 128)
+    assert int(await run(two, size)) > 100
+    for path, mb, error in (("/mnt/none", 512, NotFoundError), (OWN, 64, BadRequestError)):
+        with pytest.raises(error) as refused:
+            await engine.volumes.grow_own(one.id, path, mb)
+        assert refused.value.field == ("size_mb" if path == OWN else "path")
+    await engine.lifecycle.hibernate(one.id)
+    with pytest.raises(ConflictError, match="hibernated"):
+        await engine.volumes.grow_own(one.id, OWN, 512)
+    woken = await engine.lifecycle.wake(one.id)
+    assert int(await run(woken, size)) > 200
+    assert await engine.volumes.grow_own(one.id, OWN, 512) == OwnVolume(OWN, 512)
+    assert int(await run(woken, size)) > 400
+    for each in (woken, two):
+        await engine.sandboxes.delete(each.id)
+    named = await create(engine, AttachVolume(str(uuid.uuid4()), OWN))
+    with pytest.raises(ConflictError, match="has an id"):
+        await engine.volumes.grow_own(named.id, OWN, 128)
+    await engine.sandboxes.delete(named.id)
 
 
 async def test_a_create_may_name_the_clone(engine: Engine) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pandastack.images.stages import base_name
 from pandastack.images.template import load_template
+from pandastack.products.databases.spec import DISK, SIZES
 
 SHIPPED = Path(__file__).parents[2] / "templates"
 GUEST = SHIPPED / "postgres" / "guest"
@@ -24,7 +25,9 @@ def test_each_size_has_its_settings_and_ten_times_its_memory_for_data(name: str,
     template = load_template(SHIPPED / name)
     settings = template.settings
     assert (template.name, base_name(template.dockerfile), settings.memory_mb) == (name, base, memory_mb)
-    assert [(each.path, each.size_mb) for each in settings.volumes] == [("/var/lib/postgresql", 10 * memory_mb)]
+    assert [(each.path, each.size_mb) for each in settings.volumes] == [(DISK, 10 * memory_mb)]
+    (size,) = (each for each in SIZES.values() if each.template == name)
+    assert (size.memory_mb, size.disk_gb * 1024) == (memory_mb, 10 * memory_mb)
     (service,) = settings.services
     assert service.command.endswith(f"start.sh {memory_mb}")
     assert settings.rehearse and settings.network is not None and settings.previews == "private"

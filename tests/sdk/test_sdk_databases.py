@@ -49,7 +49,7 @@ def test_requests_about_one(client: Client, wire: WireServer) -> None:
     wire.will(Reply(200, {"logs": "a\n"}), Reply(200, {"logs": "b\n"}), Reply(204))
     assert client.databases.list() == [MAKING]
     assert client.databases.get("d1") == RUNNING
-    client.databases.update("d1", always_on=False)
+    client.databases.update("d1", always_on=False, disk_gb=20)
     assert client.databases.wake("d1") == MAKING
     assert client.databases.reset_credentials("d1") == RUNNING
     assert client.databases.connection("d1")["connection_url"] == RUNNING["connection_url"]
@@ -67,7 +67,7 @@ def test_requests_about_one(client: Client, wire: WireServer) -> None:
         f"GET {ONE}/logs?lines=50",
         f"DELETE {ONE}",
     ]
-    assert wire.asked[2].json() == {"always_on": False}
+    assert wire.asked[2].json() == {"always_on": False, "disk_gb": 20}
 
 
 def test_a_copy_waits_unless_it_should_not(client: Client, wire: WireServer) -> None:

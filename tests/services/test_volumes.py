@@ -12,6 +12,7 @@ from pandastack.contract.volumes import AttachVolume, MountRef, OwnVolume, Volum
 from pandastack.errors import (
     BadRequestError,
     ConflictError,
+    GuestError,
     NotFoundError,
     PandastackError,
     QuotaError,
@@ -457,6 +458,65 @@ async def test_volumes_that_a_template_brings_count_as_clones(engine: ScriptedEn
             await plane.volumes.create(CALLER, NewVolume("kept", None, kept))
         await plane.sandboxes.delete(CALLER, parent.id)
         assert (await plane.volumes.create(CALLER, NewVolume("kept", None, kept))).record.size_mb == 512
+
+
+async def test_a_volume_of_a_sandboxs_own_grows(engine: ScriptedEngine, url: str) -> None:
+    own = "/var/lib/own"
+    engine.template_volumes = (OwnVolume(own, 512),)
+    async with running(engine, url, replace(QUICK, max_volume_mb=2048)) as plane:
+        await plane.volumes.create(CALLER, DATA)
+        made = await sandbox(plane, "data")
+        await plane.lifecycle.hibernate(CALLER, made.id)
+        engine.calls.clear()
+        for path, size_mb, error in (
+            (own, 511, BadRequestError),
+            (own, 1537, QuotaError),
+            ("/mnt/data", 1024, ConflictError),
+        ):
+            with pytest.raises(error):
+                await plane.own_volumes.grow(CALLER, made.id, path, size_mb)
+        with pytest.raises(NotFoundError):
+            await plane.own_volumes.grow(OUTSIDER, made.id, own, 1024)
+        assert engine.calls == [], "what is refused wakes nothing"
+        await plane.own_volumes.grow(CALLER, made.id, own, 1024)
+        assert engine.calls == [f"wake {made.id}", f"grow_own {made.id}"]
+        assert engine.volumes.grown[made.id] == OwnVolume(own, 1024)
+        record = plane.registry.get(made.id)
+        assert record.volumes == (VolumeUse(own, size_mb=1024), made.volumes[1])
+        assert (await event_types(plane, made.id)).count("volume.grown") == 1
+        await plane.own_volumes.grow(CALLER, made.id, own, 1024)
+        assert (await event_types(plane, made.id)).count("volume.grown") == 1
+        await plane.volumes.grow(CALLER, "data", 1024)
+        with pytest.raises(QuotaError) as raised:
+            await plane.own_volumes.grow(CALLER, made.id, own, 1025)
+        assert raised.value.detail == {"used_mb": 2048, "wanted_mb": 1, "max_mb": 2048}
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (StorageFullError("full"), 512),
+        (NotFoundError("no"), 512),
+        (UnavailableError("?"), 1024),
+        (GuestError("?"), 1024),
+    ],
+)
+async def test_a_growth_that_fails_can_be_repeated(
+    engine: ScriptedEngine, url: str, error: PandastackError, kept: int
+) -> None:
+    own = "/var/lib/own"
+    engine.template_volumes = (OwnVolume(own, 512),)
+    async with running(engine, url) as plane:
+        made = await plane.sandboxes.create(CALLER, BASE)
+        engine.refusals["grow_own"] = error
+        with pytest.raises(type(error)):
+            await plane.own_volumes.grow(CALLER, made.id, own, 1024)
+        assert plane.registry.get(made.id).volumes == (VolumeUse(own, size_mb=kept),)
+    engine.refusals.clear()
+    async with running(engine, url) as plane:
+        await plane.own_volumes.grow(CALLER, made.id, own, 1024)
+        assert plane.registry.get(made.id).volumes == (VolumeUse(own, size_mb=1024),)
+        assert engine.volumes.grown[made.id] == OwnVolume(own, 1024)
 
 
 async def test_a_start_finishes_what_was_interrupted(engine: ScriptedEngine, url: str) -> None:

@@ -158,6 +158,42 @@ def test_a_copy_is_reset_to_its_source(client: Client, database: Database) -> No
         client.databases.delete(copy["id"])
 
 
+def test_its_disk_grows_as_it_is_written_to(client: Client, database: Database) -> None:
+    one, gib, written, stop = database["id"], 1 << 30, list[int](), threading.Event()
+    assert database["disk_gb"] == 10 and client.databases.stats(one)["disk_size_bytes"] < 10 * gib
+    client.databases.execute(one, "CREATE TABLE load (what text)")
+
+    def write() -> None:
+        while not stop.is_set():
+            sql = "INSERT INTO load SELECT repeat(md5(g::text), 20) FROM generate_series(1, 500) g"
+            written.append(client.databases.execute(one, sql))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        eventually(lambda: written, 30, "it is written to")
+        assert client.databases.update(one, disk_gb=12)["disk_gb"] == 12
+        seen = len(written)
+        eventually(lambda: len(written) > seen, 30, "it is still written to")
+    finally:
+        stop.set()
+        thread.join(60)
+    assert count(client, database, "load") == sum(written)
+    assert 11 * gib < client.databases.stats(one)["disk_size_bytes"] < 12 * gib
+    assert client.databases.update(one, disk_gb=12)["disk_gb"] == 12, "again is fine"
+    with pytest.raises(BadRequestError, match="12 GiB") as smaller:
+        client.databases.update(one, disk_gb=11)
+    assert smaller.value.field == "disk_gb"
+    copy = client.databases.clone(one)
+    try:
+        assert copy["disk_gb"] == 12 and client.databases.stats(copy["id"])["disk_size_bytes"] > 11 * gib
+        assert client.databases.update(copy["id"], disk_gb=13)["disk_gb"] == 13
+        assert client.databases.stats(copy["id"])["disk_size_bytes"] > 12 * gib
+        assert client.databases.get(one)["disk_gb"] == 12
+    finally:
+        client.databases.delete(copy["id"])
+
+
 @pytest.mark.slow
 def test_an_import_is_undone_when_the_server_is_killed(
     place: Installation, served: tuple[Server, Client], database: Database

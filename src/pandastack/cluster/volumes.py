@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from pandastack.cluster.connection import ANSWER_SECONDS, EngineConnection
-from pandastack.contract.volumes import CreateVolume, GrowVolume, VolumeFrom, VolumeInfo
+from pandastack.contract.volumes import CreateVolume, GrowOwnVolume, GrowVolume, OwnVolume, VolumeFrom, VolumeInfo
 
 _LONG = httpx.Timeout(ANSWER_SECONDS, read=300.0)
 """A clone waits for the sandbox that writes to its source."""
@@ -34,6 +34,11 @@ class EngineVolumes:
         """Make a volume larger, while a sandbox writes to it, too."""
         path, message = f"/volumes/{volume_id}/grow", GrowVolume(size_mb)
         return await self._connection.ask(VolumeInfo, "POST", path, message, limit=_LONG)
+
+    async def grow_own(self, sandbox_id: str, mount: str, size_mb: int) -> OwnVolume:
+        """Make a volume larger that a running sandbox has of its own, mounted at ``mount``."""
+        path, message = f"/sandboxes/{sandbox_id}/volumes/grow", GrowOwnVolume(mount, size_mb)
+        return await self._connection.ask(OwnVolume, "POST", path, message, limit=_LONG)
 
     async def delete(self, volume_id: str) -> None:
         """Delete a volume. Raises :class:`ConflictError` while a sandbox has it."""

@@ -113,6 +113,15 @@ class GrowVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowOwnVolume:
+    """Asks a running sandbox for a larger volume of its own, which is mounted at ``path``. The answer is
+    :class:`OwnVolume`."""
+
+    path: MountPath
+    size_mb: SizeMb
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeInfo:
     """A volume. ``size_bytes``: what it takes on the host's disk. ``writer``: the sandbox that has it to write,
     running or hibernated. ``readers``: those that have a copy of it to read."""

@@ -32,7 +32,7 @@ def one_database(method: str, database_id: str, what: str = "", **wanted: Any) -
     """A request about one database."""
     body = _given(wanted) if method == "PATCH" else None
     path = f"/databases/{segment(database_id)}{what}"
-    return Call(method, path, json=body, silence=CAPTURE_SILENCE_SECONDS if method == "POST" else None)
+    return Call(method, path, json=body, silence=CAPTURE_SILENCE_SECONDS if method in ("POST", "PATCH") else None)
 
 
 def database_logs(database_id: str, lines: int | None) -> Call:

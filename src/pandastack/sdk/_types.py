@@ -333,6 +333,7 @@ class Database(TypedDict, total=False):
     failover_reason: str
     sandbox_id: str
     size: str
+    disk_gb: int
     cloned_from: str
     target_time: str
     always_on: bool

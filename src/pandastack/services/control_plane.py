@@ -50,6 +50,7 @@ from pandastack.services.sandboxes.endings import Endings
 from pandastack.services.sandboxes.forks import Forks
 from pandastack.services.sandboxes.interior import Interior
 from pandastack.services.sandboxes.lifecycle import Lifecycle
+from pandastack.services.sandboxes.own_volumes import OwnVolumes
 from pandastack.services.sandboxes.reaper import Reaper
 from pandastack.services.sandboxes.recovery import Recovery
 from pandastack.services.sandboxes.restarts import Restarts
@@ -120,6 +121,7 @@ class ControlPlane:
     grants: Grants
     ssh: Ssh
     volumes: Volumes
+    own_volumes: OwnVolumes
     outbox: Outbox
     webhooks: Webhooks
     github: GitHub
@@ -239,6 +241,7 @@ async def open_control_plane(
             grants=grants,
             ssh=Ssh(store, registry),
             volumes=volumes,
+            own_volumes=OwnVolumes(registry, engines, sandboxes, leases, storage_budget),
             outbox=outbox,
             webhooks=webhooks,
             github=await stack.enter_async_context(open_github(store, secrets, settings, tasks)),

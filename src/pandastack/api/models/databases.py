@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, StrictBool
 
-from pandastack.api.models.base import Answer, Body, omitted_if_none, timestamp
+from pandastack.api.models.base import Answer, Body, WholeNumber, omitted_if_none, timestamp
 from pandastack.api.models.database_backups import DatabaseArchive, RestoreWindow
 from pandastack.products import databases as product
-from pandastack.products.databases.spec import DATABASE, ROLE, SIZES
+from pandastack.products.databases.spec import DATABASE, LARGEST_DISK_GB, ROLE, SIZES
 
 
 class CreateDatabase(Body):
@@ -34,6 +34,9 @@ class CloneDatabase(Body):
 
 class UpdateDatabase(Body):
     always_on: StrictBool | None = Field(None, description="Do not let it sleep when it is idle")
+    disk_gb: WholeNumber | None = Field(
+        None, description=f"GiB of its disk, at most {LARGEST_DISK_GB}; not less than it has. One that sleeps is woken"
+    )
 
 
 class Database(Answer):
@@ -55,6 +58,7 @@ class Database(Answer):
     failover_reason: str = "this server has one node"
     sandbox_id: str
     size: str
+    disk_gb: int = Field(description="GiB of its disk")
     cloned_from: str | None = omitted_if_none("The database that it began as a copy of")
     target_time: str | None = omitted_if_none("The time of its source that it was restored to")
     always_on: bool
@@ -82,6 +86,7 @@ class Database(Answer):
             error=seen.error,
             sandbox_id=record.id,
             size=record.size,
+            disk_gb=seen.disk_gb,
             cloned_from=record.cloned_from,
             target_time=None if record.target_time is None else timestamp(record.target_time),
             always_on=record.always_on,

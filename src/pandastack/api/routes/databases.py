@@ -90,9 +90,9 @@ async def get_database(request: Request, database_id: str) -> Response:
     openapi_extra=takes(UpdateDatabase),
 )
 async def update_database(request: Request, database_id: str) -> Response:
-    """Have it run always, or sleep when it is idle."""
+    """Have it run always, or sleep when it is idle; give it a larger disk as it runs."""
     body = await read_json(request, UpdateDatabase)
-    found = await databases_of(request).update(caller_of(request), database_id, body.always_on)
+    found = await databases_of(request).update(caller_of(request), database_id, body.always_on, body.disk_gb)
     return _shown(request, found)
 
 

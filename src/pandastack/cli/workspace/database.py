@@ -115,12 +115,17 @@ def wake(database_id: Id, json: Json = False) -> None:
 @group.command()
 def update(
     database_id: Id,
-    always_on: Annotated[bool, typer.Option("--always-on/--sleep", help="Whether it sleeps when it is idle.")],
+    always_on: Annotated[
+        bool | None, typer.Option("--always-on/--sleep", help="Whether it sleeps when it is idle.")
+    ] = None,
+    disk: Annotated[int | None, typer.Option("--disk", min=1, metavar="GB", help="A larger disk, in GiB.")] = None,
     json: Json = False,
 ) -> None:
-    """Change whether a database sleeps when it is idle."""
+    """Change whether a database sleeps when it is idle, or give it a larger disk as it runs."""
+    if always_on is None and disk is None:
+        raise typer.BadParameter("nothing to change: --always-on, --sleep or --disk")
     with connect() as client:
-        _show(client.databases.update(database_id, always_on=always_on), json)
+        _show(client.databases.update(database_id, always_on=always_on, disk_gb=disk), json)
 
 
 @group.command()

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from pandastack.contract.codec import check_request
 from pandastack.contract.fields import Uuid
-from pandastack.contract.volumes import CreateVolume, GrowVolume
+from pandastack.contract.volumes import CreateVolume, GrowOwnVolume, GrowVolume
 from pandastack.engine.http.messages import answer, received
 from pandastack.engine.sandboxes.volumes import Volumes
 
@@ -22,6 +22,7 @@ def volume_routes() -> list[Route]:
         Route(one, get_volume, methods=["GET"]),
         Route(one, delete_volume, methods=["DELETE"]),
         Route(f"{one}/grow", grow, methods=["POST"]),
+        Route("/sandboxes/{id}/volumes/grow", grow_own, methods=["POST"]),
     ]
 
 
@@ -58,3 +59,8 @@ async def grow(request: Request) -> Response:
     volumes, volume = _target(request)
     wanted = await received(request, GrowVolume)
     return answer(await volumes.grow(volume, wanted.size_mb))
+
+
+async def grow_own(request: Request) -> Response:
+    wanted = await received(request, GrowOwnVolume)
+    return answer(await _volumes(request).grow_own(request.path_params["id"], wanted.path, wanted.size_mb))

@@ -15,7 +15,15 @@ from pathlib import Path
 import anyio
 import structlog
 
-from pandastack.contract.volumes import AttachVolume, CreateVolume, MountRef, VolumeInfo, VolumeRef, are_apart
+from pandastack.contract.volumes import (
+    AttachVolume,
+    CreateVolume,
+    MountRef,
+    OwnVolume,
+    VolumeInfo,
+    VolumeRef,
+    are_apart,
+)
 from pandastack.engine import origins
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.origins.origin import Origin
@@ -101,9 +109,7 @@ class Volumes:
         """
         size, found = size_mb * MIB, self.get(volume)
         if size < self._store.size(volume):
-            raise BadRequestError(
-                f"size_mb: the volume has {found.size_mb} MiB", field="size_mb", hint="a volume never shrinks"
-            )
+            raise _smaller(found.size_mb)
         self._admission.check_volumes(size_mb - found.size_mb)
         with anyio.CancelScope(shield=True):
             if found.writer is None:
@@ -120,9 +126,34 @@ class Volumes:
             if self._registry.reach(holder) is not sandbox:
                 raise _held(volume, holder, "id", "it has just been replaced: try again")
             place = next(place for place, each in sandbox.spec.written.items() if each == volume)
+            await self._grow_disk(sandbox, place, size)
+
+    async def grow_own(self, sandbox_id: str, path: str, size_mb: int) -> OwnVolume:
+        """:meth:`grow` for a volume without an id: what a running sandbox has mounted at ``path`` by its template, its
+        source or its snapshot. Raises :class:`NotFoundError`, and :class:`ConflictError` unless it runs."""
+        sandbox = self._registry.reach(sandbox_id)
+        with anyio.CancelScope(shield=True):
+            async with sandbox.lock:
+                if self._registry.reach(sandbox_id) is not sandbox:
+                    raise ConflictError(f"sandbox {sandbox_id} has just been replaced", hint="try again")
+                place = _own_place(sandbox, path)
+                has_mb = sandbox.origin.snapshot.disks[1 + place].path.stat().st_size // MIB
+                if size_mb < has_mb:
+                    raise _smaller(has_mb)
+                self._admission.check_volumes(size_mb - has_mb)
+                await self._grow_disk(sandbox, place, size_mb * MIB)
+        return OwnVolume(path, size_mb)
+
+    async def _grow_disk(self, sandbox: Sandbox, place: int, size: int) -> None:
+        """Grow the file of a running sandbox's volume, then what its machine has, then the file system in its guest.
+        The sandbox is locked."""
+        volume = sandbox.spec.written.get(place)
+        if volume is None:
+            await anyio.to_thread.run_sync(resize, sandbox.origin.snapshot.disks[1 + place].path, size)
+        else:
             await anyio.to_thread.run_sync(self._store.grow, volume, size)
-            await sandbox.machine.resize_disk(volume_name(place), size)
-            await sandbox.channel.grow_volume(place, size)
+        await sandbox.machine.resize_disk(volume_name(place), size)
+        await sandbox.channel.grow_volume(place, size)
 
     @asynccontextmanager
     async def attaching(
@@ -312,6 +343,22 @@ def _places(origin: Origin, wanted: Sequence[AttachVolume]) -> tuple[Attachment,
             hint="`disks` in template.toml says how many",
         )
     return tuple(attachments)
+
+
+def _own_place(sandbox: Sandbox, path: str) -> int:
+    """The place of a volume without an id."""
+    mounts = sandbox.origin.snapshot.manifest.mounts
+    if path not in mounts:
+        raise NotFoundError(f"sandbox {sandbox.id} has no volume at {path}", field="path")
+    place = mounts.index(path)
+    if any(each.place == place for each in sandbox.spec.volumes):
+        raise ConflictError(f"the volume at {path} has an id", field="path", hint="grow it by its id")
+    return place
+
+
+def _smaller(size_mb: int) -> BadRequestError:
+    message = f"size_mb: the volume has {size_mb} MiB"
+    return BadRequestError(message, field="size_mb", hint="a volume never shrinks")
 
 
 def _reads(spec: SandboxSpec, volume: str) -> bool:

@@ -25,6 +25,7 @@ from pandastack.model.caller import Caller
 from pandastack.model.databases import DatabaseRoute
 from pandastack.products.databases.archive.archives import Archives, open_archives
 from pandastack.products.databases.credentials import Credentials, new_password, verifier_of
+from pandastack.products.databases.disk import disk_gb, grow_disk
 from pandastack.products.databases.dumps import Dumps
 from pandastack.products.databases.faults import GONE, known
 from pandastack.products.databases.making import Makers
@@ -32,7 +33,7 @@ from pandastack.products.databases.query.broker import Broker
 from pandastack.products.databases.records import Database, Records
 from pandastack.products.databases.seen import awake, seen
 from pandastack.products.databases.server import MOST_LINES, Server, Statistics, server_of
-from pandastack.products.databases.spec import PORT, SIZES, NewDatabase, Original
+from pandastack.products.databases.spec import PORT, SIZES, NewDatabase, Original, checked_disk
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import LifecyclePatch
 from pandastack.store.databases import DatabaseRecord, DatabaseState
@@ -139,9 +140,19 @@ class Databases:
             raise UnavailableError(f"database {database_id} is {found.status}{why}", detail={"status": found.status})
         return found
 
-    async def update(self, caller: Caller, database_id: str, always_on: bool | None) -> Database:
-        """Have it run always, or sleep when it is idle. One that is to run always is woken."""
+    async def update(
+        self, caller: Caller, database_id: str, always_on: bool | None, size_gb: int | None = None
+    ) -> Database:
+        """Have it run always, or sleep when it is idle. One that is to run always is woken. ``size_gb``: give it a
+        larger disk, as it runs; one that sleeps is woken.
+
+        Raises :class:`BadRequestError` for a disk that is smaller or too large, :class:`ConflictError` for a database
+        that is not ready, :class:`QuotaError`, and :class:`StorageFullError`.
+        """
         record = self.find(caller, database_id)
+        if size_gb is not None:
+            async with self._locks[record.id]:
+                await self._grow(self.usable(caller, database_id), size_gb)
         if always_on is not None:
             async with self._locks[record.id]:
                 self.find(caller, record.id)
@@ -149,6 +160,11 @@ class Databases:
                 if record.state is DatabaseState.READY:
                     await self._resume(record)
         return await self.get(caller, database_id)
+
+    async def _grow(self, record: DatabaseRecord, size_gb: int) -> None:
+        had = disk_gb(self._plane, record)
+        await grow_disk(self._plane, server_of(record), record.id, checked_disk(size_gb, had))
+        await self.archives.grown(record)
 
     async def delete(self, caller: Caller, database_id: str) -> None:
         """Delete a database with everything in it. Its copies stay. Raises :class:`NotFoundError`."""

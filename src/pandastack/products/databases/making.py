@@ -112,6 +112,17 @@ class Makers:
             if error.field != "template":
                 raise
             raise no_template(wanted.template) from error
+        if record.restored:
+            await self._make_room(record)
+
+    async def _make_room(self, record: DatabaseRecord) -> None:
+        """A disk for what is restored. A failure frees the machine: nothing has been restored yet."""
+        try:
+            await self._archives.make_room(record, record.cloned_from or "", record.id)
+        except BaseException:
+            with anyio.move_on_after(_UNDO_SECONDS, shield=True), suppress(PandastackError):
+                await self._plane.sandboxes.delete(server_of(record), record.id)
+            raise
 
     async def _make_ready(self, record: DatabaseRecord) -> None:
         """Set the password. A failure fails the database, and frees its machine."""

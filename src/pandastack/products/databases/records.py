@@ -29,6 +29,7 @@ class Database:
     status: str
     host: str
     port: int | None
+    disk_gb: int
     error: str | None = None
     password: str | None = field(default=None, repr=False)
     backups: Backups | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pandastack.products.databases.archive.archive import Backups
+from pandastack.products.databases.disk import disk_gb
 from pandastack.products.databases.faults import GONE
 from pandastack.products.databases.records import Database
 from pandastack.services import ControlPlane
@@ -16,7 +17,7 @@ def seen(plane: ControlPlane, record: DatabaseRecord, door: int | None, backups:
     """A database without its password. ``door``: where the gateway listens for clients, once it does."""
     status, error = _status(plane, record, door)
     suffix = plane.settings.preview_host_suffix.partition(",")[0].strip()
-    return Database(record, status, f"{record.id}.{suffix}", door, error, backups=backups)
+    return Database(record, status, f"{record.id}.{suffix}", door, disk_gb(plane, record), error, backups=backups)
 
 
 def awake(plane: ControlPlane, record: DatabaseRecord) -> tuple[int, int | None]:

@@ -10,7 +10,7 @@ import structlog
 
 from pandastack.errors import GuestError, ServerError, UnavailableError
 from pandastack.model.caller import Caller
-from pandastack.products.databases.spec import ROLE
+from pandastack.products.databases.spec import DISK, ROLE
 from pandastack.products.databases.wire import Gone, Row, Session, SqlError
 from pandastack.services.sandboxes.interior import Interior, NothingListens
 from pandastack.store.databases import DatabaseRecord
@@ -19,7 +19,6 @@ MOST_LINES = 2000
 SOCKET = "/run/postgresql/.s.PGSQL.5432"
 _PROCESS = "service-postgres"
 _MOST_LOG = 512 * 1024
-_DATA = "/var/lib/postgresql"
 _SUPERUSER = _ITS_DATABASE = "postgres"
 _QUERY_SECONDS = 30.0
 _START_SECONDS = 90.0
@@ -89,7 +88,7 @@ class Server:
     async def statistics(self, caller: Caller, sandbox_id: str) -> Statistics:
         """Its numbers, without waking it. Raises :class:`UnavailableError` while it does not run."""
         (rows,) = await self._ask(caller, sandbox_id, _NUMBERS, look=True)
-        disk = await self._interior.output(caller, sandbox_id, f"df -P -k {_DATA}", _QUERY_SECONDS, look=True)
+        disk = await self._interior.output(caller, sandbox_id, f"df -P -k {DISK}", _QUERY_SECONDS, look=True)
         return _statistics(rows, disk.decode(errors="replace"))
 
     async def log(self, caller: Caller, sandbox_id: str, lines: int) -> str:

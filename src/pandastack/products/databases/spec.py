@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from pandastack.contract.volumes import SIZE_MAXIMUM_MB
 from pandastack.errors import BadRequestError
 
 ROLE = DATABASE = "pandastack"
 """The role and the database of the templates that clients get."""
+
+DISK = "/var/lib/postgresql"
+"""Where the volume with all that a database has is mounted in the guest."""
+
+LARGEST_DISK_GB = SIZE_MAXIMUM_MB // 1024
 
 PORT = 5432
 """Where the server listens in the guest."""
@@ -23,17 +29,19 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A size: the template that is made for it, the most clients at once, and its memory in MiB."""
+    """A size: the template that is made for it, the most clients at once, its memory in MiB, and the GiB of its disk
+    at first."""
 
     template: str
     connections: int
     memory_mb: int
+    disk_gb: int
 
 
 SIZES: Mapping[str, Size] = {
-    "1g": Size("postgres", 97, 1024),
-    "4g": Size("postgres-4g", 197, 4096),
-    "16g": Size("postgres-16g", 397, 16384),
+    "1g": Size("postgres", 97, 1024, 10),
+    "4g": Size("postgres-4g", 197, 4096, 40),
+    "16g": Size("postgres-16g", 397, 16384, 160),
 }
 """By their memory. The templates' servers take three connections more, for their superuser."""
 
@@ -77,6 +85,16 @@ def checked_clone(source: Original, label: str | None, size: str | None, target_
     wanted = source.size if size is None else _size(size)
     time = None if target_time is None else _time(target_time)
     return NewDatabase(chosen, wanted, False, source.id, time is not None or wanted != source.size, time)
+
+
+def checked_disk(wanted_gb: int, has_gb: int) -> int:
+    """The GiB of a disk that has ``has_gb``. Raises :class:`BadRequestError` for fewer, and for too many."""
+    if wanted_gb < has_gb:
+        hint = "a disk never shrinks: pg_dump what there is into another database"
+        raise BadRequestError(f"disk_gb: the database has {has_gb} GiB", field="disk_gb", hint=hint)
+    if wanted_gb > LARGEST_DISK_GB:
+        raise BadRequestError(f"disk_gb: must be at most {LARGEST_DISK_GB}", field="disk_gb")
+    return wanted_gb
 
 
 def _label(text: str) -> str:

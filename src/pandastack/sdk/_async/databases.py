@@ -95,9 +95,13 @@ class AsyncDatabasesAPI:
             "dict[str, str]", await self._client.transport.object(one_database("GET", database_id, "/connection"))
         )
 
-    async def update(self, database_id: str, *, always_on: bool | None = None) -> Database:
-        """Have it run always, or sleep when it is idle."""
-        return await self._made(one_database("PATCH", database_id, always_on=always_on))
+    async def update(self, database_id: str, *, always_on: bool | None = None, disk_gb: int | None = None) -> Database:
+        """Have it run always, or sleep when it is idle. ``disk_gb`` gives it a larger disk as it runs; one that sleeps
+        is woken. A disk never shrinks.
+
+        Raises BadRequestError, QuotaError, and CapacityError when the host has no room.
+        """
+        return await self._made(one_database("PATCH", database_id, always_on=always_on, disk_gb=disk_gb))
 
     async def wake(self, database_id: str) -> dict[str, Any]:
         """Begin to wake it; :meth:`wait_until_ready` waits. A client that connects wakes it, too."""

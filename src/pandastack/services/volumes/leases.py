@@ -120,6 +120,26 @@ class Leases:
             await self._check_clones(record.workspace, clones)
             yield clones
 
+    @asynccontextmanager
+    async def growing(self, record: SandboxRecord, path: str, size_mb: int) -> AsyncIterator[tuple[VolumeUse, ...]]:
+        """A block that writes that a volume of a sandbox's own is larger; yields all its volumes as they are then.
+
+        Raises :class:`BadRequestError` for a smaller size, :class:`ConflictError` for a volume with a name, and
+        :class:`QuotaError`.
+        """
+        use = next((each for each in record.volumes if each.path == path), VolumeUse(path))
+        if use.volume is not None or use.read_only:
+            hint = "POST /v1/volumes/{name}/grow grows one with a name"
+            raise ConflictError(f"the volume at {path} is not the sandbox's own", hint=hint)
+        if size_mb < use.size_mb:
+            message = f"size_mb: it has {use.size_mb} MiB, and a volume does not shrink"
+            raise BadRequestError(message, field="size_mb")
+        async with self.turn:
+            async with self._store.read() as connection:
+                await self.check_room(connection, record.workspace, 0, size_mb - use.size_mb)
+            others = tuple(each for each in record.volumes if each.path != path)
+            yield (replace(use, size_mb=size_mb), *others)
+
     async def holders(self, volumes: Collection[str]) -> dict[str, tuple[Holder, ...]]:
         """The sandboxes that have each of these volumes."""
         found: dict[str, list[Holder]] = {each: [] for each in volumes}

@@ -51,12 +51,13 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """Whose archive it is, for hosts that do not know the database."""
+    """Whose archive it is, for hosts that do not know the database. ``disk_gb``: what it may need at most."""
 
     id: str
     workspace: str
     label: str
     size: str
+    disk_gb: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Archive:
         """A time of the database's clock; everything that was committed before is archived."""
         self.drill: Drill | None = None
         """The last restore that was tried out."""
+        self.disk_gb = 0
+        """The GiB of the largest disk that the database has had."""
         self.readers = 0
         """How many restores read it: nothing is deleted meanwhile."""
         self.turn = anyio.Lock()
@@ -141,13 +144,17 @@ class Archive:
         return epochs, read_drill(documents.get(_DRILL, b""))
 
     async def describe(self, description: Description) -> None:
-        """Write down whose archive it is."""
-        text = json.dumps({name: getattr(description, name) for name in Description.__slots__})
+        """Write down whose archive it is. A disk that was larger before is not forgotten."""
+        self.disk_gb = max(self.disk_gb, description.disk_gb)
+        told = replace(description, disk_gb=self.disk_gb)
+        text = json.dumps({name: getattr(told, name) for name in Description.__slots__})
         await _run(self._target.put_bytes, f"{self.id}/{_DESCRIPTION}", text.encode())
 
     async def description(self) -> Description | None:
         """Whose archive it is; None: there is none."""
-        return await _run(self._description)
+        found = await _run(self._description)
+        self.disk_gb = max(self.disk_gb, found.disk_gb if found else 0)
+        return found
 
     def _description(self) -> Description | None:
         try:

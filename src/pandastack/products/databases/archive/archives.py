@@ -33,6 +33,7 @@ from pandastack.products.databases.archive.receiver import Receiver
 from pandastack.products.databases.archive.s3 import SCHEME, open_s3
 from pandastack.products.databases.archive.target import DirectoryTarget, Target
 from pandastack.products.databases.archive.wal import position_of
+from pandastack.products.databases.disk import disk_gb, grow_disk
 from pandastack.products.databases.faults import known
 from pandastack.products.databases.server import SOCKET, server_of
 from pandastack.products.databases.spec import SIZES
@@ -153,6 +154,27 @@ class Archives:
         await kept.loaded.wait()
         return kept.archive
 
+    async def grown(self, record: DatabaseRecord) -> None:
+        """Note that a database has a larger disk. A failure is in the log; the next server notes it."""
+        kept = self._kept.get(record.id)
+        if kept is not None and kept.loaded.is_set():
+            try:
+                await self._describe(kept)
+            except Exception as error:
+                known(error, record)
+
+    async def make_room(self, record: DatabaseRecord, key: str, machine_id: str) -> None:
+        """Give a new machine of the size of ``record`` a disk as large as that of the database ``key``, whose archive
+        is to be restored into it.
+
+        Raises :class:`QuotaError` and :class:`StorageFullError`.
+        """
+        await self.find(server_of(record), key)
+        archive, kept = await self._archive(key), self._kept.get(key)
+        needed = max(archive.disk_gb if archive else 0, disk_gb(self._plane, kept.record) if kept else 0)
+        if needed > SIZES[record.size].disk_gb:
+            await grow_disk(self._plane, server_of(record), machine_id, needed)
+
     async def restore(self, record: DatabaseRecord) -> None:
         """Restore what ``record`` asks for into its machine, which is new."""
         key = record.cloned_from or ""
@@ -194,7 +216,8 @@ class Archives:
             return False
         kept = self._kept[name]
         restore = partial(self._restore, kept.archive, kept.record, target_time=None)
-        done = await self.drills.run(kept.record, restore)
+        room = partial(self.make_room, kept.record, name)
+        done = await self.drills.run(kept.record, room, restore)
         if done is not None and name in self._kept:
             await kept.archive.keep_drill(done)
         return True
@@ -240,7 +263,8 @@ class Archives:
             with kept.scope:
                 await archive.load(tidy=True)
                 kept.loaded.set()
-                await archive.describe(Description(record.id, record.workspace, record.label, record.size))
+                await archive.description()
+                await self._describe(kept)
                 while True:
                     if self._runs(kept):
                         kept.due = max(kept.due, anyio.current_time() + _SETTLE_SECONDS)
@@ -253,6 +277,11 @@ class Archives:
         finally:
             kept.loaded.set()
             kept.left.set()
+
+    async def _describe(self, kept: _Kept) -> None:
+        record = kept.record
+        described = Description(record.id, record.workspace, record.label, record.size, disk_gb(self._plane, record))
+        await kept.archive.describe(described)
 
     async def _receive(self, kept: _Kept, receiver: Receiver) -> None:
         archive = kept.archive

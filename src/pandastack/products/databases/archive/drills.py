@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import anyio
 import structlog
 
-from pandastack.errors import CapacityError, NotFoundError, PandastackError
+from pandastack.errors import CapacityError, NotFoundError, PandastackError, QuotaError
 from pandastack.model.caller import Caller
 from pandastack.products.databases.server import SOCKET, server_of
 from pandastack.products.databases.spec import SIZES
@@ -28,8 +28,8 @@ _MOST_TEXT = 500
 
 log = structlog.get_logger(__name__)
 
-Restore = Callable[[str], Awaitable[None]]
-"""Restores what is archived of a database into a machine with this id."""
+Work = Callable[[str], Awaitable[None]]
+"""Something to do with the machine of this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class Drills:
             if machine.product == PRODUCT and DRILL in machine.metadata:
                 await self._delete(machine.workspace, machine.id)
 
-    async def run(self, record: DatabaseRecord, restore: Restore) -> Drill | None:
-        """Restore into a machine, ask it, delete it. None: the host has no room for it now."""
+    async def run(self, record: DatabaseRecord, make_room: Work, restore: Work) -> Drill | None:
+        """Restore into a machine whose disk is large enough, ask it, delete it. None: there is no room for it now."""
         key, began = str(uuid.uuid4()), time.time()
         wanted = NewSandbox(template=SIZES[record.size].template, metadata={DRILL: record.id}, id=key, product=PRODUCT)
         caller, error = server_of(record), None
@@ -78,6 +78,10 @@ class Drills:
         except CapacityError:
             return None
         try:
+            try:
+                await make_room(key)
+            except (CapacityError, QuotaError):
+                return None
             await restore(key)
             with anyio.fail_after(_QUERY_SECONDS):
                 async with self._plane.interior.connect(caller, key, SOCKET) as stream:
