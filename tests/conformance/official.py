@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pandastack import config
+from tests.support.cached import cached, run
 from tests.support.installation import Server
 
 PYTHON_SDK = "0.10.0"
@@ -86,7 +84,7 @@ def python_sdk() -> Path:
         run(str(home / "bin/python"), "-m", "pip", "install", "--quiet", f"pandastack=={PYTHON_SDK}")
 
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return _cached(f"official-sdk-{PYTHON_SDK}-py{version}", install) / "bin" / "python"
+    return cached(f"official-sdk-{PYTHON_SDK}-py{version}", install) / "bin" / "python"
 
 
 def npm_package() -> Path:
@@ -97,7 +95,7 @@ def npm_package() -> Path:
         npm = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(home)]
         run(*npm, f"{NPM_PACKAGE}@{NPM_VERSION}")
 
-    return _cached(f"official-npm-{NPM_VERSION}", install)
+    return cached(f"official-npm-{NPM_VERSION}", install)
 
 
 def github_documents() -> Path:
@@ -113,30 +111,4 @@ def github_documents() -> Path:
             shutil.copy(found / "openapi/generated/api.github.com.json", home / "openapi.json")
             shutil.copy(found / "webhooks-examples/api.github.com/index.json", home / "webhooks.json")
 
-    return _cached(f"github-{OPENAPI_VERSION}-{EXAMPLES_VERSION}", install)
-
-
-def run(*argv: str) -> None:
-    """Run a step of an installation; what it prints is the failure's explanation."""
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(argv)}\n{done.stdout}{done.stderr}"
-
-
-def _cached(name: str, install: Callable[[Path], None]) -> Path:
-    """The directory ``name`` of the cache, made by ``install`` if it is not there. It is whole or not there at all.
-
-    It counts as used now: a build that keeps the cache within its budget leaves it for an hour.
-    """
-    home = config.cache_dir() / "tests" / name
-    with suppress(FileNotFoundError):
-        os.utime(home)
-    if not home.exists():
-        home.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=home.parent))
-        try:
-            install(unfinished)
-            with suppress(OSError):  # another run was first
-                unfinished.rename(home)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return home
+    return cached(f"github-{OPENAPI_VERSION}-{EXAMPLES_VERSION}", install)
