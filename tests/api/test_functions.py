@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sqlalchemy import text
 from pandastack.errors import CapacityError, ConflictError, NotFoundError, ServerError
 from pandastack.model.caller import Caller
 from pandastack.products.functions import Functions, ScheduledCall
+from pandastack.products.functions.deploys import plan_pruned
 from pandastack.services import ControlPlane
 from pandastack.store import functions as table
 from pandastack.store.functions import FunctionState, RunRecord, RunStatus
@@ -64,6 +65,15 @@ async def make(api: Api, name: str = "f", **wanted: Any) -> dict[str, Any]:
     assert made.status_code == 200, made.text
     value: dict[str, Any] = made.json()
     return value
+
+
+async def reached(holds: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    with anyio.fail_after(30):
+        for _ in range(3000):
+            if holds():
+                return
+            await anyio.sleep(0.01)
 
 
 async def settled(api: Api) -> None:
@@ -390,3 +400,49 @@ async def test_webhooks_are_told_of_runs_that_have_ended(api: Api, guest: Script
         run = (await api.http.post(f"{FUNCTIONS}/{made['id']}/invoke", json={})).json()
         (message,) = [json.loads(each.body) for each in await receiver.until(1)]
     assert (message["type"], message["data"]["id"], message["data"]["status"]) == ("run.ended", run["id"], "success")
+
+
+async def test_a_machine_waits_for_the_next_run(api: Api, guest: ScriptedFunctions) -> None:
+    def hints() -> list[str]:
+        return [each for each in api.engine.calls if each.startswith("expect ")]
+
+    made = await make(api)
+    one = f"{FUNCTIONS}/{made['id']}"
+    (first,) = await plane_of(api).snapshots.all()
+    await reached(lambda: hints() == [f"expect {first.id} 1 600"])
+    assert (await api.http.post(f"{one}/invoke", json={})).json()["start"] == "restored"
+    api.engine.phases = {"resume": 1.0}
+    assert (await api.http.post(f"{one}/invoke", json={})).json()["start"] == "waiting"
+    assert (await api.http.get(f"{one}/metrics")).json()["cold_start_rate"] == 0.5
+    assert (await api.http.post(f"{one}/deploy", content=SOURCE)).status_code == 200
+    second = (await plane_of(api).snapshots.all())[1]
+    await reached(lambda: hints() == [f"expect {first.id} 1 600", f"expect {second.id} 1 600"])
+
+
+async def test_no_machine_waits_if_the_operator_says_so(serve: Serve, tmp_path: Path) -> None:
+    settings = {"functions_dir": str(tmp_path / "functions"), "function_warm_seconds": 0}
+    async with serve(ScriptedEngine(), settings=settings) as api:
+        ScriptedFunctions(api.engine)
+        made = await make(api)
+        assert (await api.http.post(f"{FUNCTIONS}/{made['id']}/invoke", json={})).json()["status"] == "success"
+        await settled(api)
+        assert not [each for each in api.engine.calls if each.startswith("expect ")]
+
+
+def test_which_versions_make_room() -> None:
+    versions = [(5, 40), (4, 40), (3, 40), (2, 40)]
+    assert plan_pruned(versions, 5, 3, 1000) == {2}
+    assert plan_pruned(versions, 5, 3, 80) == {3, 2}
+    assert plan_pruned(versions, 5, 3, 0) == {4, 3, 2}, "the one that serves stays"
+    assert plan_pruned(versions, 2, 3, 100) == {3}, "also after a rollback"
+    assert plan_pruned([], 0, 3, 0) == set()
+
+
+async def test_versions_beyond_the_budget_make_room(serve: Serve, tmp_path: Path) -> None:
+    settings = {"functions_dir": str(tmp_path / "functions"), "kept_function_mb": 0}
+    async with serve(ScriptedEngine(), settings=settings) as api:
+        ScriptedFunctions(api.engine)
+        one = f"{FUNCTIONS}/{(await make(api))['id']}"
+        assert (await api.http.post(f"{one}/deploy", content=SOURCE)).json()["version"] == 2
+        assert [each["version"] for each in (await api.http.get(f"{one}/versions")).json()] == [2]
+        assert len(await plane_of(api).snapshots.all()) == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pandastack.bench.functions import BURST, Samples, _at_once, _function, _rate, call, rows
+from pandastack.bench.functions import BURST, Samples, _at_once, _function, _rate, _with_call, call, rows
 from pandastack.errors import PandastackError
 
 RIGHT = {"status": "success", "result": 6, "duration_ms": 4}
@@ -51,5 +51,18 @@ def test_functions_go_and_calls_are_counted() -> None:
     took: list[float] = []
     with _function(api, "source", took) as made:
         assert made == "f1" and len(_at_once(api, made)) == BURST
-        assert _rate(api, made, 3) > 0
+        assert _rate([lambda: call(api, made)] * 2, 3) > 0
     assert api.deleted == ["/functions/f1"] and len(took) == 1
+
+
+def test_the_base_of_the_rate_has_a_call_after_each_restore() -> None:
+    assert _with_call(10.0, 2, [200.0, 300.0, 9000.0]) == pytest.approx(4.0)  # each of two: 0.2 s and 0.3 s
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_rate_with_failures_is_none() -> None:
+    def fails() -> float:
+        raise PandastackError("no")
+
+    with pytest.raises(PandastackError, match="only 0 of 6"):
+        _rate([fails] * 2, 3)

@@ -182,6 +182,7 @@ class ScriptedEngine:
         self.before_answer: Callable[[str], Awaitable[None]] | None = None
         """Told the id of a sandbox that was created, before the one who asked for it is."""
         self.calls: list[str] = []
+        self.phases: Mapping[str, float] = {"clone": 1.0}
         self.diffs: list[CompareFiles] = []
         self.exec_records: Records = self._hello
         self.exec_ended = anyio.Event()
@@ -660,7 +661,6 @@ class ScriptedEngine:
 
     def _start(self, sandbox_id: str, boot_mode: BootMode, lost: str | None = None) -> Started:
         self.put(sandbox_id)
-        phases: Mapping[str, float] = {"clone": 1.0}
         mode = BootMode.BOOT if lost else boot_mode
         size = (TEMPLATE.cpu, TEMPLATE.memory_mb, TEMPLATE.disk_mb)
         network = self.networks.get(sandbox_id, OPEN)
@@ -670,7 +670,7 @@ class ScriptedEngine:
             *size,
             37,
             mode,
-            phases,
+            self.phases,
             1,
             lost,
             network,

@@ -14,6 +14,7 @@ from pandastack.engine.engine import Engine, open_engine
 from pandastack.engine.machines.demand import HALF_LIFE_S, Budget
 from pandastack.engine.machines.sandbox import Sandbox, WarmMachine
 from pandastack.engine.machines.waiting import MACHINE_MB, Waiting, can_wait
+from pandastack.engine.machines.warm_pool import MOMENT_S, WarmPool
 from pandastack.engine.origins.origin import Origin
 from pandastack.engine.settings import Settings
 from tests.support.installation import Installation, eventually
@@ -191,3 +192,23 @@ async def eventually_gone(engine: Engine, name: str) -> None:
         return len(list(engine.pool.machines.iterdir())) <= templates + live
 
     await anyio.to_thread.run_sync(eventually, gone, 60, "nothing is left of the machine that waited")
+
+
+async def test_a_claim_has_a_moment_before_the_next_machine_is_made() -> None:
+    async with anyio.create_task_group() as lives:
+        pool = WarmPool(None, lives, 0, Budget(1, 100))  # type: ignore[arg-type]  # it makes no machine here
+        await pool._a_moment()
+        passed: list[float] = []
+
+        async def look() -> None:
+            await pool._a_moment()
+            passed.append(anyio.current_time())
+
+        with pool._without_refill():
+            lives.start_soon(look)
+            await anyio.sleep(0.01)
+            assert passed == []
+        ended = anyio.current_time()
+        with pool._without_refill():
+            pass
+    assert passed[0] >= ended + MOMENT_S

@@ -9,12 +9,13 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, Client, ConflictError
-from tests.support.installation import eventually
+from tests.support.installation import Server, eventually
 
 HANDLER = """
 import os
 import random
 import subprocess
+import time
 import uuid
 
 import numpy
@@ -30,6 +31,8 @@ def handler(event, context):
         os.environ["LEFT"] = "here"
         subprocess.Popen(["sleep", "600"], start_new_session=True)
         return None
+    if event == "stay":
+        time.sleep(3)
     print("said")
     found = os.path.exists("/fn/left"), os.environ.get("LEFT"), subprocess.call(["pgrep", "-x", "sleep"])
     return {
@@ -61,6 +64,7 @@ def test_no_call_sees_anything_of_another(client: Client, function: dict[str, An
         result = run["result"]
         assert (result["event"], result["sum"], result["key"]) == ({"n": n}, 6, "value")
         assert result["left"] == [0, False, None, 1]
+        assert run["start"] in ("waiting", "restored")
     drawn = [run["result"]["drawn"] for run in runs]
     assert all(first != second for first, second in zip(*drawn, strict=True)), "every generator was reseeded"
 
@@ -94,10 +98,30 @@ def test_a_function_that_ends_its_process_or_takes_too_long(client: Client) -> N
         client.functions.delete(made["id"])
 
 
+@pytest.mark.slow  # makes the template, unless it is in the cache
+def test_node_answers_and_draws_other_numbers_in_each_call(client: Client, server: Server) -> None:
+    server.installation.build("agent")
+    source = "const crypto = require('crypto');\nlet calls = 0;\nexports.handler = async (event) => {\n"
+    source += "  console.log('said');\n"
+    source += "  return { event, calls: ++calls, drawn: [Math.random(), crypto.randomUUID(), process.env.KEY] };\n};\n"
+    made = client.functions.create("node", "nodejs", code=source, env={"KEY": "value"})
+    try:
+        runs = [client.functions.invoke(made["id"], input={"n": n}) for n in range(2)]
+        for n, run in enumerate(runs):
+            assert (run["status"], run["stdout"]) == ("success", "said\n"), run
+            assert (run["result"]["event"], run["result"]["calls"]) == ({"n": n}, 1)
+        first, second = (run["result"]["drawn"] for run in runs)
+        assert first[2] == second[2] == "value"
+        assert first[0] != second[0] and first[1] != second[1]
+    finally:
+        client.functions.delete(made["id"])
+
+
 def test_nothing_stays(client: Client, function: dict[str, Any]) -> None:
-    run = client.functions.start(function["id"], input=1)
+    run = client.functions.start(function["id"], input="stay")
+    made = eventually(lambda: [each for each in client.sandboxes.list() if each.id == run["sandbox_id"]], 60, "it runs")
     with pytest.raises(ConflictError, match="is the machine of a function") as refused:
-        client.sandboxes.get(str(run["sandbox_id"])).kill()
+        made[0].kill()
     assert refused.value.hint == f"use /v1/functions/{function['id']} instead"
     assert client.functions.wait(function["id"], run["id"])["status"] == "success"
     eventually(

@@ -6,21 +6,27 @@ One function has imported pandas and the other nothing: a call of both costs the
 from __future__ import annotations
 
 import base64
+import statistics
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+
+import anyio
+import anyio.to_thread
 
 from pandastack.bench.api import Api, timed
 from pandastack.bench.floor import Floor
 from pandastack.bench.report import Row, summarize
+from pandastack.bench.subject import open_floor
+from pandastack.engine.layout import Layout
 from pandastack.errors import PandastackError
 
 TEMPLATE = "code-interpreter"
 BURST = 10
-CLIENTS = 2
 SETTLE_SECONDS = 3.0
 """Seconds without requests before each call: a machine that waits is replaced in that time, if one waits."""
 
@@ -43,9 +49,19 @@ class Samples:
     floor_rate: list[float] = field(default_factory=list)
 
 
-def measure(api: Api, floor: Floor, n: int, progress: Callable[[str], None]) -> Samples:
-    """``n`` calls of each function, in turns with the floor, then a burst, and calls by two clients."""
-    samples = Samples()
+async def bench(
+    layout: Layout, api: Api, n: int, progress: Callable[[str], None]
+) -> tuple[dict[str, object], list[Row]]:
+    """The facts of this machine, and the report's rows. Needs a running server."""
+    async with open_floor(layout, TEMPLATE) as (floor, machine), open_floor(layout, TEMPLATE, 2) as (second, _):
+        samples = await anyio.to_thread.run_sync(measure, api, (floor, second), n, progress)
+    return machine, rows(samples)
+
+
+def measure(api: Api, floors: Sequence[Floor], n: int, progress: Callable[[str], None]) -> Samples:
+    """``n`` calls of each function, in turns with the floor, then a burst, and calls by as many clients as there are
+    floors, which are measured at once as well."""
+    samples, floor = Samples(), floors[0]
     floor.measure()  # the first restore reads the image from the disk
     with _function(api, EMPTY, None) as empty, _function(api, PANDAS, samples.deploy) as pandas:
         for number in range(n):
@@ -57,12 +73,10 @@ def measure(api: Api, floor: Floor, n: int, progress: Callable[[str], None]) -> 
                     samples.inside.append(call(api, function))
         progress(f"{BURST} calls at once")
         samples.burst = _at_once(api, pandas)
-        progress(f"{n} calls by each of {CLIENTS} clients")
-        samples.rate = [_rate(api, pandas, n)]
-        began = time.perf_counter()
-        for _ in range(n):
-            floor.measure()
-        samples.floor_rate = [n / (time.perf_counter() - began)]
+        progress(f"{n} calls by each of {len(floors)} clients")
+        time.sleep(SETTLE_SECONDS)
+        samples.rate = [_rate([lambda: call(api, pandas)] * len(floors), n)]
+        samples.floor_rate = [_with_call(_rate([each.measure for each in floors], n), len(floors), samples.inside)]
     return samples
 
 
@@ -99,19 +113,28 @@ def _at_once(api: Api, function: str) -> list[float]:
     return took
 
 
-def _rate(api: Api, function: str, n: int) -> float:
+def _rate(clients: Sequence[Callable[[], float]], n: int) -> float:
+    """How many calls a second all clients together make, each ``n``, one after the other."""
     done: list[float] = []
 
-    def client() -> None:
+    def work(one: Callable[[], float]) -> None:
         for _ in range(n):
-            done.append(call(api, function))
+            done.append(one())
 
     began = time.perf_counter()
-    _threads([client] * CLIENTS)
-    return len(done) / (time.perf_counter() - began)
+    _threads([partial(work, each) for each in clients])
+    took = time.perf_counter() - began
+    if len(done) < n * len(clients):
+        raise PandastackError(f"only {len(done)} of {n * len(clients)} calls succeeded")
+    return len(done) / took
 
 
-def _threads(works: list[Callable[[], None]]) -> None:
+def _with_call(rate: float, clients: int, inside: Sequence[float]) -> float:
+    """The rate of bare restores if a call followed each, which takes what it took in a machine that was alone."""
+    return clients / (clients / rate + statistics.median(inside) / 1000)
+
+
+def _threads(works: Sequence[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=work) for work in works]
     for each in threads:
         each.start()

@@ -28,14 +28,15 @@ NAME = "bench-floor"
 
 
 @asynccontextmanager
-async def open_floor(layout: Layout, template: str) -> AsyncIterator[tuple[Floor, dict[str, object]]]:
-    """The floor for ``template`` on the engine's own storage, and the facts of this machine."""
+async def open_floor(layout: Layout, template: str, number: int = 1) -> AsyncIterator[tuple[Floor, dict[str, object]]]:
+    """The floor for ``template`` on the engine's own storage, and the facts of this machine. Those of different
+    numbers can be measured at once."""
     async with open_pool(layout.engine) as pool:
         installed = Templates(layout.templates, pool).get(template)
         # Not in the engine's own directory of machines, where it would be swept.
         async with work_directory(pool.directory, "floor") as work:
             netns = await empty_namespace()
-            allocation = Allocation(NAME, MACHINES - 1, work, work, netns, (), facts.is_root())
+            allocation = Allocation(f"{NAME}-{number}", MACHINES - number, work, work, netns, (), facts.is_root())
             link_base(installed, work)
             plan = restore_plan(layout, allocation, installed.snapshot)
             driver = await open_qemu()

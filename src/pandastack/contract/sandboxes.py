@@ -142,6 +142,11 @@ class Started:
     wake: WakePolicy | None = None
     own_volumes: tuple[OwnVolume, ...] = ()
 
+    @property
+    def waited(self) -> bool:
+        """Whether a machine that had loaded its guest was waiting for it."""
+        return "resume" in self.phases
+
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:

@@ -133,8 +133,13 @@ class Settings:
     """How many runs of functions a workspace may have at once."""
     kept_function_versions: int = 3
     """How many versions of a function are kept, with the one that serves; the oldest make room for new ones."""
+    kept_function_mb: int = 8192
+    """How much the versions of a function may take together; the oldest make room, but never the one that serves."""
     kept_function_runs: int = 1000
     """How many runs of a function are kept; the oldest make room for new ones."""
+    function_warm_seconds: int = 600
+    """How long after a deploy or a run a machine waits for the next run of a function, if the engine has room; 0: only
+    after runs that follow each other."""
     functions_dir: str = ""
     """Where the code of functions is kept; by default `functions` beside the database's file."""
     max_builds: int = 2

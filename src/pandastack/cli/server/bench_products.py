@@ -94,13 +94,8 @@ async def _runners(data: Path, template: str, n: int) -> tuple[dict[str, object]
 
 
 async def _functions(data: Path, n: int) -> tuple[dict[str, object], list[Row]]:
-    import anyio.to_thread
-
-    from pandastack.bench.functions import TEMPLATE, measure, rows
-    from pandastack.bench.subject import open_floor
+    from pandastack.bench.functions import TEMPLATE, bench
     from pandastack.engine.layout import Layout
 
     logs.configure("warning")
-    async with open_floor(Layout(data, config.cache_dir()), TEMPLATE) as (floor, machine):
-        samples = await anyio.to_thread.run_sync(measure, api_of(data, TEMPLATE), floor, n, note)
-    return machine, rows(samples)
+    return await bench(Layout(data, config.cache_dir()), api_of(data, TEMPLATE), n, note)

@@ -40,6 +40,10 @@ MOST_BLANK = 16
 MOST_WAITING = 1000
 """The most claims that wait for their turn; further ones are refused."""
 
+MOMENT_S, MOST_MOMENTS_S = 0.25, 1.0
+"""Seconds that a sandbox from a snapshot has for what it was made for, before machines are made for snapshots again:
+after each claim, and at most when one claim follows the other."""
+
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 16.0
 """Seconds until missing machines are tried again, the first time and at most: one failed, or the host had no room."""
 
@@ -73,6 +77,8 @@ class WarmPool:
         self.snapshots = Waiting(budget, self._look_again)
         self._turns, self._boots = (Turns(facts.cores(), MOST_WAITING) for _ in range(2))
         self._claims = 0
+        self._claimed_at = -math.inf
+        """When the last claim ended."""
         self._calm = anyio.Event()
         self._calm.set()
 
@@ -111,6 +117,7 @@ class WarmPool:
             yield
         finally:
             self._claims -= 1
+            self._claimed_at = anyio.current_time()
             if self._claims == 0:
                 self._calm.set()
 
@@ -214,6 +221,8 @@ class WarmPool:
     async def _fill_snapshots(self, has_room: Callable[[Origin], bool]) -> None:
         self.snapshots.trim()
         while (origin := self.snapshots.find_missing()) is not None and has_room(origin):
+            with anyio.move_on_after(MOST_MOMENTS_S):
+                await self._a_moment()
             await self._calm.wait()
             try:
                 machine = await self._start(origin, rehearsed=True)
@@ -223,6 +232,13 @@ class WarmPool:
                 return
             self.snapshots.add(origin, machine)
         self.snapshots.trim()
+
+    async def _a_moment(self) -> None:
+        """Wait until the last claim is a moment ago: its sandbox would compete with a new machine for CPUs."""
+        await self._calm.wait()
+        while (left := self._claimed_at + MOMENT_S - anyio.current_time()) > 0:
+            await anyio.sleep(left)
+            await self._calm.wait()
 
     def _is_in_use(self, stock: _Stock) -> bool:
         """Whether the template was neither replaced nor deleted."""

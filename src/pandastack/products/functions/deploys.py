@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -78,9 +78,12 @@ class Deploys:
 
     async def prune(self, record: FunctionRecord) -> None:
         """Delete the oldest versions beyond those that are kept; never the one that serves."""
-        kept = self._plane.settings.kept_function_versions
-        for each in self._records.versions(record)[kept:]:
-            if each.version != record.version:
+        settings, sizes = self._plane.settings, {each.id: each.size_bytes for each in await self._plane.snapshots.all()}
+        versions = [(each.version, sizes.get(each.snapshot_id, 0)) for each in self._records.versions(record)]
+        budget = settings.kept_function_mb * 1024 * 1024
+        gone = plan_pruned(versions, record.version, settings.kept_function_versions, budget)
+        for each in self._records.versions(record):
+            if each.version in gone:
                 await self.delete(record, each)
 
     async def delete(self, record: FunctionRecord, made: VersionRecord) -> None:
@@ -119,6 +122,17 @@ class Deploys:
             yield sandbox_id
         finally:
             self._machines.end(record.workspace, sandbox_id)
+
+
+def plan_pruned(versions: Sequence[tuple[int, int]], serving: int, most: int, budget: int) -> set[int]:
+    """Which versions go, of numbers and bytes, newest first: all beyond the first ``most``, and all from the one on
+    that goes over the ``budget`` together with the newer ones. The one that serves counts, and stays."""
+    gone, used = set[int](), 0
+    for place, (number, size) in enumerate(versions):
+        used += size
+        if number != serving and (place >= most or used > budget):
+            gone.add(number)
+    return gone
 
 
 @asynccontextmanager

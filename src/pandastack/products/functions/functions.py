@@ -32,6 +32,7 @@ from pandastack.products.functions.spec import (
     checked_entrypoint,
     checked_values,
 )
+from pandastack.products.functions.warmth import Warmth
 from pandastack.services import ControlPlane
 from pandastack.store import functions as table
 from pandastack.store.functions import FunctionRecord, FunctionState, RunRecord, RunStatus, VersionRecord
@@ -65,7 +66,8 @@ class Functions:
         self._records = Records(plane, directory)
         self._machines = Machines(plane, tasks)
         self._deploys = Deploys(plane, self._records, self._machines)
-        self._runs = Runs(plane, self._machines, tasks)
+        self._warmth = Warmth(plane, tasks)
+        self._runs = Runs(plane, self._machines, self._warmth, tasks)
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._hooks: list[Hook] = []
 
@@ -158,6 +160,7 @@ class Functions:
                 raise BadRequestError(error.message, field="template", hint=hint) from error
             if chosen != record.entrypoint:
                 record = await self._records.change(record, entrypoint=chosen)
+            self._keep_warm(record)
         return self._records.seen(record)
 
     async def rollback(self, caller: Caller, function_id: str, version: int | None) -> Function:
@@ -170,6 +173,7 @@ class Functions:
                 hint = f"kept are {', '.join(map(str, kept)) or 'none'}"
                 raise NotFoundError("version: it is not kept", field="version", hint=hint)
             record = await self._records.change(record, version=chosen, updated_at=time.time())
+            self._keep_warm(record)
         return self._records.seen(record)
 
     async def delete(self, caller: Caller, function_id: str) -> None:
@@ -285,6 +289,10 @@ class Functions:
         async with self._plane.store.read() as connection:
             numbers = await table.numbers_of(connection, record.id, time.time() - hours * 3600)
         return metrics_of(numbers, hours)
+
+    def _keep_warm(self, record: FunctionRecord) -> None:
+        if (serving := self._records.version(record, record.version)) is not None:
+            self._warmth.keep(record.workspace, serving)
 
     async def _delete(self, record: FunctionRecord) -> None:
         for hook in self._hooks:

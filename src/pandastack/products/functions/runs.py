@@ -22,6 +22,7 @@ from pandastack.products.functions.guest import Answer, Ended, Guest
 from pandastack.products.functions.machines import PRODUCT, Machines
 from pandastack.products.functions.records import Function
 from pandastack.products.functions.spec import MOST_EVENT, GivenRun, ScheduledCall
+from pandastack.products.functions.warmth import Warmth
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store import functions as table
@@ -40,8 +41,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(eq=False)
 class Call:
-    """A run in progress. ``answer`` and ``failure`` are there once ``done`` is set: ``failure`` is a refusal that came
-    before the function began."""
+    """A run in progress. ``start`` tells how its machine came to be. ``answer`` and ``failure`` are there once ``done``
+    is set: ``failure`` is a refusal that came before the function began."""
 
     record: RunRecord
     version: VersionRecord
@@ -49,6 +50,7 @@ class Call:
     seconds: float
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    start: str | None = None
     answer: Answer | None = None
     failure: CapacityError | None = None
 
@@ -56,9 +58,10 @@ class Call:
 class Runs:
     """The runs of all functions."""
 
-    def __init__(self, plane: ControlPlane, machines: Machines, tasks: TaskGroup) -> None:
+    def __init__(self, plane: ControlPlane, machines: Machines, warmth: Warmth, tasks: TaskGroup) -> None:
         self._plane = plane
         self._machines = machines
+        self._warmth = warmth
         self._tasks = tasks
         self._guest = Guest(plane)
         self._calls: dict[str, Call] = {}
@@ -169,6 +172,7 @@ class Runs:
             values = {"status": RunStatus.ERROR, "error": "the server failed as it worked on the run"}
         now = time.time()
         values = {"duration_ms": round((now - call.record.started_at) * 1000, 1), **values, "ended_at": now}
+        values["start"] = call.start
         with anyio.CancelScope(shield=True):
             await self._end(call, values)
 
@@ -190,6 +194,7 @@ class Runs:
         call.done.set()
         if self._plane.registry.find(call.record.sandbox_id or "") is not None:
             self._machines.end(call.record.workspace, call.record.sandbox_id or "")
+        self._warmth.keep(call.record.workspace, call.version)
         self._begun += 1
         if self._begun % _PRUNE_EVERY == 0:
             await self._prune(call.record.function_id)
@@ -199,7 +204,8 @@ class Runs:
         run, caller = call.record, Caller.server(call.record.workspace)
         sandbox_id = run.sandbox_id or ""
         try:
-            await self._plane.sandboxes.create(caller, _machine(call))
+            _, started = await self._plane.sandboxes.create_told(caller, _machine(call))
+            call.start = "waiting" if started.waited else "restored"
             call.answer = await self._guest.call(caller, sandbox_id, call.request, call.seconds + _GRACE_SECONDS)
         except CapacityError as error:
             call.failure = error
@@ -209,13 +215,12 @@ class Runs:
             return {
                 "status": RunStatus.TIMEOUT,
                 "error": f"timeout after {call.seconds:g} s",
-                "start": "restored",
                 **printed,
             }
         except Ended:
             printed = await self._printed(caller, sandbox_id)
             error_text = "the function's process ended: by os._exit, a signal, or for lack of memory"
-            return {"status": RunStatus.ERROR, "error": error_text, "start": "restored", **printed}
+            return {"status": RunStatus.ERROR, "error": error_text, **printed}
         except PandastackError as error:
             log.warning("function.run_failed", run_id=run.id, cause=repr(error))
             return {"status": RunStatus.ERROR, "error": error.public or error.message}
@@ -280,7 +285,6 @@ def _values(answer: Answer, seconds: float) -> dict[str, Any]:
         "result": answer.result,
         "error": error,
         "traceback": answer.traceback,
-        "start": "restored",
         "duration_ms": answer.duration_ms,
         "cpu_seconds": answer.cpu_seconds,
         "peak_memory_mb": answer.peak_memory_mb,

@@ -83,6 +83,10 @@ class Sandboxes:
 
         A failure leaves neither record nor machine; a :class:`CapacityError` guarantees that.
         """
+        return (await self.create_told(caller, wanted))[0]
+
+    async def create_told(self, caller: Caller, wanted: NewSandbox) -> tuple[SandboxRecord, Started]:
+        """As :meth:`create`, with what the engine tells of the start."""
         if wanted.network is not None:
             self.service_kinds.check(caller.workspace, wanted.network.services, "network.services")
         shown, hidden = split_metadata(wanted.metadata)
@@ -105,7 +109,7 @@ class Sandboxes:
                 ) from error
             raise
         self._activity.start(record.id)
-        return self._registry.get(record.id)
+        return self._registry.get(record.id), machine
 
     async def _start(self, record: SandboxRecord, wanted: NewSandbox, granted: SetSecrets) -> Started:
         """Have the engine make the machine. Only the engine knows whether the template's policy names secrets: then it
