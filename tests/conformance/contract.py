@@ -87,6 +87,8 @@ PLAIN = {
     "POST S/preview-token": "test_15_previews",
     "POST S/preview": "test_15_previews",
     "GET /v1/p/{}/{}": "test_15_previews",
+    "GET /v1/functions/{}/code": "test_13_functions",
+    "POST /v1/functions/{}/runs": "test_13_functions",
     "GET /v1/databases/{}/proxy/v1/health": "test_statements_over_http",
     "GET /v1/databases/{}/proxy/v1/info": "test_statements_over_http",
     "POST /v1/databases/{}/proxy/v1/query": "test_statements_over_http",
@@ -96,7 +98,7 @@ PLAIN = {
     "POST /v1/databases/{}/proxy/v1/databases": "test_statements_over_http",
     "DELETE /v1/databases/{}/proxy/v1/databases/{}": "test_statements_over_http",
 }
-"""Routes that no SDK calls, and the test that speaks plain HTTP with each."""
+"""Routes that not both SDKs call, and the test that speaks plain HTTP with each."""
 
 NOT_SERVED = {
     "one workspace per server: organisations are optional for self-hosting": routes("""POST /v1/me/current-org

@@ -23,6 +23,7 @@ async function scheduled(schedules, name, function_id) {
     paused: await schedules.update(one, { paused: true }),
     triggered: await schedules.trigger(one),
     runs: await schedules.runs(one),
+    listedRuns: await schedules.listRuns(one),
   };
   await schedules.delete(one);
   return { ...told, after: await seen.error(() => schedules.get(one)) };
