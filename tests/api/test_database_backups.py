@@ -22,6 +22,7 @@ from pandastack.errors import StorageFullError
 from pandastack.model.caller import Caller
 from pandastack.products.databases import Archives, Databases
 from pandastack.products.databases.archive import archives
+from pandastack.products.databases.archive.archive import Archive
 from pandastack.products.databases.archive.drills import DRILL
 from pandastack.products.databases.server import SOCKET
 from pandastack.products.databases.spec import DISK
@@ -301,3 +302,27 @@ async def test_a_restore_that_was_interrupted_is_made_anew(serve: Serve, engine:
         for each in (source, key):
             assert (await second.http.delete(f"{DATABASES}/{each}")).status_code == 204
         assert engine.machines == {}
+
+
+async def test_a_backup_that_is_being_taken_ends_before_its_archive_is_deleted(
+    api: Api, server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, begun, ended = await archived(api), anyio.Event(), anyio.Event()
+
+    async def take(_archive: Archive, _connect: object) -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            assert (tmp_path / "backups" / key).exists()
+            ended.set()
+
+    async def back_up() -> None:
+        refusal(await api.http.post(f"{DATABASES}/{key}/backups"), 409)
+
+    monkeypatch.setattr(Archive, "take_base", take)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(back_up)
+        await begun.wait()
+        assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
+        assert ended.is_set() and not (tmp_path / "backups" / key).exists()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pandastack.errors import BadRequestError
 from pandastack.products.databases.archive import plan
-from pandastack.products.databases.archive.archives import place_of
+from pandastack.products.databases.archive.place import place_of
 from pandastack.products.databases.archive.plan import Base, Epoch, Retention, Window
 from pandastack.products.databases.archive.wal import (
     SEGMENT,

@@ -28,10 +28,10 @@ from pandastack.products.databases.archive import feed, plan
 from pandastack.products.databases.archive.archive import Archive, Backups, Description, Health
 from pandastack.products.databases.archive.drills import Drills, find_due
 from pandastack.products.databases.archive.feed import Source
+from pandastack.products.databases.archive.place import place_of
 from pandastack.products.databases.archive.plan import Base, Epoch
 from pandastack.products.databases.archive.receiver import Receiver
-from pandastack.products.databases.archive.s3 import SCHEME, open_s3
-from pandastack.products.databases.archive.target import DirectoryTarget, Target
+from pandastack.products.databases.archive.target import Target
 from pandastack.products.databases.archive.wal import position_of
 from pandastack.products.databases.disk import disk_gb, grow_disk
 from pandastack.products.databases.faults import known
@@ -53,7 +53,6 @@ _MOST_LOG = 4 * 1024**3
 _FLUSH_SECONDS = 60.0
 _FUTURE_SECONDS = 2.0
 """How much another clock may be ahead of ours."""
-_OFF, _PENDING = "none", ".pending"
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +67,9 @@ class _Kept:
     loaded: anyio.Event = field(default_factory=anyio.Event)
     left: anyio.Event = field(default_factory=anyio.Event)
     receiving: anyio.CancelScope | None = None
+    taking: anyio.CancelScope | None = None
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    """Held by the base backup that is taken, and by who deletes the archive."""
     due: float = 0.0
 
 
@@ -107,11 +109,16 @@ class Archives:
         """Delete the archive of a database that is being deleted."""
         if self._target is None:
             return
-        if (kept := self._kept.pop(database_id, None)) is not None:
-            kept.scope.cancel()
-            await kept.left.wait()
-        archive = kept.archive if kept else Archive(self._target, self._pending, database_id)
-        await archive.remove()
+        kept = self._kept.pop(database_id, None)
+        if kept is None:
+            await Archive(self._target, self._pending, database_id).remove()
+            return
+        kept.scope.cancel()
+        if kept.taking is not None:
+            kept.taking.cancel()
+        await kept.left.wait()
+        async with kept.lock:  # nothing writes to it any more
+            await kept.archive.remove()
 
     def backups(self, database_id: str) -> Backups | None:
         """What there is of a database; None: it is not archived."""
@@ -317,12 +324,18 @@ class Archives:
                 known(error, kept.record)
 
     async def _take(self, kept: _Kept) -> Base:
-        try:
-            base = await kept.archive.take_base(partial(self._connected, kept.record, look=False))
-        except (SqlError, Gone) as error:
-            raise UnavailableError("the database server ended the backup") from error
-        await self._tidy(kept.archive)
-        return base
+        async with kept.lock:
+            try:
+                with anyio.CancelScope() as kept.taking:
+                    if self._kept.get(kept.record.id) is kept:
+                        base = await kept.archive.take_base(partial(self._connected, kept.record, look=False))
+                        await self._tidy(kept.archive)
+                        return base
+            except (SqlError, Gone) as error:
+                raise UnavailableError("the database server ended the backup") from error
+            finally:
+                kept.taking = None
+        raise ConflictError("the archive of the database was deleted meanwhile")
 
     async def _tidy(self, archive: Archive) -> None:
         """Delete what no restore needs, and the oldest backups of all databases when all take too much."""
@@ -365,21 +378,6 @@ def _check_time(archive: Archive, target_time: float | None) -> tuple[Epoch, Bas
         message = "target_time: the database cannot be restored to this time"
         raise BadRequestError(message, field="target_time", hint=f"there is {ranges}", detail=detail)
     return found
-
-
-def place_of(configured: str, database_url: str) -> tuple[Target | None, Path]:
-    """Where archives are, and what waits to be part of one: as configured, else beside a database that is a file.
-
-    Raises :class:`BadRequestError`.
-    """
-    scheme, _, path = database_url.partition(":///")
-    beside = Path(path).with_name("backups") if scheme.startswith("sqlite") and path else None
-    if configured.startswith(SCHEME):
-        return open_s3(configured), (beside or Path("backups").absolute()) / _PENDING
-    directory = Path(configured).expanduser().absolute() if configured else beside
-    if directory is None or configured == _OFF:
-        return None, Path()
-    return DirectoryTarget(directory), directory / _PENDING
 
 
 @asynccontextmanager
