@@ -26,7 +26,7 @@ POISON = (
 )
 TRACES = (
     "cat prepared; ls /usr/local/bin/git /tmp/trace /root/.gitconfig /workspace/pid 2>/dev/null;"
-    " pgrep -f 'sleep 1000'; cat /proc/sys/net/ipv4/ip_forward"
+    " pgrep -f '[s]leep 1000'; cat /proc/sys/net/ipv4/ip_forward"
 )
 
 
@@ -86,10 +86,11 @@ def test_the_first_command_that_fails_ends_it(run: Run) -> None:
 def test_nothing_that_one_job_leaves_is_seen_by_the_next(run: Run) -> None:
     """As an attacker: a poisoned cache, a program, settings, a process and a kernel parameter."""
     _, clean, _ = run(TRACES)
-    job, _, err = run(POISON, TRACES)
+    assert clean == "ready\n0\n"
+    job, poisoned, err = run(POISON, TRACES)
     assert job["state"] == "succeeded", err
-    _, after, _ = run(TRACES)
-    assert after == clean and after.startswith("ready\n")
+    assert poisoned.startswith("evil\n") and poisoned.endswith("\n1\n") and len(poisoned.splitlines()) == 7
+    assert run(TRACES)[1] == clean
 
 
 def test_what_the_guest_knows_of_a_failure(run: Run) -> None:
