@@ -108,15 +108,13 @@ class Server:
                         session = Session(stream)
                         await session.start(_SUPERUSER, _ITS_DATABASE)
                         return [await session.query(each) for each in queries]
-            except TimeoutError as error:
-                raise UnavailableError("the database server does not answer") from error
             except SqlError as error:
                 if error.code not in _STARTING:
                     log.warning("database.refused", sandbox_id=sandbox_id, cause=str(error))
                     detail = {"sqlstate": error.code}
                     raise GuestError("the database server refuses its operator", detail=detail) from error
                 missing: Exception = error
-            except (NothingListens, Gone) as error:
+            except (TimeoutError, NothingListens, Gone) as error:  # a busy host may take longer than one trial has
                 missing = error
             except GuestError as error:  # nonsense, or a connection that was reset as the server ended
                 trials -= 1
