@@ -82,7 +82,7 @@ def fill(database: dict[str, Any], mb: int) -> None:
 
 @contextmanager
 def _bare(ground: Ground, mb: int) -> Iterator[dict[str, Any]]:
-    """A sandbox that is no database, with the same data, as psql needs it."""
+    """An ordinary sandbox with the same data, addressed as psql needs it."""
     sandbox = ground.api.create(TEMPLATE, ttl_seconds=BARE_SECONDS)
     try:
         given = f"ALTER ROLE pandastack PASSWORD '{PASSWORD}'; GRANT pg_checkpoint TO pandastack"

@@ -56,7 +56,7 @@ def find_port(printed: str) -> int | None:
     if not end and len(line) < 6:
         return None
     if not (line.isascii() and line.isdecimal() and 0 < int(line[:6]) < 65536):
-        raise PandastackError(f"the worker program printed {line[:40]!r}, which is no port")
+        raise PandastackError(f"the worker program printed {line[:40]!r} instead of a port")
     return int(line)
 
 

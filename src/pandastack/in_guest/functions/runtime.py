@@ -353,7 +353,7 @@ def main():
     while True:
         try:
             serve_one(listener, function, output)
-        except (OSError, ValueError, KeyError):  # the host has gone, or asked what is no request
+        except (OSError, ValueError, KeyError):  # the host has gone, or sent a malformed request
             continue
 
 

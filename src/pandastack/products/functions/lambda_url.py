@@ -32,7 +32,7 @@ _NOT_THEIRS = frozenset(
 
 
 class Malformed(Exception):
-    """A function answered what is no answer of HTTP."""
+    """A function gave a malformed HTTP answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What schedules start: functions, as far as schedules need to know them. Whoever runs functions implements this."""
+"""What schedules start: functions, as far as schedules need to know them. The functions product implements this."""
 
 from __future__ import annotations
 

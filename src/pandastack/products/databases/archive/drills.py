@@ -46,7 +46,7 @@ class Drill:
 
 
 def read_drill(content: bytes) -> Drill | None:
-    """The inverse; None for what is none."""
+    """The inverse; None for malformed data."""
     try:
         found = Drill(**json.loads(content))
         return found if isinstance(found.at, float | int) else None

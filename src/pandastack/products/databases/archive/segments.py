@@ -18,7 +18,7 @@ _GZIP = 31
 
 class Segments:
     """The files of one epoch that are not in the archive's target yet: complete ones under their names, and the last
-    one, which is not complete."""
+    one while it grows."""
 
     def __init__(self, directory: Path, timeline: int) -> None:
         self._directory = directory

@@ -30,7 +30,7 @@ from pandastack.store.databases import DatabaseRecord, DatabaseState
 SESSIONS = 8
 """Requests of one database at once; more of them wait."""
 _HOME = "postgres"
-"""The database for what is not in one: nobody but the superuser can delete it."""
+"""Where databases are listed, created and deleted from: only the superuser can delete this one."""
 _WAIT_SECONDS = 30.0
 _START_SECONDS = 60.0
 _PAUSE = 0.05

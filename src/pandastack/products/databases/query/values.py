@@ -147,7 +147,7 @@ def _bool(text: str) -> str:
 
 
 def _json(text: str) -> str:
-    """JSON is passed on as it is, as its numbers may be too long for others; what is none to others is text."""
+    """JSON is passed on as it is, as its numbers may be too long for others; what others cannot parse is text."""
     try:
         from_json(text, allow_inf_nan=False, cache_strings=False)
     except ValueError:
