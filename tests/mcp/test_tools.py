@@ -54,10 +54,17 @@ def test_the_tools_are_those_of_the_contract() -> None:
         "list_databases": [],
         "delete_database": ["database_id"],
         "create_function": ["name", "code", "runtime"],
+        "deploy_function": ["function_id", "code"],
         "invoke_function": ["function_id", "input"],
         "list_functions": [],
         "list_function_runs": ["function_id"],
         "delete_function": ["function_id"],
+        "create_schedule": ["name", "function_id", "cron", "timezone"],
+        "list_schedules": [],
+        "pause_schedule": ["schedule_id", "paused"],
+        "trigger_schedule": ["schedule_id"],
+        "list_schedule_runs": ["schedule_id"],
+        "delete_schedule": ["schedule_id"],
         "list_apps": [],
         "deploy_app": ["app_id", "git_ref"],
         "list_templates": [],
@@ -175,6 +182,19 @@ def test_volumes_of_a_sandbox_are_described_where_they_are_given() -> None:
             {"name": "f", "runtime": "python", "code": "eA=="},
         ),
         ("invoke_function", {"function_id": "f", "input": [1]}, "POST", "/functions/f/invoke", {"input": [1]}),
+        ("list_schedules", {}, "GET", "/schedules", None),
+        (
+            "create_schedule",
+            {"name": "s", "function_id": "f", "cron": "0 9 * * *"},
+            "POST",
+            "/schedules",
+            {"name": "s", "function_id": "f", "cron": "0 9 * * *"},
+        ),
+        ("pause_schedule", {"schedule_id": "s"}, "PATCH", "/schedules/s", {"paused": True}),
+        ("pause_schedule", {"schedule_id": "s", "paused": False}, "PATCH", "/schedules/s", {"paused": False}),
+        ("trigger_schedule", {"schedule_id": "s"}, "POST", "/schedules/s/trigger", None),
+        ("list_schedule_runs", {"schedule_id": "s"}, "GET", "/schedules/s/runs", None),
+        ("delete_schedule", {"schedule_id": "s"}, "DELETE", "/schedules/s", None),
         ("list_templates", {}, "GET", "/templates", None),
         ("list_secrets", {}, "GET", "/secrets", None),
         ("list_volumes", {}, "GET", "/volumes", None),
@@ -210,6 +230,8 @@ def test_files_and_commands_are_requests() -> None:
     write = call(BOUND["write_file"], sandbox_id="s", path="/a", content="ü")
     assert (write.method, write.content) == ("PUT", "ü".encode())
     assert call(ALL["list_dir"], sandbox_id="s").params == {"path": "/workspace"}
+    deploy = call(ALL["deploy_function"], function_id="f", code="x = 1")
+    assert (deploy.method, deploy.path) == ("POST", "/functions/f/deploy") and b"x = 1" in (deploy.content or b"")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pandastack.errors import BadRequestError
 from pandastack.sdk._builds import pack_texts, start_build
 from pandastack.sdk._databases import clone_database, create_database, one_database, query_database
-from pandastack.sdk._functions import create_function, invoke_function, list_functions, one_function
+from pandastack.sdk._functions import create_function, deploy_function, invoke_function, list_functions, one_function
 from pandastack.sdk._volumes import create_volume, one_volume
 from pandastack.sdk.wire.call import (
     Call,
@@ -307,6 +307,14 @@ class DeployFunction(Arguments):
 
     def call(self) -> Call:
         return create_function(self.name, self.runtime, self.code, None)
+
+
+class DeployVersion(Arguments):
+    function_id: str = Field(description="The function's id", min_length=1)
+    code: str = Field(description="The whole source, as for create_function", min_length=1)
+
+    def call(self) -> Call:
+        return deploy_function(self.function_id, self.code.encode(), None)
 
 
 class InvokeFunction(Arguments):

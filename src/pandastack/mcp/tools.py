@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pandastack.mcp import arguments as take
+from pandastack.mcp import schedule_arguments as schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,12 @@ WORKSPACE: Sequence[Tool] = (
         "POST /v1/functions",
     ),
     Tool(
+        "deploy_function",
+        "Replace the code of a function. After an error, which has the traceback, the former code serves on.",
+        take.DeployVersion,
+        "POST /v1/functions/{}/deploy",
+    ),
+    Tool(
         "invoke_function",
         "Run a function with an event, and show the run: status, result, output, traceback.",
         take.InvokeFunction,
@@ -226,6 +233,40 @@ WORKSPACE: Sequence[Tool] = (
         "Delete a function with its versions and runs.",
         take.DeleteFunction,
         "DELETE /v1/functions/{}",
+        destroys=True,
+    ),
+    Tool(
+        "create_schedule",
+        "Have a function run at the times of a cron expression.",
+        schedules.CreateSchedule,
+        "POST /v1/schedules",
+    ),
+    Tool(
+        "list_schedules",
+        "List the schedules of the workspace with their next times.",
+        schedules.ListSchedules,
+        "GET /v1/schedules",
+        reads=True,
+    ),
+    Tool("pause_schedule", "Pause a schedule, or resume it.", schedules.PauseSchedule, "PATCH /v1/schedules/{}"),
+    Tool(
+        "trigger_schedule",
+        "Begin a run of a schedule's function now; list_function_runs shows how it ends.",
+        schedules.TriggerSchedule,
+        "POST /v1/schedules/{}/trigger",
+    ),
+    Tool(
+        "list_schedule_runs",
+        "List what became of the last times of a schedule.",
+        schedules.ScheduleRuns,
+        "GET /v1/schedules/{}/runs",
+        reads=True,
+    ),
+    Tool(
+        "delete_schedule",
+        "Delete a schedule. A run that has begun ends by itself.",
+        schedules.DeleteSchedule,
+        "DELETE /v1/schedules/{}",
         destroys=True,
     ),
     Tool("list_apps", "List the apps of the workspace.", take.ListApps, "GET /v1/apps", reads=True),
