@@ -6,12 +6,13 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from pandastack import Client, Sandbox
+from pandastack import BadRequestError, Client, Sandbox
 from pandastack.images.apt import host_sources
 from tests.support.installation import eventually
 from tests.support.outside import HOST_BUNDLE
@@ -46,6 +47,52 @@ def fenced(client: Client) -> Iterator[Sandbox]:
         sandbox.filesystem.write(BUNDLE, HOST_BUNDLE.read_bytes())
         sandbox.filesystem.write("/etc/apt/apt.conf.d/90-host", apt_settings().encode())
         yield sandbox
+
+
+@pytest.fixture(scope="module")
+def template(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A template whose pip asks the index that this host asks."""
+    name = "registries-test"
+    folder = tmp_path_factory.mktemp("recipe") / name
+    folder.mkdir()
+    (folder / "ca.crt").write_bytes(HOST_BUNDLE.read_bytes())
+    (folder / "pip.conf").write_text(f"[global]\nindex-url = {INDEX}\ncert = /etc/ca.crt\n")
+    (folder / "Dockerfile").write_text("FROM code-interpreter\nCOPY ca.crt pip.conf /etc/\n")
+    (folder / "template.toml").write_text("memory_mb = 1024\n")
+    client.templates.build(folder)
+    yield name
+    client.templates.delete(name)
+
+
+LOCKS = Path(__file__).parents[1] / "products" / "data" / "locks"
+LOCKED = """from importlib.metadata import version
+
+import h11
+
+
+def handler(event, context):
+    return [version("idna"), version("h11")]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lock", ["pylock.toml", "uv.lock", "poetry.lock", "requirements.txt"])
+def test_a_function_has_what_its_lock_says(client: Client, template: str, tmp_path: Path, lock: str) -> None:
+    (tmp_path / "handler.py").write_text(LOCKED)
+    for name in (lock, "pyproject.toml"):
+        (tmp_path / name).write_bytes((LOCKS / name).read_bytes())
+    made = client.functions.deploy(lock, "python", tmp_path, template=template)
+    try:
+        run = client.functions.invoke(made["id"])
+        assert (run["status"], run["result"]) == ("success", ["3.10", "0.16.0"]), run
+        wrong = (LOCKS / lock).read_text().replace("4e35b956", "4e35b957").replace("63cf8bbe", "63cf8bbf")
+        (tmp_path / lock).write_text(wrong)
+        with pytest.raises(BadRequestError, match=f"dependencies in {lock}") as raised:
+            client.functions.deploy(lock, "python", tmp_path)
+        assert "DO NOT MATCH THE HASHES" in raised.value.detail["stderr"]
+        assert client.functions.get(made["id"])["version"] == 1
+    finally:
+        client.functions.delete(made["id"])
 
 
 def records(http: httpx.Client, sandbox: Sandbox) -> list[dict[str, object]]:

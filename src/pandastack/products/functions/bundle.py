@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pandastack.errors import BadRequestError, TooLargeError
+from pandastack.products.functions.dependencies import (
+    MANIFESTS,
+    MOST_LOCK,
+    Install,
+    chosen_file,
+    is_read_here,
+    plan_install,
+)
 from pandastack.products.functions.spec import MOST_BUNDLE, MOST_UNPACKED
 
 _MOST_MEMBERS = 20_000
 _PIECE = 1 << 20
-MANIFESTS = frozenset({"requirements.txt", "pyproject.toml", "package.json"})
 _GZIP, _ZIP, _TAR, _TAR_AT = b"\x1f\x8b", b"PK\x03\x04", b"ustar", 257
 
 
@@ -56,6 +63,29 @@ def read_bundle(data: bytes, entrypoint: str, folder: Path) -> Bundle:
     return Bundle(archive, code, len(data), manifests)
 
 
+def install_of(bundle: Bundle, runtime: str) -> Install | None:
+    """How to install what a bundle depends on; None: nothing. Raises :class:`BadRequestError` for a lock that cannot be
+    honoured."""
+    name = chosen_file(bundle.manifests, runtime)
+    if name is None:
+        return None
+    return plan_install(name, runtime, _read_member(bundle.archive, name) if is_read_here(name) else b"")
+
+
+def _read_member(archive: Path, name: str) -> bytes:
+    """The file ``name`` as unpacking leaves it: of several members with one path the last; cut when it is too long."""
+    content = b""
+    with tarfile.open(archive, "r:") as tar:
+        for member in tar:
+            if member.isreg() and _plain(member.name) == name and (file := tar.extractfile(member)) is not None:
+                content = file.read(MOST_LOCK + 1)
+    return content
+
+
+def _plain(path: str) -> str:
+    return "/".join(each for each in path.split("/") if each not in ("", "."))
+
+
 def _unpack(data: bytes, target: Path) -> None:
     """Write the content, decompressed if it is compressed, as long as it is not too long."""
     if not data.startswith(_GZIP):
@@ -95,7 +125,7 @@ def _checked_members(archive: Path, entrypoint: str) -> tuple[bytes | None, froz
                 if total > MOST_UNPACKED:
                     raise TooLargeError(f"bundle: over {MOST_UNPACKED} bytes unpacked", field="bundle")
                 files += not member.isdir()
-                name = "/".join(each for each in parts if each not in ("", "."))
+                name = _plain(member.name)
                 if member.isreg() and name == entrypoint:
                     found = member
                 if member.isreg() and name in MANIFESTS:

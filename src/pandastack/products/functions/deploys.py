@@ -16,7 +16,7 @@ import anyio.to_thread
 from pandastack.contract.sandboxes import WantedSize
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.model.caller import Caller
-from pandastack.products.functions.bundle import read_bundle
+from pandastack.products.functions.bundle import install_of, read_bundle
 from pandastack.products.functions.guest import Guest
 from pandastack.products.functions.machines import PRODUCT, Machines
 from pandastack.products.functions.records import Records
@@ -49,9 +49,11 @@ class Deploys:
         began, caller = time.time(), Caller.server(record.workspace)
         async with _scratch(self._records.scratch()) as folder:
             bundle = await anyio.to_thread.run_sync(read_bundle, data, file_of(entrypoint), folder)
+            install = await anyio.to_thread.run_sync(install_of, bundle, record.runtime)
             async with self._machine(record) as sandbox_id:
                 await self._guest.put(caller, sandbox_id, bundle, record.runtime)
-                await self._guest.install(caller, sandbox_id, bundle, record.runtime)
+                if install is not None:
+                    await self._guest.install(caller, sandbox_id, install)
                 kind = await self._guest.start(caller, sandbox_id, entrypoint, record.runtime)
                 snapshot = await self._plane.timeline.snapshot(caller, sandbox_id, f"{LABEL}{record.id}", kind=FUNCTION)
         now = time.time()

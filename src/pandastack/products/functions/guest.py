@@ -20,6 +20,7 @@ from pandastack.errors import BadRequestError, GuestError, PandastackError
 from pandastack.in_guest import function_programs
 from pandastack.model.caller import Caller
 from pandastack.products.functions.bundle import Bundle
+from pandastack.products.functions.dependencies import REQUIREMENTS, Install
 from pandastack.products.functions.spec import RUNTIMES, file_of, name_of
 from pandastack.services import ControlPlane
 from pandastack.services.files.scripts import plan_command
@@ -41,27 +42,6 @@ _INSTALL_SECONDS = 900.0
 _IMPORT_SECONDS = 180.0
 _KINDS = ("handler", "wsgi", "asgi", "fetch", "script")
 
-_INSTALL_PYTHON = """set -e
-cd /fn
-pip='python3 -m pip install --break-system-packages --root-user-action=ignore --disable-pip-version-check --no-input -q'
-if [ -f requirements.txt ]; then
-  $pip -r requirements.txt
-else
-  python3 -c 'import tomllib
-for each in tomllib.load(open("pyproject.toml", "rb")).get("project", {}).get("dependencies", []): print(each)' \\
-    > /tmp/dependencies.txt
-  $pip -r /tmp/dependencies.txt
-  rm /tmp/dependencies.txt
-fi
-"""
-_INSTALL_NODE = """set -e
-cd /fn
-if [ -f package-lock.json ] || [ -f npm-shrinkwrap.json ]; then
-  npm ci --omit=dev --no-audit --no-fund --loglevel=error
-else
-  npm install --omit=dev --no-audit --no-fund --loglevel=error
-fi
-"""
 _START = f"""mkdir -p {OUTPUT}
 cd {PROGRAMS}
 {{ setsid PROGRAM "$1" 3>&1 >/dev/null 2>&1 </dev/null & }} | cat
@@ -102,17 +82,17 @@ class Guest:
             await self._plane.files.write(caller, sandbox_id, f"{PROGRAMS}/{name}", _once(content))
         await self._plane.archives.unpack(caller, sandbox_id, ROOT, Outside.REFUSE, _content(bundle.archive))
 
-    async def install(self, caller: Caller, sandbox_id: str, bundle: Bundle, runtime: str) -> None:
+    async def install(self, caller: Caller, sandbox_id: str, install: Install) -> None:
         """Install what the function depends on. Raises :class:`BadRequestError` with what the installer said."""
-        files = {"package.json"} if runtime == "nodejs" else {"requirements.txt", "pyproject.toml"}
-        if not bundle.manifests & files:
-            return
-        script = _INSTALL_NODE if runtime == "nodejs" else _INSTALL_PYTHON
-        code, _, complaints = await self._run(caller, sandbox_id, script, _INSTALL_SECONDS)
+        if install.requirements is not None:
+            await self._plane.files.write(caller, sandbox_id, REQUIREMENTS, _once(install.requirements))
+        code, _, complaints = await self._run(caller, sandbox_id, install.script, _INSTALL_SECONDS)
         if code:
             detail = {"exit_code": code, "stderr": complaints}
             hint = "`detail.stderr` has the end of what the installer printed"
-            raise BadRequestError("the dependencies cannot be installed", detail=detail, hint=hint)
+            raise BadRequestError(
+                f"the dependencies in {install.source} cannot be installed", field="bundle", detail=detail, hint=hint
+            )
 
     async def start(self, caller: Caller, sandbox_id: str, entrypoint: str, runtime: str) -> str:
         """Start the process, and return what kind of function it has imported. Raises :class:`BadRequestError` with the
