@@ -5,6 +5,7 @@ It decodes lists as bare arrays only, sends ``{}`` where the SDKs send nothing, 
 
 from __future__ import annotations
 
+import base64
 import shlex
 from typing import Any
 
@@ -72,6 +73,42 @@ def test_fork_reads_ids_from_children(http: httpx.Client, path: str) -> None:
     (child,) = forked.json()["children"]
     assert isinstance(child, str)
     assert http.delete(f"/sandboxes/{child}").status_code == 204
+
+
+def test_functions(http: httpx.Client) -> None:
+    """``deploy`` sends the source itself, ``run`` an empty object to the records of runs, which runs the function."""
+    source = base64.b64encode(b"import os\nprint('key', os.environ.get('KEY'))\n").decode()
+    wanted = {"name": "by go", "runtime": "python", "entrypoint": "handler.py", "template": "base", "code": source}
+    made = http.post("/functions", json=wanted, timeout=120)
+    assert made.status_code == 200, made.text
+    one = f"/functions/{made.json()['id']}"
+    assert (made.json()["version"], made.json()["is_ready"]) == (1, True)
+    listed = http.get("/functions").json()
+    assert isinstance(listed, list) and made.json()["id"] in [each["id"] for each in listed]
+    assert http.patch(one, json={"env": {"KEY": "value"}, "public": True}).json()["public"] is True
+    assert http.get(one).json()["env"] == {"KEY": "value"}
+    run = http.post(f"{one}/runs", json={}, timeout=60).json()
+    assert (run["status"], run["exit_code"], run["stdout"]) == ("success", 0, "key value\n")
+    _schedule(http, made.json()["id"])
+    logs = http.get(f"{one}/runs").json()
+    assert isinstance(logs, list) and run["id"] in [each["id"] for each in logs]
+    assert http.delete(one).status_code == 204
+    assert http.get("/functions/none").status_code == 404
+
+
+def _schedule(http: httpx.Client, function: str) -> None:
+    """The commands for schedules. The triggered run ends with the function."""
+    made = http.post("/schedules", json={"name": "by go", "function_id": function, "cron": "0 3 * * *"}).json()
+    one = f"/schedules/{made['id']}"
+    listed = http.get("/schedules").json()
+    assert isinstance(listed, list) and made["id"] in [each["id"] for each in listed]
+    for paused in (True, False):
+        assert http.patch(one, json={"paused": paused}).json()["paused"] is paused
+    assert http.get(one).json()["next_run_at"] == made["next_run_at"]
+    assert http.post(f"{one}/trigger", json={}).json()["run_id"]
+    assert http.delete(one).status_code == 204
+    wrong = http.post("/schedules", json={"name": "by go", "function_id": function, "cron": "never"})
+    assert (wrong.status_code, wrong.json()["field"]) == (400, "cron")
 
 
 def test_version(http: httpx.Client) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conformance.official import Cli
+from tests.conformance.official import NPM_PACKAGE, Cli
+from tests.support.installation import eventually
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -108,6 +110,60 @@ def test_snapshots_and_copies(npm_cli: Cli, made: Any) -> None:
     assert npm_cli("sandbox", "promote", tree[0]["id"]).returncode == 0
     for each in (restored, child, *tree):
         assert npm_cli("sandbox", "delete", each["id"]).returncode == 0
+
+
+SCRIPT = "import os\nprint('key', os.environ.get('KEY'))\n"
+"""A function that says whether it was run by the server, which gives it its environment."""
+
+
+def test_functions_and_schedules(npm_cli: Cli, npm_package: Path, tmp_path: Path) -> None:
+    """Every command of the two nouns. Its ``invoke`` runs the code in a sandbox of its own, without the environment."""
+    ran = set[tuple[str, str]]()
+
+    def cli(*arguments: str) -> str:
+        ran.add((arguments[0], arguments[1]))
+        done = npm_cli(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    (tmp_path / "script.py").write_text(SCRIPT)
+    given = ("--runtime", "python", "--template", "base", "--entrypoint", "script.py", "--env", "KEY=value", "--public")
+    made = json.loads(cli("function", "deploy", "script.py", "--name", "by npm", *given))
+    one = made["id"]
+    assert (made["kind"], made["version"], made["public"], made["entrypoint"]) == ("script", 1, True, "script.py")
+    assert json.loads(cli("function", "get", one))["env"] == {"KEY": "value"}
+    assert one in [each["id"] for each in json.loads(cli("function", "list"))]
+    told = json.loads(cli("function", "invoke", one))
+    assert (told["status"], told["exit_code"], told["stdout"]) == ("success", 0, "key None\n")
+    assert json.loads(cli("function", "update", one, "--public", "false", "--env", "KEY=new"))["public"] is False
+    _schedule(cli, one)
+    by_server, by_client = json.loads(cli("function", "runs", one))
+    assert (by_client["stdout"], by_client["schedule_id"], by_client["status"]) == ("key None\n", None, "success")
+    assert (by_server["stdout"], by_server["status"]) == ("key new\n", "success")
+    assert "Invocations:    2" in cli("function", "metrics", "by npm")
+    assert cli("function", "delete", one) == f"deleted function {one}\n"
+    text = (npm_package / "node_modules" / NPM_PACKAGE / "dist" / "cli.js").read_text()
+    all_commands = re.findall(r'if \(sub === "(\w+)"\) return (function|schedule)[A-Z]', text)
+    assert ran == {(noun, command) for command, noun in all_commands}
+
+
+def _schedule(cli: Callable[..., str], function: str) -> None:
+    """Each command for schedules; one run of the function."""
+    made = json.loads(cli("schedule", "create", "--name", "by npm", "--fn", function, "--cron", "0 3 * * *"))
+    one = made["id"]
+    assert json.loads(cli("schedule", "get", one))["next_run_at"] == made["next_run_at"]
+    assert one in [each["id"] for each in json.loads(cli("schedule", "list"))]
+    assert json.loads(cli("schedule", "pause", one))["paused"] is True
+    assert json.loads(cli("schedule", "resume", one))["paused"] is False
+    assert json.loads(cli("schedule", "update", one, "--cron", "30 4 * * 1"))["cron"] == "30 4 * * 1"
+    run = json.loads(cli("schedule", "trigger", one))["run_id"]
+
+    def has_ended() -> bool:
+        (found,) = json.loads(cli("schedule", "runs", one))
+        return bool(found["run_id"] == run and found["status"] == "success")
+
+    eventually(has_ended, 60, "the run ends")
+    assert cli("schedule", "delete", one) == f"deleted schedule {one}\n"
 
 
 def test_account_and_templates(npm_cli: Cli) -> None:
