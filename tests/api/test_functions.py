@@ -182,7 +182,12 @@ async def test_code_that_does_not_import_leaves_the_former_version(api: Api, gue
     guest.report, guest.install = {"kind": "handler"}, (1, "no such package")
     bundle = archive({"handler.py": SOURCE, "requirements.txt": b"nothing"})
     refused = refusal(await api.http.post(f"{one}/deploy", content=bundle), 400)
-    assert refused["detail"] == {"exit_code": 1, "stderr": "no such package"}
+    assert refused["detail"] == {"exit_code": 1, "stderr": "no such package"} and "requirements.txt" in refused["error"]
+    machines = len(guest.commands)
+    refused = refusal(
+        await api.http.post(f"{one}/deploy", content=archive({"handler.py": SOURCE, "pdm.lock": b""})), 400
+    )
+    assert refused["field"] == "bundle" and "pdm.lock" in refused["error"] and len(guest.commands) == machines
     assert (await api.http.get(one)).json() == made
     assert (await api.http.post(f"{one}/invoke")).json()["version"] == 1
     await settled(api)
@@ -400,6 +405,53 @@ async def test_webhooks_are_told_of_runs_that_have_ended(api: Api, guest: Script
         run = (await api.http.post(f"{FUNCTIONS}/{made['id']}/invoke", json={})).json()
         (message,) = [json.loads(each.body) for each in await receiver.until(1)]
     assert (message["type"], message["data"]["id"], message["data"]["status"]) == ("run.ended", run["id"], "success")
+
+
+async def test_the_machine_of_a_failed_run_is_kept(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    keep = {"keep_seconds": 600}
+    good = (await api.http.post(f"{one}/invoke", json=keep)).json()
+    assert good["status"] == "success" and "kept_until" not in good and guest.asked[-1]["keep"] is True
+    guest.answer = lambda _: {"status": "error", "exit_code": 1, "error": "E", "stdout": "", "stderr": ""}
+    assert "kept_until" not in (await api.http.post(f"{one}/invoke")).json() and guest.asked[-1]["keep"] is False
+    run = (await api.http.post(f"{one}/invoke", json=keep)).json()
+    assert run["status"] == "error" and run["kept_until"] > run["ended_at"]
+    assert (await api.http.get(f"{one}/runs/{run['id']}")).json() == run
+    await reached(lambda: len(plane_of(api).registry.all()) == 1)
+    (sandbox,) = (await api.http.get("/v1/sandboxes")).json()
+    assert (sandbox["id"], sandbox["status"], sandbox["ttl_seconds"]) == (run["sandbox_id"], "hibernated", 600)
+    assert sandbox["metadata"]["run"] == run["id"]
+    assert (await api.http.delete(one)).status_code == 204
+    assert (await api.http.delete(f"/v1/sandboxes/{run['sandbox_id']}")).status_code == 204, "it is the workspace's"
+
+
+async def test_how_many_machines_are_kept_is_limited(serve: Serve, tmp_path: Path) -> None:
+    settings = {"functions_dir": str(tmp_path / "functions"), "max_kept_runs": 1}
+    async with serve(ScriptedEngine(), settings=settings) as api:
+        guest = ScriptedFunctions(api.engine)
+        one = f"{FUNCTIONS}/{(await make(api))['id']}"
+        for seconds in (-1, 86401):
+            refused = refusal(await api.http.post(f"{one}/invoke", json={"keep_seconds": seconds}), 400)
+            assert refused["field"] == "keep_seconds"
+        guest.answer = lambda _: None
+        guest.may_answer = anyio.Event()
+        runs = list[dict[str, Any]]()
+
+        async def invoke() -> None:
+            runs.append((await api.http.post(f"{one}/invoke", json={"keep_seconds": 60})).json())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(invoke)
+            await reached(lambda: len(guest.asked) == 2)
+            guest.may_answer.set()
+        assert sorted("kept_until" in run for run in runs) == [False, True]
+        before = len(guest.asked)
+        refused = refusal(await api.http.post(f"{one}/invoke", json={"keep_seconds": 60}), 429)
+        assert refused["code"] == "quota_exceeded" and "PANDASTACK_MAX_KEPT_RUNS" in refused["hint"]
+        assert len(guest.asked) == before
+        assert (await api.http.post(f"{one}/invoke")).json()["status"] == "error"
+        await reached(lambda: len(plane_of(api).registry.all()) == 1)
 
 
 async def test_a_machine_waits_for_the_next_run(api: Api, guest: ScriptedFunctions) -> None:

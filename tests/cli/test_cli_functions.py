@@ -6,6 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pandastack import Client
+from pandastack.cli.workspace import function, function_dev
+from pandastack.cli.workspace.function_dev import Session
 from tests.sdk.wire_server import Reply, WireServer
 from tests.support.cli import Cli
 
@@ -37,6 +42,75 @@ def test_calls(wire: WireServer, cli: Cli) -> None:
     assert cli("fn", "invoke", "f", "--async").stdout == "r1\n"
     wire.will(Reply(200, []))
     assert "function not found" in cli("fn", "invoke", "g").stderr
+
+
+def test_a_kept_machine(wire: WireServer, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {**FAILED, "kept_until": "2026-01-01T00:00:00Z"}
+    wire.will(Reply(200, [MADE]), Reply(200, kept), Reply(200, []))
+    assert "pandastack fn debug r1" in cli("fn", "invoke", "f", "--keep", "60").stderr
+    assert wire.asked[-1].json() == {"input": None, "keep_seconds": 60}
+    gone = cli("fn", "debug", "r1")
+    assert gone.exit_code == 1 and "no machine of run r1 is kept" in gone.stderr and "--keep" in gone.stderr
+    opened = list[tuple[str, str]]()
+
+    def run(sandbox_id: str, _: str, command: str) -> int:
+        opened.append((sandbox_id, command))
+        return 7
+
+    monkeypatch.setattr(function, "run_terminal", run)
+    wire.will(Reply(200, [{"id": "s1"}]), Reply(200, [{"id": "s1"}]))
+    shell, pdb = cli("fn", "debug", "r1"), cli("fn", "debug", "r1", "--pdb")
+    assert (shell.exit_code, pdb.exit_code) == (7, 7) and "pandastack sandbox delete s1" in shell.stderr
+    assert [each for each, _ in opened] == ["s1", "s1"]
+    assert opened[0][1].startswith("cd /fn") and opened[1][1].endswith("pandastack_debug.py")
+    assert wire.lines[-1].startswith("GET /v1/sandboxes?metadata.run=r1")
+
+
+def test_dev(wire: WireServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = tmp_path / "handler.py"
+    handler.write_text("1")
+    with Client(wire.url, "token") as client:
+        session = Session(client, tmp_path, "f", "python", None, None)
+        wire.will(Reply(200, [MADE]), Reply(200, MADE), Reply(200, [RUN]))
+        session.look()
+        assert "f version 2 in " in capsys.readouterr().out
+        wire.will(Reply(200, [{**FAILED, "id": "r2"}, RUN]), Reply(200, [{**FAILED, "id": "r2"}, RUN]))
+        session.look()
+        said = capsys.readouterr().out
+        assert "r2" in said and "E: x" in said and "r1" not in said, "only runs since the deploy"
+        session.look()
+        assert capsys.readouterr().out == "", "each of them once"
+        handler.write_text("22")
+        (tmp_path / "__pycache__").mkdir()
+        wire.will(Reply(200, []))
+        session.look()
+        assert capsys.readouterr().out == "", "it may still be written"
+        refused = {"error": "cannot be imported", "detail": {"traceback": "line 1"}}
+        wire.will(Reply(200, [MADE]), Reply(400, refused))
+        session.look()
+        said = capsys.readouterr().err
+        assert "line 1" in said and "cannot be imported" in said
+        (tmp_path / "__pycache__" / "x").write_text("")
+        wire.will(Reply(503, {"error": "busy"}))
+        session.look()
+        assert "busy" in capsys.readouterr().err
+        handler.write_text("333")
+        wire.will(Reply(200, []))
+        session.look()
+        wire.will(Reply(200, [MADE]), Reply(200, {**MADE, "version": 3}))
+        session.look()
+        assert "f version 3 in " in capsys.readouterr().out
+
+
+def test_dev_ends_by_ctrl_c(wire: WireServer, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(function_dev.time, "sleep", interrupted)
+    wire.will(Reply(200, [MADE]), Reply(200, MADE), Reply(200, []))
+    ended = cli("fn", "dev", str(tmp_path), "--name", "f")
+    assert (ended.exit_code, "serves on" in ended.stderr) == (0, True)
+    assert cli("fn", "dev", str(tmp_path / "none")).exit_code == 1
 
 
 def test_looks(wire: WireServer, cli: Cli) -> None:

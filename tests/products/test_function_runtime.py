@@ -137,6 +137,29 @@ def test_a_handler_that_fails_says_where(deploy: Deploy, runtime: str) -> None:
     assert again is not None and again["status"] == "error"
 
 
+def debugged(made: Process, typed: str) -> str:
+    """What the program for people shows, which joins their terminal to the process."""
+    argv = [sys.executable, str(made.root / "programs" / "pandastack_debug.py"), str(made.root / "s")]
+    return subprocess.run(argv, input=typed, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_a_failed_call_can_be_debugged_where_it_failed(deploy: Deploy) -> None:
+    made = deploy(
+        "def handler(event, context):\n    local = event * 2\n    return deeper(local)\n"
+        "def deeper(n):\n    return 1 / n\n"
+    )
+    assert "has no failed call" in debugged(made, "")
+    made.call(0)
+    assert "has no failed call" in debugged(made, ""), "only a call that was to be kept"
+    made.call(0, keep=True)
+    said = debugged(made, "p n\nup\np 'local', local, event\nq\n")
+    assert said.startswith("ZeroDivisionError: ") and "\n(Pdb) 0\n" in said and "('local', 0, 0)" in said
+    assert "(Pdb) 0\n" in debugged(made, "p n\n"), "again, also after a terminal that was closed"
+    late = deploy("def handler(event, context):\n    n = 7\n    while True: pass\n")
+    late.call(seconds=0.2, keep=True)
+    assert "(Pdb) 7\n" in debugged(late, "p n\nq\n")
+
+
 def test_time_is_limited(deploy: Deploy, runtime: str) -> None:
     answer = deploy(ENDLESS[runtime], runtime).call(seconds=0.2)
     assert answer is not None and answer["status"] == "timeout"
@@ -264,5 +287,5 @@ def test_a_handler_of_numbers(deploy: Deploy) -> None:
 
 
 def test_the_programs_are_all_there() -> None:
-    assert set(function_programs("python")) == {"runtime.py", "pandastack_web.py"}
+    assert set(function_programs("python")) == {"runtime.py", "pandastack_debug.py", "pandastack_web.py"}
     assert set(function_programs("nodejs")) == {"runtime.mjs"}

@@ -92,10 +92,15 @@ def test_a_function_that_ends_its_process_or_takes_too_long(client: Client) -> N
     try:
         gone = client.functions.invoke(made["id"], input=1)
         assert (gone["status"], gone["stdout"]) == ("error", "before\n")
-        late = client.functions.invoke(made["id"])
+        late = client.functions.invoke(made["id"], keep_seconds=300)
         assert (late["status"], late["stdout"]) == ("timeout", "before\n") and "line 4" in late["traceback"]
     finally:
         client.functions.delete(made["id"])
+    with client.sandboxes.get(late["sandbox_id"]) as kept:
+        assert kept.status == "hibernated" and late["kept_until"] > late["ended_at"]
+        debugger = "python3 /usr/lib/pandastack/functions/pandastack_debug.py"
+        said = kept.exec(f"printf 'p context.run_id\\nq\\n' | {debugger}", check=True).stdout
+        assert said.startswith("Timeout: ") and f"(Pdb) '{late['id']}'" in said
 
 
 @pytest.mark.slow  # makes the template, unless it is in the cache

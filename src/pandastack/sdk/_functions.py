@@ -64,6 +64,7 @@ class FunctionRun(TypedDict, total=False):
     peak_memory_mb: float | None
     started_at: str
     ended_at: str | None
+    kept_until: str
 
 
 DEPLOY_SECONDS = 1200.0
@@ -91,8 +92,13 @@ def pack_function(path: str | os.PathLike[str]) -> bytes:
     return packed.getvalue()
 
 
+def is_packed(path: str) -> bool:
+    """Whether a bundle has the file or folder, given by its path below the function's folder."""
+    return not _LEFT_OUT & set(path.split("/"))
+
+
 def _kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    if _LEFT_OUT & set(member.name.split("/")):
+    if not is_packed(member.name):
         return None
     member.uid = member.gid = 0
     member.uname = member.gname = ""
@@ -123,9 +129,11 @@ def one_function(method: str, function_id: str, what: str = "", body: Mapping[st
     return Call(method, f"/functions/{segment(function_id)}{what}", json=body, silence=silence)
 
 
-def invoke_function(function_id: str, given: Any, *, in_background: bool = False) -> Call:
+def invoke_function(function_id: str, given: Any, keep_seconds: int = 0, *, in_background: bool = False) -> Call:
     """``POST /functions/{id}/invoke``."""
     body = {"input": given, "async": True} if in_background else {"input": given}
+    if keep_seconds:
+        body["keep_seconds"] = keep_seconds
     return one_function("POST", function_id, "/invoke", body)
 
 

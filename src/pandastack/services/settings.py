@@ -131,6 +131,8 @@ class Settings:
     """How many functions a workspace may have."""
     max_function_runs: int = 40
     """How many runs of functions a workspace may have at once."""
+    max_kept_runs: int = 5
+    """How many machines of failed runs of functions a workspace may keep at once."""
     kept_function_versions: int = 3
     """How many versions of a function are kept, with the one that serves; the oldest make room for new ones."""
     kept_function_mb: int = 8192

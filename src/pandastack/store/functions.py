@@ -73,7 +73,8 @@ class VersionRecord:
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """A call of a function. ``result`` is JSON; ``start`` is ``waiting`` or ``restored``. A run that a schedule has
-    begun has its ``schedule_id`` and the time that it was meant for, ``nominal_at``. Times are in epoch seconds."""
+    begun has its ``schedule_id`` and the time that it was meant for, ``nominal_at``. Times are in epoch seconds.
+    ``kept_until``: its machine is a sandbox of the workspace, which may be deleted from then on."""
 
     id: str
     workspace: str
@@ -95,6 +96,7 @@ class RunRecord:
     cpu_seconds: float | None = None
     peak_memory_mb: float | None = None
     ended_at: float | None = None
+    kept_until: float | None = None
 
 
 async def add(connection: AsyncConnection, record: FunctionRecord) -> None:

@@ -133,6 +133,7 @@ function_runs = Table(
     Column("peak_memory_mb", Double, nullable=True),
     Column("started_at", Double, nullable=False),
     Column("ended_at", Double, nullable=True),
+    Column("kept_until", Double, nullable=True),
     Index(None, "function_id", "started_at"),
     Index(None, "schedule_id", "nominal_at", unique=True),
     Index(None, "status"),

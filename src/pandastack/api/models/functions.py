@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, StrictBool, StrictStr
 
-from pandastack.api.models.base import Answer, Body, Number, WholeNumber, omitted_if_none, timestamp
+from pandastack.api.models.base import Answer, Body, Number, WholeNumber, omitted_if_none, timestamp, timestamp_or_none
 from pandastack.products import functions as product
 from pandastack.store.functions import RunRecord, VersionRecord
 
@@ -40,6 +40,10 @@ class UpdateFunction(_Settings):
 class Invoke(Body):
     input: Any = Field(None, description="The event: any JSON")
     in_background: StrictBool = Field(False, alias="async", description="Answer 202 at once with the run as it begins")
+    keep_seconds: WholeNumber = Field(
+        0,
+        description="If it fails, make its machine a sandbox, which is deleted after so long without use; up to 86400",
+    )
 
 
 class Rollback(Body):
@@ -145,17 +149,19 @@ class FunctionRun(Answer):
     peak_memory_mb: float | None
     started_at: str
     ended_at: str | None
+    kept_until: str | None = omitted_if_none("Its machine is the sandbox `sandbox_id`, at least until then")
 
     @classmethod
     def of(cls, run: RunRecord) -> FunctionRun:
-        taken = ("result", "duration_ms", "started_at", "ended_at")
+        taken = ("result", "duration_ms", "started_at", "ended_at", "kept_until")
         values = {name: getattr(run, name) for name in cls.model_fields if name not in taken}
         return cls(
             **values,
             result=None if run.result is None else json.loads(run.result),
             duration_ms=None if run.duration_ms is None else round(run.duration_ms),
             started_at=timestamp(run.started_at),
-            ended_at=None if run.ended_at is None else timestamp(run.ended_at),
+            ended_at=timestamp_or_none(run.ended_at),
+            kept_until=timestamp_or_none(run.kept_until),
         )
 
 

@@ -184,8 +184,10 @@ async def invoke_function(request: Request, function_id: str) -> Response:
     body = await read_json(request, Invoke)
     functions, caller = functions_of(request), caller_of(request)
     if body.in_background:
-        return json_response(FunctionRun.of(await functions.start(caller, function_id, body.input)), 202)
-    return json_response(FunctionRun.of(await functions.invoke(caller, function_id, body.input)))
+        return json_response(
+            FunctionRun.of(await functions.start(caller, function_id, body.input, body.keep_seconds)), 202
+        )
+    return json_response(FunctionRun.of(await functions.invoke(caller, function_id, body.input, body.keep_seconds)))
 
 
 @router.post(

@@ -43,13 +43,17 @@ def shell(
 
     A broken connection is reestablished where it stopped. After this terminal closes, the shell stays for five minutes.
     """
+    raise typer.Exit(run_terminal(sandbox_id, attach or str(uuid.uuid4()), command))
+
+
+def run_terminal(sandbox_id: str, terminal_id: str, command: str | None) -> int:
+    """Join this terminal to one of a sandbox until its program ends; returns the exit status."""
     from pandastack.config import resolve_client
 
     settings = resolve_client(None, None)
-    terminal = Terminal(settings.api_url, settings.api_key or "", sandbox_id, attach or str(uuid.uuid4()), command)
+    terminal = Terminal(settings.api_url, settings.api_key or "", sandbox_id, terminal_id, command)
     with raw_mode(sys.stdin.fileno()):
-        code = asyncio.run(terminal.run())
-    raise typer.Exit(code)
+        return asyncio.run(terminal.run())
 
 
 @contextmanager

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json as codec
 import sys
+import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pandastack.cli.connection import connect, delete_each
-from pandastack.cli.output import Json, note, print_fields, print_json, print_table, printable, result
+from pandastack.cli.output import Json, note, print_fields, print_json, print_table, result
+from pandastack.cli.sandbox.shell import run_terminal
+from pandastack.cli.workspace import function_dev
+from pandastack.cli.workspace.function_show import RuntimeName, explain, names_of, show_record, show_run
 from pandastack.errors import BadRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from pandastack import Client
-    from pandastack.sdk._functions import Function, FunctionRun
+    from pandastack.sdk._functions import Function
 
 group = typer.Typer(no_args_is_help=True, help="Deploy and call functions.", rich_markup_mode=None)
+function_dev.add_to(group)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The function's name or id.")]
-RuntimeName = Annotated[str, typer.Option("--runtime", help="python or nodejs.")]
+
+_DEBUGGER = "/usr/lib/pandastack/functions/pandastack_debug.py"
 
 _BEGINNINGS = {
     "python": (
@@ -59,14 +65,12 @@ def deploy(
     json: Json = False,
 ) -> None:
     """Deploy a function; it is made if there is none of that name. What does not import leaves the former version."""
-    chosen = name or (path.resolve().stem if path.is_file() else path.resolve().name)
-    if entrypoint is None and path.is_file():
-        entrypoint = None if path.name in ("handler.py", "handler.js") else path.name
+    chosen, entrypoint = names_of(path, name, entrypoint)
     with connect() as client:
         try:
             made = client.functions.deploy(chosen, runtime, path, entrypoint=entrypoint, template=template)
         except BadRequestError as error:
-            _explain(error)
+            explain(error)
             raise
     result(dict(made), f"{made['id']}\n{chosen} version {made.get('version')}", as_json=json)
 
@@ -76,6 +80,7 @@ def invoke(
     name: Name,
     event: Annotated[str | None, typer.Argument(metavar="[JSON]", help="The event; - reads it.")] = None,
     background: Annotated[bool, typer.Option("--async", help="Do not wait for the end.")] = False,
+    keep: Annotated[int, typer.Option("--keep", metavar="SECONDS", help="If it fails, keep its machine.")] = 0,
     json: Json = False,
 ) -> None:
     """Run a function, and print what it returns. The exit status is 1 if it fails."""
@@ -86,15 +91,34 @@ def invoke(
     with connect() as client:
         function_id = _id(client, name)
         begin = client.functions.start if background else client.functions.invoke
-        run = begin(function_id, input=given)
+        run = begin(function_id, input=given, keep_seconds=keep)
     if json:
         print_json(run)
     elif background:
         typer.echo(run["id"])
     else:
-        _show(run)
+        show_run(run)
+    if run.get("kept_until") and not json:
+        note(f"its machine is kept: pandastack fn debug {run['id']}")
     if run["status"] not in ("success", "running"):
         raise typer.Exit(1)
+
+
+@group.command()
+def debug(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run whose machine is kept.")],
+    pdb: Annotated[bool, typer.Option("--pdb", help="A Python debugger at the failure instead of a shell.")] = False,
+) -> None:
+    """Open a shell in the machine of a failed run, as the failure left it. The exit status is the shell's."""
+    with connect() as client:
+        kept = client.sandboxes.list(metadata={"run": run_id})
+    if not kept:
+        hint = "pandastack fn invoke --keep 3600 keeps the machine of a run that fails"
+        raise NotFoundError(f"no machine of run {run_id} is kept", hint=hint)
+    sandbox = kept[0]
+    note(f"sandbox {sandbox.id}: pandastack sandbox delete {sandbox.id} ends it")
+    command = f"exec python3 {_DEBUGGER}" if pdb else "cd /fn && exec bash"
+    raise typer.Exit(run_terminal(sandbox.id, str(uuid.uuid4()), command))
 
 
 @group.command("list")
@@ -129,11 +153,7 @@ def logs(name: Name, json: Json = False) -> None:
         print_json(found)
         return
     for run in reversed(found):
-        took = "" if run.get("duration_ms") is None else f" {run['duration_ms']} ms"
-        typer.echo(f"{run.get('started_at')} {run['status']}{took} {run['id']}")
-        for text in (run.get("stdout"), run.get("stderr"), run.get("traceback") or run.get("error")):
-            for line in (text or "").splitlines():
-                typer.echo(f"  {printable(line)}")
+        show_record(run)
 
 
 @group.command()
@@ -165,23 +185,3 @@ def _id(client: Client, name: str) -> str:
         if name in (each["id"], each["name"]):
             return each["id"]
     raise NotFoundError(f"function not found: {name}", hint="pandastack fn list lists the functions")
-
-
-def _explain(error: BadRequestError) -> None:
-    for name in ("stderr", "traceback"):
-        for line in str(error.detail.get(name) or "").splitlines():
-            note(line)
-
-
-def _show(run: FunctionRun) -> None:
-    for text, is_error in ((run.get("stdout"), False), (run.get("stderr"), True)):
-        for line in (text or "").splitlines():
-            typer.echo(printable(line), err=is_error)
-    if run["status"] == "success":
-        value: Any = run.get("result")
-        if value is not None:
-            typer.echo(codec.dumps(value, ensure_ascii=False))
-        return
-    told = run.get("traceback") or f"{run['status']}: {run.get('error', '')}"
-    for line in told.splitlines():
-        note(line)

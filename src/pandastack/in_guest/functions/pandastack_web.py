@@ -156,12 +156,17 @@ def as_event(given):
     """A request for an application that was invoked without one."""
     if isinstance(given, dict) and isinstance(given.get("requestContext"), dict) and "rawPath" in given:
         return given
+    return request_event("POST", "/", "", {"content-type": "application/json"}, json.dumps(given).encode())
+
+
+def request_event(method, path, query, headers, body):
+    """A request from this machine in Lambda's format 2.0."""
     return {
         "version": "2.0",
-        "rawPath": "/",
-        "rawQueryString": "",
-        "headers": {"content-type": "application/json", "host": "localhost"},
-        "requestContext": {"http": {"method": "POST", "path": "/", "sourceIp": "127.0.0.1"}},
-        "body": json.dumps(given),
-        "isBase64Encoded": False,
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": {"host": "localhost", **headers},
+        "requestContext": {"http": {"method": method, "path": path, "sourceIp": "127.0.0.1"}},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
     }

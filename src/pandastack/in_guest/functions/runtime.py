@@ -23,6 +23,7 @@ import sys
 import time
 import traceback
 
+import pandastack_debug
 import pandastack_web
 
 MOST_RESULT = 6 << 20
@@ -57,6 +58,10 @@ class Output:
         sys.stderr.flush()
         for file in self._files.values():
             os.ftruncate(file, 0)
+
+    def close(self):
+        for file in self._files.values():
+            os.close(file)
 
     def size(self, name):
         return os.fstat(self._files[name]).st_size
@@ -98,6 +103,7 @@ class Function:
             tree = ast.parse(file.read(), self.path)
         defined = defined_names(tree)
         chosen = name or next((each for each in NAMES if each in defined), None)
+        self.failure = None
         if chosen is None:
             self.kind = "script"
             return
@@ -225,7 +231,7 @@ def reset_peak():
 
 
 def peak_mb():
-    with open("/proc/self/status") as file:
+    with contextlib.suppress(FileNotFoundError), open("/proc/self/status") as file:
         for line in file:
             if line.startswith("VmHWM:"):
                 return round(int(line.split()[1]) / 1024, 1)
@@ -281,6 +287,7 @@ def answer(function, request, output):
         made = outcome(function, request, output)
     except Timeout as error:
         made = {"status": "timeout", "error": "the time is over", "traceback": printed_traceback(error)}
+        function.failure = error if request.get("keep") else None
     except (Refusal, pandastack_web.Broken) as error:
         made = {"status": "error", "exit_code": 1, "error": str(error)}
     except SystemExit as error:
@@ -289,6 +296,7 @@ def answer(function, request, output):
     except BaseException as error:
         told = f"{type(error).__name__}: {error}"[:1000].encode("utf-8", "replace").decode()
         made = {"status": "error", "exit_code": 1, "error": told, "traceback": printed_traceback(error)}
+        function.failure = error if request.get("keep") else None
     return {
         **made,
         "stdout": output.last("stdout"),
@@ -318,6 +326,9 @@ def serve_one(listener, function, output):
                 return
             request = json.loads(exactly(connection, length))
         except EOFError:
+            return
+        if request.get("debug"):
+            pandastack_debug.serve(connection, function.failure)
             return
         output.clear()
         data = json.dumps(answer(function, request, output), ensure_ascii=False).encode("utf-8", "replace")

@@ -194,18 +194,19 @@ class Functions:
             raise NotFoundError(f"function {function.record.name!r} has no code")
         return await self._records.code(function.serving)
 
-    async def invoke(self, caller: Caller, function_id: str, event: Any) -> RunRecord:
-        """Run the function, and return the run once it has ended, however it ended.
+    async def invoke(self, caller: Caller, function_id: str, event: Any, keep_seconds: int = 0) -> RunRecord:
+        """Run the function, and return the run once it has ended, however it ended. ``keep_seconds``: how long its
+        machine is kept if it fails; 0: not at all.
 
-        Raises :class:`ConflictError` without code, :class:`RateLimitError`, :class:`TooLargeError`, and
-        :class:`CapacityError` when there was no machine for it.
+        Raises :class:`ConflictError` without code, :class:`QuotaError` when too many machines are kept,
+        :class:`RateLimitError`, :class:`TooLargeError`, and :class:`CapacityError` when there was no machine for it.
         """
-        call = await self._runs.begin(self.get(caller, function_id), event)
+        call = await self._runs.begin(self.get(caller, function_id), event, keep_seconds=keep_seconds)
         return await _ended(call)
 
-    async def start(self, caller: Caller, function_id: str, event: Any) -> RunRecord:
+    async def start(self, caller: Caller, function_id: str, event: Any, keep_seconds: int = 0) -> RunRecord:
         """Begin a run, and return it as it begins. The same errors."""
-        return (await self._runs.begin(self.get(caller, function_id), event)).record
+        return (await self._runs.begin(self.get(caller, function_id), event, keep_seconds=keep_seconds)).record
 
     def version(self, caller: Caller, function_id: str) -> int:
         """The version that serves. Raises :class:`NotFoundError`, and :class:`ConflictError` when there is none."""

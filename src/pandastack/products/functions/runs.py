@@ -19,6 +19,7 @@ from pandastack.errors import CapacityError, ConflictError, PandastackError, Rat
 from pandastack.model.caller import Caller
 from pandastack.model.webhooks import Occurrence
 from pandastack.products.functions.guest import Answer, Ended, Guest
+from pandastack.products.functions.kept import Kept
 from pandastack.products.functions.machines import PRODUCT, Machines
 from pandastack.products.functions.records import Function
 from pandastack.products.functions.spec import MOST_EVENT, GivenRun, ScheduledCall
@@ -53,6 +54,8 @@ class Call:
     start: str | None = None
     answer: Answer | None = None
     failure: CapacityError | None = None
+    keep_seconds: int = 0
+    """How long the machine is kept if the run fails."""
 
 
 class Runs:
@@ -64,6 +67,7 @@ class Runs:
         self._warmth = warmth
         self._tasks = tasks
         self._guest = Guest(plane)
+        self._kept = Kept(plane)
         self._calls: dict[str, Call] = {}
         self._begun = 0
 
@@ -81,8 +85,10 @@ class Runs:
         *,
         body: str | None = None,
         scheduled: ScheduledCall | None = None,
+        keep_seconds: int = 0,
     ) -> Call:
-        """Begin a run. ``body`` is the input of a script, if it is not the event.
+        """Begin a run. ``body`` is the input of a script, if it is not the event; ``keep_seconds`` is how long its
+        machine is kept if it fails.
 
         Raises :class:`ConflictError` without a version, and for a run of a schedule that was begun before;
         :class:`RateLimitError` and :class:`TooLargeError`.
@@ -94,6 +100,7 @@ class Runs:
         text = json.dumps(event)
         if len(text) > MOST_EVENT:
             raise TooLargeError(f"input: over {MOST_EVENT} bytes", field="input")
+        self._kept.admit(record.workspace, keep_seconds)
         self._admit(record)
         run = RunRecord(
             id=scheduled.run_id if scheduled else str(uuid.uuid4()),
@@ -106,8 +113,9 @@ class Runs:
             nominal_at=scheduled.nominal_at if scheduled else None,
             sandbox_id=str(uuid.uuid4()),
         )
-        request = _request(function, version, run, event, body)
-        call = self._calls[run.id] = Call(run, version, request, record.timeout_seconds)
+        request = {**_request(function, version, run, event, body), "keep": keep_seconds > 0}
+        call = Call(run, version, request, record.timeout_seconds, keep_seconds=keep_seconds)
+        self._calls[run.id] = call
         try:
             async with self._plane.store.write() as connection:
                 await _add(connection, run)
@@ -177,8 +185,10 @@ class Runs:
             await self._end(call, values)
 
     async def _end(self, call: Call, values: dict[str, Any]) -> None:
-        """Store the outcome, have the answer go out, and only then end the machine."""
+        """Store the outcome, have the answer go out, and only then end the machine, unless it is kept."""
         run_id = call.record.id
+        if call.keep_seconds and values["status"] is not RunStatus.SUCCESS and not call.scope.cancelled_caught:
+            values["kept_until"] = await self._kept.keep(call.record, call.keep_seconds)
         try:
             stored = dict(values)
             if len(stored.get("result") or "") > _MOST_STORED_RESULT:
@@ -192,7 +202,8 @@ class Runs:
         call.record = replace(call.record, **values)
         del self._calls[run_id]
         call.done.set()
-        if self._plane.registry.find(call.record.sandbox_id or "") is not None:
+        machine = self._plane.registry.find(call.record.sandbox_id or "")
+        if machine is not None and machine.product is not None:
             self._machines.end(call.record.workspace, call.record.sandbox_id or "")
         self._warmth.keep(call.record.workspace, call.version)
         self._begun += 1

@@ -13,10 +13,11 @@ import structlog
 from pandastack.contract.records import STDOUT, ExecFailed, ExecResult, Output
 from pandastack.errors import CapacityError, GuestError, NotFoundError, PandastackError
 from pandastack.model.caller import Caller
+from pandastack.products.keeping import keep_machine
 from pandastack.products.runners.commands import PROBE, Probed, parse_probe
 from pandastack.services import ControlPlane
 from pandastack.services.processes.spec import Command
-from pandastack.services.records.spec import LifecyclePatch, NewSandbox
+from pandastack.services.records.spec import NewSandbox
 from pandastack.store.sandboxes import Status
 
 _GRACE_SECONDS = 10.0
@@ -121,15 +122,8 @@ class Machine:
 
     async def keep(self, seconds: int) -> None:
         """Make it a sandbox of the workspace, hibernated, which is deleted when it was not used for ``seconds``."""
-        patch = LifecyclePatch(ttl_seconds=seconds, max_lifetime_seconds=0)
-        await self.plane.sandboxes.set_lifecycle(self.caller, self.id, patch)
-        # From here on it is the workspace's. Before, a crash leaves a machine that the next start deletes.
-        await self.plane.registry.change(self.id, product=None, max_lifetime_seconds=None)
+        await keep_machine(self.plane, self.workspace, self.id, seconds)
         self.is_kept = True
-        try:
-            await self.plane.lifecycle.hibernate(self.caller, self.id)
-        except PandastackError as error:  # it runs, until its idle limit
-            log.warning("runner.not_hibernated", sandbox_id=self.id, cause=repr(error))
 
     async def _create(self) -> None:
         """Make it, as soon as the host has room. Raises what the create does, but for :class:`CapacityError`."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pandastack.contract.sandboxes import DEFAULT_SIZE, WantedSize
 from pandastack.errors import BadRequestError
+from pandastack.products.keeping import checked_keep
 from pandastack.services.github.actions import checked_scope
 from pandastack.services.records.spec import checked_size
 
@@ -26,7 +27,6 @@ MOST_CONCURRENCY = 64
 MOST_REPOSITORIES = 100
 DEFAULT_SECONDS = 3600.0
 LONGEST_SECONDS = 24 * 3600.0
-LONGEST_KEEP = 24 * 3600
 DIRECTORY = "/workspace"
 """Where the checkout is, and commands begin."""
 
@@ -175,8 +175,7 @@ def checked_job(wanted: JobSpec, pool: PoolSpec, given: bytes | None) -> JobSpec
         if not parts or path.startswith("/") or ".." in parts or not _is_path(path):
             message = f"artifacts: {path[:100]!r} is not a path below the checkout"
             raise BadRequestError(message, field="artifacts")
-    if not 0 <= wanted.keep_seconds <= LONGEST_KEEP:
-        raise BadRequestError(f"keep_seconds: must be from 0 to {LONGEST_KEEP}", field="keep_seconds")
+    checked_keep(wanted.keep_seconds)
     if given is not None and len(given) > MOST_INPUT:
         raise BadRequestError(f"stdin: must have at most {MOST_INPUT} bytes", field="stdin")
     return wanted

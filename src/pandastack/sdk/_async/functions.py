@@ -123,20 +123,21 @@ class AsyncFunctionsAPI:
         """Have an earlier version serve; None: the one before. Raises NotFoundError when it is not kept."""
         return await self._made(one_function("POST", function_id, "/rollback", given_of({"version": version})))
 
-    async def invoke(self, function_id: str, *, input: Any = None) -> FunctionRun:
-        """Run the function, and return the run once it has ended, also one that failed: look at ``status``.
+    async def invoke(self, function_id: str, *, input: Any = None, keep_seconds: int = 0) -> FunctionRun:
+        """Run the function, and return the run once it has ended, also one that failed: look at ``status``. The machine
+        of one that failed is kept for ``keep_seconds``: it becomes the sandbox ``sandbox_id``, hibernated.
 
         Raises ConflictError before the first deploy, RateLimitError when there are too many runs, CapacityError.
         """
-        return await self._ran(invoke_function(function_id, input))
+        return await self._ran(invoke_function(function_id, input, keep_seconds))
 
     async def trigger(self, function_id: str, *, input: Any = None) -> FunctionRun:
         """The same as :meth:`invoke`."""
         return await self.invoke(function_id, input=input)
 
-    async def start(self, function_id: str, *, input: Any = None) -> FunctionRun:
+    async def start(self, function_id: str, *, input: Any = None, keep_seconds: int = 0) -> FunctionRun:
         """Begin a run, and return it as it begins; :meth:`wait` waits. The same errors."""
-        return await self._ran(invoke_function(function_id, input, in_background=True))
+        return await self._ran(invoke_function(function_id, input, keep_seconds, in_background=True))
 
     async def wait(self, function_id: str, run_id: str) -> FunctionRun:
         """The run once it has ended."""

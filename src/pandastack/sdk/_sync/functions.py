@@ -124,20 +124,21 @@ class FunctionsAPI:
         """Have an earlier version serve; None: the one before. Raises NotFoundError when it is not kept."""
         return self._made(one_function("POST", function_id, "/rollback", given_of({"version": version})))
 
-    def invoke(self, function_id: str, *, input: Any = None) -> FunctionRun:
-        """Run the function, and return the run once it has ended, also one that failed: look at ``status``.
+    def invoke(self, function_id: str, *, input: Any = None, keep_seconds: int = 0) -> FunctionRun:
+        """Run the function, and return the run once it has ended, also one that failed: look at ``status``. The machine
+        of one that failed is kept for ``keep_seconds``: it becomes the sandbox ``sandbox_id``, hibernated.
 
         Raises ConflictError before the first deploy, RateLimitError when there are too many runs, CapacityError.
         """
-        return self._ran(invoke_function(function_id, input))
+        return self._ran(invoke_function(function_id, input, keep_seconds))
 
     def trigger(self, function_id: str, *, input: Any = None) -> FunctionRun:
         """The same as :meth:`invoke`."""
         return self.invoke(function_id, input=input)
 
-    def start(self, function_id: str, *, input: Any = None) -> FunctionRun:
+    def start(self, function_id: str, *, input: Any = None, keep_seconds: int = 0) -> FunctionRun:
         """Begin a run, and return it as it begins; :meth:`wait` waits. The same errors."""
-        return self._ran(invoke_function(function_id, input, in_background=True))
+        return self._ran(invoke_function(function_id, input, keep_seconds, in_background=True))
 
     def wait(self, function_id: str, run_id: str) -> FunctionRun:
         """The run once it has ended."""
