@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, Client, ConflictError
-from tests.support.installation import Server, eventually
+from tests.support.installation import COMMAND, Server, eventually
 
 HANDLER = """
 import os
@@ -85,7 +86,7 @@ def test_what_does_not_import_leaves_the_former_version(client: Client, function
     assert client.functions.invoke(function["id"], input=1)["version"] == 1
 
 
-def test_a_function_that_ends_its_process_or_takes_too_long(client: Client) -> None:
+def test_a_function_that_ends_its_process_or_takes_too_long(client: Client, server: Server) -> None:
     source = "import os, time\ndef handler(event, context):\n    print('before', flush=True)\n"
     source += "    os._exit(3) if event else time.sleep(600)\n"
     made = client.functions.create("ends", code=source, template="base", timeout_seconds=0.5)
@@ -98,9 +99,13 @@ def test_a_function_that_ends_its_process_or_takes_too_long(client: Client) -> N
         client.functions.delete(made["id"])
     with client.sandboxes.get(late["sandbox_id"]) as kept:
         assert kept.status == "hibernated" and late["kept_until"] > late["ended_at"]
-        debugger = "python3 /usr/lib/pandastack/functions/pandastack_debug.py"
-        said = kept.exec(f"printf 'p context.run_id\\nq\\n' | {debugger}", check=True).stdout
-        assert said.startswith("Timeout: ") and f"(Pdb) '{late['id']}'" in said
+        command = [*COMMAND, "fn", "debug", late["id"], "--pdb"]
+        typed = "p context.run_id\nq\n"
+        ran = subprocess.run(
+            command, env=server.installation.environment, input=typed, capture_output=True, text=True, timeout=60
+        )
+        assert ran.returncode == 0 and f"pandastack sandbox delete {kept.id}" in ran.stderr
+        assert "Timeout: " in ran.stdout and f"(Pdb) '{late['id']}'" in ran.stdout
 
 
 @pytest.mark.slow  # makes the template, unless it is in the cache
