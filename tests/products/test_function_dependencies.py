@@ -77,6 +77,18 @@ def test_a_lock_means_what_other_tools_read_in_it(name: str) -> None:
     assert parsed(requirements_of(name, (LOCKS / name).read_bytes())) == expected
 
 
+def test_of_markers_by_group_that_of_the_project_counts() -> None:
+    lock = f"""[[package]]
+name = "x"
+version = "1"
+groups = ["main", "dev"]
+files = [{{ file = "x-1.tar.gz", hash = "sha256:{"0" * 64}" }}]
+markers = {{ main = "os_name == 'nt'", dev = "os_name == 'posix'" }}
+"""
+    ((named, marker, _),) = parsed(requirements_of("poetry.lock", lock.encode()))
+    assert (named, marker) == ("x==1", 'os_name == "nt"')
+
+
 def test_a_bundle_is_installed_from_its_lock(tmp_path: Path) -> None:
     names = ("pyproject.toml", "poetry.lock")
     files = {"handler.py": SOURCE, **{f"./{name}": (LOCKS / name).read_bytes() for name in names}}
