@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -106,6 +108,31 @@ def test_a_function_that_ends_its_process_or_takes_too_long(client: Client, serv
         )
         assert ran.returncode == 0 and f"pandastack sandbox delete {kept.id}" in ran.stderr
         assert "Timeout: " in ran.stdout and f"(Pdb) '{late['id']}'" in ran.stdout
+
+
+@pytest.mark.slow
+def test_dev_deploys_each_change_and_shows_runs(client: Client, server: Server, tmp_path: Path) -> None:
+    handler = tmp_path / "handler.py"
+    handler.write_text("def handler(event, context):\n    print('said', event)\n")
+    argv = [*COMMAND, "fn", "dev", str(tmp_path), "--name", "dev", "--template", "base"]
+    environment = {**server.installation.environment, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as dev:
+        assert dev.stdout is not None
+        assert "dev version 1 in " in dev.stdout.readline()
+        (made,) = client.functions.list(name="dev")
+        run = client.functions.invoke(made["id"], input=1)
+        assert run["id"] in dev.stdout.readline() and dev.stdout.readline() == "  said 1\n"
+        handler.write_text("import nothere\n\n\ndef handler(event, context): ...\n")
+        while "error: " not in (said := dev.stdout.readline()):
+            assert said, "it goes on"
+        assert "No module named 'nothere'" in said
+        handler.write_text("def handler(event, context):\n    return 2\n")
+        while "dev version 2 in " not in (said := dev.stdout.readline()):
+            assert said, "it goes on"
+        dev.send_signal(signal.SIGINT)
+        assert dev.wait(30) == 0 and "serves on" in dev.stdout.read()
+    assert client.functions.invoke(made["id"])["result"] == 2
+    client.functions.delete(made["id"])
 
 
 @pytest.mark.slow  # makes the template, unless it is in the cache
