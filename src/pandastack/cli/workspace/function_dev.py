@@ -14,7 +14,6 @@ from pandastack.cli.connection import connect
 from pandastack.cli.output import note, report
 from pandastack.cli.workspace.function_show import RuntimeName, explain, names_of, show_record
 from pandastack.errors import BadRequestError, PandastackError
-from pandastack.sdk._functions import is_packed
 
 if TYPE_CHECKING:
     from pandastack import Client
@@ -120,6 +119,8 @@ def files_of(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
+    from pandastack.sdk._functions import is_packed
+
     if root.is_file():
         yield root
     for folder, names, files in os.walk(root):
