@@ -19,13 +19,15 @@ from sqlalchemy import text
 
 from pandastack.errors import CapacityError, ConflictError, NotFoundError, ServerError
 from pandastack.model.caller import Caller
+from pandastack.model.network import Egress, NetworkPolicy
 from pandastack.products.functions import Functions, ScheduledCall
 from pandastack.products.functions.deploys import plan_pruned
+from pandastack.products.functions.grants import bare, run_network
 from pandastack.services import ControlPlane
 from pandastack.store import functions as table
 from pandastack.store.functions import FunctionState, RunRecord, RunStatus
 from tests.cluster.scripted_engine import ScriptedEngine
-from tests.cluster.scripted_functions import ScriptedFunctions
+from tests.cluster.scripted_functions import ScriptedFunctions, distinct
 from tests.support.api import Api, Serve, refusal
 from tests.support.receiver import receiving
 
@@ -483,11 +485,12 @@ async def test_no_machine_waits_if_the_operator_says_so(serve: Serve, tmp_path: 
 
 def test_which_versions_make_room() -> None:
     versions = [(5, 40), (4, 40), (3, 40), (2, 40)]
-    assert plan_pruned(versions, 5, 3, 1000) == {2}
-    assert plan_pruned(versions, 5, 3, 80) == {3, 2}
-    assert plan_pruned(versions, 5, 3, 0) == {4, 3, 2}, "the one that serves stays"
-    assert plan_pruned(versions, 2, 3, 100) == {3}, "also after a rollback"
-    assert plan_pruned([], 0, 3, 0) == set()
+    assert plan_pruned(versions, {5}, 3, 1000) == {2}
+    assert plan_pruned(versions, {5}, 3, 80) == {3, 2}
+    assert plan_pruned(versions, {5}, 3, 0) == {4, 3, 2}, "the one that serves stays"
+    assert plan_pruned(versions, {2}, 3, 100) == {3}, "also after a rollback"
+    assert plan_pruned(versions, {5, 2}, 1, 0) == {4, 3}, "so does one with an alias"
+    assert plan_pruned([], {0}, 3, 0) == set()
 
 
 async def test_versions_beyond_the_budget_make_room(serve: Serve, tmp_path: Path) -> None:
@@ -498,3 +501,232 @@ async def test_versions_beyond_the_budget_make_room(serve: Serve, tmp_path: Path
         assert (await api.http.post(f"{one}/deploy", content=SOURCE)).json()["version"] == 2
         assert [each["version"] for each in (await api.http.get(f"{one}/versions")).json()] == [2]
         assert len(await plane_of(api).snapshots.all()) == 1
+
+
+async def test_copies_that_draw_the_same_refuse_a_version(api: Api, guest: ScriptedFunctions) -> None:
+    made = await make(api)
+    one = f"{FUNCTIONS}/{made['id']}"
+    guest.check = lambda _request: {"draws": {"random": "7", "uuid.uuid4": "8"}, "values": {}}
+    refused = refusal(await api.http.post(f"{one}/deploy", content=SOURCE), 400)
+    assert refused["detail"] == {"generators": ["random", "uuid.uuid4"]} and refused["field"] == "code"
+    assert (await api.http.get(one)).json() == made
+    assert len(await plane_of(api).snapshots.all()) == 1, "the refused version leaves nothing"
+    refusal(await api.http.post(FUNCTIONS, json={"name": "g", "runtime": "python", "code": CODE}), 400)
+    assert (await api.http.get(f"{FUNCTIONS}?name=g")).json() == []
+    assert not guest.asked, "no handler ran"
+    await settled(api)
+
+
+@pytest.mark.parametrize("answer", [None, b"\0\0\0\x02[]", b"\xff\xff\xff\xff", {"draws": {}, "values": {}}])
+async def test_copies_that_do_not_answer_refuse_a_version(api: Api, guest: ScriptedFunctions, answer: Any) -> None:
+    guest.check = lambda _request: answer
+    body = refusal(await api.http.post(FUNCTIONS, json={"name": "f", "runtime": "python", "code": CODE}), 400)
+    assert "cop" in body["error"]
+    assert await plane_of(api).snapshots.all() == []
+    await settled(api)
+
+
+async def test_a_credential_in_the_memory_refuses_a_version(api: Api, guest: ScriptedFunctions) -> None:
+    secret = {"name": "API_KEY", "value": "a secret of the workspace", "hosts": ["api.example.org"]}
+    assert (await api.http.post("/v1/secrets", json=secret)).status_code == 201
+    made = await make(api, env={"DB_PASSWORD": "in the variables", "MODE": "production", "SHORT": "abc"})
+    one = f"{FUNCTIONS}/{made['id']}"
+    source = b"key = 'a secret of the workspace'\n" + SOURCE
+    api.engine.memory = b"... a secret of the workspace ... in the variables ... abc"
+    refused = refusal(await api.http.post(f"{one}/deploy", content=source), 400)
+    assert refused["detail"]["found"] == [
+        {"name": "API_KEY", "source": "secret", "file": "handler.py"},
+        {"name": "DB_PASSWORD", "source": "env", "file": None},
+    ]
+    assert "a secret of the workspace" not in json.dumps(refused)
+    assert (await api.http.get(one)).json() == made
+    api.engine.memory, api.engine.inherited = b"", b"a secret of the workspace"
+    assert (await api.http.post(f"{one}/deploy", content=SOURCE)).json()["warnings"] == [], "the template's own words"
+    api.engine.memory = b"production"
+    warned = (await api.http.post(f"{one}/deploy", content=SOURCE)).json()
+    assert warned["warnings"] == (await api.http.get(f"{one}/versions")).json()[0]["warnings"]
+    assert len(warned["warnings"]) == 1 and "MODE" in warned["warnings"][0]
+    api.engine.refusals["search"] = ServerError("not now")
+    refusal(await api.http.post(f"{one}/deploy", content=SOURCE), 500)
+    assert (await api.http.get(one)).json()["version"] == warned["version"], "what cannot be checked does not serve"
+
+
+async def test_warnings_of_a_version(api: Api, guest: ScriptedFunctions) -> None:
+    guest.report = {"kind": "handler", "sockets": ["tcp to 192.0.2.1:5432", "\x1b[2J"]}
+    guest.check = lambda request: {**distinct(request), "values": {"handler.ID": "same"}}
+    made = await make(api)
+    assert [each.split(":")[0] for each in made["warnings"]] == [
+        "handler.ID looks unique, and is the same in every run",
+        "a connection was open at the capture, and is dead in every run",
+    ]
+
+
+async def test_copies_wait_for_room_and_reach_nothing(api: Api, guest: ScriptedFunctions) -> None:
+    tried: list[str] = []
+
+    async def before(action: str, sandbox_id: str) -> None:
+        if action == "create":
+            tried.append(sandbox_id)
+            if len(tried) in (2, 3):
+                raise CapacityError("full")
+
+    api.engine.before = before
+    made = await make(api)
+    assert made["version"] == 1 and len(tried) == 5 and len(set(tried)) == 3
+    policies = [api.engine.networks[each] for each in dict.fromkeys(tried)]
+    assert [each.egress.value for each in policies] == ["allow", "none", "none"]
+
+
+BOUND = {"name": "API_KEY", "value": "a secret of the workspace", "hosts": ["api.example.org"]}
+PLAIN = {"name": "PLAIN", "value": "a value for commands"}
+
+
+async def test_runs_get_secrets_by_name_and_deploys_get_none(api: Api, guest: ScriptedFunctions) -> None:
+    for each in (BOUND, PLAIN):
+        await api.http.post("/v1/secrets", json=each)
+    placeholder = (await api.http.get("/v1/secrets/API_KEY")).json()["placeholder"]
+    made = await make(api, secrets=["API_KEY", "PLAIN", "API_KEY"], env={"PLAIN": "its own"})
+    assert (made["secrets"], made["network"]) == (["API_KEY", "PLAIN"], None)
+    assert len(api.engine.networks) == 3 and not any(each.secrets for each in api.engine.networks.values())
+    assert not api.engine.secrets, "neither the deploy nor the copies that are checked"
+    one = f"{FUNCTIONS}/{made['id']}"
+    run = (await api.http.post(f"{one}/invoke", json={})).json()
+    env = run["result"]["env"]
+    assert env["API_KEY"] == placeholder and env["PLAIN"] == "its own", "a variable of the function goes first"
+    assert env["NODE_EXTRA_CA_CERTS"] and env["REQUESTS_CA_BUNDLE"]
+    assert api.engine.networks[run["sandbox_id"]].secrets == ("API_KEY", "PLAIN")
+    assert [each.value for each in api.engine.secrets[run["sandbox_id"]].bindings] == [BOUND["value"]]
+    assert BOUND["value"] not in json.dumps(guest.asked)
+    await api.http.patch(one, json={"secrets": ["PLAIN"], "env": {}})
+    env = (await api.http.post(f"{one}/invoke", json={})).json()["result"]["env"]
+    assert env == {"PLAIN": PLAIN["value"]}, "from the next run on; without a bound one nobody meets the broker"
+    await api.http.delete("/v1/secrets/PLAIN")
+    gone = (await api.http.post(f"{one}/invoke", json={})).json()
+    assert gone["status"] == "error" and "unknown secret 'PLAIN'" in gone["error"]
+    await api.http.patch(one, json={"secrets": []})
+    assert (await api.http.post(f"{one}/invoke", json={})).json()["result"]["env"] == {}
+
+
+async def test_secrets_and_networks_that_cannot_be(api: Api, guest: ScriptedFunctions) -> None:
+    wrong: dict[str, dict[str, Any]] = {
+        "secrets": {"secrets": ["NOT_THERE"]},
+        "network.secrets": {"network": {"secrets": ["NOT_THERE"]}},
+        "network.egress": {"network": "everything"},
+        "network.egress.allow[0]": {"network": {"egress": {"allow": ["10.0.0.1"]}}},
+        "network.services": {"network": {"services": ["sandbox:0b5f1c8e-7b1e-4a57-9d8b-0d7a5c1f2e33:80"]}},
+    }
+    made = await make(api)
+    for field, body in wrong.items():
+        given = {"name": "g", "runtime": "python", "code": CODE, **body}
+        for answer in (
+            await api.http.post(FUNCTIONS, json=given),
+            await api.http.patch(f"{FUNCTIONS}/{made['id']}", json=body),
+        ):
+            assert str(refusal(answer, 400)["field"]).startswith(field), body
+    assert refusal(await api.http.post(FUNCTIONS, json={**given, "secrets": ["A"] * 65}), 400)["field"] == "secrets"
+    assert (await api.http.get(f"{FUNCTIONS}?name=g")).json() == []
+    assert (await api.http.get(f"{FUNCTIONS}/{made['id']}")).json() == made
+
+
+async def test_the_network_of_a_function_holds_from_the_import_on(api: Api, guest: ScriptedFunctions) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def before(action: str, sandbox_id: str) -> None:
+        if action in ("set_network", "snapshot"):
+            ran = "import" if any("setsid" in each for each in guest.commands) else ""
+            ran = ran or ("install" if any("pip" in each for each in guest.commands) else "")
+            seen.append((action, ran))
+
+    api.engine.before = before
+    made = await make(api, network={"egress": {"allow": ["api.example.org"]}}, code=None)
+    one = f"{FUNCTIONS}/{made['id']}"
+    bundle = archive({"handler.py": SOURCE, "requirements.txt": b"something"})
+    assert (await api.http.post(f"{one}/deploy", content=bundle)).status_code == 200
+    assert seen == [("set_network", "install"), ("snapshot", "import")]
+    run = (await api.http.post(f"{one}/invoke", json={})).json()
+    (rule,) = api.engine.networks[run["sandbox_id"]].allow
+    assert rule.target == "api.example.org"
+    await api.http.patch(one, json={"network": "none"})
+    run = (await api.http.post(f"{one}/invoke", json={})).json()
+    assert api.engine.networks[run["sandbox_id"]].egress.value == "none"
+
+
+async def test_secrets_of_a_template_are_for_runs_too(api: Api, guest: ScriptedFunctions) -> None:
+    for each in (BOUND, PLAIN):
+        await api.http.post("/v1/secrets", json=each)
+    api.engine.template_policy = NetworkPolicy(Egress.DENY, secrets=("PLAIN",))
+    made = await make(api, secrets=["API_KEY"])
+    held = [each for each in api.engine.networks if api.engine.networks[each].secrets]
+    assert held == [] and all(not each.env for each in api.engine.secrets.values()), "before any command ran"
+    run = (await api.http.post(f"{FUNCTIONS}/{made['id']}/invoke", json={})).json()
+    policy = api.engine.networks[run["sandbox_id"]]
+    assert (policy.egress, policy.secrets) == (Egress.DENY, ("PLAIN", "API_KEY"))
+    assert run["result"]["env"]["PLAIN"] == PLAIN["value"]
+
+
+def test_the_policy_of_a_run() -> None:
+    deny = {"egress": "deny", "secrets": ["A"]}
+    assert run_network(None, None, ()) is None
+    assert run_network(None, {"egress": "deny", "secrets": []}, ()) is None, "the template's, as it is by then"
+    assert run_network(None, deny, ("B", "A")) == {"egress": "deny", "secrets": ["A", "B"]}
+    assert run_network(None, None, ("B",)) == {"egress": "deny", "secrets": ["B"]}, "closed when it is not known"
+    assert run_network({"egress": "none"}, deny, ()) == {"egress": "none", "secrets": []}
+    assert bare({**deny, "services": [], "limits": {}}) == NetworkPolicy(Egress.DENY)
+
+
+async def test_aliases_keep_versions(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    made = (await api.http.put(f"{one}/aliases/live", json={"version": 1})).json()
+    assert (made["name"], made["version"]) == ("live", 1)
+    for _ in range(4):
+        assert (await api.http.post(f"{one}/deploy", content=SOURCE)).status_code == 200
+    assert [each["version"] for each in (await api.http.get(f"{one}/versions")).json()] == [5, 4, 3, 1]
+    for body, version in (({}, 5), ({"alias": "live"}, 1), ({"version": 3}, 3)):
+        assert (await api.http.post(f"{one}/invoke", json=body)).json()["version"] == version
+    assert (await api.http.post(f"{one}/invoke", json={"alias": "live", "async": True})).json()["version"] == 1
+    assert (await api.http.post(f"{one}/rollback")).json()["version"] == 4
+    assert (await api.http.get(f"{one}/aliases")).json() == [made], "a rollback leaves it"
+    moved = (await api.http.put(f"{one}/aliases/live", json={"version": 4})).json()
+    assert (moved["version"], moved["created_at"]) == (4, made["created_at"])
+    assert (await api.http.get(f"{one}/aliases/live")).json() == moved
+    assert (await api.http.post(f"{one}/deploy", content=SOURCE)).status_code == 200
+    assert [each["version"] for each in (await api.http.get(f"{one}/versions")).json()] == [6, 5, 4]
+    assert (await api.http.delete(f"{one}/aliases/live")).status_code == 204
+    assert (await api.http.get(f"{one}/aliases")).json() == []
+    await settled(api)
+
+
+async def test_aliases_that_are_refused(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    assert refusal(await api.http.put(f"{one}/aliases/live", json={"version": 2}), 404)["field"] == "version"
+    for name in ("12", "a.b", "-a", "x" * 65):
+        assert refusal(await api.http.put(f"{one}/aliases/{name}", json={"version": 1}), 400)["field"] == "name"
+    refusal(await api.http.put(f"{one}/aliases/live", json={}), 400)
+    assert refusal(await api.http.post(f"{one}/invoke", json={"alias": "live"}), 404)["field"] == "alias"
+    assert refusal(await api.http.post(f"{one}/invoke", json={"version": 7}), 404)["field"] == "version"
+    await api.http.put(f"{one}/aliases/live", json={"version": 1})
+    assert refusal(await api.http.post(f"{one}/invoke", json={"alias": "live", "version": 1}), 400)["field"] == "alias"
+    for n in range(15):
+        assert (await api.http.put(f"{one}/aliases/a{n}", json={"version": 1})).status_code == 200
+    refusal(await api.http.put(f"{one}/aliases/more", json={"version": 1}), 429)
+    refusal(await api.http.delete(f"{one}/aliases/more"), 404)
+    other = await api.another("elsewhere")
+    for method in ("GET", "DELETE"):
+        refusal(await api.http.request(method, f"{one}/aliases/live", headers=other), 404)
+    refusal(await api.http.put(f"{one}/aliases/live", json={"version": 1}, headers=other), 404)
+    refusal(await api.http.get(f"{one}/aliases", headers=other), 404)
+
+
+async def test_aliases_survive_a_restart_and_go_with_their_function(
+    api: Api, guest: ScriptedFunctions, tmp_path: Path
+) -> None:
+    made = await make(api)
+    await api.http.put(f"{FUNCTIONS}/{made['id']}/aliases/live", json={"version": 1})
+    plane = plane_of(api)
+    async with anyio.create_task_group() as tasks:
+        again = Functions(plane, tasks, tmp_path / "functions")
+        await again.recover()
+        assert again.aliases.get(SERVER, made["id"], "live").version == 1
+        await again.delete(SERVER, made["id"])
+    async with plane.store.read() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM function_aliases"))).scalar_one() == 0

@@ -122,3 +122,35 @@ def test_looks(wire: WireServer, cli: Cli) -> None:
     wire.will(Reply(200, [MADE]), Reply(200, {**MADE, "version": 1}), Reply(200, [MADE]), Reply(204))
     assert cli("fn", "rollback", "f", "--version", "1").stdout == "f version 1\n"
     assert cli("fn", "delete", "f").exit_code == 0
+
+
+def test_a_deploy_with_secrets_and_a_network(wire: WireServer, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "f.py").write_text("x = 1")
+    warned = {**MADE, "warnings": ["a global looks unique"]}
+    wire.will(
+        Reply(200, []), Reply(200, MADE), Reply(200, warned), Reply(200, [MADE]), Reply(200, MADE), Reply(200, MADE)
+    )
+    options = ("--secret", "API_KEY", "--secret", "OTHER", "--allow", "api.example.org")
+    made = cli("fn", "deploy", str(tmp_path / "f.py"), *options)
+    assert made.exit_code == 0 and "warning: a global looks unique" in made.stderr
+    assert cli("fn", "deploy", str(tmp_path / "f.py"), "--network", "deny").exit_code == 0
+    lines = ("POST /v1/functions", "PATCH /v1/functions/f1")
+    bodies = [each.json() for line, each in zip(wire.lines, wire.asked, strict=True) if line in lines]
+    granted = {"secrets": ["API_KEY", "OTHER"], "network": {"egress": {"allow": ["api.example.org"]}}}
+    assert granted.items() <= bodies[0].items() and bodies[1] == {"network": {"egress": "deny"}}
+    assert cli("fn", "deploy", str(tmp_path / "f.py"), "--network", "deny", *options).exit_code == 2
+
+
+def test_aliases(wire: WireServer, cli: Cli) -> None:
+    live = {"name": "live", "version": 2}
+    wire.will(
+        Reply(200, [MADE]), Reply(200, live), Reply(200, [MADE]), Reply(200, [live]), Reply(200, [MADE]), Reply(204)
+    )
+    assert "live" in cli("fn", "alias", "f", "live", "2").stdout
+    assert json.loads(cli("fn", "alias", "f", "--json").stdout) == [live]
+    assert cli("fn", "alias", "f", "live", "--delete").exit_code == 0
+    wire.will(Reply(200, [MADE]), Reply(200, live), Reply(200, [MADE]), Reply(200, RUN))
+    assert json.loads(cli("fn", "alias", "f", "live", "--json").stdout) == live
+    assert cli("fn", "invoke", "f", "--alias", "live").exit_code == 0
+    assert wire.asked[-1].json() == {"input": None, "alias": "live"}
+    assert cli("fn", "alias", "f", "--delete").exit_code == 2

@@ -63,7 +63,15 @@ from pandastack.contract.sandboxes import (
     WakeSandbox,
     needing_secrets,
 )
-from pandastack.contract.snapshots import ExpectCreates, Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
+from pandastack.contract.snapshots import (
+    ExpectCreates,
+    Measured,
+    MeasureSnapshots,
+    MemoryFound,
+    SearchMemory,
+    SnapshotInfo,
+    TakeSnapshot,
+)
 from pandastack.contract.templates import Manifest, Template
 from pandastack.contract.tunnels import Closed, Ended, Opened
 from pandastack.contract.volumes import OwnVolume
@@ -174,6 +182,8 @@ class ScriptedEngine:
         self.snapshots: dict[str, Taken] = {}
         self.files: dict[str, bytes] = {"/etc/hostname": b"guest\n"}
         self.console = "booting\n"
+        self.memory, self.inherited = b"", b"Linux version"
+        """What the memory of every snapshot holds: of its own, and of its template."""
         self._change = anyio.Event()
         self.storage = STORAGE
         self.refusals: dict[str, PandastackError] = {}
@@ -243,6 +253,7 @@ class ScriptedEngine:
             Route("/snapshots", self._list_snapshots),
             Route("/snapshots/measure", self._measure, methods=["POST"]),
             Route("/snapshots/{id}", self._delete_snapshot, methods=["DELETE"]),
+            Route("/snapshots/{id}/search", self._search, methods=["POST"]),
             Route("/snapshots/{id}/expect", self._expect, methods=["POST"]),
             Route(f"{one}/exec", self._exec, methods=["POST"]),
             Route(f"{one}/processes", self._processes, methods=["GET"]),
@@ -471,6 +482,14 @@ class ScriptedEngine:
         self._taken(snapshot_id)
         del self.snapshots[snapshot_id]
         return Response(status_code=204)
+
+    async def _search(self, request: Request) -> Response:
+        snapshot_id = check_request(Uuid, request.path_params["id"], "id")
+        wanted = (await received(request, SearchMemory)).values
+        self._taken(snapshot_id)
+        self._refuse("search")
+        places = [tuple(n for n, each in enumerate(wanted) if each in text) for text in (self.memory, self.inherited)]
+        return answer(MemoryFound(tuple(sorted({*places[0], *places[1]})), places[1]))
 
     async def _expect(self, request: Request) -> Response:
         snapshot_id = check_request(Uuid, request.path_params["id"], "id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,11 @@ def success(request: dict[str, Any]) -> Answer:
     return {"status": "success", "exit_code": 0, "result": text, "stdout": "out\n", "stderr": "", "duration_ms": 5}
 
 
+def distinct(_request: dict[str, Any]) -> Answer:
+    """A copy that draws what no other does."""
+    return {"draws": {"random": str(uuid.uuid4())}, "values": {}}
+
+
 class ScriptedFunctions:
     """Installs itself in an engine: its template, guests' sockets and commands."""
 
@@ -36,6 +42,8 @@ class ScriptedFunctions:
         self.install: tuple[int, str] = (0, "")
         self.answer: Callable[[dict[str, Any]], Answer] = success
         """The answer to a request: an object, bytes as they are, or None to close the connection."""
+        self.check: Callable[[dict[str, Any]], Answer] = distinct
+        """The answer of a copy that is checked before its version serves."""
         self.asked: list[dict[str, Any]] = []
         self.commands: list[str] = []
         self.may_answer = anyio.Event()
@@ -53,9 +61,12 @@ class ScriptedFunctions:
                 return
             data += message.get("bytes") or b""
         request = json.loads(data[4:])
-        self.asked.append(request)
-        await self.may_answer.wait()
-        answer = self.answer(request)
+        if "check" in request:
+            answer = self.check(request)
+        else:
+            self.asked.append(request)
+            await self.may_answer.wait()
+            answer = self.answer(request)
         if isinstance(answer, dict):
             text = json.dumps(answer).encode()
             answer = struct.pack("!I", len(text)) + text

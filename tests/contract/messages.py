@@ -17,6 +17,7 @@ from pandastack import contract
 from pandastack.contract.codec import Constraint
 from pandastack.contract.fields import Cells, Count, NonEmpty, Policy, Seconds, SignalNumber, Uuid
 from pandastack.contract.network import Port
+from pandastack.contract.snapshots import Sought
 from pandastack.contract.volumes import SIZE_MAXIMUM_MB, MountPath, SizeMb
 from pandastack.model.network import Egress, Limits, NetworkPolicy, Protocol, Rule
 
@@ -67,6 +68,7 @@ _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     NonEmpty: st.text(min_size=1),
     Count: st.integers(0, (1 << 63) - 1),
     Seconds: st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    Sought: st.binary(min_size=8, max_size=32).filter(lambda value: not {0, 10} & set(value)),
     Cells: st.integers(1, 65535),
     SignalNumber: st.integers(1, 64),
     Port: st.integers(1, 65535),

@@ -13,6 +13,7 @@ from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDOUT, ExecResult, Output
 from pandastack.contract.references import SandboxRef, SnapshotRef, TemplateRef
 from pandastack.contract.sandboxes import NOTHING_CAPTURED, BootMode, SandboxSpec, SandboxState, Started
+from pandastack.contract.snapshots import MemoryFound
 from pandastack.engine.http.app import create_engine_app
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError
 from tests.cluster.scripted_engine import ScriptedEngine
@@ -129,6 +130,8 @@ async def test_a_snapshot_is_taken_used_and_deleted(client: EngineClient) -> Non
     assert [each.id for each in await client.snapshots()] == [snapshot_id]
     assert list((await client.measure([new_id(), snapshot_id])).frees) == [snapshot_id]
     await client.expect_creates(snapshot_id, 2, 60)
+    found = await client.search_memory(snapshot_id, [b"Linux version", uuid.uuid4().bytes.hex().encode()])
+    assert found == MemoryFound((0,), (0,))
 
     assert (await client.create(SandboxSpec(copy), SnapshotRef(snapshot_id))).id == copy
     rewound = await client.rewind(sandbox_id, snapshot_id)

@@ -186,6 +186,9 @@ async def test_what_a_sandbox_cannot_be_made_of_is_named(client: EngineClient) -
     with pytest.raises(NotFoundError) as refused:
         await client.expect_creates(THERE, 1, 60)
     assert refused.value.field == "snapshot"
+    with pytest.raises(NotFoundError) as refused:
+        await client.search_memory(THERE, [b"something"])
+    assert refused.value.field == "snapshot"
     assert await client.sandboxes() == ()
 
 
@@ -211,6 +214,9 @@ CHILD = {"id": THERE}
         ("/snapshots/measure", {"ids": ["../x"]}, "ids[0]"),
         (f"/snapshots/{HERE}/expect", {"count": -1, "seconds": 60}, "count"),
         (f"/snapshots/{HERE}/expect", {"count": 1, "seconds": 0}, "seconds"),
+        (f"/snapshots/{HERE}/search", {"values": ["c2hvcnQ="]}, "values[0]"),
+        (f"/snapshots/{HERE}/search", {"values": ["bGluZQpsaW5l"]}, "values[0]"),
+        ("/snapshots/x/search", {"values": []}, "id"),
         ("/snapshots/x/expect", {"count": 1, "seconds": 60}, "id"),
         (f"/sandboxes/{HERE}/snapshots", {"id": 7}, "id"),
         (f"/sandboxes/{HERE}/rewind", {}, "snapshot"),

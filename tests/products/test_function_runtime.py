@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
 import shutil
 import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +20,21 @@ from typing import Any
 import pytest
 
 from pandastack.in_guest import function_programs
+from tests.support.tls import make_certificate
+
+
+class Greeter(http.server.BaseHTTPRequestHandler):
+    """Says hello."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
 
 CONTEXT = {"function_id": "i", "function_name": "n", "version": 1, "run_id": "r", "memory_mb": 512}
 _FD3 = 'exec "$@" 3>&1 >/dev/null 2>&1'
@@ -286,6 +303,126 @@ def test_a_handler_of_numbers(deploy: Deploy) -> None:
     assert answer is not None and json.loads(answer["result"]) == {"n": 3, "a": [0, 1]}
 
 
+def checked(made: Process) -> dict[str, Any]:
+    """What a copy says of itself."""
+    answer = made.call(check=str(made.root / "fn"))
+    assert answer is not None
+    return answer
+
+
+DRAWING = {
+    "python": "import random, secrets, ssl, uuid\ndef handler(event, context): raise SystemExit(9)\n",
+    "nodejs": "exports.handler = () => process.reallyExit(9);\n",
+}
+SEEDED = {
+    "python": DRAWING["python"] + "random.random = lambda: 0.5\n",
+    "nodejs": "Math.random = () => 0.5;\n" + DRAWING["nodejs"],
+}
+REPEATED = {"python": "random.random", "nodejs": "Math.random"}
+
+
+def test_a_check_draws_from_every_generator_and_runs_no_handler(deploy: Deploy, runtime: str) -> None:
+    made = deploy(DRAWING[runtime], runtime)
+    first, second = checked(made)["draws"], checked(made)["draws"]
+    expected = {
+        "python": {"os.urandom", "random", "secrets", "uuid.uuid1", "uuid.uuid4", "ssl.RAND_bytes", REPEATED["python"]},
+        "nodejs": {"crypto.randomBytes", "crypto.randomUUID", "crypto.getRandomValues", REPEATED["nodejs"]},
+    }[runtime]
+    assert expected <= first.keys() == second.keys()
+    assert not {name for name, drawn in first.items() if second[name] == drawn}
+    seeded = deploy(SEEDED[runtime], runtime)
+    first, second = checked(seeded)["draws"], checked(seeded)["draws"]
+    assert {name for name, drawn in first.items() if second[name] == drawn} == {REPEATED[runtime]}
+
+
+def test_a_check_bears_modules_that_are_not_what_they_are_called(deploy: Deploy) -> None:
+    source = (
+        "import sys, types\nsys.modules['secrets'] = types.ModuleType('secrets')\n"
+        "sys.modules['odd'] = 7\nsys.modules['lazy'] = type('Lazy', (), {'__getattr__': lambda self, name: 1 / 0})()\n"
+        "def handler(event, context): pass\n"
+    )
+    made = deploy(source)
+    assert "secrets" not in checked(made)["draws"] and checked(made)["values"] == {}
+    answer = made.call()
+    assert answer is not None and answer["status"] == "success"
+
+
+def test_a_check_tells_what_looks_unique(deploy: Deploy) -> None:
+    source = (
+        "import random, uuid\nfrom uuid import UUID\n"
+        "ID, TEXT, RNG, NUMBER = uuid.uuid4(), str(uuid.uuid4()), random.Random(4), 12\n"
+        "CONSTANT = 'cf23df2207d99a74fbe169e3eba035e633b65d94'\nraw = uuid.uuid4().bytes\n"
+        "def handler(event, context): pass\n"
+    )
+    made = deploy(source)
+    first, second = checked(made)["values"], checked(made)["values"]
+    assert set(first) == {f"handler.{name}" for name in ("ID", "TEXT", "RNG", "raw")}
+    assert first["handler.ID"] == second["handler.ID"] and first["handler.RNG"] != second["handler.RNG"]
+    assert all(len(each) == 32 for each in first.values()), "digests, not the values"
+
+
+def test_a_check_tells_what_a_module_of_node_exports(deploy: Deploy) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("this host has no node")
+    source = (
+        "const id = require('crypto').randomUUID();\n"
+        "module.exports = { handler: () => id, id, constant: 'cf23df2207d99a74fbe169e3eba035e633b65d94' };\n"
+    )
+    assert set(checked(deploy(source, "nodejs"))["values"]) == {"handler.js: id"}
+
+
+def test_connections_that_are_open_at_the_capture_are_reported(deploy: Deploy, runtime: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        source = {
+            "python": f"import socket\nopen_ = socket.create_connection(('127.0.0.1', {port}))\n"
+            "listening = socket.create_server(('127.0.0.1', 0))\ndef handler(event, context): pass\n",
+            "nodejs": "const s = require('net');\n"
+            f"const c = s.connect({port}, '127.0.0.1');\n"
+            "exports.handler = () => {};\n",
+        }[runtime]
+        report = deploy(source, runtime).report
+    if runtime == "python":  # Node connects once it has loaded the module
+        assert report["sockets"] == [f"tcp to 127.0.0.1:{port}"]
+    else:
+        assert report.get("sockets", [f"tcp to 127.0.0.1:{port}"]) == [f"tcp to 127.0.0.1:{port}"]
+
+
+TRUSTING = {
+    "python": "import ssl, urllib.request\ndef handler(event, context):\n"
+    "    return urllib.request.urlopen(event).read().decode()\n",
+    "nodejs": "const https = require('https');\nexports.handler = async (event) => {\n"
+    "  const read = (done, no) => https.get(event, (answer) => {\n"
+    "    let text = ''; answer.on('data', (piece) => (text += piece)); answer.on('end', () => done(text));\n"
+    "  }).on('error', no);\n"
+    "  return [await new Promise(read), await (await fetch(event)).text()].join('|');\n};\n",
+}
+
+
+def test_a_run_trusts_what_its_variables_name_though_its_process_began_without(
+    deploy: Deploy, runtime: str, tmp_path: Path
+) -> None:
+    """As the broker's authority is named by the variables of a run with secrets."""
+    context = make_certificate(tmp_path, "localhost")
+    with http.server.HTTPServer(("127.0.0.1", 0), Greeter) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            made = deploy(TRUSTING[runtime], runtime)
+            url = f"https://localhost:{server.server_port}/"
+            distrusting = made.call(url, env={})
+            assert distrusting is not None and distrusting["status"] == "error" and "cert" in str(distrusting)
+            variable = {"python": "SSL_CERT_FILE", "nodejs": "NODE_EXTRA_CA_CERTS"}[runtime]
+            answer = made.call(url, env={variable: str(tmp_path / "server.pem")})
+            assert answer is not None and answer["status"] == "success", answer
+            assert answer["result"] in ('"hello"', '"hello|hello"')
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_the_programs_are_all_there() -> None:
-    assert set(function_programs("python")) == {"runtime.py", "pandastack_debug.py", "pandastack_web.py"}
+    programs = {"runtime.py", "pandastack_check.py", "pandastack_debug.py", "pandastack_web.py"}
+    assert set(function_programs("python")) == programs
     assert set(function_programs("nodejs")) == {"runtime.mjs"}

@@ -103,3 +103,27 @@ async def test_the_waiting_library_does_the_same(wire: WireServer) -> None:
     async with AsyncClient(api_url=wire.url, api_key="pds_test") as client:
         assert await client.functions.create("f") == MADE
         assert await client.functions.invoke("f1") == RUN
+
+
+def test_aliases(client: Client, wire: WireServer) -> None:
+    live = {"name": "live", "version": 2}
+    wire.will(Reply(200, live), Reply(200, live), Reply(200, [live]), Reply(204), Reply(200, RUN), Reply(202, RUN))
+    assert client.functions.set_alias("f1", "live", 2) == live == client.functions.get_alias("f1", "live")
+    assert client.functions.aliases("f1") == [live]
+    client.functions.delete_alias("f1", "live")
+    client.functions.invoke("f1", alias="live")
+    client.functions.start("f1", version=2)
+    one = f"{ONE}/aliases"
+    put, get, listed, delete, run = (
+        f"PUT {one}/live",
+        f"GET {one}/live",
+        f"GET {one}",
+        f"DELETE {one}/live",
+        f"POST {ONE}/invoke",
+    )
+    assert wire.lines == [put, get, listed, delete, run, run]
+    assert wire.asked[0].json() == {"version": 2}
+    assert [each.json() for each in wire.asked[-2:]] == [
+        {"input": None, "alias": "live"},
+        {"input": None, "async": True, "version": 2},
+    ]

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, Client, ConflictError
+from pandastack.host import facts
 from tests.support.installation import COMMAND, Server, eventually
 
 HANDLER = """
@@ -133,6 +134,61 @@ def test_dev_deploys_each_change_and_shows_runs(client: Client, server: Server, 
         assert dev.wait(30) == 0 and "serves on" in dev.stdout.read()
     assert client.functions.invoke(made["id"])["result"] == 2
     client.functions.delete(made["id"])
+
+
+REACHING = """
+import os
+import socket
+
+
+def handler(event, context):
+    try:
+        socket.create_connection(("example.org", 443), 5).close()
+        reached = "reached"
+    except OSError as error:
+        reached = type(error).__name__
+    bundle = open("/etc/ssl/certs/ca-certificates.crt").read()
+    own = open("/usr/local/share/ca-certificates/pandastack-broker.crt").read()
+    return {"names": [os.environ["TEST_NAMED"], os.environ["TEST_GIVEN"]], "reached": reached, "trusts": own in bundle}
+"""
+
+
+@pytest.mark.skipif(not facts.is_root(), reason="slots need root")
+def test_a_run_has_its_secrets_and_its_network(client: Client) -> None:
+    bound = client.secrets.create("TEST_NAMED", "a-value-for-the-broker-alone", hosts=["api.example.org"])
+    client.secrets.create("TEST_GIVEN", "a value for commands")
+    wanted = {"secrets": ["TEST_NAMED", "TEST_GIVEN"], "network": "deny"}
+    try:
+        made = client.functions.create("reaching", code=REACHING, template="base", **wanted)
+        run = client.functions.invoke(made["id"])
+        assert run["status"] == "success", run
+        names = [bound.placeholder, "a value for commands"]
+        assert run["result"] == {"names": names, "reached": "gaierror", "trusts": True}
+        client.functions.delete(made["id"])
+    finally:
+        client.secrets.delete("TEST_NAMED")
+        client.secrets.delete("TEST_GIVEN")
+
+
+def test_a_version_that_repeats_itself_or_holds_a_secret_does_not_serve(client: Client) -> None:
+    rest = "import uuid\ndef handler(event, context):\n    return str(uuid.uuid4())\n"
+    made = client.functions.create("checked", code=f"import uuid\nID = uuid.uuid4()\n{rest}", template="base")
+    client.secrets.create("TEST_CHECKED", "a-value-that-no-version-may-hold", hosts=["api.example.org"])
+    try:
+        assert client.functions.versions(made["id"])[0]["warnings"] == [
+            "handler.ID looks unique, and is the same in every run"
+        ]
+        with pytest.raises(BadRequestError, match="same numbers from random") as raised:
+            client.functions.deploy_bundle(made["id"], f"import random\nrandom.seed(1)\n{rest}".encode())
+        assert raised.value.detail == {"generators": ["random", "random.random"]}
+        with pytest.raises(BadRequestError, match="value of the secret TEST_CHECKED") as raised:
+            client.functions.deploy_bundle(made["id"], f"KEY = 'a-value-that-no-version-may-hold'\n{rest}".encode())
+        found = {"name": "TEST_CHECKED", "source": "secret", "file": "handler.py"}
+        assert raised.value.detail == {"found": [found]}
+        assert client.functions.get(made["id"])["version"] == 1
+    finally:
+        client.secrets.delete("TEST_CHECKED")
+        client.functions.delete(made["id"])
 
 
 @pytest.mark.slow  # makes the template, unless it is in the cache

@@ -27,6 +27,7 @@ from pandastack.api.routes import (
     exec_socket,
     files,
     forks,
+    function_aliases,
     functions,
     github,
     hermetic_builds,
@@ -101,6 +102,7 @@ ROUTERS = (
     broker.router,
     schedules.router,
     functions.router,
+    function_aliases.router,
     runners.router,
     jobs.router,
     github.router,  # before the one whose paths its own are below

@@ -48,7 +48,15 @@ from pandastack.contract.sandboxes import (
     WakeSandbox,
     WantedSize,
 )
-from pandastack.contract.snapshots import ExpectCreates, Measured, MeasureSnapshots, SnapshotInfo, TakeSnapshot
+from pandastack.contract.snapshots import (
+    ExpectCreates,
+    Measured,
+    MeasureSnapshots,
+    MemoryFound,
+    SearchMemory,
+    SnapshotInfo,
+    TakeSnapshot,
+)
 from pandastack.contract.templates import Template
 from pandastack.contract.volumes import AttachVolume
 from pandastack.errors import UnavailableError
@@ -184,6 +192,11 @@ class EngineClient:
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot's data."""
         await self._connection.call("DELETE", f"/snapshots/{snapshot_id}")
+
+    async def search_memory(self, snapshot_id: str, values: Sequence[bytes]) -> MemoryFound:
+        """Which of these values are in the memory of a snapshot, by their bytes."""
+        path, message = f"/snapshots/{snapshot_id}/search", SearchMemory(tuple(values))
+        return await self._connection.ask(MemoryFound, "POST", path, message, limit=_LONG)
 
     async def expect_creates(self, snapshot_id: str, count: int, seconds: float) -> None:
         """Have machines wait for creates from a snapshot that are to come; a hint, which the engine forgets."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
+from pandastack.contract.codec import Constraint
 from pandastack.contract.fields import Count, Seconds, Uuid
 
 
@@ -29,6 +31,34 @@ class ExpectCreates:
 
     count: Count
     seconds: Seconds
+
+
+LEAST_SOUGHT, MOST_SOUGHT = 8, 16 * 1024
+"""Bytes of a value that can be searched for: a shorter one is in every memory by chance."""
+
+Sought = Annotated[
+    bytes,
+    Constraint(
+        lambda value: LEAST_SOUGHT <= len(value) <= MOST_SOUGHT and not {0, 10} & set(value),
+        "be 8 bytes to 16 KiB without NUL and line breaks",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchMemory:
+    """Asks which of these values are in the memory of a snapshot."""
+
+    values: tuple[Sought, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFound:
+    """The places, in the request, of the values that are in the memory. Those that are also ``inherited`` are in the
+    memory of the template as well, if the engine still has it."""
+
+    found: tuple[int, ...]
+    inherited: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

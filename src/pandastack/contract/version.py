@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pandastack.errors import ServerError
 
-VERSION = "7"
+VERSION = "8"
 """Incremented whenever a message or a path changes so that the other side would no longer understand it."""
 
 HEADER = "x-pandastack-engine-version"

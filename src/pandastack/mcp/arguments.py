@@ -11,7 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pandastack.errors import BadRequestError
 from pandastack.sdk._builds import pack_texts, start_build
 from pandastack.sdk._databases import clone_database, create_database, one_database, query_database
-from pandastack.sdk._functions import create_function, deploy_function, invoke_function, list_functions, one_function
+from pandastack.sdk._functions import (
+    create_function,
+    deploy_function,
+    function_alias,
+    invoke_function,
+    list_functions,
+    one_function,
+)
 from pandastack.sdk._volumes import create_volume, one_volume
 from pandastack.sdk.wire.call import (
     Call,
@@ -304,9 +311,10 @@ class DeployFunction(Arguments):
         min_length=1,
     )
     runtime: str = Field("python", description="`python` or `nodejs`")
+    secrets: list[str] = Field([], description="Names of secrets of the workspace that its runs get")
 
     def call(self) -> Call:
-        return create_function(self.name, self.runtime, self.code, None)
+        return create_function(self.name, self.runtime, self.code, None, secrets=self.secrets or None)
 
 
 class DeployVersion(Arguments):
@@ -320,13 +328,22 @@ class DeployVersion(Arguments):
 class InvokeFunction(Arguments):
     function_id: str = Field(description="The function's id", min_length=1)
     input: Any = Field(None, description="The event: any JSON")
+    alias: str | None = Field(None, description="Run the version that this alias names, not the one that serves")
 
     def call(self) -> Call:
-        return invoke_function(self.function_id, self.input)
+        return invoke_function(self.function_id, self.input, alias=self.alias)
 
 
 class OneFunction(Arguments):
     function_id: str = Field(description="The function's id", min_length=1)
+
+
+class SetFunctionAlias(OneFunction):
+    alias: str = Field(description="The alias, such as `live`", min_length=1)
+    version: int = Field(description="The version that it names: one that is kept")
+
+    def call(self) -> Call:
+        return function_alias("PUT", self.function_id, self.alias, self.version)
 
 
 class FunctionRuns(OneFunction):

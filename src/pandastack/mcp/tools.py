@@ -220,6 +220,12 @@ WORKSPACE: Sequence[Tool] = (
         take.InvokeFunction,
         "POST /v1/functions/{}/invoke",
     ),
+    Tool(
+        "set_function_alias",
+        "Have an alias of a function name one of its versions. Runs with the alias use that version.",
+        take.SetFunctionAlias,
+        "PUT /v1/functions/{}/aliases/{}",
+    ),
     Tool("list_functions", "List the functions of the workspace.", take.ListFunctions, "GET /v1/functions", reads=True),
     Tool(
         "list_function_runs",

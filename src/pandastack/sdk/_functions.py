@@ -36,7 +36,10 @@ class Function(TypedDict, total=False):
     timeout_seconds: float
     memory_mb: int | None
     concurrency: int
+    secrets: list[str]
+    network: Any
     deploy_ms: float
+    warnings: list[str]
     created_at: str
     updated_at: str
 
@@ -65,6 +68,16 @@ class FunctionRun(TypedDict, total=False):
     started_at: str
     ended_at: str | None
     kept_until: str
+
+
+class FunctionAlias(TypedDict, total=False):
+    """A name for a version of a function: a dictionary."""
+
+    name: Required[str]
+    version: Required[int]
+    function_id: str
+    created_at: str
+    updated_at: str
 
 
 DEPLOY_SECONDS = 1200.0
@@ -129,12 +142,25 @@ def one_function(method: str, function_id: str, what: str = "", body: Mapping[st
     return Call(method, f"/functions/{segment(function_id)}{what}", json=body, silence=silence)
 
 
-def invoke_function(function_id: str, given: Any, keep_seconds: int = 0, *, in_background: bool = False) -> Call:
+def invoke_function(
+    function_id: str,
+    given: Any,
+    *,
+    in_background: bool = False,
+    version: int | None = None,
+    alias: str | None = None,
+    keep_seconds: int = 0,
+) -> Call:
     """``POST /functions/{id}/invoke``."""
-    body = {"input": given, "async": True} if in_background else {"input": given}
-    if keep_seconds:
-        body["keep_seconds"] = keep_seconds
+    chosen = {"version": version, "alias": alias, "keep_seconds": keep_seconds or None}
+    body = {"input": given, **given_of({"async": in_background or None, **chosen})}
     return one_function("POST", function_id, "/invoke", body)
+
+
+def function_alias(method: str, function_id: str, name: str, version: int | None = None) -> Call:
+    """A request about one alias of a function; ``PUT`` with the version that it names."""
+    body = None if version is None else {"version": version}
+    return Call(method, f"/functions/{segment(function_id)}/aliases/{segment(name)}", json=body)
 
 
 def list_functions(name: str | None = None) -> Call:

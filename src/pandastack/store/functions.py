@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pandastack.store.product_schema import function_runs, function_versions, functions
+from pandastack.store.product_schema import function_aliases, function_runs, function_versions, functions
 
 
 class FunctionState(StrEnum):
@@ -34,7 +34,8 @@ class RunStatus(StrEnum):
 class FunctionRecord:
     """A function of a workspace. ``version`` is the one that serves, 0 without one; ``last_version`` the number
     that was given last. ``entrypoint``, ``template`` and ``memory_mb`` (None: the template's) hold from the next deploy
-    on; ``concurrency`` is how many runs there may be at once."""
+    on; ``concurrency`` is how many runs there may be at once. ``secrets`` are the names of those that runs get;
+    ``network`` is what its machines may reach, None: the template's policy."""
 
     id: str
     workspace: str
@@ -51,12 +52,15 @@ class FunctionRecord:
     state: FunctionState = FunctionState.ACTIVE
     version: int = 0
     last_version: int = 0
+    secrets: tuple[str, ...] = ()
+    network: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRecord:
     """What a deploy made. ``kind`` is what its entrypoint has: ``handler``, ``wsgi``, ``asgi``, ``fetch`` or
-    ``script``; ``code_size`` is the size of what was sent, in bytes."""
+    ``script``; ``code_size`` is the size of what was sent, in bytes. ``warnings`` are what the check before it served
+    has found; ``network`` is the policy that its template had."""
 
     function_id: str
     version: int
@@ -68,6 +72,19 @@ class VersionRecord:
     code_size: int
     created_at: float
     deploy_ms: float
+    warnings: tuple[str, ...] = ()
+    network: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AliasRecord:
+    """A name for a version of a function. Times are in epoch seconds."""
+
+    function_id: str
+    name: str
+    version: int
+    created_at: float
+    updated_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,10 @@ async def add(connection: AsyncConnection, record: FunctionRecord) -> None:
 async def load_all(connection: AsyncConnection) -> list[FunctionRecord]:
     """The functions of all workspaces, oldest first."""
     rows = await connection.execute(select(functions).order_by(functions.c.created_at, functions.c.id))
-    return [FunctionRecord(**{**row, "state": FunctionState(row["state"])}) for row in rows.mappings()]
+    return [
+        FunctionRecord(**{**row, "state": FunctionState(row["state"]), "secrets": tuple(row["secrets"])})
+        for row in rows.mappings()
+    ]
 
 
 async def change(connection: AsyncConnection, function_id: str, **values: Any) -> None:
@@ -128,13 +148,30 @@ async def add_version(connection: AsyncConnection, record: VersionRecord) -> Non
 async def load_versions(connection: AsyncConnection) -> list[VersionRecord]:
     """The versions of all functions, oldest first."""
     rows = await connection.execute(select(function_versions).order_by(function_versions.c.version))
-    return [VersionRecord(**row) for row in rows.mappings()]
+    return [VersionRecord(**{**row, "warnings": tuple(row["warnings"])}) for row in rows.mappings()]
 
 
 async def remove_version(connection: AsyncConnection, function_id: str, version: int) -> None:
     """Delete a version; a missing one is fine."""
     mine = (function_versions.c.function_id == function_id) & (function_versions.c.version == version)
     await connection.execute(delete(function_versions).where(mine))
+
+
+async def put_alias(connection: AsyncConnection, record: AliasRecord) -> None:
+    """Store an alias, in place of the one of that name."""
+    await remove_alias(connection, record.function_id, record.name)
+    await connection.execute(insert(function_aliases), asdict(record))
+
+
+async def load_aliases(connection: AsyncConnection) -> list[AliasRecord]:
+    """The aliases of all functions."""
+    return [AliasRecord(**row) for row in (await connection.execute(select(function_aliases))).mappings()]
+
+
+async def remove_alias(connection: AsyncConnection, function_id: str, name: str) -> None:
+    """Delete an alias; a missing one is fine."""
+    mine = (function_aliases.c.function_id == function_id) & (function_aliases.c.name == name)
+    await connection.execute(delete(function_aliases).where(mine))
 
 
 async def add_run(connection: AsyncConnection, record: RunRecord) -> None:

@@ -90,6 +90,8 @@ functions = Table(
     Column("timeout_seconds", Double, nullable=False),
     Column("memory_mb", Integer, nullable=True),
     Column("concurrency", Integer, nullable=False),
+    Column("secrets", JSON, nullable=False, server_default="[]"),
+    Column("network", JSON(none_as_null=True), nullable=True),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Index(None, "workspace", "name", unique=True),
@@ -108,6 +110,18 @@ function_versions = Table(
     Column("code_size", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("deploy_ms", Double, nullable=False),
+    Column("warnings", JSON, nullable=False, server_default="[]"),
+    Column("network", JSON(none_as_null=True), nullable=True),
+)
+
+function_aliases = Table(
+    "function_aliases",
+    metadata,
+    Column("function_id", String(36), ForeignKey("functions.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
 )
 
 function_runs = Table(

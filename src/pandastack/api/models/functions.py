@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, StrictBool, StrictStr
+from pydantic import Field, StrictBool, StrictStr, WithJsonSchema
 
 from pandastack.api.models.base import Answer, Body, Number, WholeNumber, omitted_if_none, timestamp, timestamp_or_none
+from pandastack.api.models.network import PolicyText
 from pandastack.products import functions as product
-from pandastack.store.functions import RunRecord, VersionRecord
+from pandastack.store.functions import AliasRecord, RunRecord, VersionRecord
 
 
 class _Settings(Body):
@@ -23,6 +24,8 @@ class _Settings(Body):
     timeout_seconds: Number | None = Field(None, description="How long a run may take: up to 300; by default 60")
     memory_mb: WholeNumber | None = Field(None, description="Memory of a run; by default the template's")
     concurrency: WholeNumber | None = Field(None, description="Runs at once: up to 100; by default 10")
+    secrets: list[StrictStr] | None = Field(None, description="Names of secrets of the workspace that runs get")
+    network: PolicyText | None = Field(None, description="What runs may reach; by default the template's policy")
 
 
 class CreateFunction(_Settings):
@@ -40,10 +43,16 @@ class UpdateFunction(_Settings):
 class Invoke(Body):
     input: Any = Field(None, description="The event: any JSON")
     in_background: StrictBool = Field(False, alias="async", description="Answer 202 at once with the run as it begins")
+    version: WholeNumber | None = Field(None, description="By default the one that serves")
+    alias: StrictStr | None = Field(None, description="In place of `version`: the one that this alias names")
     keep_seconds: WholeNumber = Field(
         0,
         description="If it fails, make its machine a sandbox, which is deleted after so long without use; up to 86400",
     )
+
+
+class PutAlias(Body):
+    version: WholeNumber = Field(description="One that is kept")
 
 
 class Rollback(Body):
@@ -81,7 +90,10 @@ class Function(Answer):
     timeout_seconds: float
     memory_mb: int | None
     concurrency: int
+    secrets: list[str] = Field(description="The names of those that runs get")
+    network: Annotated[Any, WithJsonSchema({})] = Field(description="What runs may reach; null: the template's policy")
     deploy_ms: float | None = omitted_if_none("How long the deploy of the version that serves took")
+    warnings: list[str] = Field(description="What the check of the version that serves has found")
     created_at: str
     updated_at: str
 
@@ -107,7 +119,10 @@ class Function(Answer):
             timeout_seconds=record.timeout_seconds,
             memory_mb=record.memory_mb,
             concurrency=record.concurrency,
+            secrets=list(record.secrets),
+            network=record.network,
             deploy_ms=serving.deploy_ms if serving else None,
+            warnings=list(serving.warnings) if serving else [],
             created_at=timestamp(record.created_at),
             updated_at=timestamp(record.updated_at),
         )
@@ -122,11 +137,25 @@ class FunctionVersion(Answer):
     code_size: int
     created_at: str
     deploy_ms: float
+    warnings: list[str] = Field(description="What the check before it served has found")
 
     @classmethod
     def of(cls, made: VersionRecord) -> FunctionVersion:
         values = {name: getattr(made, name) for name in cls.model_fields if name != "created_at"}
-        return cls(**values, created_at=timestamp(made.created_at))
+        return cls(**{**values, "warnings": list(made.warnings)}, created_at=timestamp(made.created_at))
+
+
+class FunctionAlias(Answer):
+    name: str
+    function_id: str
+    version: int
+    created_at: str
+    updated_at: str
+
+    @classmethod
+    def of(cls, alias: AliasRecord) -> FunctionAlias:
+        times = {"created_at": timestamp(alias.created_at), "updated_at": timestamp(alias.updated_at)}
+        return cls(name=alias.name, function_id=alias.function_id, version=alias.version, **times)
 
 
 class FunctionRun(Answer):

@@ -180,14 +180,12 @@ async def roll_back_function(request: Request, function_id: str) -> Response:
 )
 async def invoke_function(request: Request, function_id: str) -> Response:
     """Run the function in a machine of its own, and answer the run: also one that failed. With `"async": true` the
-    answer is 202 and the run as it begins."""
+    answer is 202 and the run as it begins. `version` or `alias` choose another version than the one that serves."""
     body = await read_json(request, Invoke)
     functions, caller = functions_of(request), caller_of(request)
-    if body.in_background:
-        return json_response(
-            FunctionRun.of(await functions.start(caller, function_id, body.input, body.keep_seconds)), 202
-        )
-    return json_response(FunctionRun.of(await functions.invoke(caller, function_id, body.input, body.keep_seconds)))
+    run = functions.start if body.in_background else functions.invoke
+    made = await run(caller, function_id, body.input, body.version, body.alias, body.keep_seconds)
+    return json_response(FunctionRun.of(made), 202 if body.in_background else 200)
 
 
 @router.post(

@@ -12,6 +12,7 @@ import typer
 
 from pandastack.cli.connection import connect, delete_each
 from pandastack.cli.output import Json, note, print_fields, print_json, print_table, result
+from pandastack.cli.sandbox.network import Allow, Deny, Word, egress_of
 from pandastack.cli.sandbox.shell import run_terminal
 from pandastack.cli.workspace import function_dev
 from pandastack.cli.workspace.function_show import RuntimeName, explain, names_of, show_record, show_run
@@ -62,16 +63,33 @@ def deploy(
     runtime: RuntimeName = "python",
     entrypoint: Annotated[str | None, typer.Option("--entrypoint", help="FILE or FILE:NAME.")] = None,
     template: Annotated[str | None, typer.Option("--template", help="For a function that is made.")] = None,
+    secret: Annotated[
+        list[str] | None, typer.Option("--secret", metavar="NAME", help="A secret that runs get (repeatable).")
+    ] = None,
+    network: Annotated[Word | None, typer.Option("--network", help="What runs may reach, if not rules.")] = None,
+    allow: Allow = None,
+    deny: Deny = None,
     json: Json = False,
 ) -> None:
     """Deploy a function; it is made if there is none of that name. What does not import leaves the former version."""
     chosen, entrypoint = names_of(path, name, entrypoint)
+    egress = egress_of(network, allow, deny)
     with connect() as client:
         try:
-            made = client.functions.deploy(chosen, runtime, path, entrypoint=entrypoint, template=template)
+            made = client.functions.deploy(
+                chosen,
+                runtime,
+                path,
+                entrypoint=entrypoint,
+                template=template,
+                secrets=secret,
+                network=None if egress is None else {"egress": egress},
+            )
         except BadRequestError as error:
             explain(error)
             raise
+    for each in made.get("warnings", ()):
+        note(f"warning: {each}")
     result(dict(made), f"{made['id']}\n{chosen} version {made.get('version')}", as_json=json)
 
 
@@ -80,6 +98,8 @@ def invoke(
     name: Name,
     event: Annotated[str | None, typer.Argument(metavar="[JSON]", help="The event; - reads it.")] = None,
     background: Annotated[bool, typer.Option("--async", help="Do not wait for the end.")] = False,
+    version: Annotated[int | None, typer.Option("--version", help="By default the one that serves.")] = None,
+    alias: Annotated[str | None, typer.Option("--alias", help="The version that this alias names.")] = None,
     keep: Annotated[int, typer.Option("--keep", metavar="SECONDS", help="If it fails, keep its machine.")] = 0,
     json: Json = False,
 ) -> None:
@@ -91,7 +111,7 @@ def invoke(
     with connect() as client:
         function_id = _id(client, name)
         begin = client.functions.start if background else client.functions.invoke
-        run = begin(function_id, input=given, keep_seconds=keep)
+        run = begin(function_id, input=given, version=version, alias=alias, keep_seconds=keep)
     if json:
         print_json(run)
     elif background:
@@ -166,6 +186,37 @@ def rollback(
     with connect() as client:
         made = client.functions.rollback(_id(client, name), version)
     result(dict(made), f"{made['name']} version {made.get('version')}", as_json=json)
+
+
+@group.command()
+def alias(
+    name: Name,
+    alias: Annotated[
+        str | None, typer.Argument(metavar="[ALIAS]", help="The alias; without it all are listed.")
+    ] = None,
+    version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="What it is to name.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the alias.")] = False,
+    json: Json = False,
+) -> None:
+    """Have an alias name a version, show it, or delete it. The version is kept as long as it has one."""
+    if delete and (alias is None or version is not None):
+        raise typer.BadParameter("--delete wants an alias alone")
+    with connect() as client:
+        function_id = _id(client, name)
+        if alias is None:
+            found = client.functions.aliases(function_id)
+        elif delete:
+            client.functions.delete_alias(function_id, alias)
+            result({"deleted": alias}, alias, as_json=json)
+            return
+        elif version is None:
+            found = [client.functions.get_alias(function_id, alias)]
+        else:
+            found = [client.functions.set_alias(function_id, alias, version)]
+    if json:
+        print_json(found if alias is None else found[0])
+    else:
+        print_table(("ALIAS", "VERSION"), [(each["name"], each["version"]) for each in found])
 
 
 @group.command()

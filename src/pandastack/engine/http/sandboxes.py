@@ -29,7 +29,14 @@ from pandastack.contract.sandboxes import (
     WakeSandbox,
 )
 from pandastack.contract.sandboxes import SandboxSpec as WantedSandbox
-from pandastack.contract.snapshots import ExpectCreates, MeasureSnapshots, SnapshotInfo, TakeSnapshot
+from pandastack.contract.snapshots import (
+    ExpectCreates,
+    MeasureSnapshots,
+    MemoryFound,
+    SearchMemory,
+    SnapshotInfo,
+    TakeSnapshot,
+)
 from pandastack.contract.volumes import OwnVolume
 from pandastack.engine.engine import Engine
 from pandastack.engine.http.exec import SIGN_OF_LIFE
@@ -43,6 +50,7 @@ from pandastack.engine.spec import SandboxSpec
 from pandastack.errors import BadRequestError, PandastackError
 from pandastack.host.usage import process_usage
 from pandastack.model.previews import Visibility, WakePolicy
+from pandastack.snapshots.search import search_snapshot
 
 
 def sandbox_routes() -> list[Route]:
@@ -64,6 +72,7 @@ def sandbox_routes() -> list[Route]:
         Route("/snapshots", list_snapshots, methods=["GET"]),
         Route("/snapshots/measure", measure_snapshots, methods=["POST"]),
         Route("/snapshots/{id}", delete_snapshot, methods=["DELETE"]),
+        Route("/snapshots/{id}/search", search_memory, methods=["POST"]),
         Route("/snapshots/{id}/expect", expect_creates, methods=["POST"]),
     ]
 
@@ -265,6 +274,16 @@ async def delete_snapshot(request: Request) -> Response:
     engine.warm_pool.snapshots.forget(engine.saved.path(snapshot_id))
     await engine.saved.remove(snapshot_id)
     return Response(status_code=204)
+
+
+async def search_memory(request: Request) -> Response:
+    engine, snapshot_id = _engine(request), check_request(Uuid, request.path_params["id"], "id")
+    wanted = await received(request, SearchMemory)
+    snapshot = engine.saved.get(snapshot_id).snapshot
+    parents = [each.snapshot.memory for each in engine.templates.list() if each.key == snapshot.manifest.parent]
+    template = next(iter(parents), None)
+    found = await anyio.to_thread.run_sync(search_snapshot, snapshot, template, wanted.values)
+    return answer(MemoryFound(*found))
 
 
 async def expect_creates(request: Request) -> Response:

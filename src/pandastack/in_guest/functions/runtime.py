@@ -23,6 +23,7 @@ import sys
 import time
 import traceback
 
+import pandastack_check
 import pandastack_debug
 import pandastack_web
 
@@ -307,6 +308,12 @@ def answer(function, request, output):
     }
 
 
+def check(root):
+    """What this copy of the machine draws and holds, for a comparison with another copy; no handler runs."""
+    forget_copied()
+    return {"draws": pandastack_check.draws(), "values": pandastack_check.values(root)}
+
+
 def exactly(connection, count):
     data = bytearray()
     while len(data) < count:
@@ -331,7 +338,8 @@ def serve_one(listener, function, output):
             pandastack_debug.serve(connection, function.failure)
             return
         output.clear()
-        data = json.dumps(answer(function, request, output), ensure_ascii=False).encode("utf-8", "replace")
+        made = check(request["check"]) if "check" in request else answer(function, request, output)
+        data = json.dumps(made, ensure_ascii=False).encode("utf-8", "replace")
         connection.sendall(struct.pack("!I", len(data)) + data)
 
 
@@ -360,7 +368,8 @@ def main():
         return 1
     gc.collect()
     gc.freeze()
-    report({"kind": function.kind})
+    connections = pandastack_check.sockets()
+    report({"kind": function.kind, "sockets": connections} if connections else {"kind": function.kind})
     while True:
         try:
             serve_one(listener, function, output)

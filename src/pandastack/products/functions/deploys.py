@@ -1,14 +1,15 @@
-"""A deploy: a machine gets the code, installs what it depends on, imports it, and is captured as a version."""
+"""A deploy: a machine gets the code, installs what it depends on, imports it, and is captured as a version, which is
+tried before it serves."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import time
-import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -16,8 +17,11 @@ import anyio.to_thread
 from pandastack.contract.sandboxes import WantedSize
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.model.caller import Caller
-from pandastack.products.functions.bundle import install_of, read_bundle
-from pandastack.products.functions.guest import Guest
+from pandastack.products.functions.bundle import Bundle, install_of, read_bundle
+from pandastack.products.functions.dependencies import Install
+from pandastack.products.functions.gate import Gate
+from pandastack.products.functions.grants import bare
+from pandastack.products.functions.guest import Guest, Loaded
 from pandastack.products.functions.machines import PRODUCT, Machines
 from pandastack.products.functions.records import Records
 from pandastack.products.functions.spec import file_of
@@ -40,50 +44,73 @@ class Deploys:
         self._records = records
         self._machines = machines
         self._guest = Guest(plane)
+        self._gate = Gate(plane, machines)
 
     async def deploy(self, record: FunctionRecord, data: bytes, entrypoint: str) -> FunctionRecord:
         """Make a version of what was given, and have it serve. After an error the former one serves.
 
         Raises :class:`BadRequestError` for code that cannot be unpacked, installed or imported.
         """
-        began, caller = time.time(), Caller.server(record.workspace)
+        began = time.time()
         async with _scratch(self._records.scratch()) as folder:
             bundle = await anyio.to_thread.run_sync(read_bundle, data, file_of(entrypoint), folder)
             install = await anyio.to_thread.run_sync(install_of, bundle, record.runtime)
-            async with self._machine(record) as sandbox_id:
-                await self._guest.put(caller, sandbox_id, bundle, record.runtime)
-                if install is not None:
-                    await self._guest.install(caller, sandbox_id, install)
-                kind = await self._guest.start(caller, sandbox_id, entrypoint, record.runtime)
-                snapshot = await self._plane.timeline.snapshot(caller, sandbox_id, f"{LABEL}{record.id}", kind=FUNCTION)
-        now = time.time()
-        made = VersionRecord(
-            function_id=record.id,
-            version=record.last_version + 1,
-            snapshot_id=snapshot.id,
-            entrypoint=entrypoint,
-            template=record.template,
-            kind=kind,
-            memory_mb=snapshot.memory_mb,
-            code_size=bundle.size,
-            created_at=now,
-            deploy_ms=round((now - began) * 1000, 1),
-        )
-        try:
-            changed = await self._records.add_version(record, made, bundle.code, now)
-        except BaseException:
-            with anyio.CancelScope(shield=True), suppress(PandastackError):
-                await self._plane.snapshots.delete(snapshot)
-            raise
+            snapshot, loaded, network = await self._captured(record, bundle, install, entrypoint)
+            try:
+                env = self._records.seen(record).env
+                warnings = await self._gate.check(record.id, snapshot, env, bundle.archive, loaded.sockets)
+                now = time.time()
+                made = VersionRecord(
+                    function_id=record.id,
+                    version=record.last_version + 1,
+                    snapshot_id=snapshot.id,
+                    entrypoint=entrypoint,
+                    template=record.template,
+                    kind=loaded.kind,
+                    memory_mb=snapshot.memory_mb,
+                    code_size=bundle.size,
+                    created_at=now,
+                    deploy_ms=round((now - began) * 1000, 1),
+                    warnings=tuple(warnings),
+                    network=network,
+                )
+                changed = await self._records.add_version(record, made, bundle.code, now)
+            except BaseException:
+                with anyio.CancelScope(shield=True), suppress(PandastackError):
+                    await self._plane.snapshots.delete(snapshot)
+                raise
         await self.prune(changed)
         return changed
 
+    async def _captured(
+        self, record: FunctionRecord, bundle: Bundle, install: Install | None, entrypoint: str
+    ) -> tuple[SnapshotRecord, Loaded, Mapping[str, Any] | None]:
+        """Install and import the code in a machine, and capture it; with the policy of the template.
+
+        No secret is there. Dependencies are installed under the template's policy, and imported under the function's.
+        """
+        caller = Caller.server(record.workspace)
+        async with self._machines.made(record.workspace, _machine(record)) as sandbox_id:
+            network = self._plane.registry.get(sandbox_id).network
+            if network is not None and network.get("secrets"):
+                await self._plane.networks.set(caller, sandbox_id, await anyio.to_thread.run_sync(bare, network))
+            await self._guest.put(caller, sandbox_id, bundle, record.runtime)
+            if install is not None:
+                await self._guest.install(caller, sandbox_id, install)
+            if record.network is not None:
+                await self._plane.networks.set(caller, sandbox_id, await anyio.to_thread.run_sync(bare, record.network))
+            loaded = await self._guest.start(caller, sandbox_id, entrypoint, record.runtime)
+            label = f"{LABEL}{record.id}"
+            taken = await self._plane.timeline.snapshot(caller, sandbox_id, label, kind=FUNCTION)
+            return taken, loaded, network
+
     async def prune(self, record: FunctionRecord) -> None:
-        """Delete the oldest versions beyond those that are kept; never the one that serves."""
+        """Delete the oldest versions beyond those that are kept; never the one that serves, or that an alias names."""
         settings, sizes = self._plane.settings, {each.id: each.size_bytes for each in await self._plane.snapshots.all()}
         versions = [(each.version, sizes.get(each.snapshot_id, 0)) for each in self._records.versions(record)]
         budget = settings.kept_function_mb * 1024 * 1024
-        gone = plan_pruned(versions, record.version, settings.kept_function_versions, budget)
+        pinned = {record.version, *(each.version for each in self._records.aliases(record))}
+        gone = plan_pruned(versions, pinned, settings.kept_function_versions, budget)
         for each in self._records.versions(record):
             if each.version in gone:
                 await self.delete(record, each)
@@ -107,32 +134,24 @@ class Deploys:
             return await self._plane.snapshots.get(Caller.server(workspace), snapshot_id, FUNCTION)
         return None
 
-    @asynccontextmanager
-    async def _machine(self, record: FunctionRecord) -> AsyncIterator[str]:
-        sandbox_id = str(uuid.uuid4())
-        wanted = NewSandbox(
-            template=record.template,
-            ttl_seconds=_MOST_SECONDS,
-            max_lifetime_seconds=_MOST_SECONDS,
-            metadata={PRODUCT: record.id, "deploy": record.name[:64]},
-            size=WantedSize(memory_mb=record.memory_mb),
-            id=sandbox_id,
-            product=PRODUCT,
-        )
-        await self._plane.sandboxes.create(Caller.server(record.workspace), wanted)
-        try:
-            yield sandbox_id
-        finally:
-            self._machines.end(record.workspace, sandbox_id)
+
+def _machine(record: FunctionRecord) -> NewSandbox:
+    return NewSandbox(
+        template=record.template,
+        ttl_seconds=_MOST_SECONDS,
+        max_lifetime_seconds=_MOST_SECONDS,
+        metadata={PRODUCT: record.id, "deploy": record.name[:64]},
+        size=WantedSize(memory_mb=record.memory_mb),
+    )
 
 
-def plan_pruned(versions: Sequence[tuple[int, int]], serving: int, most: int, budget: int) -> set[int]:
+def plan_pruned(versions: Sequence[tuple[int, int]], pinned: Collection[int], most: int, budget: int) -> set[int]:
     """Which versions go, of numbers and bytes, newest first: all beyond the first ``most``, and all from the one on
-    that goes over the ``budget`` together with the newer ones. The one that serves counts, and stays."""
+    that goes over the ``budget`` together with the newer ones. Those that are ``pinned`` count, and stay."""
     gone, used = set[int](), 0
     for place, (number, size) in enumerate(versions):
         used += size
-        if number != serving and (place >= most or used > budget):
+        if number not in pinned and (place >= most or used > budget):
             gone.add(number)
     return gone
 

@@ -20,7 +20,9 @@ from anyio.abc import TaskGroup
 
 from pandastack.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, PandastackError
 from pandastack.model.caller import Caller
+from pandastack.products.functions.aliases import Aliases, chosen_version, kept_version
 from pandastack.products.functions.deploys import Deploys
+from pandastack.products.functions.grants import check_grants
 from pandastack.products.functions.lambda_url import HttpAnswer, HttpRequest, Malformed, answer_of, event_of, printed
 from pandastack.products.functions.machines import Machines
 from pandastack.products.functions.records import Function, Records, code_directory, unknown_function
@@ -70,6 +72,7 @@ class Functions:
         self._runs = Runs(plane, self._machines, self._warmth, tasks)
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._hooks: list[Hook] = []
+        self.aliases = Aliases(plane, self._records, self._locks)
 
     def on_delete(self, hook: Hook) -> None:
         """Have ``hook`` called before a function is deleted, perhaps twice: for what belongs to it elsewhere."""
@@ -88,8 +91,10 @@ class Functions:
     async def create(self, caller: Caller, wanted: NewFunction) -> Function:
         """Make a function, and deploy its code if there is any. A deploy that fails leaves nothing.
 
-        Raises :class:`ConflictError` for a name that is taken, and what a deploy raises.
+        Raises :class:`ConflictError` for a name that is taken, :class:`BadRequestError` for a secret or service that is
+        not there, and what a deploy raises.
         """
+        await check_grants(self._plane, caller, {"secrets": wanted.secrets, "network": wanted.network})
         now = time.time()
         record = FunctionRecord(
             id=wanted.id or str(uuid.uuid4()),
@@ -102,6 +107,8 @@ class Functions:
             timeout_seconds=wanted.timeout_seconds,
             memory_mb=wanted.memory_mb,
             concurrency=wanted.concurrency,
+            secrets=wanted.secrets,
+            network=wanted.network,
             created_at=now,
             updated_at=now,
         )
@@ -132,6 +139,7 @@ class Functions:
         the next run on."""
         record = self._records.find(caller, function_id)
         values = checked_values(given, record.runtime)
+        await check_grants(self._plane, caller, values)
         env = values.pop("env", None)
         if values:
             record = await self._records.change(record, **values, updated_at=time.time())
@@ -168,10 +176,8 @@ class Functions:
         async with self._locks[self._records.find(caller, function_id).id]:
             record = self._records.find(caller, function_id)
             kept = [each.version for each in self._records.versions(record)]
-            chosen = version if version is not None else next((each for each in kept if each < record.version), None)
-            if chosen not in kept:
-                hint = f"kept are {', '.join(map(str, kept)) or 'none'}"
-                raise NotFoundError("version: it is not kept", field="version", hint=hint)
+            chosen = version if version is not None else next((each for each in kept if each < record.version), 0)
+            kept_version(self._records, record, chosen)
             record = await self._records.change(record, version=chosen, updated_at=time.time())
             self._keep_warm(record)
         return self._records.seen(record)
@@ -194,19 +200,46 @@ class Functions:
             raise NotFoundError(f"function {function.record.name!r} has no code")
         return await self._records.code(function.serving)
 
-    async def invoke(self, caller: Caller, function_id: str, event: Any, keep_seconds: int = 0) -> RunRecord:
+    def pinned(self, caller: Caller, function_id: str, version: int | None, alias: str | None) -> Function:
+        """The function with the version that a call names as the one that serves; None: the one that does.
+
+        Raises :class:`BadRequestError` for both names, and :class:`NotFoundError`.
+        """
+        record = self._records.find(caller, function_id)
+        return replace(self._records.seen(record), serving=chosen_version(self._records, record, version, alias))
+
+    async def invoke(
+        self,
+        caller: Caller,
+        function_id: str,
+        event: Any,
+        version: int | None = None,
+        alias: str | None = None,
+        keep_seconds: int = 0,
+    ) -> RunRecord:
         """Run the function, and return the run once it has ended, however it ended. ``keep_seconds``: how long its
         machine is kept if it fails; 0: not at all.
 
-        Raises :class:`ConflictError` without code, :class:`QuotaError` when too many machines are kept,
-        :class:`RateLimitError`, :class:`TooLargeError`, and :class:`CapacityError` when there was no machine for it.
+        Raises what :meth:`pinned` does, :class:`ConflictError` without code, :class:`QuotaError` when too many machines
+        are kept, :class:`RateLimitError`, :class:`TooLargeError`, and :class:`CapacityError` when there was no machine
+        for it.
         """
-        call = await self._runs.begin(self.get(caller, function_id), event, keep_seconds=keep_seconds)
+        function = self.pinned(caller, function_id, version, alias)
+        call = await self._runs.begin(function, event, keep_seconds=keep_seconds)
         return await _ended(call)
 
-    async def start(self, caller: Caller, function_id: str, event: Any, keep_seconds: int = 0) -> RunRecord:
+    async def start(
+        self,
+        caller: Caller,
+        function_id: str,
+        event: Any,
+        version: int | None = None,
+        alias: str | None = None,
+        keep_seconds: int = 0,
+    ) -> RunRecord:
         """Begin a run, and return it as it begins. The same errors."""
-        return (await self._runs.begin(self.get(caller, function_id), event, keep_seconds=keep_seconds)).record
+        function = self.pinned(caller, function_id, version, alias)
+        return (await self._runs.begin(function, event, keep_seconds=keep_seconds)).record
 
     def version(self, caller: Caller, function_id: str) -> int:
         """The version that serves. Raises :class:`NotFoundError`, and :class:`ConflictError` when there is none."""

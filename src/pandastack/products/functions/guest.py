@@ -22,6 +22,7 @@ from pandastack.model.caller import Caller
 from pandastack.products.functions.bundle import Bundle
 from pandastack.products.functions.dependencies import REQUIREMENTS, Install
 from pandastack.products.functions.spec import RUNTIMES, file_of, name_of
+from pandastack.products.functions.verdict import Copy, parse_copy, parse_sockets
 from pandastack.services import ControlPlane
 from pandastack.services.files.scripts import plan_command
 from pandastack.services.files.tar_filter import Outside
@@ -36,6 +37,8 @@ MOST_TEXT = 64 * 1024
 """Characters of an output, a traceback and a complaint that are kept: the last ones."""
 
 _MOST_ANSWER = 24 * 1024 * 1024
+_MOST_CHECK = 256 * 1024
+_CHECK_SECONDS = 30.0
 _PIECE = 1 << 20
 _PARSED_HERE = 64 * 1024
 _INSTALL_SECONDS = 900.0
@@ -50,6 +53,14 @@ cd {PROGRAMS}
 
 class Ended(Exception):
     """The function's process ended before it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a process has imported: its kind, and the connections that were open then."""
+
+    kind: str
+    sockets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +105,8 @@ class Guest:
                 f"the dependencies in {install.source} cannot be installed", field="bundle", detail=detail, hint=hint
             )
 
-    async def start(self, caller: Caller, sandbox_id: str, entrypoint: str, runtime: str) -> str:
-        """Start the process, and return what kind of function it has imported. Raises :class:`BadRequestError` with the
+    async def start(self, caller: Caller, sandbox_id: str, entrypoint: str, runtime: str) -> Loaded:
+        """Start the process, and return what it has imported. Raises :class:`BadRequestError` with the
         traceback when it cannot."""
         given = {
             "root": ROOT,
@@ -115,7 +126,7 @@ class Guest:
             hint = f"does the template have {RUNTIMES[runtime].program.split()[0]}?"
             raise BadRequestError("the function ended while it was imported", detail=detail, hint=hint) from None
         if kind in _KINDS:
-            return str(kind)
+            return Loaded(str(kind), parse_sockets(report.get("sockets")))
         detail = {name: str(report.get(name) or "")[-MOST_TEXT:] for name in ("traceback", "stderr")}
         why = str(report.get("error") or "unknown error")[:500]
         hint = "`detail.traceback` says where; the former version serves on"
@@ -124,17 +135,26 @@ class Guest:
     async def call(self, caller: Caller, sandbox_id: str, request: Mapping[str, Any], limit: float) -> Answer:
         """Send one call, and return the answer. Raises :class:`TimeoutError` after ``limit`` seconds, :class:`Ended`,
         and :class:`GuestError` for an answer that makes no sense."""
+        answer = await self._ask(caller, sandbox_id, request, limit)
+        if len(answer) <= _PARSED_HERE:
+            return _answer(answer)
+        return await anyio.to_thread.run_sync(_answer, answer)
+
+    async def check(self, caller: Caller, sandbox_id: str) -> Copy:
+        """What a copy of the machine draws and holds; no handler runs. The same errors."""
+        return parse_copy(await self._ask(caller, sandbox_id, {"check": ROOT}, _CHECK_SECONDS, _MOST_CHECK))
+
+    async def _ask(
+        self, caller: Caller, sandbox_id: str, request: Mapping[str, Any], limit: float, most: int = _MOST_ANSWER
+    ) -> bytes:
         data = json.dumps(request).encode()
         with anyio.fail_after(limit):
             async with self._plane.interior.connect(caller, sandbox_id, SOCKET) as stream:
                 try:
                     await stream.send(struct.pack("!I", len(data)) + data)
-                    answer = await _frame(stream)
+                    return await _frame(stream, most)
                 except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
                     raise Ended from error
-        if len(answer) <= _PARSED_HERE:
-            return _answer(answer)
-        return await anyio.to_thread.run_sync(_answer, answer)
 
     async def printed(self, caller: Caller, sandbox_id: str, name: str) -> str:
         """The end of what was printed to ``stdout`` or ``stderr`` by a process that has ended."""
@@ -204,12 +224,12 @@ def _number(given: Mapping[str, Any], name: str) -> float | None:
     return None if value is None else max(0.0, min(float(value), 1e12))
 
 
-async def _frame(stream: ByteStream) -> bytes:
+async def _frame(stream: ByteStream, most: int) -> bytes:
     data = bytearray()
     while len(data) < 4:
         data += await stream.receive()
     (length,) = struct.unpack_from("!I", data)
-    if length > _MOST_ANSWER:
+    if length > most:
         raise GuestError("the function's process answers too much")
     while len(data) < 4 + length:
         data += await stream.receive()

@@ -17,7 +17,7 @@ from pandastack.errors import ConflictError, NotFoundError, QuotaError, Unavaila
 from pandastack.model.caller import Caller
 from pandastack.services import ControlPlane
 from pandastack.store import functions as table
-from pandastack.store.functions import FunctionRecord, FunctionState, VersionRecord
+from pandastack.store.functions import AliasRecord, FunctionRecord, FunctionState, VersionRecord
 from pandastack.store.secrets import FUNCTIONS
 
 
@@ -46,6 +46,7 @@ class Records:
         self._directory = directory
         self._records: dict[str, FunctionRecord] = {}
         self._env: dict[str, dict[str, str]] = {}
+        self._aliases: defaultdict[str, dict[str, AliasRecord]] = defaultdict(dict)
         self._versions: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
 
     async def load(self) -> list[FunctionRecord]:
@@ -54,6 +55,8 @@ class Records:
             self._records = {each.id: each for each in await table.load_all(connection)}
             for each in await table.load_versions(connection):
                 self._versions[each.function_id][each.version] = each
+            for alias in await table.load_aliases(connection):
+                self.keep_alias(alias)
         for record in self._records.values():
             text = await self._plane.secrets.owned_value(record.workspace, FUNCTIONS, record.id)
             self._env[record.id] = json.loads(text) if text else {}
@@ -91,6 +94,18 @@ class Records:
     def versions(self, record: FunctionRecord) -> list[VersionRecord]:
         """Those that are kept, newest first."""
         return [each for _, each in sorted(self._versions.get(record.id, {}).items(), reverse=True)]
+
+    def aliases(self, record: FunctionRecord) -> list[AliasRecord]:
+        """Its aliases, by name."""
+        return [each for _, each in sorted(self._aliases.get(record.id, {}).items())]
+
+    def keep_alias(self, alias: AliasRecord) -> None:
+        """Take an alias that is stored."""
+        self._aliases[alias.function_id][alias.name] = alias
+
+    def forget_alias(self, alias: AliasRecord) -> None:
+        """Drop an alias that is not stored any more."""
+        self._aliases[alias.function_id].pop(alias.name, None)
 
     async def add(self, record: FunctionRecord, env: Mapping[str, str]) -> None:
         """Add one. Raises :class:`ConflictError` for a name that is taken, and :class:`QuotaError`."""
@@ -159,6 +174,7 @@ class Records:
         self._records.pop(record.id, None)
         self._env.pop(record.id, None)
         self._versions.pop(record.id, None)
+        self._aliases.pop(record.id, None)
         await anyio.to_thread.run_sync(self._forget_code)
 
     def scratch(self) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import structlog
 from anyio.abc import TaskGroup
 from sqlalchemy.exc import IntegrityError
@@ -17,7 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandastack.errors import CapacityError, ConflictError, PandastackError, RateLimitError, TooLargeError
 from pandastack.model.caller import Caller
+from pandastack.model.network import NetworkPolicy
+from pandastack.model.network_rules import from_json
 from pandastack.model.webhooks import Occurrence
+from pandastack.products.functions.grants import run_env, run_network
 from pandastack.products.functions.guest import Answer, Ended, Guest
 from pandastack.products.functions.kept import Kept
 from pandastack.products.functions.machines import PRODUCT, Machines
@@ -42,13 +46,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(eq=False)
 class Call:
-    """A run in progress. ``start`` tells how its machine came to be. ``answer`` and ``failure`` are there once ``done``
-    is set: ``failure`` is a refusal that came before the function began."""
+    """A run in progress. ``network`` is the policy of its machine, as policies are stored; None: the template's.
+    ``start`` tells how its machine came to be. ``answer`` and ``failure`` are there once ``done`` is set: ``failure``
+    is a refusal that came before the function began."""
 
     record: RunRecord
     version: VersionRecord
     request: Mapping[str, Any]
     seconds: float
+    network: Mapping[str, Any] | None = None
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     start: str | None = None
@@ -114,7 +120,8 @@ class Runs:
             sandbox_id=str(uuid.uuid4()),
         )
         request = {**_request(function, version, run, event, body), "keep": keep_seconds > 0}
-        call = Call(run, version, request, record.timeout_seconds, keep_seconds=keep_seconds)
+        network = run_network(record.network, version.network, record.secrets)
+        call = Call(run, version, request, record.timeout_seconds, network, keep_seconds=keep_seconds)
         self._calls[run.id] = call
         try:
             async with self._plane.store.write() as connection:
@@ -215,9 +222,11 @@ class Runs:
         run, caller = call.record, Caller.server(call.record.workspace)
         sandbox_id = run.sandbox_id or ""
         try:
-            _, started = await self._plane.sandboxes.create_told(caller, _machine(call))
+            policy, env = await self._granted(call)
+            _, started = await self._plane.sandboxes.create_told(caller, replace(_machine(call), network=policy))
             call.start = "waiting" if started.waited else "restored"
-            call.answer = await self._guest.call(caller, sandbox_id, call.request, call.seconds + _GRACE_SECONDS)
+            request = {**call.request, "env": {**env, **call.request["env"]}}
+            call.answer = await self._guest.call(caller, sandbox_id, request, call.seconds + _GRACE_SECONDS)
         except CapacityError as error:
             call.failure = error
             return {"status": RunStatus.ERROR, "error": error.message}
@@ -236,6 +245,14 @@ class Runs:
             log.warning("function.run_failed", run_id=run.id, cause=repr(error))
             return {"status": RunStatus.ERROR, "error": error.public or error.message}
         return _values(call.answer, call.seconds)
+
+    async def _granted(self, call: Call) -> tuple[NetworkPolicy | None, dict[str, str]]:
+        """The policy of the machine of a run, and what its secrets put into the environment. Raises
+        :class:`BadRequestError` for a secret that is gone."""
+        if call.network is None:
+            return None, {}
+        policy = await anyio.to_thread.run_sync(from_json, call.network)
+        return policy, run_env(await self._plane.secrets.granted(call.record.workspace, policy.secrets))
 
     async def _printed(self, caller: Caller, sandbox_id: str) -> dict[str, str]:
         return {name: await self._guest.printed(caller, sandbox_id, name) for name in ("stdout", "stderr")}

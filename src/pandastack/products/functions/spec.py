@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pandastack.errors import BadRequestError, TooLargeError
+from pandastack.model.network_rules import MOST_NAMES, parse_policy, to_json
 from pandastack.store.functions import RunStatus
 
 MOST_CODE = 512 * 1024
@@ -46,7 +47,8 @@ RUNTIMES: Mapping[str, Runtime] = {
 
 @dataclass(frozen=True, slots=True)
 class NewFunction:
-    """A request for a function. ``code`` is what to deploy at once; None: nothing yet. ``id`` None: a new one."""
+    """A request for a function. ``code`` is what to deploy at once; None: nothing yet. ``network`` is a policy as they
+    are stored; None: the template's. ``id`` None: a new one."""
 
     name: str
     runtime: str
@@ -58,6 +60,8 @@ class NewFunction:
     timeout_seconds: float = DEFAULT_SECONDS
     memory_mb: int | None = None
     concurrency: int = DEFAULT_CONCURRENCY
+    secrets: tuple[str, ...] = ()
+    network: Mapping[str, Any] | None = None
     id: str | None = None
 
 
@@ -115,6 +119,8 @@ def checked_values(given: Mapping[str, Any], runtime: str) -> dict[str, Any]:
         "timeout_seconds": checked_seconds,
         "memory_mb": lambda number: _whole("memory_mb", number, 1, 2**31 - 1),
         "concurrency": lambda number: _whole("concurrency", number, 1, MOST_CONCURRENCY),
+        "secrets": checked_secrets,
+        "network": lambda policy: to_json(parse_policy(policy)),
     }
     return {name: check(given[name]) for name, check in checks.items() if given.get(name) is not None}
 
@@ -158,6 +164,13 @@ def checked_env(env: Mapping[str, str]) -> dict[str, str]:
     if sum(len(name) + len(text.encode("utf-8", "replace")) for name, text in env.items()) > _MOST_ENV:
         raise BadRequestError(f"env: must not be longer than {_MOST_ENV} bytes", field="env")
     return dict(env)
+
+
+def checked_secrets(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of secrets, each once. Raises :class:`BadRequestError`."""
+    if len(names) > MOST_NAMES:
+        raise BadRequestError(f"secrets: at most {MOST_NAMES}", field="secrets")
+    return tuple(dict.fromkeys(names))
 
 
 def checked_seconds(seconds: float) -> float:

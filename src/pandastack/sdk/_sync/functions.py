@@ -6,15 +6,17 @@ from __future__ import annotations
 import builtins
 import gzip
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pandastack.sdk._functions import (
     Function,
+    FunctionAlias,
     FunctionRun,
     create_function,
     deploy_function,
+    function_alias,
     given_of,
     invoke_function,
     list_functions,
@@ -49,11 +51,14 @@ class FunctionsAPI:
         timeout_seconds: float | None = None,
         memory_mb: int | None = None,
         concurrency: int | None = None,
+        secrets: Sequence[str] | None = None,
+        network: str | Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Function:
         """Make a function, and deploy the file or the ``code`` if one is given: source, or a tar archive. A deploy that
         fails leaves nothing: BadRequestError, with the traceback in ``detail``. ``runtime`` is ``"python"`` or
         ``"nodejs"``. Without ``entrypoint`` the function is in the file, or ``handler.py`` or ``handler.js``.
+        ``secrets`` names those of the workspace that runs get; ``network`` is what runs may reach.
 
         Raises ConflictError for a name that is taken.
         """
@@ -67,6 +72,8 @@ class FunctionsAPI:
             "timeout_seconds": timeout_seconds,
             "memory_mb": memory_mb,
             "concurrency": concurrency,
+            "secrets": None if secrets is None else list(secrets),
+            "network": network,
         }
         return self._made(create_function(name, runtime, code, idempotency_key, **wanted))
 
@@ -80,14 +87,19 @@ class FunctionsAPI:
         env: Mapping[str, str] | None = None,
         template: str | None = None,
         public: bool | None = None,
+        secrets: Sequence[str] | None = None,
+        network: str | Mapping[str, Any] | None = None,
     ) -> Function:
         """Deploy a folder or a file as the function ``name``, which is made with these settings if there is none. The
         former version serves until the new one is ready, and if it fails: BadRequestError, with the traceback in
-        ``detail``."""
+        ``detail``. ``secrets`` and ``network`` are set before the deploy in any case."""
         bundle = in_thread(pack_function, path)
         found = self.list(name=name)
         wanted: dict[str, Any] = {"entrypoint": entrypoint, "env": env, "template": template, "public": public}
-        function = found[0] if found else self.create(name, runtime, **wanted)
+        granted = given_of({"secrets": None if secrets is None else [*secrets], "network": network})
+        function = found[0] if found else self.create(name, runtime, **wanted, **granted)
+        if found and granted:
+            self.update(function["id"], **granted)
         return self.deploy_bundle(function["id"], bundle, entrypoint)
 
     def deploy_bundle(self, function_id: str, bundle: bytes, entrypoint: str | None = None) -> Function:
@@ -103,8 +115,8 @@ class FunctionsAPI:
         return self._made(one_function("GET", function_id))
 
     def update(self, function_id: str, **changes: Any) -> Function:
-        """Change ``name``, ``env``, ``public``, ``entrypoint``, ``template``, ``timeout_seconds``, ``memory_mb`` or
-        ``concurrency``. Entrypoint, template and memory hold from the next deploy on."""
+        """Change ``name``, ``env``, ``public``, ``entrypoint``, ``template``, ``timeout_seconds``, ``memory_mb``,
+        ``concurrency``, ``secrets`` or ``network``. Entrypoint, template and memory hold from the next deploy on."""
         return self._made(one_function("PATCH", function_id, body=given_of(changes)))
 
     def delete(self, function_id: str) -> None:
@@ -124,21 +136,58 @@ class FunctionsAPI:
         """Have an earlier version serve; None: the one before. Raises NotFoundError when it is not kept."""
         return self._made(one_function("POST", function_id, "/rollback", given_of({"version": version})))
 
-    def invoke(self, function_id: str, *, input: Any = None, keep_seconds: int = 0) -> FunctionRun:
-        """Run the function, and return the run once it has ended, also one that failed: look at ``status``. The machine
-        of one that failed is kept for ``keep_seconds``: it becomes the sandbox ``sandbox_id``, hibernated.
+    def aliases(self, function_id: str) -> builtins.list[FunctionAlias]:
+        """A function's aliases, by name."""
+        found = self._client.transport.list(one_function("GET", function_id, "/aliases"))
+        return [cast(FunctionAlias, each) for each in found]
+
+    def set_alias(self, function_id: str, name: str, version: int) -> FunctionAlias:
+        """Have an alias name a version, which is kept as long as it does. Raises NotFoundError when it is not kept."""
+        call = function_alias("PUT", function_id, name, version)
+        return cast(FunctionAlias, self._client.transport.object(call))
+
+    def get_alias(self, function_id: str, name: str) -> FunctionAlias:
+        """One alias. Raises NotFoundError."""
+        return cast(FunctionAlias, self._client.transport.object(function_alias("GET", function_id, name)))
+
+    def delete_alias(self, function_id: str, name: str) -> None:
+        """Delete an alias. Raises NotFoundError."""
+        self._client.transport.run(function_alias("DELETE", function_id, name))
+
+    def invoke(
+        self,
+        function_id: str,
+        *,
+        input: Any = None,
+        version: int | None = None,
+        alias: str | None = None,
+        keep_seconds: int = 0,
+    ) -> FunctionRun:
+        """Run the function, and return the run once it has ended, also one that failed: look at ``status``. ``version``
+        or ``alias`` choose another version than the one that serves. The machine of one that failed is kept for
+        ``keep_seconds``: it becomes the sandbox ``sandbox_id``, hibernated.
 
         Raises ConflictError before the first deploy, RateLimitError when there are too many runs, CapacityError.
         """
-        return self._ran(invoke_function(function_id, input, keep_seconds))
+        call = invoke_function(function_id, input, version=version, alias=alias, keep_seconds=keep_seconds)
+        return self._ran(call)
 
     def trigger(self, function_id: str, *, input: Any = None) -> FunctionRun:
         """The same as :meth:`invoke`."""
         return self.invoke(function_id, input=input)
 
-    def start(self, function_id: str, *, input: Any = None, keep_seconds: int = 0) -> FunctionRun:
+    def start(
+        self,
+        function_id: str,
+        *,
+        input: Any = None,
+        version: int | None = None,
+        alias: str | None = None,
+        keep_seconds: int = 0,
+    ) -> FunctionRun:
         """Begin a run, and return it as it begins; :meth:`wait` waits. The same errors."""
-        return self._ran(invoke_function(function_id, input, keep_seconds, in_background=True))
+        chosen: dict[str, Any] = {"version": version, "alias": alias, "keep_seconds": keep_seconds}
+        return self._ran(invoke_function(function_id, input, in_background=True, **chosen))
 
     def wait(self, function_id: str, run_id: str) -> FunctionRun:
         """The run once it has ended."""

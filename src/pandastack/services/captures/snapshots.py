@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -12,6 +13,7 @@ import anyio
 import structlog
 
 from pandastack.cluster import EngineClient, Engines
+from pandastack.contract.snapshots import MemoryFound
 from pandastack.errors import NotFoundError, PandastackError
 from pandastack.model.caller import Caller
 from pandastack.services.records.command_log import NOTHING, Ran
@@ -137,6 +139,10 @@ class Snapshots:
         ``seconds``, within what the node has for all snapshots. A hint: it replaces the last one, and a restart of the
         node forgets it."""
         await self._engines.of(record).expect_creates(record.id, count, seconds)
+
+    async def search_memory(self, record: SnapshotRecord, values: Sequence[bytes]) -> MemoryFound:
+        """Which of these values are in its memory, by their bytes: of 8 bytes or more, without NUL and line breaks."""
+        return await self._engines.of(record).search_memory(record.id, values)
 
     async def delete(self, record: SnapshotRecord) -> None:
         """Delete its record, then free its data. A crash in between leaves data that the next start frees; in the other
