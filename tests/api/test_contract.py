@@ -162,6 +162,7 @@ ROUTES = {
     ("PATCH", "/v1/functions/{function_id}"),
     ("DELETE", "/v1/functions/{function_id}"),
     ("GET", "/v1/functions/{function_id}/code"),
+    ("GET", "/v1/functions/{function_id}/callback-secret"),
     ("POST", "/v1/functions/{function_id}/deploy"),
     ("GET", "/v1/functions/{function_id}/versions"),
     ("POST", "/v1/functions/{function_id}/rollback"),

@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import struct
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ import anyio
 import httpx
 import pytest
 from sqlalchemy import text
+from standardwebhooks.webhooks import Webhook
 
 from pandastack.errors import CapacityError, ConflictError, NotFoundError, ServerError
 from pandastack.model.caller import Caller
@@ -42,6 +44,7 @@ CODE = base64.b64encode(SOURCE).decode()
 @pytest.fixture
 async def api(serve: Serve, tmp_path: Path) -> AsyncIterator[Api]:
     settings = {"functions_dir": str(tmp_path / "functions"), "max_function_runs": 3, "max_json_bytes": 1 << 20}
+    settings["function_retry_seconds"] = 0.001
     async with serve(ScriptedEngine(), settings=settings) as api:
         yield api
 
@@ -351,6 +354,51 @@ async def test_http(api: Api, guest: ScriptedFunctions) -> None:
     assert {"error": "no", "exit_code": 2, "stderr": "e"}.items() <= failed.json().items()
 
 
+def framed(*frames: bytes) -> bytes:
+    return b"".join(struct.pack("!I", len(each)) + each for each in frames)
+
+
+HEAD, LAST = b'\1{"statusCode": 200, "headers": [["content-length", "2"]]}', b'{"status": "success", "exit_code": 0}'
+
+
+@pytest.mark.parametrize(
+    ("frames", "status"),
+    [
+        ((HEAD, b"\0a", b"\0", b"\0b", LAST), 200),
+        ((b"\0a", LAST), 500),
+        ((b"\1{}", LAST), 500),
+        ((b"\1[", LAST), 500),
+        ((b'\1{"statusCode": 200, "headers": [["content-length", "x"]]}', LAST), 500),
+        ((b'\1{"statusCode": 200, "headers": [["a b", "x"]]}', LAST), 500),
+        ((b"\0" * 300_000, LAST), 500),
+        ((HEAD, HEAD, LAST), None),
+        ((HEAD, b"\0a", LAST), None),
+        ((HEAD, b"\0abc", LAST), None),
+        ((HEAD, b"\0ab", b"x"), None),
+        ((HEAD, b"\0ab"), None),
+    ],
+)
+async def test_answers_in_pieces(
+    api: Api, guest: ScriptedFunctions, frames: tuple[bytes, ...], status: int | None
+) -> None:
+    """None: the client sees that it is cut."""
+    guest.report = {"kind": "wsgi"}
+    one = f"{FUNCTIONS}/{(await make(api, public=True))['id']}"
+    guest.answer = lambda _request: framed(*frames)
+    if status is None:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await api.http.get(f"{one}/http-invoke")
+    else:
+        answer = await api.http.get(f"{one}/http-invoke")
+        assert answer.status_code == status and (status != 200 or answer.content == b"ab")
+    await settled(api)
+    assert guest.asked[-1]["stream"] is True
+    (run,) = (await api.http.get(f"{one}/runs")).json()
+    assert run["status"] in (("success",) if status == 200 else ("error", "success"))
+    assert (await api.http.post(f"{one}/invoke")).json()["status"] == "error", "no pieces are for an invoke"
+    assert "stream" not in guest.asked[-1]
+
+
 async def test_scripts_over_http(api: Api, guest: ScriptedFunctions) -> None:
     guest.report = {"kind": "script"}
     one = f"{FUNCTIONS}/{(await make(api, public=True))['id']}"
@@ -454,6 +502,140 @@ async def test_how_many_machines_are_kept_is_limited(serve: Serve, tmp_path: Pat
         assert len(guest.asked) == before
         assert (await api.http.post(f"{one}/invoke")).json()["status"] == "error"
         await reached(lambda: len(plane_of(api).registry.all()) == 1)
+
+
+FAILED = {"status": "error", "exit_code": 1, "error": "E: x", "stdout": "", "stderr": ""}
+
+
+async def started(api: Api, one: str, **wanted: Any) -> dict[str, Any]:
+    answer = await api.http.post(f"{one}/invoke", json={"async": True, **wanted})
+    assert answer.status_code == 202, answer.text
+    run: dict[str, Any] = answer.json()
+    return run
+
+
+async def ended(api: Api, one: str, run: dict[str, Any]) -> dict[str, Any]:
+    await functions_of(api).wait_ended(run["id"])
+    value: dict[str, Any] = (await api.http.get(f"{one}/runs/{run['id']}")).json()
+    return value
+
+
+async def test_a_run_that_fails_is_tried_again_if_it_may_be(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    answers = [FAILED, {"status": "timeout"}, {"status": "success", "exit_code": 0, "result": "7"}]
+    guest.answer = lambda _request: answers.pop(0)
+    run = await ended(api, one, await started(api, one, input={"n": 1}, retries=5))
+    assert (run["status"], run["result"], run["attempt"], run["retries"]) == ("success", 7, 3, 5)
+    assert [(each["attempt"], each["status"], each["error"]) for each in run["attempts"]] == [
+        (1, "error", "E: x"),
+        (2, "timeout", "timeout after 60 s"),
+    ]
+    assert "next_attempt_at" not in run and len({each["sandbox_id"] for each in (run, *run["attempts"])}) == 3
+    assert [(each["event"], each["context"]["attempt"]) for each in guest.asked] == [({"n": 1}, n) for n in (1, 2, 3)]
+    guest.answer = lambda _request: FAILED
+    for retries in (0, 1):
+        run = await ended(api, one, await started(api, one, retries=retries))
+        assert (run["status"], run["attempt"], len(run.get("attempts", ()))) == ("error", 1 + retries, retries)
+    async with plane_of(api).store.read() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM function_run_events"))).scalar_one() == 0
+    await settled(api)
+
+
+async def test_a_host_without_room_is_tried_again(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    api.engine.refusals["create"] = CapacityError("no room")
+    run = await started(api, one, retries=5)
+    with anyio.fail_after(30):
+        while "attempts" not in (await api.http.get(f"{one}/runs/{run['id']}")).json():  # noqa: ASYNC110  over HTTP
+            await anyio.sleep(0.001)
+    del api.engine.refusals["create"]
+    run = await ended(api, one, run)
+    assert (run["status"], run["attempts"][0]["error"]) == ("success", "no room") and run["attempt"] > 1
+
+
+async def test_a_run_that_waits_takes_no_place_and_ends_with_its_function(serve: Serve, tmp_path: Path) -> None:
+    settings = {"functions_dir": str(tmp_path / "functions"), "function_retry_seconds": 3600.0}
+    async with serve(ScriptedEngine(), settings=settings) as api:
+        guest = ScriptedFunctions(api.engine)
+        one = f"{FUNCTIONS}/{(await make(api, concurrency=1))['id']}"
+        guest.answer = lambda _request: FAILED
+        run = await started(api, one, retries=1)
+        await reached(lambda: functions_of(api)._runs._calls[run["id"]].is_waiting)
+        seen = (await api.http.get(f"{one}/runs/{run['id']}")).json()
+        assert (seen["status"], seen["attempt"]) == ("running", 1) and seen["next_attempt_at"] > seen["started_at"]
+        assert (await api.http.post(f"{one}/invoke")).status_code == 200
+        assert (await api.http.delete(one)).status_code == 204
+        await settled(api)
+
+
+async def test_the_next_server_tries_again_what_may_be(api: Api, guest: ScriptedFunctions, tmp_path: Path) -> None:
+    made, plane = await make(api), plane_of(api)
+    left = RunRecord("r1", "default", made["id"], RunStatus.RUNNING, 1.0, version=1, sandbox_id="s")
+    failed = [{"attempt": 1, "status": "error", "error": "E", "sandbox_id": "s", "ended_at": 1.0}]
+    runs = [
+        left,
+        replace(left, id="r2", retries=1),
+        replace(left, id="r3", retries=1, attempts=failed, next_attempt_at=2.0),
+        replace(left, id="r4", retries=1, attempt=2, attempts=failed),
+        replace(left, id="r5", retries=1, version=9),
+    ]
+    async with plane.store.write() as connection:
+        for each in runs:
+            await table.add_run(connection, each)
+            await table.add_event(connection, each.id, '{"of": "' + each.id + '"}')
+    async with anyio.create_task_group() as tasks:
+        again = Functions(plane, tasks, tmp_path / "functions")
+        await again.recover()
+        found = {each.id: await again.wait_ended(each.id) for each in runs}
+        told = {each.id: (str(each.status), each.attempt, len(each.attempts or ())) for each in found.values()}
+        assert told == {
+            "r1": ("error", 1, 0),
+            "r2": ("success", 2, 1),
+            "r3": ("success", 2, 1),
+            "r4": ("error", 2, 1),
+            "r5": ("error", 1, 0),
+        }
+        assert (found["r2"].attempts or [{}])[0]["error"] == "the server ended during the run" == found["r4"].error
+        assert json.loads(found["r3"].result or "")["event"] == {"of": "r3"}
+        await settled(api)
+
+
+async def test_a_callback_gets_the_run(api: Api, guest: ScriptedFunctions) -> None:
+    made = await make(api)
+    one = f"{FUNCTIONS}/{made['id']}"
+    secret = (await api.http.get(f"{one}/callback-secret")).json()["secret"]
+    with receiving() as receiver, receiving() as other:
+        receiver.answers = [500, 410]
+        guest.answer = lambda _request: {"status": "success", "exit_code": 0, "result": '{"n": 1}'}
+        for url in (receiver.url, f"{other.url}?run=1"):
+            run = await ended(api, one, await started(api, one, callback=url))
+            assert run["callback"] == url
+        (first, second, *_), (third,) = await receiver.until(2), await other.until(1)
+        assert first.id == second.id and third.path == "/hook?run=1"
+        message = Webhook(secret).verify(third.body, third.headers)
+        assert (message["type"], message["data"]["id"], message["data"]["result"]) == ("run.ended", run["id"], {"n": 1})
+        assert (message["data"]["attempt"], message["data"]["status"]) == (1, "success")
+        run = await ended(api, one, await started(api, one, callback=receiver.url))
+        assert json.loads((await receiver.until(3))[2].body)["data"]["id"] == run["id"], "one answer is not all"
+    assert (await api.http.get("/v1/webhooks")).json() == {"webhooks": []}
+    refusal(await api.http.get(f"/v1/webhooks/{made['id']}"), 404)
+    refusal(await api.http.get(f"{one}/callback-secret", headers=await api.another("elsewhere")), 404)
+    assert (await api.http.delete(one)).status_code == 204
+    assert plane_of(api).outbox.all() == [] == await plane_of(api).secrets.owned("default", "webhooks")
+
+
+async def test_what_is_refused_of_asynchronous_calls(api: Api, guest: ScriptedFunctions) -> None:
+    one = f"{FUNCTIONS}/{(await make(api))['id']}"
+    for field, body in (
+        ("retries", {"retries": 1}),
+        ("callback", {"callback": "https://a.test/"}),
+        ("retries", {"async": True, "retries": 6}),
+        ("callback", {"async": True, "callback": "ftp://a.test/"}),
+        ("callback", {"async": True, "callback": "https://10.0.0.1/"}),
+        ("callback", {"async": True, "callback": "https://u:p@a.test/"}),
+    ):
+        assert refusal(await api.http.post(f"{one}/invoke", json=body), 400)["field"] == field
+    assert (await api.http.get(f"{one}/runs")).json() == [] == guest.asked
 
 
 async def test_a_machine_waits_for_the_next_run(api: Api, guest: ScriptedFunctions) -> None:
@@ -672,6 +854,18 @@ def test_the_policy_of_a_run() -> None:
     assert run_network(None, None, ("B",)) == {"egress": "deny", "secrets": ["B"]}, "closed when it is not known"
     assert run_network({"egress": "none"}, deny, ()) == {"egress": "none", "secrets": []}
     assert bare({**deny, "services": [], "limits": {}}) == NetworkPolicy(Egress.DENY)
+
+
+async def test_each_attempt_is_as_the_call_has_chosen(api: Api, guest: ScriptedFunctions) -> None:
+    await api.http.post("/v1/secrets", json=PLAIN)
+    one = f"{FUNCTIONS}/{(await make(api, secrets=['PLAIN']))['id']}"
+    assert (await api.http.post(f"{one}/deploy", content=SOURCE)).status_code == 200
+    guest.answer = lambda _request: FAILED
+    run = await ended(api, one, await started(api, one, version=1, retries=1, keep_seconds=60))
+    assert (run["status"], run["version"], run["attempt"]) == ("error", 1, 2) and run["kept_until"] > run["ended_at"]
+    asked = [(each["context"]["version"], each["env"], each["keep"]) for each in guest.asked]
+    assert asked == [(1, {"PLAIN": PLAIN["value"]}, True)] * 2
+    await reached(lambda: [each.id for each in plane_of(api).registry.all()] == [run["sandbox_id"]])
 
 
 async def test_aliases_keep_versions(api: Api, guest: ScriptedFunctions) -> None:

@@ -40,6 +40,13 @@ def test_calls(wire: WireServer, cli: Cli) -> None:
     assert cli("fn", "invoke", "f", "{").exit_code == 1
     wire.will(Reply(200, [MADE]), Reply(202, {**RUN, "status": "running"}))
     assert cli("fn", "invoke", "f", "--async").stdout == "r1\n"
+    wire.will(Reply(200, [MADE]), Reply(202, {**RUN, "status": "running"}))
+    options = ("--retries", "2", "--callback", "https://a.test/")
+    assert cli("fn", "invoke", "f", "--async", *options).stdout == "r1\n"
+    assert wire.asked[-1].json() == {"input": None, "async": True, "retries": 2, "callback": "https://a.test/"}
+    assert "are for --async" in cli("fn", "invoke", "f", *options).stderr
+    wire.will(Reply(200, [MADE]), Reply(200, {"secret": "whsec_x"}))
+    assert cli("fn", "callback-secret", "f").stdout == "whsec_x\n"
     wire.will(Reply(200, []))
     assert "function not found" in cli("fn", "invoke", "g").stderr
 

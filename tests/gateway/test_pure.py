@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from pandastack.errors import BadRequestError
 from pandastack.gateway.http.frames import FrameWatch
 from pandastack.gateway.http.heads import Inward, outward, own_address, own_cookie
-from pandastack.gateway.http.names import Preview, allowed_path, check_plain_path, host_name, preview_of, token_path
+from pandastack.gateway.http.names import (
+    Preview,
+    allowed_path,
+    check_plain_path,
+    function_of,
+    host_name,
+    preview_of,
+    token_path,
+)
 from pandastack.gateway.http.tokens import cookie, take_token
 
 ID = "0a1b2c3d-0000-4000-8000-000000000000"
@@ -32,6 +40,24 @@ HOW = Inward(3000, f"3000-{ID}.preview.test:8081", "http", "127.0.0.1")
 )
 def test_host_names(host: str, preview: Preview | None) -> None:
     assert preview_of(host_name(host), ["preview.test", "localhost"]) == preview
+
+
+@pytest.mark.parametrize(
+    ("host", "function"),
+    [
+        (f"fn-{ID}.preview.test", ID),
+        (f"FN-{ID.upper()}.Localhost:8081", ID),
+        (f"fn-{ID}.preview.test.evil", None),
+        (f"x.fn-{ID}.preview.test", None),
+        (f"{ID}.preview.test", None),
+        (f"8000-{ID}.preview.test", None),
+        (f"fn-{ID}0.preview.test", None),
+        ("fn-x.preview.test", None),
+    ],
+)
+def test_host_names_of_functions(host: str, function: str | None) -> None:
+    assert function_of(host_name(host), ["preview.test", "localhost"]) == function
+    assert preview_of(f"fn-{ID}.localhost", ["localhost"]) is None
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a..b", "-", "a:b", "a:99999", "x" * 300, "a/b", "a@b", "[", "[::1"])

@@ -106,6 +106,8 @@ class World:
     postgres_port: int = 0
     announced: list[int] = field(default_factory=list)
     """What the door for PostgreSQL has told of its port."""
+    control: ASGIApp | None = None
+    """What answers in place of the scripted control plane."""
     reach: Reach | None = None
     options: Options | None = None
     _sockets: set[asyncio.Task[None]] = field(default_factory=set)
@@ -339,7 +341,7 @@ async def gateway(world: World, directory: Path, **options: Any) -> AsyncIterato
         async with (
             beside(
                 partial(serve, world.engine_app(), world.options.engine),
-                partial(serve, certificates.serve_beside(world.control_app()), world.options.control),
+                partial(serve, certificates.serve_beside(world.control or world.control_app()), world.options.control),
             ),
             EngineClient.connect(f"unix:{world.options.engine}") as engine,
             Control.connect(world.options.control) as control,
@@ -358,7 +360,12 @@ async def serve(app: ASGIApp, path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         config = uvicorn.Config(
-            app, lifespan="off", log_level="error", ws_ping_interval=None, timeout_graceful_shutdown=0
+            app,
+            lifespan="off",
+            log_level="error",
+            server_header=False,
+            ws_ping_interval=None,
+            timeout_graceful_shutdown=0,
         )
         await _Server(config).serve([listener])
 

@@ -7,19 +7,18 @@ import http.server
 import json
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pandastack.in_guest import function_programs
+from tests.support.function_process import Process, begun
 from tests.support.tls import make_certificate
 
 
@@ -34,30 +33,6 @@ class Greeter(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
-
-
-CONTEXT = {"function_id": "i", "function_name": "n", "version": 1, "run_id": "r", "memory_mb": 512}
-_FD3 = 'exec "$@" 3>&1 >/dev/null 2>&1'
-
-
-@dataclass
-class Process:
-    """A deployed function: what it reported, and calls to it."""
-
-    root: Path
-    report: dict[str, Any]
-
-    def call(self, event: Any = None, *, seconds: float = 30, **more: Any) -> dict[str, Any] | None:
-        """The answer; None when the process has ended."""
-        request = {"event": event, "env": {"KEY": "value"}, "timeout_seconds": seconds, "context": CONTEXT, **more}
-        data = json.dumps(request).encode()
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(60)
-            connection.connect(str(self.root / "s"))
-            connection.sendall(struct.pack("!I", len(data)) + data)
-            with connection.makefile("rb") as answer:
-                head = answer.read(4)
-                return json.loads(answer.read(struct.unpack("!I", head)[0])) if head else None
 
 
 Deploy = Callable[..., Process]
@@ -76,25 +51,7 @@ def deploy(tmp_path: Path) -> Iterator[Deploy]:
     with ExitStack() as stack:
 
         def deploy(source: str, runtime: str = "python", file: str = "", name: str | None = None) -> Process:
-            home = tmp_path / f"f{len(list(tmp_path.iterdir()))}"
-            root, programs = home / "fn", home / "programs"
-            root.mkdir(parents=True)
-            programs.mkdir()
-            for each, content in function_programs(runtime).items():
-                (programs / each).write_bytes(content)
-            file = file or {"python": "handler.py", "nodejs": "handler.js"}[runtime]
-            (root / file).write_text(source)
-            given = {"root": str(root), "entrypoint": file, "name": name, "socket": str(home / "s")}
-            program = [sys.executable, str(programs / "runtime.py")]
-            if runtime == "nodejs":
-                program = ["node", str(programs / "runtime.mjs")]
-            argv = ["sh", "-c", _FD3, "sh", *program, json.dumps({**given, "output": str(home / "out")})]
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            assert process.stdout is not None
-            said = stack.enter_context(process.stdout).read()
-            return Process(home, json.loads(said))
+            return begun(stack, tmp_path / f"f{len(list(tmp_path.iterdir()))}", source, runtime, file, name)
 
         yield deploy
 
@@ -423,6 +380,100 @@ def test_a_run_trusts_what_its_variables_name_though_its_process_began_without(
 
 
 def test_the_programs_are_all_there() -> None:
-    programs = {"runtime.py", "pandastack_check.py", "pandastack_debug.py", "pandastack_web.py"}
-    assert set(function_programs("python")) == programs
+    ours = {f"pandastack_{name}.py" for name in ("check", "debug", "frames", "web")}
+    assert set(function_programs("python")) == {"runtime.py", *ours}
     assert set(function_programs("nodejs")) == {"runtime.mjs"}
+
+
+STREAMS = {
+    "wsgi": "import os, time\n"
+    "def app(environ, start_response):\n"
+    "    write = start_response('200 OK', [('X-A', 'b')])\n"
+    "    if environ['PATH_INFO'] == '/list': return [b'a', b'b']\n"
+    "    if environ['PATH_INFO'] == '/none': return iter(())\n"
+    "    return pieces()\n"
+    "def pieces():\n"
+    "    yield b'first'\n"
+    "    while not os.path.exists('go'): time.sleep(0.01)\n"
+    "    yield b''\n"
+    "    yield b'x' * 100_000\n"
+    "    while os.path.exists('stay'): pass\n"
+    "    raise ValueError('no')\n",
+    "asgi": "import asyncio, os\n"
+    "async def app(scope, receive, send):\n"
+    "    if scope['type'] == 'lifespan': raise RuntimeError\n"
+    "    await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'x-a', b'b')]})\n"
+    "    if scope['path'] == '/list': return await send({'type': 'http.response.body', 'body': b'ab'})\n"
+    "    if scope['path'] == '/none': return await send({'type': 'http.response.body'})\n"
+    "    await send({'type': 'http.response.body', 'body': b'first', 'more_body': True})\n"
+    "    while not os.path.exists('go'): await asyncio.sleep(0.01)\n"
+    "    await send({'type': 'http.response.body', 'body': b'x' * 100_000, 'more_body': True})\n"
+    "    while os.path.exists('stay'): pass\n"
+    "    raise ValueError('no')\n",
+    "fetch": "const fs = require('fs');\n"
+    "exports.fetch = async (request) => {\n"
+    "  const headers = { 'x-a': 'b' }, path = new URL(request.url).pathname;\n"
+    "  if (path === '/list') return new Response('ab', { headers });\n"
+    "  if (path === '/none') return new Response(null, { headers });\n"
+    "  return new Response(new ReadableStream({ async start(out) {\n"
+    "    out.enqueue(Buffer.from('first'));\n"
+    "    while (!fs.existsSync('go')) await new Promise((done) => setTimeout(done, 10));\n"
+    "    out.enqueue(Buffer.alloc(100_000, 'x'));\n"
+    "    if (!fs.existsSync('stay')) out.error(new Error('no'));\n"
+    "  } }), { headers });\n"
+    "};\n",
+}
+
+
+@pytest.fixture(params=list(STREAMS))
+def streaming(request: pytest.FixtureRequest, deploy: Deploy) -> Process:
+    if request.param == "fetch" and shutil.which("node") is None:
+        pytest.skip("this host has no node")
+    return deploy(STREAMS[request.param], "nodejs" if request.param == "fetch" else "python")
+
+
+def head_of(frame: bytes) -> dict[str, Any]:
+    assert frame[0] == 1
+    made: dict[str, Any] = json.loads(frame[1:])
+    return {**made, "headers": {name.lower(): text for name, text in made["headers"]}}
+
+
+def test_an_answer_in_pieces(streaming: Process) -> None:
+    go = streaming.root / "fn" / "go"
+    with streaming.called(request("GET", "/"), stream=True) as frames:
+        head = head_of(next(frames))
+        assert (head["statusCode"], head["headers"]["x-a"]) == (200, "b") and "content-length" not in head["headers"]
+        assert next(frames) == b"\0first", "it is there before the next piece is made"
+        go.touch()
+        pieces = []
+        while (frame := next(frames))[0] == 0:
+            assert len(frame) <= 65537
+            pieces.append(frame[1:])
+        assert b"".join(pieces) in (b"x" * 100_000, b""), "a broken stream of fetch may lose what waits in it"
+        last = json.loads(frame)
+        assert (last["status"], "no" in last["error"], "result" in last) == ("error", True, False)
+
+
+def test_whole_answers_have_their_length(streaming: Process) -> None:
+    for path, length, body in (("/list", "2", b"ab"), ("/none", "0", b"")):
+        with streaming.called(request("GET", path), stream=True) as frames:
+            head, *pieces, last = frames
+        if streaming.report["kind"] != "asgi":  # its head may have been sent before
+            assert head_of(head)["headers"]["content-length"] == length
+        assert b"".join(each[1:] for each in pieces) == body
+        assert json.loads(last)["status"] == "success"
+
+
+def test_time_ends_between_two_frames(streaming: Process) -> None:
+    (streaming.root / "fn" / "go").touch()
+    (streaming.root / "fn" / "stay").touch()
+    with streaming.called(request("GET", "/"), stream=True, seconds=0.5) as frames:
+        *pieces, last = frames
+    assert json.loads(last)["status"] == "timeout"
+    assert b"".join(each[1:] for each in pieces[1:]) == b"first" + b"x" * 100_000
+
+
+def test_head_has_no_length_of_ours(streaming: Process) -> None:
+    with streaming.called(request("HEAD", "/list"), stream=True) as frames:
+        head, *_ = frames
+    assert "content-length" not in head_of(head)["headers"]

@@ -60,6 +60,14 @@ def test_runs(client: Client, wire: WireServer) -> None:
     ]
 
 
+def test_a_run_in_the_background(client: Client, wire: WireServer) -> None:
+    wire.will(Reply(202, RUN), Reply(200, {"secret": "whsec_x"}))
+    assert client.functions.start("f1", input=2, retries=3, callback="https://a.test/") == RUN
+    assert wire.asked[0].json() == {"input": 2, "async": True, "retries": 3, "callback": "https://a.test/"}
+    assert client.functions.callback_secret("f1") == "whsec_x"
+    assert wire.lines[1] == f"GET {ONE}/callback-secret"
+
+
 def test_requests_about_one(client: Client, wire: WireServer) -> None:
     wire.will(*[Reply(200, MADE)] * 3, Reply(200, [{"version": 1}]), Reply(200, {"total": 1}), Reply(204))
     client.functions.get("f1")

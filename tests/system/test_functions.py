@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -57,6 +58,12 @@ def function(client: Client) -> Iterator[dict[str, Any]]:
     client.functions.delete(made["id"])
 
 
+def door(server: Server) -> int:
+    """The port of the gateway's door."""
+    state = json.loads((server.installation.data / "server.json").read_bytes())
+    return int(state["ports"]["http"])
+
+
 def test_no_call_sees_anything_of_another(client: Client, function: dict[str, Any]) -> None:
     assert (function["kind"], function["version"], function["is_ready"]) == ("handler", 1, True)
     for _ in range(2):
@@ -73,7 +80,12 @@ def test_no_call_sees_anything_of_another(client: Client, function: dict[str, An
     assert all(first != second for first, second in zip(*drawn, strict=True)), "every generator was reseeded"
 
 
-def test_http_reaches_a_public_function(client: Client, function: dict[str, Any]) -> None:
+def test_http_reaches_a_public_function(client: Client, server: Server, function: dict[str, Any]) -> None:
+    with httpx.Client(timeout=60, headers={"Host": function["host"]}) as anonymous:
+        answer = anonymous.get(f"http://127.0.0.1:{door(server)}/a/b?x=1")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["event"]["headers"]["host"] == function["host"]
+        assert answer.json()["event"]["rawPath"] == "/a/b"
     with httpx.Client(timeout=60) as anonymous:
         answer = anonymous.get(f"{function['url']}/a/b?x=1")
         assert answer.status_code == 200, answer.text
@@ -188,6 +200,42 @@ def test_a_version_that_repeats_itself_or_holds_a_secret_does_not_serve(client: 
         assert client.functions.get(made["id"])["version"] == 1
     finally:
         client.secrets.delete("TEST_CHECKED")
+        client.functions.delete(made["id"])
+
+
+PIECES = """
+import time
+
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return large() if environ["PATH_INFO"] == "/large" else endless()
+
+
+def large():
+    for _ in range(160):
+        yield b"x" * 65536
+
+
+def endless():
+    while True:
+        yield b"."
+        time.sleep(0.1)
+"""
+
+
+def test_an_application_answers_while_it_works(client: Client, server: Server) -> None:
+    made = client.functions.create("pieces", code=PIECES, template="base", public=True)
+    base, headers = f"http://127.0.0.1:{door(server)}", {"Host": made["host"]}
+    try:
+        assert httpx.get(f"{base}/large", headers=headers, timeout=60).content == b"x" * 160 * 65536
+        with httpx.stream("GET", f"{base}/", headers=headers, timeout=60) as answer:
+            assert next(answer.iter_raw()) == b".", "an endless answer has begun"
+        eventually(lambda: client.functions.runs(made["id"])[0]["status"] == "error", 60, "its client has left")
+        left, read = client.functions.runs(made["id"])
+        assert left["error"] == "the client left before the answer was complete"
+        assert (read["status"], read["result"]["bodyBytes"]) == ("success", 160 * 65536)
+    finally:
         client.functions.delete(made["id"])
 
 

@@ -144,6 +144,7 @@ def create_app(
             app.state.plane = plane
             if internal is not None:
                 internal.state.plane, internal.state.databases = plane, app.state.databases
+                internal.state.functions = app.state.functions
             app.state.tool_calls = Allowance(chosen.mcp_calls_per_minute)
             app.state.sandbox_tool_calls = Allowance(chosen.mcp_sandbox_calls_per_minute)
             app.state.requests = Allowance(chosen.requests_per_minute)

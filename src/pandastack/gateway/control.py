@@ -8,14 +8,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import anyio
 import httpx
+from anyio.abc import SocketStream
 
 from pandastack.errors import CapacityError, PandastackError, RateLimitError, UnavailableError, from_body
 from pandastack.model.databases import DatabaseRoute
 from pandastack.model.previews import Waker
 
+FUNCTION_PATH = "/internal/functions"
+"""Below it the control plane answers requests for functions."""
 _ANSWER_SECONDS = 10.0
 _WAKE_SECONDS = 300.0
+_AWAY_SECONDS = 20.0
+"""How long a connection waits for a server that restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +52,16 @@ class States:
 class Control:
     """Every method raises the control plane's errors, and :class:`UnavailableError` while it does not answer."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, path: Path) -> None:
         self._client = client
+        self._path = path
 
     @classmethod
     def connect(cls, path: Path) -> Self:
         """A client for the socket at ``path``. Use it inside ``async with``."""
         limits = httpx.Limits(max_connections=64)
         transport = httpx.AsyncHTTPTransport(uds=str(path), limits=limits, verify=False)  # no TLS is spoken there
-        return cls(httpx.AsyncClient(transport=transport, base_url="http://control", timeout=_ANSWER_SECONDS))
+        return cls(httpx.AsyncClient(transport=transport, base_url="http://control", timeout=_ANSWER_SECONDS), path)
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -67,6 +74,17 @@ class Control:
         traceback: TracebackType | None = None,
     ) -> None:
         await self._client.__aexit__(kind, error, traceback)
+
+    async def dial(self) -> SocketStream:
+        """A connection for one request that is passed on, whose answer may be endless."""
+        deadline = anyio.current_time() + _AWAY_SECONDS
+        while True:
+            try:
+                return await anyio.connect_unix(self._path)
+            except OSError as error:
+                if anyio.current_time() > deadline:
+                    raise UnavailableError("the server does not answer") from error
+            await anyio.sleep(0.1)
 
     async def ask(self, path: str, message: Mapping[str, Any], seconds: float = _ANSWER_SECONDS) -> dict[str, Any]:
         """``POST path`` with a JSON object; the answer is one too."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pandastack.contract.version import VERSION
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Incremented whenever a gateway of before cannot serve a server of now, or the other way round."""
 
 

@@ -29,6 +29,7 @@ class Function(TypedDict, total=False):
     public: bool
     url: str
     endpoint: str
+    host: str
     version: int
     is_ready: bool
     kind: str
@@ -68,6 +69,11 @@ class FunctionRun(TypedDict, total=False):
     started_at: str
     ended_at: str | None
     kept_until: str
+    attempt: int
+    retries: int
+    attempts: list[dict[str, Any]]
+    next_attempt_at: str
+    callback: str
 
 
 class FunctionAlias(TypedDict, total=False):
@@ -142,19 +148,14 @@ def one_function(method: str, function_id: str, what: str = "", body: Mapping[st
     return Call(method, f"/functions/{segment(function_id)}{what}", json=body, silence=silence)
 
 
-def invoke_function(
-    function_id: str,
-    given: Any,
-    *,
-    in_background: bool = False,
-    version: int | None = None,
-    alias: str | None = None,
-    keep_seconds: int = 0,
-) -> Call:
+def invoke_function(function_id: str, given: Any, **chosen: Any) -> Call:
     """``POST /functions/{id}/invoke``."""
-    chosen = {"version": version, "alias": alias, "keep_seconds": keep_seconds or None}
-    body = {"input": given, **given_of({"async": in_background or None, **chosen})}
-    return one_function("POST", function_id, "/invoke", body)
+    return one_function("POST", function_id, "/invoke", {"input": given, **given_of(chosen)})
+
+
+def start_function(function_id: str, given: Any, **chosen: Any) -> Call:
+    """The same without waiting for the end."""
+    return invoke_function(function_id, given, **{"async": True}, **chosen)
 
 
 def function_alias(method: str, function_id: str, name: str, version: int | None = None) -> Call:

@@ -29,10 +29,7 @@ from pandastack.errors import BadRequestError
 from pandastack.sdk._functions import FunctionRun
 
 _PROGRAMS = Path(in_guest.__file__).parent / "functions"
-_MODULES = {name: f"{name}.py" for name in ("pandastack_debug", "pandastack_web")} | {
-    "pandastack_function_runtime": "runtime.py"
-}
-"""Names and files, in the order in which they are imported."""
+_RUNTIME = "pandastack_function_runtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +161,17 @@ def _dumped(value: Any) -> bytes:
 
 def _programs() -> tuple[ModuleType, ModuleType]:
     """The program of machines and its module for applications, imported once."""
-    for name, file in _MODULES.items():
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, _PROGRAMS / file)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
+    if _RUNTIME not in sys.modules:
+        spec = importlib.util.spec_from_file_location(_RUNTIME, _PROGRAMS / "runtime.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(_PROGRAMS))  # where its modules are
+        try:
             spec.loader.exec_module(module)
-            sys.modules[name] = module
-    return sys.modules["pandastack_function_runtime"], sys.modules["pandastack_web"]
+        finally:
+            sys.path.remove(str(_PROGRAMS))
+        sys.modules[_RUNTIME] = module
+    return sys.modules[_RUNTIME], sys.modules["pandastack_web"]
 
 
 def _end_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -133,6 +133,8 @@ class Settings:
     """How many runs of functions a workspace may have at once."""
     max_kept_runs: int = 5
     """How many machines of failed runs of functions a workspace may keep at once."""
+    function_retry_seconds: float = 2.0
+    """The pause before the first retry of an asynchronous run; each further one is four times as long."""
     kept_function_versions: int = 3
     """How many versions of a function are kept, with the one that serves; the oldest make room for new ones."""
     kept_function_mb: int = 8192

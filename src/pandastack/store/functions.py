@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,7 +10,13 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pandastack.store.product_schema import function_aliases, function_runs, function_versions, functions
+from pandastack.store.product_schema import (
+    function_aliases,
+    function_run_events,
+    function_runs,
+    function_versions,
+    functions,
+)
 
 
 class FunctionState(StrEnum):
@@ -90,8 +96,10 @@ class AliasRecord:
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """A call of a function. ``result`` is JSON; ``start`` is ``waiting`` or ``restored``. A run that a schedule has
-    begun has its ``schedule_id`` and the time that it was meant for, ``nominal_at``. Times are in epoch seconds.
-    ``kept_until``: its machine is a sandbox of the workspace, which may be deleted from then on."""
+    begun has its ``schedule_id`` and the time that it was meant for, ``nominal_at``. ``attempt`` counts from 1, up to
+    one more than ``retries``; ``attempts`` are those that have failed, and while it waits for another one it has a
+    ``next_attempt_at``. ``callback`` is a URL that is told of its end. ``kept_until``: its machine is a sandbox of the
+    workspace, which may be deleted from then on. Times are in epoch seconds."""
 
     id: str
     workspace: str
@@ -113,6 +121,11 @@ class RunRecord:
     cpu_seconds: float | None = None
     peak_memory_mb: float | None = None
     ended_at: float | None = None
+    attempt: int = 1
+    retries: int = 0
+    attempts: list[dict[str, Any]] | None = None
+    next_attempt_at: float | None = None
+    callback: str | None = None
     kept_until: float | None = None
 
 
@@ -179,19 +192,40 @@ async def add_run(connection: AsyncConnection, record: RunRecord) -> None:
     await connection.execute(insert(function_runs), asdict(record))
 
 
-async def end_run(connection: AsyncConnection, run_id: str, **values: Any) -> None:
+async def add_event(connection: AsyncConnection, run_id: str, event: str) -> None:
+    """Store the event of a run, as JSON, for its later attempts."""
+    await connection.execute(insert(function_run_events), {"run_id": run_id, "event": event})
+
+
+async def get_event(connection: AsyncConnection, run_id: str) -> str:
+    """The event of a run that has one."""
+    found = select(function_run_events.c.event).where(function_run_events.c.run_id == run_id)
+    return str((await connection.execute(found)).scalar_one())
+
+
+async def remove_event(connection: AsyncConnection, run_id: str) -> None:
+    """Delete the event of a run; a missing one is fine."""
+    await connection.execute(delete(function_run_events).where(function_run_events.c.run_id == run_id))
+
+
+async def change_run(connection: AsyncConnection, run_id: str, **values: Any) -> None:
     """Set columns of a run that has not ended."""
     mine = (function_runs.c.id == run_id) & (function_runs.c.status == RunStatus.RUNNING)
     await connection.execute(update(function_runs).where(mine).values(**values))
 
 
-async def end_all_runs(connection: AsyncConnection, error: str, now: float) -> list[RunRecord]:
-    """End the runs that an earlier server left; returns them as they are then."""
-    mine = select(function_runs.c.id).where(function_runs.c.status == RunStatus.RUNNING)
-    left = (await connection.execute(mine)).scalars().all()
-    theirs = function_runs.c.id.in_(left)
-    values = {"status": RunStatus.ERROR, "error": error, "ended_at": now}
+async def left_runs(connection: AsyncConnection) -> list[RunRecord]:
+    """The runs that have not ended: at the start those that an earlier server left."""
+    rows = await connection.execute(select(function_runs).where(function_runs.c.status == RunStatus.RUNNING))
+    return [_run(row) for row in rows.mappings()]
+
+
+async def end_runs(connection: AsyncConnection, ids: Sequence[str], error: str, now: float) -> list[RunRecord]:
+    """End these runs; returns them as they are then."""
+    theirs = function_runs.c.id.in_(ids)
+    values = {"status": RunStatus.ERROR, "error": error, "ended_at": now, "next_attempt_at": None}
     await connection.execute(update(function_runs).where(theirs).values(**values))
+    await connection.execute(delete(function_run_events).where(function_run_events.c.run_id.in_(ids)))
     return [_run(row) for row in (await connection.execute(select(function_runs).where(theirs))).mappings()]
 
 

@@ -147,10 +147,22 @@ function_runs = Table(
     Column("peak_memory_mb", Double, nullable=True),
     Column("started_at", Double, nullable=False),
     Column("ended_at", Double, nullable=True),
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("retries", Integer, nullable=False, server_default="0"),
+    Column("attempts", JSON, nullable=True),
+    Column("next_attempt_at", Double, nullable=True),
+    Column("callback", Text, nullable=True),
     Column("kept_until", Double, nullable=True),
     Index(None, "function_id", "started_at"),
     Index(None, "schedule_id", "nominal_at", unique=True),
     Index(None, "status"),
+)
+
+function_run_events = Table(
+    "function_run_events",
+    metadata,
+    Column("run_id", String(36), ForeignKey("function_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("event", Text, nullable=False),
 )
 
 runner_pools = Table(
@@ -201,6 +213,7 @@ webhook_endpoints = Table(
     Column("disabled_reason", Text, nullable=True),
     Column("failing_since", Double, nullable=True),
     Column("dropped", Integer, nullable=False, server_default="0"),
+    Column("owner", String(64), nullable=False, server_default=""),
     Index(None, "workspace", "created_at"),
 )
 
@@ -219,6 +232,7 @@ webhook_deliveries = Table(
     Column("ended_at", Double, nullable=True),
     Column("status", Integer, nullable=True),
     Column("error", Text, nullable=True),
+    Column("url", Text, nullable=True),
     Index(None, "endpoint_id", "event_id", unique=True),
     Index(None, "endpoint_id", "state", "due_at"),
 )

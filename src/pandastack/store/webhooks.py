@@ -29,7 +29,8 @@ class DeliveryState(StrEnum):
 class EndpointRecord:
     """Where events of a workspace are sent. Times are in epoch seconds. ``failing_since`` is the first failure since
     the last success, ``disabled_reason`` is set when the server has disabled it, and ``dropped`` counts the events that
-    found its queue full."""
+    found its queue full. One with an ``owner``, such as a function, sends its callbacks, and is listed nowhere.
+    """
 
     id: str
     workspace: str
@@ -41,11 +42,13 @@ class EndpointRecord:
     disabled_reason: str | None = None
     failing_since: float | None = None
     dropped: int = 0
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """One event on its way to one endpoint. ``status`` and ``error`` are those of the last attempt."""
+    """One event on its way to one endpoint. ``status`` and ``error`` are those of the last attempt; ``url`` is where a
+    callback goes."""
 
     id: str
     endpoint_id: str
@@ -59,6 +62,7 @@ class DeliveryRecord:
     ended_at: float | None = None
     status: int | None = None
     error: str | None = None
+    url: str | None = None
 
 
 async def load_endpoints(connection: AsyncConnection) -> list[EndpointRecord]:

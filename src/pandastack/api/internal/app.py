@@ -17,10 +17,12 @@ from starlette.routing import Route
 
 from pandastack.api import errors
 from pandastack.api.errors import error_response
+from pandastack.api.function_calls import METHODS, FunctionAnswer, path_after, read_request
 from pandastack.api.requests import limited
 from pandastack.errors import NotFoundError, PandastackError, UnavailableError
 from pandastack.model.databases import DatabaseDirectory, is_database_id
 from pandastack.model.previews import Waker
+from pandastack.products.functions import Functions
 from pandastack.services import ControlPlane
 from pandastack.services.ssh.ssh import Door
 
@@ -100,8 +102,9 @@ async def read_message(request: Request, kind: type[_M]) -> _M:
 
 
 def create_internal_app() -> Starlette:
-    """The ASGI application. ``state.plane`` is its control plane, and ``state.databases`` the
-    :class:`~pandastack.model.databases.DatabaseDirectory` of it, once they are open."""
+    """The ASGI application. ``state.plane`` is its control plane, ``state.databases`` the
+    :class:`~pandastack.model.databases.DatabaseDirectory` of it, and ``state.functions`` its functions, once they are
+    open."""
     app = Starlette(
         routes=[
             Route("/internal/route", _route, methods=["POST"]),
@@ -113,10 +116,11 @@ def create_internal_app() -> Starlette:
             Route("/internal/ssh/door", _announce, methods=["POST"]),
             Route("/internal/databases/door", _announce_databases, methods=["POST"]),
             Route("/internal/databases/{database}/route", _route_database, methods=["POST"]),
+            Route("/internal/functions/{function}/http{path:path}", _answer_by_function, methods=METHODS),
         ],
         exception_handlers=REFUSALS,
     )
-    app.state.plane = app.state.databases = None
+    app.state.plane = app.state.databases = app.state.functions = None
     return app
 
 
@@ -186,3 +190,12 @@ async def _announce_databases(request: Request) -> Response:
     door = await read_message(request, _DatabaseDoor)
     _databases(request).announced(door.port)
     return JSONResponse({})
+
+
+async def _answer_by_function(request: Request) -> Response:
+    """Answer what came to a function's own host name. Of the client the gateway tells the address, and nobody else."""
+    functions: Functions | None = request.app.state.functions
+    if functions is None:
+        raise UnavailableError("the control plane does not answer for functions yet")
+    wanted = await read_request(request, path_after(request, "/http"), request.headers.get("x-forwarded-for", ""))
+    return FunctionAnswer(functions, request.path_params["function"], wanted)

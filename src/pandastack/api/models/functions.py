@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, StrictStr, WithJsonSchema
@@ -49,6 +50,14 @@ class Invoke(Body):
         0,
         description="If it fails, make its machine a sandbox, which is deleted after so long without use; up to 86400",
     )
+    retries: WholeNumber | None = Field(None, description="How often a run that fails is tried again: up to 5")
+    callback: StrictStr | None = Field(None, description="A URL that gets the run when it has ended, signed")
+
+    def chosen(self) -> product.Chosen:
+        return product.Chosen(self.version, self.alias, self.keep_seconds)
+
+    def wanted(self) -> product.Background:
+        return product.checked_background(self.retries, self.callback, is_async=self.in_background)
 
 
 class PutAlias(Body):
@@ -83,6 +92,7 @@ class Function(Answer):
     public: bool
     url: str = Field(description="Where HTTP reaches it, if it is public")
     endpoint: str
+    host: str | None = omitted_if_none("Its own name at the gateway, where a public one answers")
     version: int = Field(description="The one that serves; 0 before the first deploy")
     is_ready: bool
     kind: str | None = omitted_if_none("What the entrypoint has: `handler`, `wsgi`, `asgi`, `fetch` or `script`")
@@ -98,7 +108,8 @@ class Function(Answer):
     updated_at: str
 
     @classmethod
-    def of(cls, seen: product.Function, base: str) -> Function:
+    def of(cls, seen: product.Function, base: str, suffix: str) -> Function:
+        """``base`` is the address of the API, ``suffix`` the domain below which the gateway has names."""
         record, serving = seen.record, seen.serving
         url = f"{base}/v1/functions/{record.id}/http-invoke"
         return cls(
@@ -112,6 +123,7 @@ class Function(Answer):
             public=record.public,
             url=url,
             endpoint=url,
+            host=f"fn-{record.id}.{suffix}" if suffix else None,
             version=record.version,
             is_ready=serving is not None,
             kind=serving.kind if serving else None,
@@ -158,6 +170,26 @@ class FunctionAlias(Answer):
         return cls(name=alias.name, function_id=alias.function_id, version=alias.version, **times)
 
 
+class FunctionAttempt(Answer):
+    """An attempt of a run that has failed."""
+
+    attempt: int
+    status: str
+    error: str
+    sandbox_id: str | None
+    ended_at: str
+
+    @classmethod
+    def of(cls, failed: Mapping[str, Any]) -> FunctionAttempt:
+        return cls(**{**failed, "ended_at": timestamp(failed["ended_at"])})
+
+
+class CallbackSecret(Answer):
+    """What the callbacks of a function are signed with."""
+
+    secret: str
+
+
 class FunctionRun(Answer):
     id: str
     workspace: str
@@ -179,10 +211,16 @@ class FunctionRun(Answer):
     started_at: str
     ended_at: str | None
     kept_until: str | None = omitted_if_none("Its machine is the sandbox `sandbox_id`, at least until then")
+    attempt: int = Field(description="The number of the attempt, from 1")
+    retries: int = Field(description="How often it may be tried again")
+    attempts: list[FunctionAttempt] | None = omitted_if_none("Those that have failed before")
+    next_attempt_at: str | None = omitted_if_none("When it is tried again")
+    callback: str | None = omitted_if_none("The URL that gets it when it has ended")
 
     @classmethod
     def of(cls, run: RunRecord) -> FunctionRun:
-        taken = ("result", "duration_ms", "started_at", "ended_at", "kept_until")
+        times = ("started_at", "ended_at", "kept_until", "next_attempt_at")
+        taken = ("result", "duration_ms", "attempts", *times)
         values = {name: getattr(run, name) for name in cls.model_fields if name not in taken}
         return cls(
             **values,
@@ -191,6 +229,8 @@ class FunctionRun(Answer):
             started_at=timestamp(run.started_at),
             ended_at=timestamp_or_none(run.ended_at),
             kept_until=timestamp_or_none(run.kept_until),
+            attempts=[FunctionAttempt.of(each) for each in run.attempts] if run.attempts else None,
+            next_attempt_at=timestamp_or_none(run.next_attempt_at),
         )
 
 

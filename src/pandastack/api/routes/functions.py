@@ -9,11 +9,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import UploadFile
 
+from pandastack.api.function_calls import METHODS, FunctionAnswer, path_after, read_request
 from pandastack.api.idempotency import PARAMETER, idempotent, make_once
 from pandastack.api.models.functions import (
+    CallbackSecret,
     CreateFunction,
     Function,
-    FunctionFailure,
     FunctionMetrics,
     FunctionRun,
     FunctionVersion,
@@ -26,14 +27,12 @@ from pandastack.api.models.schema import takes
 from pandastack.api.requests import caller_of, check_length, json_response, limited, plane_of, read_json
 from pandastack.errors import BadRequestError
 from pandastack.products import functions as product
-from pandastack.store.functions import RunRecord
 
 router = APIRouter(prefix="/v1/functions", tags=["functions"])
 
 _FORM_OVERHEAD = 64 * 1024
 _MOST_HOURS = 24 * 90
 _HOURS = re.compile(r"([1-9][0-9]{0,3})h?")
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _BUNDLE: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -61,9 +60,9 @@ def functions_of(request: Request) -> product.Functions:
 
 
 def _seen(request: Request, function: product.Function) -> Function:
-    return Function.of(
-        function, plane_of(request).settings.public_base_url.rstrip("/") or str(request.base_url).rstrip("/")
-    )
+    settings = plane_of(request).settings
+    base = settings.public_base_url.rstrip("/") or str(request.base_url).rstrip("/")
+    return Function.of(function, base, settings.preview_host_suffix.partition(",")[0].strip().lower())
 
 
 @router.post(
@@ -180,12 +179,14 @@ async def roll_back_function(request: Request, function_id: str) -> Response:
 )
 async def invoke_function(request: Request, function_id: str) -> Response:
     """Run the function in a machine of its own, and answer the run: also one that failed. With `"async": true` the
-    answer is 202 and the run as it begins. `version` or `alias` choose another version than the one that serves."""
+    answer is 202 and the run as it begins; then it may have `retries` and a `callback`. `version` or `alias` choose
+    another version than the one that serves."""
     body = await read_json(request, Invoke)
-    functions, caller = functions_of(request), caller_of(request)
-    run = functions.start if body.in_background else functions.invoke
-    made = await run(caller, function_id, body.input, body.version, body.alias, body.keep_seconds)
-    return json_response(FunctionRun.of(made), 202 if body.in_background else 200)
+    functions, caller, chosen, wanted = functions_of(request), caller_of(request), body.chosen(), body.wanted()
+    if body.in_background:
+        begun = await functions.start(caller, function_id, body.input, chosen, wanted)
+        return json_response(FunctionRun.of(begun), 202)
+    return json_response(FunctionRun.of(await functions.invoke(caller, function_id, body.input, chosen)))
 
 
 @router.post(
@@ -217,6 +218,14 @@ async def get_function_run(request: Request, function_id: str, run_id: str) -> R
     return json_response(FunctionRun.of(await functions_of(request).run(caller_of(request), function_id, run_id)))
 
 
+@router.get("/{function_id}/callback-secret", response_class=Response, responses={200: {"model": CallbackSecret}})
+async def get_callback_secret(request: Request, function_id: str) -> Response:
+    """What the callbacks of this function are signed with."""
+    return json_response(
+        CallbackSecret(secret=await functions_of(request).callback_secret(caller_of(request), function_id))
+    )
+
+
 @router.get("/{function_id}/metrics", response_class=Response, responses={200: {"model": FunctionMetrics}})
 async def get_function_metrics(request: Request, function_id: str, period: str = "24") -> Response:
     """Numbers of the runs of the last `period` hours."""
@@ -227,27 +236,10 @@ async def get_function_metrics(request: Request, function_id: str, period: str =
     return json_response(FunctionMetrics.of(numbers))
 
 
-@router.api_route("/{function_id}/http-invoke", methods=_METHODS, include_in_schema=False)
-@router.api_route("/{function_id}/http-invoke/{path:path}", methods=_METHODS, include_in_schema=False)
+@router.api_route("/{function_id}/http-invoke", methods=METHODS, include_in_schema=False)
+@router.api_route("/{function_id}/http-invoke/{path:path}", methods=METHODS, include_in_schema=False)
 async def http_invoke_function(request: Request, function_id: str) -> Response:
     """Answer a request of HTTP by a function that is public. The path of the event is what follows `http-invoke`."""
-    body = b"".join([chunk async for chunk in limited(request, product.MOST_EVENT)])
-    raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
-    path = raw.partition(b"?")[0].decode("latin-1").partition("/http-invoke")[2] or "/"
-    answer = await functions_of(request).http(
-        function_id,
-        product.HttpRequest(
-            method=request.method,
-            path=path,
-            query=request.scope["query_string"].decode("latin-1"),
-            headers=[(name.decode("latin-1"), text.decode("latin-1")) for name, text in request.scope["headers"]],
-            body=body,
-            source=(request.scope.get("client") or ("",))[0],
-        ),
-    )
-    if isinstance(answer, RunRecord):
-        return json_response(FunctionFailure.of(answer), 500)
-    response = Response(answer.body, answer.status)
-    for name, text in answer.headers:
-        response.raw_headers.append((name.lower().encode("latin-1"), text.encode("latin-1")))
-    return response
+    source = (request.scope.get("client") or ("",))[0]
+    wanted = await read_request(request, path_after(request, "/http-invoke"), source)
+    return FunctionAnswer(functions_of(request), function_id, wanted)

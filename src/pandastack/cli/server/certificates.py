@@ -16,7 +16,7 @@ from pandastack.api.internal.app import REFUSALS, Message, read_message
 from pandastack.broker.authority import Authority, open_ca
 from pandastack.errors import BadRequestError, UnavailableError
 from pandastack.gateway.certificates import EVERY
-from pandastack.gateway.http.names import preview_of
+from pandastack.gateway.http.names import function_of, preview_of
 from pandastack.gateway.options import Options
 from pandastack.gateway.postgres.names import database_of
 
@@ -42,22 +42,22 @@ class Certificates:
         self._authority = None if self._files else Authority(open_ca(directory))
 
     def find(self, name: str) -> tuple[str, float]:
-        """Private key and chain as PEM, and the seconds after which to ask again. ``name`` is that of one preview or
-        database, or :data:`~pandastack.gateway.certificates.EVERY`.
+        """Private key and chain as PEM, and the seconds after which to ask again. ``name`` is that of one preview,
+        function or database, or :data:`~pandastack.gateway.certificates.EVERY`.
 
-        Raises :class:`BadRequestError` for a name of neither, and :class:`UnavailableError` for
+        Raises :class:`BadRequestError` for a name of none of them, and :class:`UnavailableError` for
         unusable files.
         """
         if self._authority is None:
             return "".join(_read(path) for path in self._files), _FILE_SECONDS
         if name == EVERY:
             names = [each for suffix in self._suffixes for each in (suffix, f"*.{suffix}")]
-        elif preview_of(name, self._suffixes) is not None or database_of(name, self._suffixes) is not None:
+        elif any(find(name, self._suffixes) is not None for find in (preview_of, function_of, database_of)):
             names = [name]
         else:
             names = []
         if not names:
-            raise BadRequestError("name: not the host name of a preview or a database", field="name")
+            raise BadRequestError("name: not the host name of a preview, a function or a database", field="name")
         return self._authority.chain(*names), _LEAF_SECONDS
 
     def serve_beside(self, control: ASGIApp) -> ASGIApp:

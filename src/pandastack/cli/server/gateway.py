@@ -260,6 +260,7 @@ async def _answer(app: ASGIApp, path: Path, uid: int | None) -> None:
             lifespan="off",
             log_level="warning",
             access_log=False,
+            server_header=False,  # answers of functions are passed on as they are
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             ws_max_size=1024 * 1024 + 1024,

@@ -6,7 +6,7 @@ import json as codec
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -101,6 +101,12 @@ def invoke(
     version: Annotated[int | None, typer.Option("--version", help="By default the one that serves.")] = None,
     alias: Annotated[str | None, typer.Option("--alias", help="The version that this alias names.")] = None,
     keep: Annotated[int, typer.Option("--keep", metavar="SECONDS", help="If it fails, keep its machine.")] = 0,
+    retries: Annotated[
+        int | None, typer.Option("--retries", help="With --async: tries after failures, up to 5.")
+    ] = None,
+    callback: Annotated[
+        str | None, typer.Option("--callback", metavar="URL", help="With --async: gets the run.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a function, and print what it returns. The exit status is 1 if it fails."""
@@ -108,10 +114,15 @@ def invoke(
         given = None if event is None else codec.loads(sys.stdin.read() if event == "-" else event)
     except ValueError as error:
         raise BadRequestError(f"the event is not JSON: {error}") from error
+    if not background and (retries is not None or callback is not None):
+        raise BadRequestError("--retries and --callback are for --async")
     with connect() as client:
         function_id = _id(client, name)
-        begin = client.functions.start if background else client.functions.invoke
-        run = begin(function_id, input=given, version=version, alias=alias, keep_seconds=keep)
+        chosen: dict[str, Any] = {"version": version, "alias": alias, "keep_seconds": keep}
+        if background:
+            run = client.functions.start(function_id, input=given, retries=retries, callback=callback, **chosen)
+        else:
+            run = client.functions.invoke(function_id, input=given, **chosen)
     if json:
         print_json(run)
     elif background:
@@ -174,6 +185,14 @@ def logs(name: Name, json: Json = False) -> None:
         return
     for run in reversed(found):
         show_record(run)
+
+
+@group.command("callback-secret")
+def callback_secret(name: Name, json: Json = False) -> None:
+    """Print what the callbacks of a function are signed with."""
+    with connect() as client:
+        secret = client.functions.callback_secret(_id(client, name))
+    result({"secret": secret}, secret, as_json=json)
 
 
 @group.command()

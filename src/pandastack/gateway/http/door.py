@@ -39,7 +39,7 @@ async def open_http_doors(
     """Serve HTTP inside the block."""
     trusted = parse_networks(",".join(options.trusted_proxies))
     place = Place(options.suffixes, trusted=trusted, own_port=listeners.ports().get("http"))
-    async with open_upstreams(reach) as upstreams, anyio.create_task_group() as tasks:
+    async with open_upstreams(reach, control) as upstreams, anyio.create_task_group() as tasks:
         doors = _Doors(options, Routes(control), upstreams, reach, tasks, Certificates(options, control))
         count = Count(options.max_connections)
         tasks.start_soon(doors.serve, listeners.inner, replace(place, inner=True), doors.opened_inner, count)

@@ -15,7 +15,7 @@ from pandastack.gateway.client_socket import ClientGone, ClientSocket
 from pandastack.gateway.http import pages
 from pandastack.gateway.http.heads import Header, inward, outward, wants_upgrade
 from pandastack.gateway.http.passing import pass_bytes
-from pandastack.gateway.http.routing import Place, Redirect, Routes, Visit
+from pandastack.gateway.http.routing import Call, Place, Redirect, Routes, Visit
 from pandastack.gateway.http.upstream import Upstream, Upstreams
 from pandastack.gateway.reach import Reach
 from pandastack.host.tasks import beside
@@ -29,6 +29,7 @@ IDLE_SECONDS = 75.0
 HOLD_SECONDS = 1.5
 """How long a person waits for a sandbox that wakes before a page says so."""
 _LINGER_SECONDS = 1.0
+_BROKEN = (anyio.ClosedResourceError, anyio.BrokenResourceError)
 _REPEATABLE = (b"GET", b"HEAD", b"OPTIONS")
 
 log = structlog.get_logger(__name__)
@@ -88,6 +89,9 @@ class Exchange:
                 if isinstance(visit, Redirect):
                     await self._answer(_redirect(visit))
                     return
+                if isinstance(visit, Call):
+                    await self._call(request, visit)
+                    return
                 port = visit.route.port
                 await self._visit(request, visit)
             except PandastackError as error:
@@ -124,6 +128,12 @@ class Exchange:
                     self._upstreams.give_back(sandbox, port, waker, upstream)
                 return
 
+    async def _call(self, request: h11.Request, call: Call) -> None:
+        """Have the control plane answer for a function: it is told when the client leaves."""
+        async with self._upstreams.to_control() as upstream:
+            has_body = _has_body(list(request.headers))
+            await self._exchange(request, call, upstream, ExitStack(), has_body=has_body, upgrade=None)
+
     def _is_for_people(self, request: h11.Request) -> bool:
         """Whether our own answers are pages. Through the door inward programs call, whatever they accept."""
         return self._place.grant is None and pages.is_navigation(request.method, request.headers)
@@ -141,7 +151,7 @@ class Exchange:
     async def _exchange(
         self,
         request: h11.Request,
-        visit: Visit,
+        visit: Visit | Call,
         upstream: Upstream,
         busy: ExitStack,
         *,
@@ -161,11 +171,11 @@ class Exchange:
                 return
             async with beside(partial(self._upload, upstream, head)):
                 await self._respond(visit, upstream, busy)
-        except (h11.RemoteProtocolError, PandastackError, anyio.ClosedResourceError) as error:
+        except (h11.RemoteProtocolError, PandastackError, *_BROKEN) as error:
             await self._broke(error, upstream)
 
     async def _broke(self, error: Exception, upstream: Upstream) -> None:
-        """The guest's server failed: say so, or abort the answer that has begun."""
+        """The server failed: say so, or abort the answer that has begun."""
         if self._http.states[h11.SERVER] not in (h11.IDLE, h11.SEND_RESPONSE):
             self._socket.abort()
             raise ClientGone from error
@@ -173,12 +183,12 @@ class Exchange:
             raise _Stale from error
         if isinstance(error, PandastackError) and not isinstance(error, GuestError):
             raise error
-        raise GuestError("the server in the sandbox closed the connection without an answer, or sent a wrong one")
+        raise upstream.no_answer from error
 
     async def _upload(self, upstream: Upstream, head: bytes) -> None:
         """Pass head and body in, what is here at once in one piece, and no faster than it is read there."""
         parts = [head]
-        with suppress(PandastackError, anyio.ClosedResourceError, ClientGone):  # the answer says more
+        with suppress(PandastackError, ClientGone, *_BROKEN):  # the answer says more
             if self._http.they_are_waiting_for_100_continue:
                 await self._send(self._encode(h11.InformationalResponse(status_code=100, headers=[])))
             while True:
@@ -197,15 +207,15 @@ class Exchange:
                     await upstream.send(_taken(parts))
                     return
 
-    async def _respond(self, visit: Visit, upstream: Upstream, busy: ExitStack) -> None:
+    async def _respond(self, visit: Visit | Call, upstream: Upstream, busy: ExitStack) -> None:
         event = await upstream.next_event()
         while isinstance(event, h11.InformationalResponse) and event.status_code != 101:
             event = await upstream.next_event()
-        if isinstance(event, h11.InformationalResponse):
+        if isinstance(event, h11.InformationalResponse) and isinstance(visit, Visit):
             await self._switch(event, visit, upstream, busy)
             return
         if not isinstance(event, h11.Response):
-            raise GuestError("the server in the sandbox closed the connection without an answer")
+            raise upstream.no_answer
         headers = outward(event.headers.raw_items(), visit.how)
         if _is_endless(event):
             busy.close()  # listening alone does not keep a sandbox awake

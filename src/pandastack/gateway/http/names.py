@@ -1,4 +1,5 @@
-"""The names that previews are reached by: ``{port}-{id}.SUFFIX`` as a host, ``/v1/p/{token}/…`` as a path. Pure."""
+"""The names that previews and functions are reached by: ``{port}-{id}.SUFFIX`` and ``fn-{id}.SUFFIX`` as hosts,
+``/v1/p/{token}/…`` as a path. Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ TOKEN_PATH = "/v1/p/"
 
 _HOST = re.compile(r"([a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?\.?|\[[0-9a-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _PREVIEW = re.compile(r"([0-9]{1,5})-([a-z0-9][a-z0-9-]{0,57})")
+_FUNCTION = re.compile(r"fn-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -41,6 +43,15 @@ def preview_of(host: str, suffixes: Sequence[str]) -> Preview | None:
         if not 1 <= port <= 65535:
             raise BadRequestError(f"the host name has the port {port}", field="host")
         return Preview(port, found[2])
+    return None
+
+
+def function_of(host: str, suffixes: Sequence[str]) -> str | None:
+    """The id of the function that a host name means; None: it means none."""
+    for suffix in suffixes:
+        label = host.removesuffix(f".{suffix}")
+        if label != host and (found := _FUNCTION.fullmatch(label)) is not None:
+            return found[1]
     return None
 
 

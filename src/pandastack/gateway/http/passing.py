@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+from anyio.abc import ByteStream
 
 from pandastack.gateway.client_socket import ClientGone, ClientSocket
 from pandastack.gateway.http.frames import FrameWatch
-from pandastack.gateway.stream import SleepingStream
 
 _PIECE = 256 * 1024
 
 
 async def pass_bytes(
     socket: ClientSocket,
-    stream: SleepingStream,
+    stream: ByteStream,
     first: tuple[bytes, bytes],
     used: Callable[[], object],
     *,

@@ -11,7 +11,7 @@ import anyio
 import h11
 
 from pandastack.errors import AuthError, ForbiddenError, NotFoundError, PandastackError, UnavailableError
-from pandastack.gateway.control import Control, Route
+from pandastack.gateway.control import FUNCTION_PATH, Control, Route
 from pandastack.gateway.http.grants import Grant
 from pandastack.gateway.http.heads import Inward, checked
 from pandastack.gateway.http.names import (
@@ -19,6 +19,7 @@ from pandastack.gateway.http.names import (
     allowed_path,
     check_path,
     check_plain_path,
+    function_of,
     host_name,
     preview_of,
     token_path,
@@ -52,6 +53,15 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a function, which the control plane answers. ``target`` is the path there."""
+
+    how: Inward
+    target: str
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Redirect:
     """The request is to be made elsewhere."""
 
@@ -75,6 +85,11 @@ class Place:
     grant: Grant | None = None
     """Who calls for what, if it is the door inward."""
 
+    @property
+    def domains(self) -> list[str]:
+        """The suffixes without ports."""
+        return [suffix.partition(":")[0] for suffix in self.suffixes]
+
 
 @dataclass(slots=True)
 class _Question:
@@ -92,7 +107,7 @@ class Routes:
         self._known: dict[_Key, tuple[float, Route | PandastackError]] = {}
         self._asking: dict[_Key, _Question] = {}
 
-    async def visit(self, request: h11.Request, place: Place, peer: str) -> Visit | Redirect:
+    async def visit(self, request: h11.Request, place: Place, peer: str) -> Visit | Call | Redirect:
         """Where the request goes. Raises :class:`BadRequestError`, :class:`AuthError`, :class:`NotFoundError`."""
         authority, target = checked(request)
         check_path(target)
@@ -105,6 +120,9 @@ class Routes:
         if not place.inner:
             client = client_of(request.headers, Client(peer, place.scheme), place.trusted)
             place, peer = replace(place, scheme=client.scheme), client.address
+            if (function := function_of(name, place.domains)) is not None:
+                how = Inward(0, authority, place.scheme, peer, "keep")
+                return Call(how, f"{FUNCTION_PATH}/{function}/http{target}", headers)
         if found := token_path(target):
             return await self._by_token(request, place, peer, authority, found[0], found[1], headers)
         if place.inner or target.startswith(TOKEN_PATH):
@@ -114,7 +132,7 @@ class Routes:
     async def _by_name(
         self, request: h11.Request, place: Place, peer: str, authority: str, name: str, found: Found
     ) -> Visit | Redirect:
-        preview = preview_of(name, [suffix.partition(":")[0] for suffix in place.suffixes])
+        preview = preview_of(name, place.domains)
         if preview is None:
             form = f"{{port}}-{{sandbox id}}.{place.suffixes[0]}" if place.suffixes else "/v1/p/{token}/"
             raise NotFoundError(f"no preview is at {name[:100] or 'this address'}", hint=f"previews are at {form}")

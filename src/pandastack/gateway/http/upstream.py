@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import anyio
 import h11
 import structlog
-from anyio.abc import TaskGroup
+from anyio.abc import ByteStream, TaskGroup
 
-from pandastack.errors import PandastackError, ServerError
+from pandastack.errors import GuestError, PandastackError, ServerError, UnavailableError
+from pandastack.gateway.control import Control
 from pandastack.gateway.reach import Reach
 from pandastack.gateway.stream import SleepingStream
 from pandastack.model.previews import Waker
@@ -30,15 +31,24 @@ _Key = tuple[str, int, Waker]
 
 
 class Upstream:
-    """One connection to a server in a guest."""
+    """One connection to a server in a guest, or to the control plane, which answers for functions."""
 
     def __init__(self) -> None:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEAD_BYTES)
-        self.stream: SleepingStream
+        self.stream: ByteStream
         self.is_reused = False
         self.idle_since = 0.0
         self.opened, self.done = anyio.Event(), anyio.Event()
         self.failure: PandastackError | None = None
+        self.no_answer: PandastackError = GuestError(
+            "the server in the sandbox closed the connection without an answer, or sent a wrong one"
+        )
+        """What is said when the connection breaks before there is an answer."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it leads into a sandbox, and nothing of it was not received."""
+        return isinstance(self.stream, SleepingStream) and self.stream.tunnel.is_quiet
 
     def encode(self, event: h11.Event) -> bytes:
         """What :meth:`send` is to send for an event."""
@@ -64,14 +74,15 @@ class Upstream:
 
     def is_reusable(self) -> bool:
         """Whether another request may be sent."""
-        return self.http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE} and self.stream.tunnel.is_quiet
+        return self.http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE} and self.is_quiet
 
 
 class Upstreams:
     """The connections to all servers. Made by :func:`open_upstreams`."""
 
-    def __init__(self, reach: Reach, tasks: TaskGroup) -> None:
+    def __init__(self, reach: Reach, control: Control, tasks: TaskGroup) -> None:
         self._reach = reach
+        self._control = control
         self._tasks = tasks
         self._idle: dict[_Key, list[Upstream]] = {}
 
@@ -80,7 +91,7 @@ class Upstreams:
         idle = self._idle.get((sandbox, port, waker), [])
         while idle and not fresh:
             upstream = idle.pop()
-            if upstream.stream.tunnel.is_quiet:
+            if upstream.is_quiet:
                 upstream.is_reused = True
                 return upstream
             upstream.done.set()
@@ -94,6 +105,14 @@ class Upstreams:
         if upstream.failure is not None:
             raise upstream.failure
         return upstream
+
+    @asynccontextmanager
+    async def to_control(self) -> AsyncIterator[Upstream]:
+        """A connection to the control plane, for one request. Raises :class:`UnavailableError`."""
+        upstream = Upstream()
+        upstream.no_answer = UnavailableError("the server ended before it had answered")
+        async with await self._control.dial() as upstream.stream:
+            yield upstream
 
     def give_back(self, sandbox: str, port: int, waker: Waker, upstream: Upstream) -> None:
         """Keep the connection for another request, or end it."""
@@ -125,9 +144,7 @@ class Upstreams:
             await anyio.sleep(1)
             now = anyio.current_time()
             for key, idle in list(self._idle.items()):
-                stale = [
-                    each for each in idle if now - each.idle_since > _IDLE_SECONDS or not each.stream.tunnel.is_quiet
-                ]
+                stale = [each for each in idle if now - each.idle_since > _IDLE_SECONDS or not each.is_quiet]
                 for each in stale:
                     each.done.set()
                     idle.remove(each)
@@ -136,10 +153,10 @@ class Upstreams:
 
 
 @asynccontextmanager
-async def open_upstreams(reach: Reach) -> AsyncIterator[Upstreams]:
+async def open_upstreams(reach: Reach, control: Control) -> AsyncIterator[Upstreams]:
     """The connections, which live inside the block."""
     async with anyio.create_task_group() as tasks:
-        upstreams = Upstreams(reach, tasks)
+        upstreams = Upstreams(reach, control, tasks)
         tasks.start_soon(upstreams.clean)
         yield upstreams
         tasks.cancel_scope.cancel()

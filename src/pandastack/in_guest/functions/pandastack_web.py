@@ -1,5 +1,5 @@
 """Web applications as functions: a request in Lambda's format 2.0 becomes a call of WSGI or ASGI, and what they answer
-becomes an answer of that format.
+becomes an answer of that format, or is sent while it is made.
 """
 # mypy: ignore-errors
 
@@ -7,12 +7,74 @@ import asyncio
 import base64
 import io
 import json
+import struct
 import sys
 from urllib.parse import unquote
+
+PIECE = 64 << 10
 
 
 class Broken(Exception):
     """What an application did that it must not; the message is for its author."""
+
+
+class Collected:
+    """An answer that is returned when it is whole."""
+
+    def __init__(self):
+        self.begun = False
+        self._answer, self._pieces = {}, []
+
+    def begin(self, status, headers, length=None):
+        self._answer, self.begun = {"statusCode": status, "headers": headers}, True
+
+    def write(self, data):
+        self._pieces.append(data)
+
+    def flush(self):
+        """Nothing is sent before the end."""
+
+    def result(self):
+        body = b"".join(self._pieces)
+        return {**self._answer, "body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+
+
+class Streamed:
+    """An answer that is sent while it is made: frames of the byte 1 and a head as JSON, then of the byte 0 and a piece.
+
+    ``send`` blocks while the client does not read.
+    """
+
+    def __init__(self, send):
+        self.begun = False
+        self.waiting = bytearray()
+        """What :meth:`flush` will send."""
+        self._send = send
+
+    def begin(self, status, headers, length=None):
+        """``length`` is that of the body, if it is known without the header."""
+        if length is not None and not any(name.lower() == "content-length" for name, _ in headers):
+            headers = [*headers, ["content-length", str(length)]]
+        self.begun = True
+        self._add(b"\1", json.dumps({"statusCode": status, "headers": headers}).encode())
+
+    def write(self, data):
+        for start in range(0, len(data), PIECE):
+            self._add(b"\0", data[start : start + PIECE])
+
+    def _add(self, kind, data):
+        self.waiting += struct.pack("!I", len(data) + 1) + kind + data
+        if len(self.waiting) >= PIECE:
+            self.flush()
+
+    def flush(self):
+        if self.waiting:
+            data = bytes(self.waiting)
+            self.waiting.clear()
+            self._send(data)
+
+    def result(self):
+        return None
 
 
 class Application:
@@ -23,11 +85,15 @@ class Application:
         if kind == "asgi":
             self._start_up()
 
-    def respond(self, event):
-        """The answer of a web application to a request in Lambda's format 2.0."""
-        return (self._wsgi if self._kind == "wsgi" else self._asgi)(as_event(event))
+    def respond(self, event, answer=None):
+        """The answer of a web application to a request in Lambda's format 2.0; None when ``answer`` has sent it."""
+        answer = answer or Collected()
+        (self._wsgi if self._kind == "wsgi" else self._asgi)(as_event(event), answer)
+        if not answer.begun:
+            raise Broken("the application has not begun its answer")
+        return answer.result()
 
-    def _wsgi(self, event):
+    def _wsgi(self, event, answer):
         http, headers, body = _request_of(event)
         environ = {
             "REQUEST_METHOD": http["method"],
@@ -51,24 +117,38 @@ class Application:
         for name, text in headers.items():
             if name not in ("content-type", "content-length"):
                 environ["HTTP_" + name.upper().replace("-", "_")] = text
-        answer = {}
-        pieces = []
+        head = []
+
+        def write(data):
+            if data:
+                if not answer.begun:
+                    answer.begin(*head)
+                answer.write(data)
+                answer.flush()
 
         def start_response(status, given, exc_info=None):
-            if exc_info and pieces:
+            if exc_info and answer.begun:
                 raise exc_info[1].with_traceback(exc_info[2])
-            answer["statusCode"], answer["headers"] = int(status.split()[0]), [list(each) for each in given]
-            return pieces.append
+            head[:] = int(status.split()[0]), [list(each) for each in given]
+            return write
 
         parts = self._target(environ, start_response)
         try:
-            pieces.extend(parts)
+            if isinstance(parts, (list, tuple)):
+                whole = b"".join(parts)
+                if head and not answer.begun:
+                    answer.begin(*head, _known(http, head[0], whole))
+                answer.write(whole)
+            else:
+                for data in parts:
+                    write(data)
+            if head and not answer.begun:
+                answer.begin(*head, _known(http, head[0], b""))
         finally:
             if hasattr(parts, "close"):
                 parts.close()
-        return _answer_of(answer, pieces)
 
-    def _asgi(self, event):
+    def _asgi(self, event, answer):
         http, headers, body = _request_of(event)
         scope = {
             "type": "http",
@@ -86,7 +166,6 @@ class Application:
         }
         if self._state is not None:
             scope["state"] = dict(self._state)
-        answer, pieces = {}, []
         waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive():
@@ -97,12 +176,12 @@ class Application:
         async def send(message):
             if message["type"] == "http.response.start":
                 pairs = [[name.decode("latin-1"), text.decode("latin-1")] for name, text in message.get("headers", ())]
-                answer["statusCode"], answer["headers"] = message["status"], pairs
+                answer.begin(message["status"], pairs)
             elif message["type"] == "http.response.body":
-                pieces.append(message.get("body", b""))
+                answer.write(message.get("body", b""))
+            self._loop.call_soon(answer.flush)  # what the application sends without a pause goes out together
 
         self._loop.run_until_complete(self._target(scope, receive, send))
-        return _answer_of(answer, pieces)
 
     def _start_up(self):
         """What the application does at its start, done before the capture. One without such events refuses them."""
@@ -145,11 +224,9 @@ def _request_of(event):
     return event["requestContext"]["http"], headers, data
 
 
-def _answer_of(answer, pieces):
-    if not answer:
-        raise Broken("the application has not begun its answer")
-    body = b"".join(pieces)
-    return {**answer, "body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+def _known(http, status, whole):
+    """The length of a body that is whole; None where the header would be about another one."""
+    return None if http["method"] == "HEAD" or status in (204, 304) else len(whole)
 
 
 def as_event(given):

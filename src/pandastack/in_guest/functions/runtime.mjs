@@ -3,6 +3,7 @@
 
 import { spawn } from "node:child_process";
 import crypto from "node:crypto";
+import { once } from "node:events";
 import fs from "node:fs";
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import net from "node:net";
@@ -136,7 +137,59 @@ function asEvent(value) {
   };
 }
 
-async function respond(target, value) {
+const PIECE = 64 << 10;
+
+// An answer that is sent while it is made: frames of the byte 1 and a head as JSON, then of the byte 0 and a piece.
+class Streamed {
+  over = false;
+
+  constructor(connection) {
+    this.connection = connection;
+  }
+
+  begin(status, headers, length) {
+    const pairs = length === undefined || headers.some(([name]) => name === "content-length") ? headers : [...headers, ["content-length", String(length)]];
+    return this.#send(1, Buffer.from(JSON.stringify({ statusCode: status, headers: pairs })));
+  }
+
+  async write(data) {
+    if (!(data instanceof Uint8Array)) throw new Refusal("the body of a Response has a piece that is not bytes");
+    for (let start = 0; start < data.length; start += PIECE) await this.#send(0, data.subarray(start, start + PIECE));
+  }
+
+  async #send(kind, data) {
+    if (this.over) throw new Refusal("the call is over");
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(data.length + 1);
+    head[4] = kind;
+    if (!this.connection.write(Buffer.concat([head, data]))) await once(this.connection, "drain");
+  }
+}
+
+// What is there at once is sent with its length: an answer that is whole needs no chunks.
+async function pass(response, headers, isHead, stream) {
+  const reader = response.body?.getReader();
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const there = [];
+  let size = 0;
+  let next = reader?.read() ?? Promise.resolve({ done: true });
+  let part;
+  while ((part = await Promise.race([next, turn()])) && !part.done && size < PIECE) {
+    there.push(part.value);
+    size += part.value.length;
+    next = reader.read();
+  }
+  const isWhole = part?.done && !isHead && ![204, 304].includes(response.status);
+  await stream.begin(response.status, headers, isWhole ? size : undefined);
+  for (const piece of there) await stream.write(piece);
+  if (part?.done) return;
+  while (!(part = await next).done) {
+    await stream.write(part.value);
+    next = reader.read();
+  }
+}
+
+async function respond(target, value, stream) {
   const event = asEvent(value);
   const { method } = event.requestContext.http;
   const headers = new Headers(event.headers);
@@ -147,6 +200,7 @@ async function respond(target, value) {
   const response = await target(new Request(url, { method, headers, body }));
   if (!(response instanceof Response)) throw new Refusal("fetch has not returned a Response");
   const pairs = [...response.headers].map(([name, text]) => [name, text]);
+  if (stream) return pass(response, pairs, method === "HEAD", stream);
   return { statusCode: response.status, headers: pairs, body: Buffer.from(await response.arrayBuffer()).toString("base64"), isBase64Encoded: true };
 }
 
@@ -197,7 +251,7 @@ function trust(name) {
   syncBuiltinESMExports();
 }
 
-async function outcome(made, request) {
+async function outcome(made, request, stream) {
   Object.assign(process.env, request.env);
   if (request.env.NODE_EXTRA_CA_CERTS) trust(request.env.NODE_EXTRA_CA_CERTS);
   const text = JSON.stringify(request.event ?? null);
@@ -214,7 +268,7 @@ async function outcome(made, request) {
   const end = performance.now() + seconds * 1000;
   const context = {
     functionId: c.function_id, functionName: c.function_name, functionVersion: String(c.version), runId: c.run_id,
-    awsRequestId: c.run_id, memoryLimitInMB: c.memory_mb, schedule: c.schedule,
+    awsRequestId: c.run_id, memoryLimitInMB: c.memory_mb, schedule: c.schedule, attempt: c.attempt ?? 1,
     getRemainingTimeInMillis: () => Math.max(0, Math.floor(end - performance.now())),
   };
   const over = Symbol("over");
@@ -225,11 +279,13 @@ async function outcome(made, request) {
   process.on("uncaughtException", stop);
   process.on("unhandledRejection", stop);
   try {
-    const work = (async () => (made.kind === "handler" ? made.target(request.event, context) : respond(made.target, request.event)))();
+    const work = (async () => (made.kind === "handler" ? made.target(request.event, context) : respond(made.target, request.event, stream)))();
     const result = await Promise.race([work, late, broken]);
     if (result === over) return { status: "timeout", error: "the time is over" };
+    if (stream) return { status: "success", exit_code: 0 };
     return { status: "success", exit_code: 0, result: packed(result) };
   } finally {
+    if (stream) stream.over = true;
     clearTimeout(timer);
     process.off("uncaughtException", stop);
     process.off("unhandledRejection", stop);
@@ -241,7 +297,7 @@ function peak() {
   return line ? Math.round((line[1] / 1024) * 10) / 10 : null;
 }
 
-async function answer(made, request) {
+async function answer(made, request, stream) {
   for (const descriptor of Object.values(outputs)) fs.ftruncateSync(descriptor, 0);
   try {
     fs.writeFileSync("/proc/self/clear_refs", "5");
@@ -250,7 +306,7 @@ async function answer(made, request) {
   const before = process.cpuUsage();
   let result;
   try {
-    result = await outcome(made, request);
+    result = await outcome(made, request, stream);
   } catch (error) {
     result = { status: "error", exit_code: 1, error: error instanceof Refusal ? error.message : told(error) };
     if (!(error instanceof Refusal)) result.traceback = traceOf(error);
@@ -263,8 +319,8 @@ async function answer(made, request) {
   };
 }
 
-async function answered(made, request) {
-  return "check" in request ? { draws: draws(), values: values(request.check) } : answer(made, request);
+async function answered(made, request, stream) {
+  return "check" in request ? { draws: draws(), values: values(request.check) } : answer(made, request, stream);
 }
 
 function serve(made) {
@@ -277,7 +333,9 @@ function serve(made) {
       const length = data.readUInt32BE(0);
       if (length > MOST_REQUEST) return connection.destroy();
       if (data.length < 4 + length) return;
-      const text = JSON.stringify(await answered(made, JSON.parse(data.subarray(4, 4 + length)))).toWellFormed?.();
+      const request = JSON.parse(data.subarray(4, 4 + length));
+      const stream = request.stream && made.kind === "fetch" ? new Streamed(connection) : undefined;
+      const text = JSON.stringify(await answered(made, request, stream)).toWellFormed?.();
       const body = Buffer.from(text);
       const head = Buffer.alloc(4);
       head.writeUInt32BE(body.length);

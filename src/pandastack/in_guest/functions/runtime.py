@@ -4,7 +4,8 @@ each copy of the machine.
 Started with a JSON object as its argument: ``root``, ``entrypoint``, ``name`` (None: found), ``socket``, ``output`` (a
 directory for what is printed). It reports once on file descriptor 3, a JSON object: ``kind``, or ``traceback``.
 
-A connection carries one request and one answer, each a length of four bytes (big endian) and a JSON object.
+A connection carries one request and one answer, each a length of four bytes (big endian) and a JSON object. A request
+that wants a ``stream`` gets the answer of an application in frames of that form before (see ``pandastack_web``).
 """
 # mypy: ignore-errors
 # ruff: noqa: PTH100, PTH101, PTH103, PTH118, PTH119, PTH120, PTH122, PTH123 - pathlib takes longer to import than all of this
@@ -25,7 +26,9 @@ import traceback
 
 import pandastack_check
 import pandastack_debug
+import pandastack_frames
 import pandastack_web
+from pandastack_frames import Timeout
 
 MOST_RESULT = 6 << 20
 MOST_OUTPUT = 64 << 10
@@ -33,10 +36,6 @@ MOST_REQUEST = 32 << 20
 MOST_VARIABLE = 100 << 10
 NAMES = ("handler", "app", "application")
 _NOT_THEIRS = (os.path.dirname(os.path.abspath(__file__)), "<frozen importlib")
-
-
-class Timeout(BaseException):
-    """The call's time is over."""
 
 
 class Refusal(Exception):
@@ -179,6 +178,7 @@ class Context:
         self.run_id = self.aws_request_id = given["run_id"]
         self.memory_limit_in_mb = given["memory_mb"]
         self.schedule = given.get("schedule")
+        self.attempt = given.get("attempt", 1)
         self._end = time.monotonic() + seconds
 
     def get_remaining_time_in_millis(self):
@@ -244,10 +244,6 @@ def cpu_seconds():
     return times.user + times.system + times.children_user + times.children_system
 
 
-def on_time_over(_number, _frame):
-    raise Timeout
-
-
 def prepare(request):
     os.environ.update(request["env"])
     text = json.dumps(request["event"], ensure_ascii=False)
@@ -258,7 +254,7 @@ def prepare(request):
     return text
 
 
-def outcome(function, request, output):
+def outcome(function, request, output, streamed):
     """What happens in a call: the fields of the answer that depend on it."""
     seconds = request["timeout_seconds"]
     text = prepare(request)
@@ -269,23 +265,25 @@ def outcome(function, request, output):
         if output.size("stdout") > MOST_RESULT:
             raise Refusal(f"the output is over {MOST_RESULT} bytes")
         return {"status": "success", "exit_code": 0, "body": output.last("stdout", MOST_RESULT)}
-    signal.signal(signal.SIGALRM, on_time_over)
+    signal.signal(signal.SIGALRM, pandastack_frames.on_time_over)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         if function.kind == "handler":
             result = function.call(request["event"], Context(request["context"], seconds))
         else:
-            result = function.application.respond(request["event"])
+            result = function.application.respond(request["event"], streamed)
+        if streamed is not None:
+            return {"status": "success", "exit_code": 0}
         text = packed(result)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return {"status": "success", "exit_code": 0, "result": text}
 
 
-def answer(function, request, output):
+def answer(function, request, output, streamed=None):
     began, before = time.monotonic(), cpu_seconds()
     try:
-        made = outcome(function, request, output)
+        made = outcome(function, request, output, streamed)
     except Timeout as error:
         made = {"status": "timeout", "error": "the time is over", "traceback": printed_traceback(error)}
         function.failure = error if request.get("keep") else None
@@ -314,33 +312,26 @@ def check(root):
     return {"draws": pandastack_check.draws(), "values": pandastack_check.values(root)}
 
 
-def exactly(connection, count):
-    data = bytearray()
-    while len(data) < count:
-        piece = connection.recv(min(1 << 20, count - len(data)))
-        if not piece:
-            raise EOFError
-        data += piece
-    return bytes(data)
-
-
 def serve_one(listener, function, output):
     connection, _ = listener.accept()
     with connection:
         try:
-            (length,) = struct.unpack("!I", exactly(connection, 4))
+            (length,) = struct.unpack("!I", pandastack_frames.exactly(connection, 4))
             if length > MOST_REQUEST:
                 return
-            request = json.loads(exactly(connection, length))
+            request = json.loads(pandastack_frames.exactly(connection, length))
         except EOFError:
             return
         if request.get("debug"):
             pandastack_debug.serve(connection, function.failure)
             return
         output.clear()
-        made = check(request["check"]) if "check" in request else answer(function, request, output)
+        streamed = None
+        if request.get("stream") and function.kind in ("wsgi", "asgi"):
+            streamed = pandastack_web.Streamed(pandastack_frames.Sending(connection))
+        made = check(request["check"]) if "check" in request else answer(function, request, output, streamed)
         data = json.dumps(made, ensure_ascii=False).encode("utf-8", "replace")
-        connection.sendall(struct.pack("!I", len(data)) + data)
+        connection.sendall((streamed.waiting if streamed else b"") + struct.pack("!I", len(data)) + data)
 
 
 def report(message):

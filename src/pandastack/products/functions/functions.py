@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import builtins
-import json
 import statistics
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,22 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from pandastack.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, PandastackError
+from pandastack.errors import BadRequestError, ConflictError, NotFoundError, PandastackError
 from pandastack.model.caller import Caller
 from pandastack.products.functions.aliases import Aliases, chosen_version, kept_version
+from pandastack.products.functions.calls import ended
 from pandastack.products.functions.deploys import Deploys
 from pandastack.products.functions.grants import check_grants
-from pandastack.products.functions.lambda_url import HttpAnswer, HttpRequest, Malformed, answer_of, event_of, printed
+from pandastack.products.functions.http import Reply, answered
+from pandastack.products.functions.lambda_url import HttpRequest
 from pandastack.products.functions.machines import Machines
-from pandastack.products.functions.records import Function, Records, code_directory, unknown_function
-from pandastack.products.functions.runs import MOST_LISTED, Call, Runs
+from pandastack.products.functions.records import Function, Records, code_directory
+from pandastack.products.functions.runs import MOST_LISTED, Runs
 from pandastack.products.functions.spec import (
+    PLAIN,
+    SERVING,
+    Background,
+    Chosen,
     GivenRun,
     NewFunction,
     ScheduledCall,
@@ -69,7 +74,7 @@ class Functions:
         self._machines = Machines(plane, tasks)
         self._deploys = Deploys(plane, self._records, self._machines)
         self._warmth = Warmth(plane, tasks)
-        self._runs = Runs(plane, self._machines, self._warmth, tasks)
+        self._runs = Runs(plane, self._records, self._machines, self._warmth, tasks)
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._hooks: list[Hook] = []
         self.aliases = Aliases(plane, self._records, self._locks)
@@ -200,46 +205,41 @@ class Functions:
             raise NotFoundError(f"function {function.record.name!r} has no code")
         return await self._records.code(function.serving)
 
-    def pinned(self, caller: Caller, function_id: str, version: int | None, alias: str | None) -> Function:
-        """The function with the version that a call names as the one that serves; None: the one that does.
+    def pinned(self, caller: Caller, function_id: str, chosen: Chosen) -> Function:
+        """The function with the version that a call chooses as the one that serves.
 
         Raises :class:`BadRequestError` for both names, and :class:`NotFoundError`.
         """
         record = self._records.find(caller, function_id)
-        return replace(self._records.seen(record), serving=chosen_version(self._records, record, version, alias))
+        serving = chosen_version(self._records, record, chosen.version, chosen.alias)
+        return replace(self._records.seen(record), serving=serving)
 
-    async def invoke(
-        self,
-        caller: Caller,
-        function_id: str,
-        event: Any,
-        version: int | None = None,
-        alias: str | None = None,
-        keep_seconds: int = 0,
-    ) -> RunRecord:
-        """Run the function, and return the run once it has ended, however it ended. ``keep_seconds``: how long its
-        machine is kept if it fails; 0: not at all.
+    async def invoke(self, caller: Caller, function_id: str, event: Any, chosen: Chosen = SERVING) -> RunRecord:
+        """Run the function, and return the run once it has ended, however it ended.
 
         Raises what :meth:`pinned` does, :class:`ConflictError` without code, :class:`QuotaError` when too many machines
         are kept, :class:`RateLimitError`, :class:`TooLargeError`, and :class:`CapacityError` when there was no machine
         for it.
         """
-        function = self.pinned(caller, function_id, version, alias)
-        call = await self._runs.begin(function, event, keep_seconds=keep_seconds)
-        return await _ended(call)
+        function = self.pinned(caller, function_id, chosen)
+        return await ended(await self._runs.begin(function, event, keep_seconds=chosen.keep_seconds))
 
     async def start(
-        self,
-        caller: Caller,
-        function_id: str,
-        event: Any,
-        version: int | None = None,
-        alias: str | None = None,
-        keep_seconds: int = 0,
+        self, caller: Caller, function_id: str, event: Any, chosen: Chosen = SERVING, wanted: Background = PLAIN
     ) -> RunRecord:
-        """Begin a run, and return it as it begins. The same errors."""
-        function = self.pinned(caller, function_id, version, alias)
-        return (await self._runs.begin(function, event, keep_seconds=keep_seconds)).record
+        """Begin a run, and return it as it begins. The same errors, and :class:`BadRequestError` for a callback that
+        may not be reached."""
+        function = self.pinned(caller, function_id, chosen)
+        if wanted.callback is not None:
+            await self._plane.webhooks.check_callback(wanted.callback)
+            await self._plane.webhooks.callbacks(caller.workspace, function.record.id)
+        call = await self._runs.begin(function, event, keep_seconds=chosen.keep_seconds, background=wanted)
+        return call.record
+
+    async def callback_secret(self, caller: Caller, function_id: str) -> str:
+        """What callbacks of a function are signed with. Raises :class:`NotFoundError`."""
+        record = self._records.find(caller, function_id)
+        return (await self._plane.webhooks.callbacks(record.workspace, record.id)).secret
 
     def version(self, caller: Caller, function_id: str) -> int:
         """The version that serves. Raises :class:`NotFoundError`, and :class:`ConflictError` when there is none."""
@@ -274,29 +274,9 @@ class Functions:
             raise NotFoundError(f"run not found: {run_id[:64]}")
         return found
 
-    async def http(self, function_id: str, request: HttpRequest) -> HttpAnswer | RunRecord:
-        """Answer a request of HTTP that needs no token; the run when it has failed.
-
-        Raises :class:`ForbiddenError` unless the function is public, and the errors of :meth:`invoke`.
-        """
-        record = self._records.get(function_id)
-        if record is None or record.state is FunctionState.DELETING:
-            raise unknown_function(function_id)
-        if not record.public:
-            hint = "its owner makes it public with `public: true`"
-            raise ForbiddenError("the function is private", hint=hint)
-        event = event_of(request, str(uuid.uuid4()), time.time())
-        body = request.body.decode(errors="replace")
-        call = await self._runs.begin(self._records.seen(record), event, body=body)
-        run = await _ended(call)
-        if run.status is not RunStatus.SUCCESS or call.answer is None:
-            return run
-        if call.version.kind == "script":
-            return printed(call.answer.body or "")
-        try:
-            return answer_of(json.loads(run.result or "null"))
-        except (Malformed, TypeError, ValueError) as error:
-            return replace(run, status=RunStatus.ERROR, exit_code=1, error=f"the answer is malformed: {error}")
+    def http(self, function_id: str, request: HttpRequest) -> AbstractAsyncContextManager[Reply]:
+        """Answer a request of HTTP that needs no token: :func:`~pandastack.products.functions.http.answered`."""
+        return answered(self._records, self._runs, function_id, request)
 
     async def add_run(self, caller: Caller, function_id: str, given: GivenRun) -> RunRecord:
         """Store the record of a run that a client made itself."""
@@ -335,6 +315,7 @@ class Functions:
             await self._runs.stop(record.id)
             for each in self._records.versions(record):
                 await self._deploys.delete(record, each)
+            await self._plane.webhooks.end_callbacks(record.id)
             await self._records.remove(record)
         self._locks.pop(record.id, None)
 
@@ -366,16 +347,6 @@ def metrics_of(numbers: builtins.list[tuple[RunStatus, float | None, str | None]
         p99_ms=round(shares[98], 1),
         cold_start_rate=round(sum(each != "waiting" for each in started) / len(started), 4) if started else 0.0,
     )
-
-
-async def _ended(call: Call) -> RunRecord:
-    """The run once it has ended. Raises the refusal of one that got no machine."""
-    await call.done.wait()
-    if call.failure is not None:
-        raise call.failure
-    if call.record.status is RunStatus.RUNNING:
-        raise ConflictError("the run has not ended")
-    return call.record
 
 
 @asynccontextmanager

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
-from anyio.abc import ByteStream
 from pydantic_core import from_json
 
 from pandastack.contract.records import ExecFailed, ExecResult, Output
@@ -21,7 +20,9 @@ from pandastack.in_guest import function_programs
 from pandastack.model.caller import Caller
 from pandastack.products.functions.bundle import Bundle
 from pandastack.products.functions.dependencies import REQUIREMENTS, Install
+from pandastack.products.functions.frames import Frames, passed_on
 from pandastack.products.functions.spec import RUNTIMES, file_of, name_of
+from pandastack.products.functions.streams import Stream
 from pandastack.products.functions.verdict import Copy, parse_copy, parse_sockets
 from pandastack.services import ControlPlane
 from pandastack.services.files.scripts import plan_command
@@ -132,29 +133,37 @@ class Guest:
         hint = "`detail.traceback` says where; the former version serves on"
         raise BadRequestError(f"the function cannot be imported: {why}", detail=detail, hint=hint)
 
-    async def call(self, caller: Caller, sandbox_id: str, request: Mapping[str, Any], limit: float) -> Answer:
-        """Send one call, and return the answer. Raises :class:`TimeoutError` after ``limit`` seconds, :class:`Ended`,
-        and :class:`GuestError` for an answer that makes no sense."""
-        answer = await self._ask(caller, sandbox_id, request, limit)
+    async def call(
+        self, caller: Caller, sandbox_id: str, request: Mapping[str, Any], limit: float, stream: Stream | None = None
+    ) -> Answer:
+        """Send one call, and return the answer. What comes before it in pieces goes to ``stream``, if there is one.
+
+        Raises :class:`TimeoutError` after ``limit`` seconds, :class:`Ended`, :class:`ClientLeft`, and
+        :class:`GuestError` for an answer that makes no sense."""
+        with anyio.fail_after(limit):
+            async with self._asked(caller, sandbox_id, request) as frames:
+                answer = await (
+                    frames.next(_MOST_ANSWER) if stream is None else passed_on(frames, stream, _MOST_ANSWER)
+                )
         if len(answer) <= _PARSED_HERE:
             return _answer(answer)
         return await anyio.to_thread.run_sync(_answer, answer)
 
     async def check(self, caller: Caller, sandbox_id: str) -> Copy:
         """What a copy of the machine draws and holds; no handler runs. The same errors."""
-        return parse_copy(await self._ask(caller, sandbox_id, {"check": ROOT}, _CHECK_SECONDS, _MOST_CHECK))
+        with anyio.fail_after(_CHECK_SECONDS):
+            async with self._asked(caller, sandbox_id, {"check": ROOT}) as frames:
+                return parse_copy(await frames.next(_MOST_CHECK))
 
-    async def _ask(
-        self, caller: Caller, sandbox_id: str, request: Mapping[str, Any], limit: float, most: int = _MOST_ANSWER
-    ) -> bytes:
+    @asynccontextmanager
+    async def _asked(self, caller: Caller, sandbox_id: str, request: Mapping[str, Any]) -> AsyncIterator[Frames]:
         data = json.dumps(request).encode()
-        with anyio.fail_after(limit):
-            async with self._plane.interior.connect(caller, sandbox_id, SOCKET) as stream:
-                try:
-                    await stream.send(struct.pack("!I", len(data)) + data)
-                    return await _frame(stream, most)
-                except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-                    raise Ended from error
+        async with self._plane.interior.connect(caller, sandbox_id, SOCKET) as connection:
+            try:
+                await connection.send(struct.pack("!I", len(data)) + data)
+                yield Frames(connection)
+            except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+                raise Ended from error
 
     async def printed(self, caller: Caller, sandbox_id: str, name: str) -> str:
         """The end of what was printed to ``stdout`` or ``stderr`` by a process that has ended."""
@@ -222,18 +231,6 @@ def _text(given: Mapping[str, Any], name: str, most: int = MOST_TEXT) -> str | N
 def _number(given: Mapping[str, Any], name: str) -> float | None:
     value = given.get(name)
     return None if value is None else max(0.0, min(float(value), 1e12))
-
-
-async def _frame(stream: ByteStream, most: int) -> bytes:
-    data = bytearray()
-    while len(data) < 4:
-        data += await stream.receive()
-    (length,) = struct.unpack_from("!I", data)
-    if length > most:
-        raise GuestError("the function's process answers too much")
-    while len(data) < 4 + length:
-        data += await stream.receive()
-    return bytes(data[4 : 4 + length])
 
 
 async def _content(path: Path) -> AsyncIterator[bytes]:

@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 _TEXT = re.compile(r"text/.*|application/(.*\+)?(json|xml|javascript|graphql|x-www-form-urlencoded)(;.*)?", re.I)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,8192}")
+_LENGTH = re.compile(r"[0-9]{1,15}")
 _MOST_HEADERS = 100
 _NOT_THEIRS = frozenset(
     {
@@ -54,6 +55,20 @@ class HttpAnswer:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of an answer whose body follows in pieces. ``length`` is that of the body; None: nobody knows."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    length: int | None
+
+
+def has_body(method: str, status: int) -> bool:
+    """Whether an answer has a body (RFC 9110 6.4.1)."""
+    return method != "HEAD" and status not in (204, 304)
 
 
 def event_of(request: HttpRequest, request_id: str, now: float) -> dict[str, Any]:
@@ -125,6 +140,18 @@ def answer_of(result: Any) -> HttpAnswer:
     if body and not any(name.lower() == "content-type" for name, _ in kept):
         kept = (*kept, ("content-type", "application/json"))
     return HttpAnswer(status, kept, body)
+
+
+def head_of(given: Any) -> Head:
+    """The head of an answer in pieces: an object with ``statusCode`` and ``headers``. Raises :class:`Malformed`."""
+    if not (isinstance(given, Mapping) and "statusCode" in given):
+        raise Malformed("the answer begins without a status")
+    pairs = _pairs(given.get("headers"))
+    plain = answer_of({"statusCode": given["statusCode"], "headers": [list(each) for each in pairs]})
+    lengths = {str(text).strip() for name, text in pairs if str(name).lower() == "content-length"}
+    if len(lengths) > 1 or not all(_LENGTH.fullmatch(each) for each in lengths):
+        raise Malformed("the header Content-Length is malformed")
+    return Head(plain.status, plain.headers, int(lengths.pop()) if lengths else None)
 
 
 def printed(text: str) -> HttpAnswer:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -16,73 +15,74 @@ from anyio.abc import TaskGroup
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pandastack.errors import CapacityError, ConflictError, PandastackError, RateLimitError, TooLargeError
-from pandastack.model.caller import Caller
-from pandastack.model.network import NetworkPolicy
-from pandastack.model.network_rules import from_json
+from pandastack.errors import ConflictError, PandastackError, RateLimitError, TooLargeError
 from pandastack.model.webhooks import Occurrence
-from pandastack.products.functions.grants import run_env, run_network
-from pandastack.products.functions.guest import Answer, Ended, Guest
+from pandastack.products.functions.attempts import Attempts, request_of
+from pandastack.products.functions.calls import LEFT, Call
+from pandastack.products.functions.grants import run_network
 from pandastack.products.functions.kept import Kept
-from pandastack.products.functions.machines import PRODUCT, Machines
-from pandastack.products.functions.records import Function
-from pandastack.products.functions.spec import MOST_EVENT, GivenRun, ScheduledCall
+from pandastack.products.functions.later import Later, called_back
+from pandastack.products.functions.machines import Machines
+from pandastack.products.functions.records import Function, Records
+from pandastack.products.functions.retries import Outcome, is_repeated, outcome_of
+from pandastack.products.functions.spec import MOST_EVENT, PLAIN, Background, GivenRun, ScheduledCall
+from pandastack.products.functions.streams import Stream
 from pandastack.products.functions.warmth import Warmth
 from pandastack.services import ControlPlane
-from pandastack.services.records.spec import NewSandbox
 from pandastack.store import functions as table
-from pandastack.store.functions import FunctionRecord, RunRecord, RunStatus, VersionRecord
+from pandastack.store.functions import FunctionRecord, RunRecord, RunStatus
 
 MOST_LISTED = 50
 INTERRUPTED = "the server ended during the run"
+MOST_WAITING = 1000
+"""Runs of a workspace that may be tried again, at once."""
 _MOST_STORED_RESULT = 256 * 1024
-_GRACE_SECONDS = 3.0
-"""What a process that has run out of time gets to say where it was."""
-_MACHINE_SECONDS = 120
 _PRUNE_EVERY = 50
+_FULL_SECONDS = 1.0
+"""How long an attempt waits that finds as many runs as there may be."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(eq=False)
-class Call:
-    """A run in progress. ``network`` is the policy of its machine, as policies are stored; None: the template's.
-    ``start`` tells how its machine came to be. ``answer`` and ``failure`` are there once ``done`` is set: ``failure``
-    is a refusal that came before the function began."""
-
-    record: RunRecord
-    version: VersionRecord
-    request: Mapping[str, Any]
-    seconds: float
-    network: Mapping[str, Any] | None = None
-    done: anyio.Event = field(default_factory=anyio.Event)
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    start: str | None = None
-    answer: Answer | None = None
-    failure: CapacityError | None = None
-    keep_seconds: int = 0
-    """How long the machine is kept if the run fails."""
 
 
 class Runs:
     """The runs of all functions."""
 
-    def __init__(self, plane: ControlPlane, machines: Machines, warmth: Warmth, tasks: TaskGroup) -> None:
+    def __init__(
+        self, plane: ControlPlane, records: Records, machines: Machines, warmth: Warmth, tasks: TaskGroup
+    ) -> None:
         self._plane = plane
+        self._later = Later(plane, records)
         self._machines = machines
         self._warmth = warmth
         self._tasks = tasks
-        self._guest = Guest(plane)
+        self._tries = Attempts(plane)
         self._kept = Kept(plane)
         self._calls: dict[str, Call] = {}
         self._begun = 0
 
     async def recover(self) -> None:
-        """End the runs that an earlier server left."""
+        """End the runs that an earlier server left, but for those that are to be tried again."""
+        async with self._plane.store.read() as connection:
+            left = await table.left_runs(connection)
+        lost = [each.id for each in left if not await self._take_over(each)]
         async with self._plane.store.write() as connection:
-            ended = await table.end_all_runs(connection, INTERRUPTED, time.time())
-            woken = await self._plane.outbox.put(connection, *map(_told, ended))
+            ended = await table.end_runs(connection, lost, INTERRUPTED, time.time())
+            woken = [name for each in ended for name in await self._tell(connection, each)]
         self._plane.outbox.announce(woken)
+
+    async def _take_over(self, run: RunRecord) -> bool:
+        """Have a run that an earlier server left wait for its next attempt; False when there is none."""
+        is_waiting = run.next_attempt_at is not None
+        function = self._later.find(run)
+        again = is_waiting or is_repeated(Outcome.INTERRUPTED, run.attempt, run.retries)
+        if not again or function is None or function.serving is None:
+            return False
+        if not is_waiting:
+            run = await self._later.note(run, {"status": RunStatus.ERROR, "error": INTERRUPTED}, time.time())
+        call = Call(run, function.serving, {}, function.record.timeout_seconds, is_waiting=True)
+        self._calls[run.id] = call
+        self._tasks.start_soon(self._carry_out, call)
+        return True
 
     async def begin(
         self,
@@ -91,10 +91,13 @@ class Runs:
         *,
         body: str | None = None,
         scheduled: ScheduledCall | None = None,
+        stream: Stream | None = None,
+        background: Background = PLAIN,
         keep_seconds: int = 0,
     ) -> Call:
-        """Begin a run. ``body`` is the input of a script, if it is not the event; ``keep_seconds`` is how long its
-        machine is kept if it fails.
+        """Begin a run. ``body`` is the input of a script, if it is not the event; with a ``stream`` the function may
+        answer in pieces; ``background`` is for one that nobody waits for; ``keep_seconds`` is how long its machine is
+        kept if it fails.
 
         Raises :class:`ConflictError` without a version, and for a run of a schedule that was begun before;
         :class:`RateLimitError` and :class:`TooLargeError`.
@@ -108,6 +111,8 @@ class Runs:
             raise TooLargeError(f"input: over {MOST_EVENT} bytes", field="input")
         self._kept.admit(record.workspace, keep_seconds)
         self._admit(record)
+        if background.retries:
+            self._admit_repeated(record.workspace)
         run = RunRecord(
             id=scheduled.run_id if scheduled else str(uuid.uuid4()),
             workspace=record.workspace,
@@ -118,14 +123,18 @@ class Runs:
             schedule_id=scheduled.schedule_id if scheduled else None,
             nominal_at=scheduled.nominal_at if scheduled else None,
             sandbox_id=str(uuid.uuid4()),
+            retries=background.retries,
+            callback=background.callback,
         )
-        request = {**_request(function, version, run, event, body), "keep": keep_seconds > 0}
-        network = run_network(record.network, version.network, record.secrets)
-        call = Call(run, version, request, record.timeout_seconds, network, keep_seconds=keep_seconds)
+        call = Call(run, version, {}, record.timeout_seconds, keep_seconds=keep_seconds, stream=stream)
+        call.request = request_of(function, call, event, body)
+        call.network = run_network(record.network, version.network, record.secrets)
         self._calls[run.id] = call
         try:
             async with self._plane.store.write() as connection:
                 await _add(connection, run)
+                if run.retries:
+                    await table.add_event(connection, run.id, text)
         except BaseException:
             del self._calls[run.id]
             raise
@@ -164,12 +173,19 @@ class Runs:
         for each in calls:
             await each.done.wait()
 
+    def leave(self, call: Call) -> None:
+        """End a run whose client has left; one that has ended stays as it is."""
+        if not call.done.is_set():
+            call.ended_by = LEFT
+            call.scope.cancel()
+
     def running(self, run_id: str) -> Call | None:
         """The run in progress, or None."""
         return self._calls.get(run_id)
 
     def _admit(self, record: FunctionRecord) -> None:
-        mine = [each.record for each in self._calls.values() if each.record.workspace == record.workspace]
+        active = [each.record for each in self._calls.values() if not each.is_waiting]
+        mine = [each for each in active if each.workspace == record.workspace]
         if sum(each.function_id == record.id for each in mine) >= record.concurrency:
             hint = "try again, or raise the function's `concurrency`"
             raise RateLimitError(f"function {record.name!r} already has {record.concurrency} runs", hint=hint)
@@ -177,17 +193,29 @@ class Runs:
             hint = "try again, or ask the operator to raise PANDASTACK_MAX_FUNCTION_RUNS"
             raise RateLimitError(f"the workspace already has {most} runs", hint=hint)
 
+    def _admit_repeated(self, workspace: str) -> None:
+        mine = [each.record for each in self._calls.values() if each.record.workspace == workspace]
+        if sum(each.retries > 0 for each in mine) >= MOST_WAITING:
+            raise RateLimitError(f"the workspace already has {MOST_WAITING} runs with retries", hint="try again later")
+
     async def _carry_out(self, call: Call) -> None:
-        values: dict[str, Any] = {"status": RunStatus.ERROR, "error": "the function was deleted during the run"}
+        values: dict[str, Any] = {}
         try:
             with call.scope:
-                values = await self._outcome(call)
+                values = await self._attempts(call)
         except Exception as error:  # one that nobody expected ends one run, not the server
             log.error("function.run_broken", run_id=call.record.id, exc_info=error)
             values = {"status": RunStatus.ERROR, "error": "the server failed as it worked on the run"}
+        finally:
+            if call.stream is not None:
+                call.stream.end()
+        if not values:
+            values = {"status": RunStatus.ERROR, "error": call.ended_by}
+        if call.stream is not None and (streamed := call.stream.result()) is not None:
+            values["result"] = streamed
         now = time.time()
         values = {"duration_ms": round((now - call.record.started_at) * 1000, 1), **values, "ended_at": now}
-        values["start"] = call.start
+        values |= {"start": call.start, "next_attempt_at": None}
         with anyio.CancelScope(shield=True):
             await self._end(call, values)
 
@@ -201,61 +229,64 @@ class Runs:
             if len(stored.get("result") or "") > _MOST_STORED_RESULT:
                 stored["result"] = None
             async with self._plane.store.write() as connection:
-                await table.end_run(connection, run_id, **stored)
-                woken = await self._plane.outbox.put(connection, _told(replace(call.record, **values)))
+                await table.change_run(connection, run_id, **stored)
+                await table.remove_event(connection, run_id)
+                woken = await self._tell(connection, replace(call.record, **values))
             self._plane.outbox.announce(woken)
         except PandastackError as error:
             log.error("function.run_not_stored", run_id=run_id, exc_info=error)
         call.record = replace(call.record, **values)
         del self._calls[run_id]
         call.done.set()
-        machine = self._plane.registry.find(call.record.sandbox_id or "")
-        if machine is not None and machine.product is not None:
-            self._machines.end(call.record.workspace, call.record.sandbox_id or "")
+        self._end_machine(call)
         self._warmth.keep(call.record.workspace, call.version)
         self._begun += 1
         if self._begun % _PRUNE_EVERY == 0:
             await self._prune(call.record.function_id)
 
-    async def _outcome(self, call: Call) -> dict[str, Any]:
-        """What changes in the record when the run ends."""
-        run, caller = call.record, Caller.server(call.record.workspace)
-        sandbox_id = run.sandbox_id or ""
-        try:
-            policy, env = await self._granted(call)
-            _, started = await self._plane.sandboxes.create_told(caller, replace(_machine(call), network=policy))
-            call.start = "waiting" if started.waited else "restored"
-            request = {**call.request, "env": {**env, **call.request["env"]}}
-            call.answer = await self._guest.call(caller, sandbox_id, request, call.seconds + _GRACE_SECONDS)
-        except CapacityError as error:
-            call.failure = error
-            return {"status": RunStatus.ERROR, "error": error.message}
-        except TimeoutError:
-            printed = await self._printed(caller, sandbox_id)
-            return {
-                "status": RunStatus.TIMEOUT,
-                "error": f"timeout after {call.seconds:g} s",
-                **printed,
-            }
-        except Ended:
-            printed = await self._printed(caller, sandbox_id)
-            error_text = "the function's process ended: by os._exit, a signal, or for lack of memory"
-            return {"status": RunStatus.ERROR, "error": error_text, **printed}
-        except PandastackError as error:
-            log.warning("function.run_failed", run_id=run.id, cause=repr(error))
-            return {"status": RunStatus.ERROR, "error": error.public or error.message}
-        return _values(call.answer, call.seconds)
+    async def _tell(self, connection: AsyncConnection, run: RunRecord) -> set[str]:
+        """Store what webhooks, and the callback, are told of a run that has ended."""
+        woken = set(await self._plane.outbox.put(connection, _told(run)))
+        if run.callback is not None:
+            told = called_back(run, _told(run).data)
+            woken |= set(await self._plane.outbox.put_callback(connection, run.function_id, run.callback, told))
+        return woken
 
-    async def _granted(self, call: Call) -> tuple[NetworkPolicy | None, dict[str, str]]:
-        """The policy of the machine of a run, and what its secrets put into the environment. Raises
-        :class:`BadRequestError` for a secret that is gone."""
-        if call.network is None:
-            return None, {}
-        policy = await anyio.to_thread.run_sync(from_json, call.network)
-        return policy, run_env(await self._plane.secrets.granted(call.record.workspace, policy.secrets))
+    async def _attempts(self, call: Call) -> dict[str, Any]:
+        """What changes in the record when the run ends, after as many attempts as it takes and may have."""
+        while True:
+            if call.is_waiting and not await self._next_attempt(call):
+                return {"status": RunStatus.ERROR, "error": f"version {call.record.version} is not kept any more"}
+            values = await self._tries.outcome(call)
+            outcome = outcome_of(values["status"], is_refused=call.failure is not None)
+            if not is_repeated(outcome, call.record.attempt, call.record.retries):
+                return values
+            self._end_machine(call)
+            call.record = await self._later.note(call.record, values, time.time())
+            call.is_waiting = True
 
-    async def _printed(self, caller: Caller, sandbox_id: str) -> dict[str, str]:
-        return {name: await self._guest.printed(caller, sandbox_id, name) for name in ("stdout", "stderr")}
+    async def _next_attempt(self, call: Call) -> bool:
+        """Wait until the next attempt is due and has a place; False when what it needs is gone."""
+        while (left := (call.record.next_attempt_at or 0.0) - time.time()) > 0:  # noqa: ASYNC110  the clock may be set
+            await anyio.sleep(min(left, 60))
+        while (function := self._later.find(call.record)) is not None:
+            try:
+                self._admit(function.record)
+            except RateLimitError:
+                await anyio.sleep(_FULL_SECONDS)
+                continue
+            call.is_waiting, call.failure, call.start = False, None, None
+            call.record, event = await self._later.next(call.record)
+            call.request = request_of(function, call, event, None)
+            call.network = run_network(function.record.network, call.version.network, function.record.secrets)
+            return True
+        return False
+
+    def _end_machine(self, call: Call) -> None:
+        """End the machine of a run, unless it is kept, and the workspace's by now."""
+        machine = self._plane.registry.find(call.record.sandbox_id or "")
+        if machine is not None and machine.product is not None:
+            self._machines.end(call.record.workspace, call.record.sandbox_id or "")
 
     async def _prune(self, function_id: str) -> None:
         async with self._plane.store.write() as connection:
@@ -267,56 +298,6 @@ async def _add(connection: AsyncConnection, run: RunRecord) -> None:
         await table.add_run(connection, run)
     except IntegrityError as error:
         raise ConflictError("the run was begun before") from error
-
-
-def _machine(call: Call) -> NewSandbox:
-    run = call.record
-    return NewSandbox(
-        snapshot=call.version.snapshot_id,
-        ttl_seconds=_MACHINE_SECONDS,
-        max_lifetime_seconds=int(call.seconds) + _MACHINE_SECONDS,
-        metadata={PRODUCT: run.function_id, "run": run.id},
-        id=run.sandbox_id,
-        product=PRODUCT,
-    )
-
-
-def _request(
-    function: Function, version: VersionRecord, run: RunRecord, event: Any, body: str | None
-) -> dict[str, Any]:
-    """The message for the process in the machine."""
-    record = function.record
-    context = {
-        "function_id": record.id,
-        "function_name": record.name,
-        "version": version.version,
-        "run_id": run.id,
-        "memory_mb": version.memory_mb,
-        "schedule": run.schedule_id and {"id": run.schedule_id, "nominal_at": run.nominal_at},
-    }
-    request = {
-        "event": event,
-        "env": dict(function.env),
-        "timeout_seconds": record.timeout_seconds,
-        "context": context,
-    }
-    return request if body is None else {**request, "body": body}
-
-
-def _values(answer: Answer, seconds: float) -> dict[str, Any]:
-    error = f"timeout after {seconds:g} s" if answer.status is RunStatus.TIMEOUT else answer.error
-    return {
-        "status": RunStatus.ERROR if answer.status is RunStatus.RUNNING else answer.status,
-        "exit_code": answer.exit_code,
-        "stdout": answer.stdout,
-        "stderr": answer.stderr,
-        "result": answer.result,
-        "error": error,
-        "traceback": answer.traceback,
-        "duration_ms": answer.duration_ms,
-        "cpu_seconds": answer.cpu_seconds,
-        "peak_memory_mb": answer.peak_memory_mb,
-    }
 
 
 def _told(run: RunRecord) -> Occurrence:

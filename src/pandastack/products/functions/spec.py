@@ -11,6 +11,7 @@ from typing import Any
 
 from pandastack.errors import BadRequestError, TooLargeError
 from pandastack.model.network_rules import MOST_NAMES, parse_policy, to_json
+from pandastack.products.functions.retries import MOST_RETRIES
 from pandastack.store.functions import RunStatus
 
 MOST_CODE = 512 * 1024
@@ -76,6 +77,30 @@ class GivenRun:
     duration_ms: float | None = None
     sandbox_id: str | None = None
     schedule_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What an asynchronous call wants: how often it is tried again, and a URL that is told of its end."""
+
+    retries: int = 0
+    callback: str | None = None
+
+
+PLAIN = Background()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What any call may choose: a ``version`` or an ``alias`` in place of the version that serves, and for how long its
+    machine is kept if it fails; 0: not at all."""
+
+    version: int | None = None
+    alias: str | None = None
+    keep_seconds: int = 0
+
+
+SERVING = Chosen()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +232,16 @@ def checked_run(given: Mapping[str, Any]) -> GivenRun:
         if len(values.get(name, "")) > 36:
             raise BadRequestError(f"{name}: must be an id", field=name)
     return GivenRun(RunStatus(status), **values)
+
+
+def checked_background(retries: int | None, callback: str | None, *, is_async: bool) -> Background:
+    """What an asynchronous call wants. Raises :class:`BadRequestError`; whether ``callback`` may be reached is for the
+    webhooks to say."""
+    for name, given in (("retries", retries), ("callback", callback)):
+        if given is not None and not is_async:
+            hint = 'add "async": true'
+            raise BadRequestError(f"{name}: is for asynchronous calls only", field=name, hint=hint)
+    return Background(_whole("retries", retries or 0, 0, MOST_RETRIES), callback)
 
 
 def _long_code() -> TooLargeError:

@@ -22,6 +22,7 @@ from pandastack.sdk._functions import (
     list_functions,
     one_function,
     pack_function,
+    start_function,
 )
 from pandastack.sdk._runtime import in_thread, pause
 from pandastack.sdk._sync.interfaces import Connection
@@ -169,8 +170,8 @@ class FunctionsAPI:
 
         Raises ConflictError before the first deploy, RateLimitError when there are too many runs, CapacityError.
         """
-        call = invoke_function(function_id, input, version=version, alias=alias, keep_seconds=keep_seconds)
-        return self._ran(call)
+        chosen: dict[str, Any] = {"version": version, "alias": alias, "keep_seconds": keep_seconds or None}
+        return self._ran(invoke_function(function_id, input, **chosen))
 
     def trigger(self, function_id: str, *, input: Any = None) -> FunctionRun:
         """The same as :meth:`invoke`."""
@@ -184,10 +185,19 @@ class FunctionsAPI:
         version: int | None = None,
         alias: str | None = None,
         keep_seconds: int = 0,
+        retries: int | None = None,
+        callback: str | None = None,
     ) -> FunctionRun:
-        """Begin a run, and return it as it begins; :meth:`wait` waits. The same errors."""
-        chosen: dict[str, Any] = {"version": version, "alias": alias, "keep_seconds": keep_seconds}
-        return self._ran(invoke_function(function_id, input, in_background=True, **chosen))
+        """Begin a run, and return it as it begins; :meth:`wait` waits. The same errors. One that fails is tried again
+        up to ``retries`` (5) times; ``callback`` is a URL that gets the run when it has ended, signed with
+        :meth:`callback_secret`."""
+        chosen: dict[str, Any] = {"version": version, "alias": alias, "keep_seconds": keep_seconds or None}
+        return self._ran(start_function(function_id, input, **chosen, retries=retries, callback=callback))
+
+    def callback_secret(self, function_id: str) -> str:
+        """What the callbacks of a function are signed with, for a library of the Standard Webhooks."""
+        found = self._client.transport.object(one_function("GET", function_id, "/callback-secret"))
+        return str(found["secret"])
 
     def wait(self, function_id: str, run_id: str) -> FunctionRun:
         """The run once it has ended."""

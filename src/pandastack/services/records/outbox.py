@@ -67,20 +67,32 @@ class Outbox:
     async def put(self, connection: AsyncConnection, *occurrences: Occurrence) -> Collection[str]:
         """The same in the caller's transaction, so that a change is never without its event. Hand the result to
         :meth:`announce` after the commit."""
-        wanted = [(box, each, event_id(each)) for each in occurrences for box in self._takers(each)]
+        return await self._put(connection, [(box, each, None) for each in occurrences for box in self._takers(each)])
+
+    async def put_callback(
+        self, connection: AsyncConnection, endpoint_id: str, url: str, occurrence: Occurrence
+    ) -> Collection[str]:
+        """The same for one receiver, which an endpoint with an owner sends to."""
+        box = self._boxes.get(endpoint_id)
+        return () if box is None else await self._put(connection, [(box, occurrence, url)])
+
+    async def _put(
+        self, connection: AsyncConnection, wanted: list[tuple[_Box, Occurrence, str | None]]
+    ) -> Collection[str]:
         if not wanted:
             return ()
-        repeated = [name for _, each, name in wanted if each.key is not None]
+        names = [event_id(each) for _, each, _ in wanted]
+        repeated = [name for (_, each, _), name in zip(wanted, names, strict=True) if each.key is not None]
         stored = await table.known(connection, repeated) if repeated else set()
         new, dropped = [], dict[str, int]()
-        for box, each, name in wanted:
+        for (box, each, url), name in zip(wanted, names, strict=True):
             if (box.record.id, name) in stored:
                 continue
             if box.waiting >= MOST_WAITING:
                 dropped[box.record.id] = dropped.get(box.record.id, 0) + 1
                 continue
             box.waiting += 1
-            new.append(delivery_of(box.record, each, name))
+            new.append(replace(delivery_of(box.record, each, name), url=url))
         await table.add_deliveries(connection, new)
         for endpoint_id, count in dropped.items():
             record = self._boxes[endpoint_id].record
@@ -116,7 +128,7 @@ class Outbox:
     def get(self, caller: Caller, endpoint_id: str) -> EndpointRecord:
         """An endpoint of the caller's workspace. Raises :class:`NotFoundError`."""
         record = self.find(endpoint_id)
-        if record is None or record.workspace != caller.workspace:
+        if record is None or record.workspace != caller.workspace or record.owner:
             raise NotFoundError(f"webhook not found: {endpoint_id[:64]}", hint="GET /v1/webhooks lists them")
         return record
 

@@ -35,15 +35,17 @@ def plan_pause(attempts: int, first: float, chance: float) -> float:
 def plan_next(
     endpoint: EndpointRecord, delivery: DeliveryRecord, answer: Answer, now: float, first: float, chance: float
 ) -> Next:
-    """What becomes of a delivery, and of its endpoint."""
+    """What becomes of a delivery, and of its endpoint. What callbacks meet says nothing about their endpoint."""
     attempts = delivery.attempts + 1
     told: dict[str, Any] = {"attempts": attempts, "status": answer.status, "error": answer.error}
     if answer.taken:
-        mended = {} if endpoint.failing_since is None else {"failing_since": None}
+        mended = {} if endpoint.failing_since is None or delivery.url is not None else {"failing_since": None}
         return Next({**told, "state": DeliveryState.DELIVERED, "ended_at": now}, mended)
     since = now if endpoint.failing_since is None else endpoint.failing_since
     failing: dict[str, Any] = {"failing_since": since} if endpoint.failing_since is None else {}
-    if answer.status == GONE:
+    if delivery.url is not None:
+        failing = {}
+    elif answer.status == GONE:
         failing |= {"enabled": False, "disabled_reason": "the receiver says that it is gone (410)"}
     elif now - since >= DISABLE_SECONDS:
         days = int((now - since) / 86400)

@@ -101,7 +101,7 @@ class Sender:
             "user-agent": "pandastack-webhooks",
             **secret.headers(delivery.event_id, delivery.body, time.time()),
         }
-        answer = await self._outside.post(endpoint.url, headers, delivery.body)
+        answer = await self._outside.post(delivery.url or endpoint.url, headers, delivery.body)
         current = self._outbox.find(endpoint.id)
         if current is None:
             return

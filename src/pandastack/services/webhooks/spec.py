@@ -14,20 +14,33 @@ LONGEST_DESCRIPTION = 256
 MOST_FILTERS = 50
 
 
-def checked_url(text: str, *, plain: bool) -> str:
+class _Wrong(Exception):
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+def checked_url(text: str, *, plain: bool, field: str = "url") -> str:
     """The address of an endpoint. ``plain``: http is allowed beside https. Raises :class:`BadRequestError`."""
+    try:
+        return _checked_url(text, plain=plain)
+    except _Wrong as error:
+        raise BadRequestError(f"{field}: {error}", field=field, hint=error.hint) from None
+
+
+def _checked_url(text: str, *, plain: bool) -> str:
     if not 0 < len(text) <= LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
-        raise _wrong(f"must have from 1 to {LONGEST_URL} visible ASCII characters")
+        raise _Wrong(f"must have from 1 to {LONGEST_URL} visible ASCII characters")
     parts = _split(text)
     if parts.scheme not in (("https", "http") if plain else ("https",)) or "\\" in text:
         hint = None if plain else "the operator allows http for networks of PANDASTACK_WEBHOOK_NETWORKS only"
-        raise _wrong("must begin with https://", hint)
+        raise _Wrong("must begin with https://", hint)
     if parts.username is not None or parts.password is not None:
-        raise _wrong("must not have a user name or password", "check the signature instead")
+        raise _Wrong("must not have a user name or password", "check the signature instead")
     if parts.fragment or "#" in text:
-        raise _wrong("must not have a fragment")
+        raise _Wrong("must not have a fragment")
     if not parts.hostname or "[" in parts.netloc:
-        raise _wrong("must name a host, or an IPv4 address")
+        raise _Wrong("must name a host, or an IPv4 address")
     return text
 
 
@@ -37,7 +50,7 @@ def _split(text: str) -> SplitResult:
         if parts.port == 0:
             raise ValueError
     except ValueError:
-        raise _wrong("is not a URL") from None
+        raise _Wrong("is not a URL") from None
     return parts
 
 
@@ -68,7 +81,3 @@ def checked_description(text: str | None) -> str:
         message = f"description: must be one line of at most {LONGEST_DESCRIPTION} characters"
         raise BadRequestError(message, field="description")
     return found
-
-
-def _wrong(what: str, hint: str | None = None) -> BadRequestError:
-    return BadRequestError(f"url: {what}", field="url", hint=hint)

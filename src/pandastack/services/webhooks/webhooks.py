@@ -105,7 +105,7 @@ class Webhooks:
 
     def list(self, caller: Caller) -> builtins.list[EndpointRecord]:
         """The workspace's endpoints, oldest first."""
-        return [each for each in self._outbox.all() if each.workspace == caller.workspace]
+        return [each for each in self._outbox.all() if each.workspace == caller.workspace and not each.owner]
 
     def get(self, caller: Caller, endpoint_id: str) -> EndpointRecord:
         """One endpoint. Raises :class:`NotFoundError`."""
@@ -139,6 +139,29 @@ class Webhooks:
             await self._outbox.remove(record)
             self._sender.end(record)
             await self._secrets.remove_owned(record.workspace, WEBHOOKS, record.id)
+
+    async def check_callback(self, url: str) -> str:
+        """A URL for callbacks. Raises :class:`BadRequestError`."""
+        return await self._checked(url, "callback")
+
+    async def callbacks(self, workspace: str, owner: str) -> Made:
+        """What sends the callbacks of ``owner``, an id: made when it is first asked for."""
+        async with self._changes:
+            record = self._outbox.find(owner)
+            if record is None:
+                record = EndpointRecord(owner, workspace, "", (), "", enabled=True, created_at=time.time(), owner=owner)
+                await self._secrets.put_owned(workspace, WEBHOOKS, owner, SigningSecret(new_secret()).to_text())
+                await self._outbox.add(record)
+                self._sender.begin(record)
+            return Made(record, (await self._secret(record)).current)
+
+    async def end_callbacks(self, owner: str) -> None:
+        """Send nothing more of ``owner``."""
+        async with self._changes:
+            if (record := self._outbox.find(owner)) is not None:
+                await self._outbox.remove(record)
+                self._sender.end(record)
+                await self._secrets.remove_owned(record.workspace, WEBHOOKS, owner)
 
     async def rotate(self, caller: Caller, endpoint_id: str, overlap: float | None = None) -> Made:
         """Give an endpoint another secret. For ``overlap`` seconds (24 h) deliveries are signed with both."""
@@ -213,12 +236,13 @@ class Webhooks:
         if waiting >= MOST_WAITING:
             raise QuotaError(f"{waiting} deliveries wait for this webhook already")
 
-    async def _checked(self, url: str) -> str:
-        checked = checked_url(url, plain=self._reach.has_exceptions)
+    async def _checked(self, url: str, field: str = "url") -> str:
+        checked = checked_url(url, plain=self._reach.has_exceptions, field=field)
         address = literal_address(checked)
         if address is not None and not await self._reach.may_reach(address, plain=checked.startswith("http:")):
             hint = "the operator allows private networks in PANDASTACK_WEBHOOK_NETWORKS"
-            raise BadRequestError(f"url: {address} is not an address that webhooks may reach", field="url", hint=hint)
+            message = f"{field}: {address} is not an address that webhooks may reach"
+            raise BadRequestError(message, field=field, hint=hint)
         return checked
 
     async def _secret(self, record: EndpointRecord) -> SigningSecret:
