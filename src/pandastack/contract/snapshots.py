@@ -33,14 +33,15 @@ class ExpectCreates:
     seconds: Seconds
 
 
-LEAST_SOUGHT, MOST_SOUGHT = 8, 16 * 1024
-"""Bytes of a value that can be searched for: a shorter one is in every memory by chance."""
+LEAST_SOUGHT, MOST_SOUGHT = 8, 256
+"""Bytes of a value that can be searched for: a shorter one is in every memory by chance, of a longer one the beginning
+will do."""
 
 Sought = Annotated[
     bytes,
     Constraint(
         lambda value: LEAST_SOUGHT <= len(value) <= MOST_SOUGHT and not {0, 10} & set(value),
-        "be 8 bytes to 16 KiB without NUL and line breaks",
+        "be 8 to 256 bytes without NUL and line breaks",
     ),
 ]
 

@@ -67,12 +67,12 @@ class Sought:
 
 def sought(env: Mapping[str, str], secrets: Mapping[str, str]) -> list[Sought]:
     """The values that are looked for: those of a function's variables and of the workspace's secrets that are long
-    enough. Of one with several lines, the longest line."""
+    enough. Of one with several lines, the longest line; of a long one, the beginning."""
     given = [(Source.SECRET, *each) for each in secrets.items()] + [(Source.ENV, *each) for each in env.items()]
     found = []
     for source, name, value in given:
-        line = max(value.encode("utf-8", "surrogatepass").split(b"\n"), key=len)
-        if LEAST_SOUGHT <= len(line) <= MOST_SOUGHT and b"\0" not in line:
+        line = max(value.encode("utf-8", "surrogatepass").split(b"\n"), key=len)[:MOST_SOUGHT]
+        if len(line) >= LEAST_SOUGHT and b"\0" not in line:
             is_random = looks_random(value)
             is_credential = source is Source.SECRET or is_random or _says_credential(name, value)
             found.append(Sought(name, source, line, is_credential, is_random))
