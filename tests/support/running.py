@@ -10,7 +10,7 @@ import functools
 import inspect
 import signal
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,22 @@ MACHINE_SECONDS = 600
 _GRACE_SECONDS = 5
 """What an asynchronous test is given to end after it was cancelled and before it is interrupted by a signal."""
 
+LONGEST = tuple(
+    f"tests/{name}.py::"
+    for name in (
+        "engine/test_volume_crashes",
+        "system/test_boot",
+        "system/test_copies",
+        "system/test_database_data",
+        "system/test_database_durability",
+        "system/test_fail_closed",
+        "system/test_shipped",
+        "system/test_survival",
+        "trials/test_trials",
+    )
+)
+"""Modules that take more than a minute. The last of all are short, so that no worker has nothing to do for long."""
+
 hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=500)
 hypothesis.settings.load_profile("default")
@@ -55,7 +71,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
     if any(item.get_closest_marker("vm") for item in items):
         # Clients of real servers are closed by the collector in many of these tests: said, but no failure.
         config.addinivalue_line("filterwarnings", "default::pytest.PytestUnraisableExceptionWarning")
-    items.sort(key=lambda item: item.get_closest_marker("vm") is not None)
+    items.sort(key=_begins_late)
+
+
+def _begins_late(item: pytest.Function) -> tuple[bool, bool]:
+    """What is quick comes first, and says first what is broken; after it what is longest."""
+    machines = item.get_closest_marker("vm") is not None
+    return machines, machines and not item.nodeid.startswith(LONGEST)
 
 
 def _mark(item: pytest.Function) -> None:
@@ -112,14 +134,33 @@ class _ByModule(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    config.option.loadscopereorder = False  # what is quick comes first, and says first what is broken
+    config.option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems
     return _ByModule(config, log)
 
 
+_kept: list[ExitStack] = []
+"""The turn of a test that was alone and whose successor is alone as well. To wait for the other workers once is dear
+enough: each of them is in the middle of a test."""
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with _turn(alone=item.get_closest_marker("alone") is not None):
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    if _kept:
+        turn = _kept.pop()
+    else:
+        turn = ExitStack()
+        turn.enter_context(_turn(alone=_is_alone(item)))
+    try:
         return (yield)
+    finally:
+        if nextitem is not None and _is_alone(item) and _is_alone(nextitem):
+            _kept.append(turn)
+        else:
+            turn.close()
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 @contextmanager

@@ -42,6 +42,20 @@ def test_the_official_sdk_runs_the_example_unchanged(server: Server, official_py
     assert chart.startswith(PNG) and len(chart) > 5000
 
 
+@pytest.mark.alone  # as above
+def test_our_sdk_runs_the_same_example(server: Server, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, EXAMPLE],
+        cwd=tmp_path,
+        env=server.installation.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "chart.png").read_bytes().startswith(PNG)
+
+
 CELLS = """
 from pandastack import Sandbox, SandboxTimeout
 with Sandbox.create(template="code-interpreter", ttl_seconds=300) as sandbox:
@@ -67,20 +81,6 @@ def test_the_official_sdk_runs_cells(server: Server, official_python: Path) -> N
     environment = server.installation.environment
     ran = subprocess.run([official_python, "-c", CELLS], env=environment, capture_output=True, text=True, timeout=200)
     assert (ran.returncode, ran.stdout) == (0, "ok\n"), ran.stderr
-
-
-@pytest.mark.alone  # as above
-def test_our_sdk_runs_the_same_example(server: Server, tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, EXAMPLE],
-        cwd=tmp_path,
-        env=server.installation.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert (tmp_path / "chart.png").read_bytes().startswith(PNG)
 
 
 def test_a_block_deletes_its_sandbox_even_after_an_error(server: Server, create: Create) -> None:

@@ -113,6 +113,13 @@ def test_a_recipe_that_cannot_work_is_refused_at_once(
     assert cached() == before
 
 
+@pytest.mark.alone  # other builds add to the cache
+def test_building_again_builds_nothing(built: Installation) -> None:
+    before = cached()
+    assert [each["name"] for each in built.json("template", "build", "base")] == ["base"]
+    assert cached() == before
+
+
 def test_a_folder_that_is_none(built: Installation) -> None:
     done = built.cli("template", "build", "no-such")
     assert done.returncode == 1
@@ -125,13 +132,6 @@ def test_the_interpreter_imports_without_an_install(client: Client) -> None:
     with client.sandboxes.create("code-interpreter") as sandbox:
         assert (sandbox.cpu, sandbox.memory_mb) == (2, 2048)
         assert sandbox.exec(f'python3 -c "{program}"', timeout_seconds=60, check=True).stdout == "3\n"
-
-
-@pytest.mark.alone  # other builds add to the cache
-def test_building_again_builds_nothing(built: Installation) -> None:
-    before = cached()
-    assert [each["name"] for each in built.json("template", "build", "base")] == ["base"]
-    assert cached() == before
 
 
 def test_the_cache_is_not_this_installations_own(built: Installation) -> None:
