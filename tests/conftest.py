@@ -7,6 +7,7 @@ What a host cannot run is skipped, and the skip says what is missing.
 
 from __future__ import annotations
 
+import functools
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ from tests.support.installation import Create, Install, Installation, Server
 from tests.support.outside import World, open_world
 
 pytest_plugins = ["tests.support.running"]
+
+Prepared = Callable[..., Installation]
+"""``prepared(*templates)``: the installation with these templates that all others copy."""
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +57,14 @@ def outside_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
+OFTEN = {("base",), ("postgres",)}
+"""The templates of which several modules make installations."""
+
+
 @contextmanager
-def _installing(everything: list[Installation]) -> Iterator[Install]:
+def _installing(everything: list[Installation], prepared: Prepared | None = None) -> Iterator[Install]:
     """Installations with homes of their own, each added to ``everything``. They end with the block, and may leave
-    nothing on the host."""
+    nothing on the host. Templates are copied from one that ``prepared`` has made, where there is one."""
     with ExitStack() as stack:
 
         def make(*templates: str, **settings: str) -> Installation:
@@ -66,23 +74,18 @@ def _installing(everything: list[Installation]) -> Iterator[Install]:
             home.mkdir()
             made = Installation(root / "data", home, settings)
             everything.append(made)
-            if templates:
+            if prepared is not None and templates in OFTEN:
+                prepared(*templates).copy_templates(made)
+            elif templates:
                 made.build(*templates)
             return made
 
         yield make
         for each in everything:
-            each.cli("down")
+            if (each.data / "server.json").exists():
+                each.cli("down")
             each.forget_own_templates()
         assert [trace for each in everything for trace in each.left_behind()] == []
-
-
-@pytest.fixture(scope="module")
-def install(installed: None) -> Iterator[Install]:
-    """Make an installation with a home of its own; named templates are put into it. It is removed after the module:
-    each has gigabytes."""
-    with _installing([]) as install:
-        yield install
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +106,21 @@ def small_cache(lasting: list[Installation]) -> Iterator[None]:
 def lasting_install(installed: None, lasting: list[Installation]) -> Iterator[Install]:
     """As ``install``, for fixtures of the whole session."""
     with _installing(lasting) as install:
+        yield install
+
+
+@pytest.fixture(scope="session")
+def prepared(lasting_install: Install) -> Prepared:
+    """Installations whose templates others copy, which takes a fraction of an installation's time. They have no
+    server."""
+    return functools.cache(lasting_install)
+
+
+@pytest.fixture(scope="module")
+def install(prepared: Prepared) -> Iterator[Install]:
+    """Make an installation with a home of its own; named templates are put into it. It is removed after the module:
+    each has gigabytes."""
+    with _installing([], prepared) as install:
         yield install
 
 

@@ -98,6 +98,17 @@ class Installation:
         """Install templates, and show the progress of it."""
         subprocess.run([*COMMAND, "template", "build", *templates], env=self.environment, stdout=sys.stderr, check=True)
 
+    def copy_templates(self, target: Installation) -> None:
+        """Give ``target``, which was never used, the templates of this one, whose server does not run."""
+        source, engine = self.layout.engine, target.layout.engine
+        pool = source / "pool.img"
+        parts = [pool if pool.exists() else source / "pool", self.layout.templates]
+        target.data.mkdir(mode=0o700)
+        engine.mkdir()
+        subprocess.run(["cp", "--archive", "--sparse=always", *parts, engine], check=True)
+        if pool.exists():  # two file systems with the same UUID are not mounted at once
+            subprocess.run(["xfs_admin", "-U", "generate", engine / pool.name], check=True, capture_output=True)
+
     @contextmanager
     def serving(
         self, *, prefix: tuple[str, ...] = (), command: tuple[str, ...] = COMMAND, port: str = "0"
@@ -158,6 +169,10 @@ Install = Callable[..., Installation]
 
 Create = Callable[..., Sandbox]
 """``create(template, **options)``: a sandbox that ends with the test."""
+
+
+NONE_AHEAD = {"PANDASTACK_READY_MACHINES": "0"}
+"""For servers that only find what another one left: a machine made ahead would take the CPU from what is tested."""
 
 
 @contextmanager
