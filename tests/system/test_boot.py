@@ -13,7 +13,7 @@ import pytest
 
 from pandastack import Client, Sandbox
 from pandastack.errors import ConflictError, NotFoundError
-from tests.support.installation import Installation, Server, eventually, serving, shelves
+from tests.support.installation import NONE_AHEAD, Installation, Server, eventually, serving, shelves
 from tests.support.machines import kill_machines, killed_at, pid_of, size_in
 
 WHO = "hostname; cat /etc/machine-id /etc/hostname; grep 127.0.1.1 /etc/hosts; echo $FRUIT"
@@ -48,7 +48,7 @@ def test_a_hibernated_sandbox_of_another_host_boots_with_its_files(place: Instal
         who, boot_id = out(sandbox, WHO), out(sandbox, BOOT_ID)
         sandbox.hibernate()
         made_elsewhere(place.layout.engine / "pool" / "asleep" / sandbox.id, cpu_flags="max:another")
-    with serving(place) as (server, client), server.http() as http:
+    with serving(place, **NONE_AHEAD) as (server, client), server.http() as http:
         sandbox = client.sandboxes.get(sandbox.id)
         assert out(sandbox, "cat /root/a/b/link; test ! -e /etc/motd") == "kept\n"
         record = record_of(http, sandbox)
@@ -178,7 +178,7 @@ def test_a_restart_of_the_host_loses_memory_and_no_files(place: Installation) ->
         who = out(kept, WHO)
         server.kill()
         kill_machines(place)
-    with serving(place) as (server, client), server.http() as http:
+    with serving(place, **NONE_AHEAD) as (server, client), server.http() as http:
         found = client.sandboxes.get(kept.id)
         assert (found.status, found.lifecycle()["memory"]) == ("hibernated", "lost")
         assert record_of(http, found)["memory_lost_reason"] == "its machine ended while no server ran"
@@ -186,7 +186,7 @@ def test_a_restart_of_the_host_loses_memory_and_no_files(place: Installation) ->
         found.wake()
         assert (out(found, "cat /root/file"), out(found, WHO)) == ("kept\n", who)
         server.kill()  # a machine that has booted is adopted as any other
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         found = client.sandboxes.get(kept.id)
         assert (found.status, out(found, "cat /root/file")) == ("running", "kept\n")
         assert found.lifecycle()["memory"] == "lost"
@@ -203,11 +203,11 @@ def test_killed_in_the_middle_of_a_boot(place: Installation, point: str) -> None
         out(sandbox, "echo kept > /root/file; sync")
         server.kill()
         kill_machines(place)
-    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+    with serving(place, **NONE_AHEAD, PANDASTACK_CRASH_AT=point) as (server, client):
         with pytest.raises(Exception):  # noqa: B017  whatever a client makes of a server that is gone
             client.sandboxes.get(sandbox.id).wake()
         server.process.wait(60)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         found = client.sandboxes.get(sandbox.id)
         assert found.status == ("running" if point in ("running", "awake") else "hibernated")
         assert (out(found, "cat /root/file"), found.lifecycle()["memory"]) == ("kept\n", "lost")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, Client, Sandbox
-from tests.support.installation import Create, Installation, serving
+from tests.support.installation import NONE_AHEAD, Create, Installation, serving
 
 LISTED = {"egress": {"allow": ["*.example.org:443", "203.0.113.0/24"]}, "limits": {"packets_per_second": 5000}}
 
@@ -90,7 +90,7 @@ def test_the_next_server_has_it_too(place: Installation, slots: bool) -> None:
             running.network.allow("example.com")
         before = in_force(running, http)
         server.kill()
-    with serving(place) as (server, client), server.http() as http:
+    with serving(place, **NONE_AHEAD) as (server, client), server.http() as http:
         assert in_force(client.sandboxes.get(running.id), http) == before
         assert in_force(client.sandboxes.get(asleep.id), http) == egress_of(policy)
         for each in (running, asleep):

@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from pandastack import Client, Sandbox
 from pandastack.host import facts
-from tests.support.installation import Installation, Server, eventually, serving
+from tests.support.installation import NONE_AHEAD, Installation, Server, eventually, serving
 
 SERVER = r"""
 import base64, hashlib, socketserver, struct
@@ -133,7 +133,7 @@ def test_a_websocket_outlives_sleep_and_a_killed_server(place: Installation) -> 
         port = door(server)
         server.kill()
         socket.send("said while there is no server")
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         assert door(server) == port
         assert socket.recv(120) == "said while there is no server"
         said(socket, "after")

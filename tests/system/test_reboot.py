@@ -10,7 +10,7 @@ import pytest
 
 from pandastack import Sandbox
 from pandastack.errors import ConflictError
-from tests.support.installation import Installation, Server, eventually, serving, shelves
+from tests.support.installation import NONE_AHEAD, Installation, Server, eventually, serving, shelves
 from tests.support.machines import kill_machines, killed_at, pid_of
 from tests.support.programs import COUNTER, ticking
 
@@ -34,7 +34,7 @@ def test_a_checkpoint_brings_a_running_sandbox_back(place: Installation) -> None
         kept.exec("echo three > /root/file", check=True)
         who = identity(kept)
         reboot(place, server)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         found = client.sandboxes.get(kept.id)
         assert found.status == "failed"
         with server.http() as http:
@@ -51,7 +51,7 @@ def test_a_checkpoint_brings_a_running_sandbox_back(place: Installation) -> None
         found.rewind(first.id)
         assert found.exec("cat /root/file", check=True).stdout == "one\n"
         reboot(place, server)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         found = client.sandboxes.get(kept.id)
         found.rewind(last.id)
         assert found.exec("cat /root/file", check=True).stdout == "two\n"
@@ -86,11 +86,11 @@ def test_killed_in_the_middle_of_a_rewind(place: Installation, point: str, befor
         if before == "paused":
             sandbox.pause()
         server.kill()
-    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+    with serving(place, **NONE_AHEAD, PANDASTACK_CRASH_AT=point) as (server, client):
         with suppress(Exception):
             client.sandboxes.get(sandbox.id).rewind(checkpoint.id)
         server.process.wait(30)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         found, happened = client.sandboxes.get(sandbox.id), point == "rewound"
         assert found.status == ("running" if happened else before)
         found.resume()
@@ -106,11 +106,11 @@ def test_killed_in_the_middle_of_a_restore(place: Installation, point: str) -> N
         sandbox.exec("echo kept > /root/file", check=True)
         sandbox.checkpoint()
         reboot(place, server)
-    with serving(place, PANDASTACK_READY_MACHINES="0", PANDASTACK_CRASH_AT=point) as (server, client):
+    with serving(place, **NONE_AHEAD, PANDASTACK_CRASH_AT=point) as (server, client):
         with suppress(Exception):
             client.sandboxes.get(sandbox.id).wake()
         server.process.wait(30)
-    with serving(place) as (server, client):
+    with serving(place, **NONE_AHEAD) as (server, client):
         found = client.sandboxes.get(sandbox.id)
         assert found.status == ("running" if point == "running" else "failed")
         found.wake()

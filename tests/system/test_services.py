@@ -8,7 +8,7 @@ import pytest
 
 from pandastack import BadRequestError, Client, Sandbox
 from pandastack.host import facts
-from tests.support.installation import Create, Installation, Server, eventually, serving
+from tests.support.installation import NONE_AHEAD, Create, Installation, Server, eventually, serving
 from tests.support.tenants import tenant
 
 pytestmark = [
@@ -126,7 +126,7 @@ def test_the_next_server_has_the_door_as_well(place: Installation) -> None:
         serve(b, 8000)
         assert curl(a, host(b, 8000))[0] == "200"
         server.kill()
-    with serving(place) as (_, client):
+    with serving(place, **NONE_AHEAD) as (_, client):
         found = client.sandboxes.get(a.id)
         assert curl(found, host(b, 8000)) == ("200", f"caller {a.id}")
         assert curl(found, host(b, 8001), by_name=False)[0] == "403"

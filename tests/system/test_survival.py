@@ -9,12 +9,9 @@ from contextlib import suppress
 
 import httpx
 
-from tests.support.installation import Installation, eventually, machine_processes, serving, shelves
+from tests.support.installation import NONE_AHEAD, Installation, eventually, machine_processes, serving, shelves
 from tests.support.machines import kill_machines, killed_at, pid_of
 from tests.support.programs import COUNTER, ticking
-
-NONE_AHEAD = {"PANDASTACK_READY_MACHINES": "0"}
-"""For servers that only find what another one left: a machine made ahead would take the CPU from what is tested."""
 
 
 def test_ten_running_sandboxes_survive_a_killed_server(place: Installation) -> None:
@@ -47,7 +44,7 @@ def test_an_orderly_stop_brings_back_what_ran(place: Installation) -> None:
         for number, each in enumerate(made):
             each.exec(f"echo {number} > /run/number; {COUNTER}", check=True)
         made[3].pause()
-    with serving(place) as (_, client):
+    with serving(place, **NONE_AHEAD) as (_, client):
         for number, each in enumerate(made):
             found = client.sandboxes.get(each.id)
             if number < 3:

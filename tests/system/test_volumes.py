@@ -11,11 +11,9 @@ import httpx
 import pytest
 
 from pandastack import BadRequestError, Client, ConflictError, NotFoundError, Sandbox
-from tests.support.installation import Create, Installation, Server, eventually, serving
+from tests.support.installation import NONE_AHEAD, Create, Installation, Server, eventually, serving
 from tests.support.machines import pid_of
 from tests.support.tenants import tenant
-
-NONE_AHEAD = {"PANDASTACK_READY_MACHINES": "0"}
 
 MakeVolume = Callable[..., str]
 
