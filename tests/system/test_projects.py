@@ -97,7 +97,10 @@ def written(folder: Path, files: Mapping[str, str]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_node_project(client: Client, tmp_path: Path) -> None:
+    """What npm does in an emulated machine takes a minute. The stages, the secret and the files that are left out are
+    those of ordinary tests: the Python project here, tests/system/test_multi_stage.py, test_build_secrets.py."""
     client.templates.build(written(tmp_path / "node-project", NODE), secrets={"npmrc": "fund=false\n"})
     with client.sandboxes.create("node-project") as sandbox:
         script = "cat dist/checked; NODE_ENV=production node dist/main.js; stat -c %U dist/main.js; ls; ls -A /root"

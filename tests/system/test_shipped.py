@@ -67,7 +67,10 @@ def test_docker_runs_what_it_built(docker: Sandbox) -> None:
     assert docker.exec("docker run --rm made", check=True).stdout == "built\n"
 
 
+@pytest.mark.slow
 def test_docker_keeps_working_in_a_fork(docker: Sandbox) -> None:
+    """It takes longest of the three. A fork restores the same capture as a wake, which is tested below; that programs,
+    files and sockets continue in each copy is what tests/system/test_copies.py shows."""
     with docker.fork() as child:
         assert child.exec(IN_SLEEPER, check=True).stdout == "built\n"
         assert child.exec("docker run --rm made", check=True).stdout == "built\n"
