@@ -51,78 +51,112 @@ def named(running: tuple[Server, Client]) -> Iterator[Sandbox]:
         yield sandbox
 
 
-@HARMS
-def test_without_the_egress_process_nothing_leaves_that_a_name_decides(
-    running: tuple[Server, Client], outside_world: World, named: Sandbox, harm: Harm
+DIRECT = frozenset({"tcp to its address", "udp"})
+"""What a policy leaves open that lists the address of the world with these two ports. They go past the proxy."""
+
+
+def listed(outside_world: World) -> dict[str, Any]:
+    """The policy that opens :data:`DIRECT`."""
+    return {"egress": {"allow": [f"{outside_world.public}:{TCP_PORT}/tcp", f"{outside_world.public}:{UDP_PORT}/udp"]}}
+
+
+def paths(outside_world: World, *sandboxes: Sandbox) -> list[set[str]]:
+    """What is open to each sandbox. They try at once: a closed path takes long to be known as closed."""
+    with ThreadPoolExecutor(len(sandboxes)) as pool:
+        return list(pool.map(lambda each: open_paths(each, outside_world, ORIGIN, outside_world.public), sandboxes))
+
+
+def test_while_the_egress_process_is_dead_nothing_leaves(
+    running: tuple[Server, Client], outside_world: World, named: Sandbox
 ) -> None:
-    server, _ = running
+    """Neither from a sandbox whose policy has names, nor past the proxy: to a network of a rule, or because the policy
+    allows everything. A policy that changes meanwhile holds afterwards. One death is for all of them: to be sure that
+    nothing leaves takes longer than anything else here."""
+    server, client = running
     process_of(server, EGRESS)
-    assert open_paths(named, outside_world, ORIGIN, outside_world.public) >= NAMED
-    with harm(server, EGRESS):
-        outside_world.outside.forget()
-        assert open_paths(named, outside_world, ORIGIN, outside_world.public) == set()
-        assert (outside_world.came(), outside_world.asked()) == ([], set())
-    eventually(lambda: open_paths(named, outside_world, ORIGIN, outside_world.public) >= NAMED, 90, "it is back")
-    assert not NEVER & open_paths(named, outside_world, ORIGIN, outside_world.public)
-
-
-@pytest.mark.parametrize("harm", [DEAD, pytest.param(kept_hanging, id="hanging", marks=pytest.mark.slow)])
-def test_without_the_egress_process_the_walls_stand(
-    running: tuple[Server, Client], outside_world: World, harm: Harm
-) -> None:
-    """What a sandbox reaches past the proxy, because its policy allows everything, it does not reach meanwhile. A
-    process that hangs counts as dead once it has not answered: until then packets may still pass."""
-    server, client = running
-    with client.sandboxes.create("base") as sandbox:
-        before = open_paths(sandbox, outside_world, ORIGIN, outside_world.public)
-        assert before >= NAMED and not before & NEVER
-        with harm(server, EGRESS):
-            outside_world.outside.forget()
-            during = open_paths(sandbox, outside_world, ORIGIN, outside_world.public)
-            assert during < before and not during & NAMED
-            assert harm is kept_hanging or not during
-            assert outside_world.asked() == set()
-            assert not [each for each in outside_world.came() if outside_world.lan in each or "169.254" in each]
-            eventually(lambda: nothing_passes(sandbox, outside_world), 90, "nothing passes")
-        eventually(lambda: open_paths(sandbox, outside_world, ORIGIN, outside_world.public) == before, 90, "it is back")
-
-
-def nothing_passes(sandbox: Sandbox, outside_world: World) -> bool:
-    """Whether no path is open and nothing comes. Other tests may ask the metadata address from the host, which all
-    worlds have: it is not looked at here."""
-    outside_world.outside.forget()
-    if open_paths(sandbox, outside_world, ORIGIN, outside_world.public) or outside_world.asked():
-        return False
-    return all(METADATA in each for each in outside_world.came())
-
-
-def test_without_the_egress_process_no_network_of_a_rule_is_reached(
-    running: tuple[Server, Client], outside_world: World
-) -> None:
-    """Such connections and datagrams go past the proxy."""
-    server, client = running
-    policy = {"egress": {"allow": [f"{outside_world.public}:{TCP_PORT}/tcp", f"{outside_world.public}:{UDP_PORT}/udp"]}}
-    direct = {"tcp to its address", "udp"}
-    with client.sandboxes.create("base", network=policy) as sandbox:
-        assert open_paths(sandbox, outside_world, ORIGIN, outside_world.public) == direct
+    with (
+        client.sandboxes.create("base", network=listed(outside_world)) as ruled,
+        client.sandboxes.create("base") as free,
+        client.sandboxes.create("base", network=only(ORIGIN)) as changed,
+        server.http() as http,
+    ):
+        before = [found for each in (named, ruled, free) for found in paths(outside_world, each)]
+        assert before[0] >= NAMED
+        assert before[1] == DIRECT
+        assert before[2] >= NAMED and not before[2] & NEVER
         with kept_dead(server, EGRESS):
+            answer = http.put(f"/sandboxes/{changed.id}/network", json=only(OTHER))
+            assert answer.status_code == 200, answer.text
             outside_world.outside.forget()
-            assert open_paths(sandbox, outside_world, ORIGIN, outside_world.public) == set()
+            assert paths(outside_world, named, ruled) == [set(), set()]
             assert (outside_world.came(), outside_world.asked()) == ([], set())
-        eventually(lambda: open_paths(sandbox, outside_world, ORIGIN, outside_world.public) == direct, 90, "it is back")
+            assert_walls_stand(outside_world, free)
+        eventually(lambda: paths(outside_world, named)[0] >= NAMED, 90, "it is back")
+        assert not NEVER & paths(outside_world, named)[0]
+        eventually(lambda: paths(outside_world, ruled)[0] == DIRECT, 90, "it is back for the rule")
+        eventually(lambda: paths(outside_world, free)[0] == before[2], 90, "it is back for all paths")
+        eventually(
+            lambda: open_paths(changed, outside_world, OTHER, outside_world.other) >= NAMED, 90, "it has changed"
+        )
+        outside_world.outside.forget()
+        assert open_paths(changed, outside_world, ORIGIN, outside_world.public) == set()
+        assert (outside_world.came(), outside_world.asked()) == ([], set())
 
 
-def test_a_policy_that_changes_while_the_egress_process_is_dead_holds_afterwards(
+def test_while_the_egress_process_hangs_nothing_leaves_that_a_name_decides(
     running: tuple[Server, Client], outside_world: World, named: Sandbox
 ) -> None:
     server, _ = running
-    with server.http() as http, kept_dead(server, EGRESS):
-        changed = http.put(f"/sandboxes/{named.id}/network", json=only(OTHER))
-        assert changed.status_code == 200, changed.text
-    eventually(lambda: open_paths(named, outside_world, OTHER, outside_world.other) >= NAMED, 90, "it is back")
+    process_of(server, EGRESS)
+    assert paths(outside_world, named)[0] >= NAMED
+    with kept_hanging(server, EGRESS):
+        outside_world.outside.forget()
+        assert paths(outside_world, named) == [set()]
+        assert (outside_world.came(), outside_world.asked()) == ([], set())
+    eventually(lambda: paths(outside_world, named)[0] >= NAMED, 90, "it is back")
+    assert not NEVER & paths(outside_world, named)[0]
+
+
+@pytest.mark.slow
+def test_while_the_egress_process_hangs_the_walls_stand(running: tuple[Server, Client], outside_world: World) -> None:
+    """A process that hangs counts as dead once it has not answered: until then packets may still pass."""
+    server, client = running
+    with client.sandboxes.create("base") as sandbox:
+        (before,) = paths(outside_world, sandbox)
+        assert before >= NAMED and not before & NEVER
+        with kept_hanging(server, EGRESS):
+            outside_world.outside.forget()
+            (during,) = paths(outside_world, sandbox)
+            assert during < before and not during & NAMED
+            assert_nothing_goes_where_nothing_may(outside_world)
+            eventually(lambda: nothing_passes(sandbox, outside_world), 90, "nothing passes")
+        eventually(lambda: paths(outside_world, sandbox) == [before], 90, "it is back")
+
+
+def assert_walls_stand(outside_world: World, sandbox: Sandbox) -> None:
+    """What a sandbox reaches past the proxy, because its policy allows everything, it does not reach now."""
     outside_world.outside.forget()
-    assert open_paths(named, outside_world, ORIGIN, outside_world.public) == set()
-    assert (outside_world.came(), outside_world.asked()) == ([], set())
+    assert paths(outside_world, sandbox) == [set()]
+    assert_nothing_goes_where_nothing_may(outside_world)
+    if not nothing_came(outside_world):
+        eventually(lambda: nothing_passes(sandbox, outside_world), 90, "nothing passes")
+
+
+def assert_nothing_goes_where_nothing_may(outside_world: World) -> None:
+    assert outside_world.asked() == set()
+    assert not [each for each in outside_world.came() if outside_world.lan in each or "169.254" in each]
+
+
+def nothing_passes(sandbox: Sandbox, outside_world: World) -> bool:
+    """Whether no path is open and nothing comes."""
+    outside_world.outside.forget()
+    return paths(outside_world, sandbox) == [set()] and nothing_came(outside_world)
+
+
+def nothing_came(outside_world: World) -> bool:
+    """Whether nothing has come. Other tests may ask the metadata address from the host, which all worlds have: it is
+    not looked at here."""
+    return not outside_world.asked() and all(METADATA in each for each in outside_world.came())
 
 
 TRY_HTTP3 = """
