@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import site
@@ -74,20 +75,14 @@ def unprivileged(server: Server, install: Install, interpreter: Interpreter) -> 
 
 
 def _copy_template(source: Installation, target: Installation, name: str) -> None:
-    pool = target.layout.engine / "pool"
-    pool.mkdir(parents=True)
-    for part in ("snapshots",):
-        copy = [
-            "cp",
-            "-r",
-            "--preserve=timestamps",
-            "--sparse=always",
-            str(source.layout.engine / "pool" / part),
-            str(pool),
-        ]
-        subprocess.run(copy, check=True)
+    record = source.layout.templates / f"{name}.json"
+    version = json.loads(record.read_bytes())["version"]
+    snapshots = target.layout.engine / "pool" / "snapshots"
+    snapshots.mkdir(parents=True)
+    snapshot = source.layout.engine / "pool" / "snapshots" / version
+    subprocess.run(["cp", "-r", "--preserve=timestamps", "--sparse=always", snapshot, snapshots], check=True)
     target.layout.templates.mkdir()
-    shutil.copy(source.layout.templates / f"{name}.json", target.layout.templates)
+    shutil.copy(record, target.layout.templates)
 
 
 def test_sandboxes_work(unprivileged: Server) -> None:
