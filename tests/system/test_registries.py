@@ -115,8 +115,9 @@ def test_apt_updates_its_lists(fenced: Sandbox, http: httpx.Client) -> None:
 
 
 def test_pip_downloads_a_package(fenced: Sandbox, http: httpx.Client) -> None:
-    fenced.exec("python3 -m venv /root/venv", check=True, timeout_seconds=300)
-    pip = f"PIP_CERT={BUNDLE} PIP_INDEX_URL={INDEX} /root/venv/bin/pip --disable-pip-version-check"
+    # The wheel that virtual environments get pip from: to make one takes the guest longer than everything else here.
+    wheel = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl)"
+    pip = f"{wheel} PIP_CERT={BUNDLE} PIP_INDEX_URL={INDEX} python3 -m pip --disable-pip-version-check"
     done = fenced.exec(f"{pip} download --no-deps --dest /root/wheels idna==3.10 2>&1", timeout_seconds=300)
     assert done.exit_code == 0, done.stdout
     assert fenced.exec("ls /root/wheels", check=True).stdout.startswith("idna-3.10")
