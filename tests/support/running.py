@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import gc
 import inspect
 import signal
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -72,6 +73,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
         # Clients of real servers are closed by the collector in many of these tests: said, but no failure.
         config.addinivalue_line("filterwarnings", "default::pytest.PytestUnraisableExceptionWarning")
     items.sort(key=_begins_late)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays: the collector of garbage looks through it neither meanwhile, again and
+    again, nor while the tests run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _begins_late(item: pytest.Function) -> tuple[bool, bool]:
