@@ -16,7 +16,7 @@ import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pandastack.contract.processes import ExecSpec
-from pandastack.contract.records import Record
+from pandastack.contract.records import STDOUT, Output, Record
 from pandastack.contract.volumes import OwnVolume
 from pandastack.errors import StorageFullError
 from pandastack.model.caller import Caller
@@ -30,6 +30,7 @@ from pandastack.products.databases.wire import Session, SqlError
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
 from tests.cluster.scripted_engine import TEMPLATE, ScriptedEngine, result
+from tests.cluster.scripted_postgres import DISK as DF
 from tests.support import api as support
 from tests.support import postgres
 from tests.support.api import Api, Serve, refusal
@@ -150,6 +151,37 @@ async def test_the_life_of_an_archive(api: Api, server: Path, tmp_path: Path) ->
         refusal(await api.http.request(method, f"{DATABASES}/{key}/{path}", headers=other, **wanted), 404)
     assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
     assert not directory.exists()
+
+
+async def disk_is_shown(_spec: ExecSpec) -> AsyncIterator[Record | bytes]:
+    yield Output(STDOUT, DF.encode())
+    yield result()
+
+
+async def test_what_is_not_archived_is_a_lag_that_goes_away(api: Api, server: Path) -> None:
+    key = await archived(api)
+    databases: Databases = api.app.state.databases
+
+    async def lag() -> float:
+        await databases.looks.take()
+        name = f'pandastack_database_archive_lag_bytes{{database="{key}"}} '
+        (line,) = (each for each in (await api.http.get("/metrics")).text.splitlines() if each.startswith(name))
+        return float(line.removeprefix(name))
+
+    await run(server, "ALTER ROLE postgres NOREPLICATION")
+    await run(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+    await until(api, key, lambda body: body["archive"]["state"] == "broken")
+    before = await lag()
+    await run(server, "CREATE TABLE late AS SELECT generate_series(1, 10000) AS x")
+    assert await lag() > before + 100_000
+    api.engine.exec_records = disk_is_shown
+    shown = (await api.http.get(f"{DATABASES}/{key}/stats")).json()
+    assert shown["archive_lag_bytes"] > before + 100_000
+    await run(server, "DROP TABLE late; ALTER ROLE postgres REPLICATION")
+    with anyio.fail_after(30):
+        while await lag():  # noqa: ASYNC110
+            await anyio.sleep(0.05)
+    assert (await api.http.delete(f"{DATABASES}/{key}")).status_code == 204
 
 
 async def test_the_first_base_comes_by_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

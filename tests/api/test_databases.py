@@ -35,7 +35,7 @@ from pandastack.services import ControlPlane
 from pandastack.store import databases as table
 from pandastack.store.databases import DatabaseRecord, DatabaseState
 from tests.cluster.scripted_engine import ScriptedEngine, result
-from tests.cluster.scripted_postgres import ScriptedPostgres, message
+from tests.cluster.scripted_postgres import NUMBERS, WORK, ScriptedPostgres, message
 from tests.cluster.scripted_postgres import refusal as sql_refusal
 from tests.support.api import Api, Serve, refusal
 from tests.support.receiver import receiving
@@ -481,9 +481,15 @@ async def test_numbers_and_log(api: Api, postgres: ScriptedPostgres) -> None:
         "disk_used_pct": 25.0,
         "running_queries": 2,
         "open_transactions": 1,
+        "wal_bytes": 0x3000060,
+        "archive_lag_bytes": None,
+        "awake_because": ["query"],
     }
     await api.http.patch(one, json={"always_on": True})
-    assert (await api.http.get(f"{one}/stats")).json()["sleeps_in_seconds"] is None
+    postgres.numbers = (*NUMBERS[:7], "1", NUMBERS[8], "0", "1", "1")
+    on = (await api.http.get(f"{one}/stats")).json()
+    assert on["sleeps_in_seconds"] is None
+    assert on["awake_because"] == ["always_on", "autovacuum", "replication", "base_backup"]
     assert 'pandastack_databases{status="running"} 1.0' in (await api.http.get("/metrics")).text
     whole = (await api.http.get(f"{one}/logs")).json()["logs"]
     assert whole.splitlines() == [f"LOG:  line {number}" for number in range(30)]
@@ -495,12 +501,61 @@ async def test_numbers_and_log(api: Api, postgres: ScriptedPostgres) -> None:
     refusal(await api.http.get(f"{one}/logs"), 502)
     for wrong in ("9", "2001", "x", "-1", "1e3"):
         assert refusal(await api.http.get(f"{one}/logs?lines={wrong}"), 400)["field"] == "lines"
-    postgres.numbers = ("16", "1", "2", "3", "4", None, "0", "0")
+    postgres.numbers = (*NUMBERS[:5], None, *NUMBERS[6:])
     assert (await api.http.get(f"{one}/stats")).json()["cache_hit_ratio"] is None
-    postgres.numbers = ("16", "x", "2", "3", "4", None, "0", "0")
+    for place, wrong in ((1, "x"), (1, "-1"), (1, "9" * 30), (5, "nan"), (8, "x"), (9, "y")):
+        postgres.numbers = (*NUMBERS[:place], wrong, *NUMBERS[place + 1 :])
+        refusal(await api.http.get(f"{one}/stats"), 502)
+    postgres.numbers, postgres.disk = NUMBERS, "df: no\n"
     refusal(await api.http.get(f"{one}/stats"), 502)
-    postgres.numbers, postgres.disk = ("16", "1", "2", "3", "4", None, "0", "0"), "df: no\n"
-    refusal(await api.http.get(f"{one}/stats"), 502)
+
+
+async def metrics(api: Api, database_id: str) -> dict[str, float]:
+    """The series with the id of a database."""
+    lines = (await api.http.get("/metrics")).text.splitlines()
+    label = f'{{database="{database_id}"}}'
+    found = dict(each.split(label) for each in lines if label in each)
+    return {name.removeprefix("pandastack_database_"): float(number) for name, number in found.items()}
+
+
+async def test_metrics_of_each_database(api: Api, postgres: ScriptedPostgres) -> None:
+    made, looks = await database(api), databases_of(api).looks
+    assert await metrics(api, made["id"]) == {"awake": 1}
+    await looks.take()
+    seen = {
+        "awake": 1,
+        "connections": 3,
+        "size_bytes": 7_000_000,
+        "cache_hit_ratio": 0.99,
+        "wal_bytes_total": 0x3000060,
+    }
+    assert await metrics(api, made["id"]) == seen
+    shown = (await api.http.get(f"{DATABASES}/{made['id']}/stats")).json()
+    assert (shown["connections"], shown["db_size_bytes"], shown["cache_hit_ratio"]) == (3, 7_000_000, 0.99)
+    postgres.numbers = ("nonsense",)
+    await looks.take()
+    assert await metrics(api, made["id"]) == seen, "one that talks nonsense keeps what it had"
+    await plane_of(api).lifecycle.hibernate(SERVER, made["id"])
+    asked = len(postgres.asked)
+    await looks.take()
+    asleep = {"awake": 0, "size_bytes": 7_000_000, "wal_bytes_total": 0x3000060}
+    assert await metrics(api, made["id"]) == asleep and len(postgres.asked) == asked
+    assert api.engine.machines[made["id"]].state == "hibernated"
+    await api.http.delete(f"{DATABASES}/{made['id']}")
+    assert await metrics(api, made["id"]) == {}
+
+
+async def test_a_server_that_works_by_itself_does_not_sleep_yet(api: Api, postgres: ScriptedPostgres) -> None:
+    made, looks = await database(api), databases_of(api).looks
+    machine = plane_of(api).registry.get(made["id"])
+    for work, expected in ((WORK, False), (("1", "0", "0"), True), (("0", "1", "0"), True), (("0", "0", "1"), True)):
+        postgres.work = work
+        assert await looks.is_at_work(machine) is expected, work
+    for nonsense in ((), ("x", "0", "0"), ("-1", "0", "0")):
+        postgres.work = nonsense
+        assert not await looks.is_at_work(machine), "one that does not say sleeps"
+    postgres.answers = [sql_refusal("57P03")]
+    assert not await looks.is_at_work(machine)
 
 
 async def test_there_is_no_other_node(api: Api, postgres: ScriptedPostgres) -> None:

@@ -19,7 +19,8 @@ from pandastack.contract.tunnels import Closed, Consumed, Ended
 from pandastack.products.databases.server import SOCKET
 from tests.cluster.scripted_engine import TEMPLATE, ScriptedEngine, result
 
-NUMBERS = ("16.14", "7000000", "3", "100", "60", "0.9900", "2", "1")
+NUMBERS = ("16.14", "7000000", "3", "100", "60", "0.9900", "1", "0", "0/3000060", "2", "0", "0")
+WORK = ("0", "0", "0")
 DISK = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vdb 1000 250 750 25% /var/lib/postgresql\n"
 _PASSWORD = re.compile(r"ALTER ROLE pandastack LOGIN PASSWORD '(SCRAM-SHA-256\$[^']*)'")
 
@@ -38,6 +39,7 @@ class ScriptedPostgres:
         """Sent in place of answers to the next startups, byte by byte as they are."""
         self.takes_passwords = True
         self.numbers: tuple[str | None, ...] = NUMBERS
+        self.work: tuple[str | None, ...] = WORK
         self.disk = DISK
         self.commands: list[str] = []
         self.directory: Path | None = None
@@ -78,15 +80,18 @@ class ScriptedPostgres:
         return b"".join(self._statement(sandbox, each) for each in sql.split("; "))
 
     def _statement(self, sandbox: str, sql: str) -> bytes:
-        word = next(each for each in ("ALTER", "terminate", "rolpassword", "server_version") if each in sql)
+        word = next(
+            each for each in ("ALTER", "terminate", "rolpassword", "server_version", "autovacuum") if each in sql
+        )
         self.asked.append((sandbox, word))
         if given := _PASSWORD.fullmatch(sql):
             self.passwords[sandbox] = given[1]
             return message(b"C", b"ALTER ROLE\0")
         rows = {
-            "terminate": [("t",)],
+            "terminate": [],
             "rolpassword": [(self.passwords.get(sandbox) if self.takes_passwords else None,)],
             "server_version": [self.numbers],
+            "autovacuum": [self.work],
         }[word]
         return b"".join(row(each) for each in rows) + message(b"C", b"SELECT 1\0")
 

@@ -236,8 +236,11 @@ async def test_what_runs_is_use_and_an_idle_client_is_none(door: World) -> None:
             await door.reported(used, times=4)
         await door.reported(lambda report: bool(report.connected) and not report.used, times=2)
         await connection.execute("BEGIN")
-        await door.reported(used, times=4)
-        await connection.execute("COMMIT")
+        await door.reported(lambda report: bool(report.connected) and not report.used, times=2)
+        await connection.execute("CREATE TEMP TABLE rows (id int)")
+        async with connection.cursor() as cursor, cursor.copy("COPY rows FROM STDIN") as copy:
+            await copy.write_row((1,))
+            await door.reported(used, times=4)
         await door.reported(lambda report: not report.used, times=2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -14,8 +15,17 @@ from hypothesis import strategies as st
 from pandastack.errors import GuestError
 from pandastack.products.databases import server
 from pandastack.products.databases.credentials import Credentials, new_password, verifier_of
+from pandastack.products.databases.numbers import (
+    NUMBERS_QUERY,
+    WORK_QUERY,
+    Disk,
+    Work,
+    read_disk,
+    read_numbers,
+    read_work,
+)
 from pandastack.products.databases.wire import Gone, Session, SqlError
-from tests.cluster.scripted_postgres import message, row
+from tests.cluster.scripted_postgres import NUMBERS, message, row
 from tests.support import postgres
 from tests.support.streams import Scripted
 
@@ -79,19 +89,53 @@ async def test_the_verifier_is_what_the_server_makes_of_the_password(session: Se
     assert await session.query("SELECT rolpassword FROM pg_authid WHERE rolname = 'mine'") == [(given,)]
 
 
+async def until_at_work(session: Session, *work: Work) -> None:
+    with anyio.fail_after(20):
+        while read_numbers(await session.query(NUMBERS_QUERY)).work != work:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
 @needs_postgres
 async def test_the_operators_queries_are_those_of_a_real_server(session: Session, directory: Path) -> None:
     async with await anyio.connect_unix(str(directory / ".s.PGSQL.5432")) as stream:
         other = Session(stream)
         await other.start("pandastack", "postgres")
-        assert await session.query(server._END_SESSIONS) == [("t",)]
+        assert await session.query(WORK_QUERY) == [("0", "0", "0")]
+        await other.ask("SELECT pg_sleep(600)")
+        await until_at_work(session, Work.QUERY)
+        await server.end_all(session)
         with pytest.raises((SqlError, Gone, anyio.BrokenResourceError)):
             await other.query("SELECT 1")
-    numbers = server._statistics(await session.query(server._NUMBERS), "Filesystem\n/dev/vda 100 50 50 50% /\n")
+    numbers = read_numbers(await session.query(NUMBERS_QUERY))
     assert numbers.postgres_version and numbers.db_size_bytes > 1 << 20
     assert numbers.connections == 0 and numbers.max_connections >= 10
     assert (numbers.running_queries, numbers.open_transactions) == (0, 0)
-    assert (numbers.disk_size_bytes, numbers.disk_used_bytes, numbers.disk_avail_bytes) == (102400, 51200, 51200)
+    assert numbers.wal_bytes > 1 << 20 and numbers.work == ()
+
+
+@needs_postgres
+async def test_all_sessions_end_at_once(session: Session, directory: Path) -> None:
+    """Those of twenty clients, some in a transaction and one in a query, and a base backup that is being taken."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(**more: str) -> Session:
+            connecting = await anyio.connect_unix(str(directory / ".s.PGSQL.5432"))
+            other = Session(await stack.enter_async_context(connecting))
+            await other.open({"user": "pandastack", "database": "postgres", **more})
+            return other
+
+        others = [await opened() for _ in range(20)]
+        for number, each in enumerate(others[:5]):
+            await each.query(f"BEGIN; CREATE TABLE t{number} (x int); INSERT INTO t{number} VALUES (1)")
+        await others[5].ask("SELECT pg_sleep(600)")
+        backup = await opened(replication="true")
+        await backup.ask("BASE_BACKUP (CHECKPOINT 'fast', MAX_RATE 32)")
+        await until_at_work(session, Work.QUERY, Work.REPLICATION, Work.BASE_BACKUP)
+        with anyio.fail_after(20):
+            await server.end_all(session)
+        remaining = "SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('client backend', 'walsender')"
+        assert await session.query(remaining) == [("1",)]
+        assert await session.query("SELECT count(*) FROM pg_class WHERE relname ~ '^t[0-4]$'") == [("0",)]
 
 
 def test_what_is_stored_of_a_password_is_read_back() -> None:
@@ -131,7 +175,12 @@ def test_rows_arrive_whatever_their_pieces(rows: list[list[str | None]], size: i
 
 @pytest.mark.parametrize("disk", ["", "a\nb", "Filesystem\n/dev/vda x 1 1 1% /\n"])
 def test_numbers_that_are_none(disk: str) -> None:
+    good = Disk(102400, 51200, 51200)
+    assert read_disk("Filesystem\n/dev/vda 100 50 50 50% /\n") == good
     with pytest.raises(GuestError, match="malformed"):
-        server._statistics([("16", "1", "2", "3", "4", None, "0", "0")], disk)
-    with pytest.raises(GuestError, match="malformed"):
-        server._statistics([], "Filesystem\n/dev/vda 1 1 1 1% /\n")
+        read_disk(disk)
+    for rows in ([], [()], [("16",)], [NUMBERS, NUMBERS], [(*NUMBERS, "0")]):
+        with pytest.raises(GuestError, match="malformed"):
+            read_numbers(rows)
+        with pytest.raises(GuestError, match="malformed"):
+            read_work(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from pandastack.contract.records import STDOUT, Output
@@ -108,6 +109,25 @@ async def test_what_is_always_on_is_not_hibernated(engine: ScriptedEngine, url: 
         assert plane.registry.get(awake.id).status is Status.RUNNING
         await plane.sandboxes.set_lifecycle(SERVER, awake.id, LifecyclePatch(always_on=False))
         await asleep(plane, awake.id)
+
+
+async def test_a_machine_at_work_is_hibernated_when_that_has_ended(engine: ScriptedEngine, url: str) -> None:
+    asked, ended = list[str](), anyio.Event()
+
+    async def is_at_work(record: SandboxRecord) -> bool:
+        asked.append(record.id)
+        was_over = ended.is_set()
+        if len(asked) == 3:
+            ended.set()
+        return not was_over
+
+    async with running(engine, url, replace(QUICK, idle_after=0.05)) as plane:
+        plane.lifecycle.at_work["database"] = is_at_work
+        made = await machine(plane)
+        await ended.wait()
+        assert plane.registry.get(made.id).status is Status.RUNNING
+        await asleep(plane, made.id)
+        assert set(asked) == {made.id}
 
 
 async def test_a_look_inside_neither_wakes_nor_counts_as_use(engine: ScriptedEngine, url: str) -> None:

@@ -6,20 +6,27 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 import pytest
 
 from pandastack import Client, ConflictError, NotFoundError
+from tests.support.databases import after, connected
 from tests.support.installation import Install, Installation, Server, eventually, serving
 from tests.support.tenants import tenant
 
 pytestmark = pytest.mark.skipif(shutil.which("psql") is None, reason="this host has no psql")
 
 Database = Mapping[str, Any]
+
+CLIENTS = 20
+"""Connected to a database that is copied, a quarter of them in the middle of a transaction."""
 
 
 @dataclass
@@ -143,7 +150,16 @@ def test_an_unknown_database_looks_like_a_wrong_password(database: Database) -> 
 def test_copies(database: Database, client: Client) -> None:
     session = sleeping(database)
     try:
-        branch = client.databases.clone(database["id"], label="try")
+        with ExitStack() as stack:
+            others = [stack.enter_context(connected(database)) for _ in range(CLIENTS)]
+            for number, each in enumerate(others[: CLIENTS // 4]):
+                each.execute("BEGIN")
+                each.execute("INSERT INTO orders VALUES (%s)", (9000 + number,))
+            backup = stack.enter_context(ThreadPoolExecutor()).submit(client.databases.backup, database["id"])
+            branch = client.databases.clone(database["id"], label="try")
+            backup.result(120)
+            for each in others[: CLIENTS // 4]:
+                each.execute("ROLLBACK")  # those of the source have continued
         assert branch["cloned_from"] == database["id"] and branch["password"] != database["password"]
         assert count(branch) == "1000"
         old = psql(branch, "SELECT 1", PGPASSWORD=database["password"])
@@ -198,8 +214,49 @@ def test_another_workspace_sees_nothing(world: World, database: Database) -> Non
     assert count(database) == "1000"
 
 
-def test_one_that_is_idle_sleeps_and_wakes_for_a_client(world: World, database: Database) -> None:
+def begin(session: psycopg.Connection[Any]) -> float:
+    """Leave a session in the middle of a transaction that would be ended after ten seconds of silence; returns when."""
+    session.execute("CREATE TEMP TABLE kept AS SELECT 7 AS it")
+    session.execute("PREPARE prepared AS SELECT it + 1 FROM kept")
+    session.execute("LISTEN news")
+    session.execute("SET idle_in_transaction_session_timeout = '10s'")
+    session.execute("BEGIN")
+    session.execute("INSERT INTO orders VALUES (5000)")
+    session.execute("SELECT id FROM orders WHERE id = 1 FOR UPDATE")
+    for cursor in ("held CURSOR WITH HOLD", "brief CURSOR"):
+        session.execute(f"DECLARE {cursor} FOR SELECT id FROM orders ORDER BY id")  # type: ignore[arg-type]
+        assert value(session, f"FETCH {cursor.split()[0]}") == 1
+    session.execute("SAVEPOINT before")
+    session.execute("INSERT INTO orders VALUES (5001)")
+    return time.monotonic()
+
+
+def value(session: psycopg.Connection[Any], sql: str) -> Any:
+    (found,) = session.execute(sql).fetchone() or (None,)  # type: ignore[arg-type]
+    return found
+
+
+def test_an_open_transaction_sleeps_with_its_database(world: World, database: Database) -> None:
     world.start(PANDASTACK_IDLE_AFTER="2")
+    database = world.ready(database)
+    with connected(database) as session, connected(database) as other:
+        began = begin(session)
+        eventually(lambda: is_asleep(world, database), 60, "it sleeps")
+        after(began + 11 - time.monotonic())
+        assert is_asleep(world, database), "and its clients wake nothing by being there"
+        with pytest.raises(psycopg.errors.LockNotAvailable):  # the other client wakes it, and meets the lock
+            other.execute("SELECT id FROM orders WHERE id = 1 FOR UPDATE NOWAIT")
+        assert value(other, "SELECT count(*) FROM orders") == 1000
+        assert value(session, "FETCH brief") == 2, "the time asleep is not counted as silence"
+        assert value(session, "SELECT clock_timestamp() - now() > '11s'") is True
+        session.execute("ROLLBACK TO before")
+        session.execute("COMMIT")
+        assert value(session, "FETCH held") == 2
+        assert (value(session, "EXECUTE prepared"), value(session, "SELECT pg_listening_channels()")) == (8, "news")
+        assert value(other, "DELETE FROM orders WHERE id >= 5000 RETURNING id") == 5000
+
+
+def test_one_that_is_idle_sleeps_and_wakes_for_a_client(world: World, database: Database) -> None:
     awake = world.client.databases.create(label="awake", always_on=True)
     asleep = eventually(lambda: is_asleep(world, database), 60, "it sleeps")
     assert asleep["connection_url"] and asleep["password"] == database["password"]

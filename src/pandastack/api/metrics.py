@@ -41,6 +41,7 @@ class Metrics:
         """Start to report the sandboxes of ``plane``, the databases and their archives."""
         self._registry.register(_Sandboxes(plane))
         self._registry.register(_Databases(databases))
+        self._registry.register(_EachDatabase(databases))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request. ``route`` is the pattern, not the path: the number of series must stay bounded."""
@@ -90,3 +91,36 @@ class _Databases(Collector):
         for result, number in self._databases.archives.drills.results.items():
             drills.add_metric([result], number)
         yield drills
+
+
+class _EachDatabase(Collector):
+    """Series with the id of a database. Those of one that is deleted are gone with its record."""
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+
+    def collect(self) -> Iterator[Any]:
+        """Numbers of the last look at each. What only a running server has is left out of one that sleeps."""
+        awake = _gauge("awake", "Whether the database runs: 1 or 0.")
+        size = _gauge("size_bytes", "Bytes of all databases of its server.")
+        lag = _gauge("archive_lag_bytes", "Bytes of its log that are not archived yet.")
+        connections = _gauge("connections", "Sessions of clients.")
+        hits = _gauge("cache_hit_ratio", "Share of blocks that its server found in its memory.")
+        wal = CounterMetricFamily("pandastack_database_wal_bytes", "Where its log ends.", labels=("database",))
+        for each in self._databases.looks.all():
+            key, numbers = [each.database_id], each.numbers
+            awake.add_metric(key, each.is_awake)
+            if each.archive_lag_bytes is not None:
+                lag.add_metric(key, each.archive_lag_bytes)
+            if numbers is not None:
+                size.add_metric(key, numbers.db_size_bytes)
+                wal.add_metric(key, numbers.wal_bytes)
+            if numbers is not None and each.is_awake:
+                connections.add_metric(key, numbers.connections)
+                if numbers.cache_hit_ratio is not None:
+                    hits.add_metric(key, numbers.cache_hit_ratio)
+        yield from (awake, size, lag, connections, hits, wal)
+
+
+def _gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"pandastack_database_{name}", text, labels=("database",))

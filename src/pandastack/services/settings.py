@@ -125,6 +125,8 @@ class Settings:
     """How often the archive of a database is restored to try it out; 0: never."""
     database_backups_bytes: int = 100 * 1024 * MIB
     """What the archives of all databases may take; the oldest backups make room for new ones."""
+    database_metrics_seconds: float = 60.0
+    """How often the numbers of databases that run are taken for the metrics; 0: never."""
     max_schedules: int = 100
     """How many schedules a workspace may have."""
     max_functions: int = 100
@@ -189,7 +191,12 @@ class Settings:
         return cls(**{name: _value(key, env[key], kinds[name]) for name, key in given.items() if env.get(key)})
 
 
-_MAY_BE_ZERO = ("PANDASTACK_IDLE_AFTER", "PANDASTACK_SNAPSHOT_BUDGET", "PANDASTACK_DATABASE_DRILL_SECONDS")
+_MAY_BE_ZERO = (
+    "PANDASTACK_IDLE_AFTER",
+    "PANDASTACK_SNAPSHOT_BUDGET",
+    "PANDASTACK_DATABASE_DRILL_SECONDS",
+    "PANDASTACK_DATABASE_METRICS_SECONDS",
+)
 
 
 def _value(key: str, text: str, kind: type[int] | type[float] | type[Budget] | type[str] | type[Networks]) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Literal
 
 from pydantic import Field, StrictBool
 
@@ -124,16 +124,26 @@ class DatabaseStatistics(Answer):
     disk_avail_bytes: int
     disk_used_pct: float
     running_queries: int = Field(description="They keep it awake")
-    open_transactions: int = Field(description="Those that wait for their clients; they keep it awake, too")
+    open_transactions: int = Field(description="Those that wait for their clients; they sleep with it")
+    wal_bytes: int = Field(description="Where its log ends: it grows by what is written")
+    archive_lag_bytes: int | None = Field(description="How much of the log is not archived; null: it has no archive")
+    awake_because: list[product.Work] = Field(description="What keeps it awake even when no client sends anything")
     idle_seconds: int = Field(description="Since it was last used")
     sleeps_in_seconds: int | None = Field(description="Unless it is used; null: it does not sleep")
 
     @classmethod
-    def of(cls, numbers: product.Statistics, awake: tuple[int, int | None]) -> DatabaseStatistics:
-        usable = numbers.disk_used_bytes + numbers.disk_avail_bytes
-        used = round(100 * numbers.disk_used_bytes / usable, 2) if usable else 0.0
-        told: dict[str, Any] = {"disk_used_pct": used, "idle_seconds": awake[0], "sleeps_in_seconds": awake[1]}
-        return cls(**{each.name: getattr(numbers, each.name) for each in fields(numbers)}, **told)
+    def of(cls, found: product.Statistics, awake: tuple[int, int | None], always_on: bool) -> DatabaseStatistics:
+        disk, numbers = asdict(found.disk), asdict(found.numbers)
+        usable = found.disk.disk_used_bytes + found.disk.disk_avail_bytes
+        return cls(
+            **disk,
+            **{name: each for name, each in numbers.items() if name != "work"},
+            disk_used_pct=round(100 * found.disk.disk_used_bytes / usable, 2) if usable else 0.0,
+            archive_lag_bytes=found.archive_lag_bytes,
+            awake_because=[*([product.Work.ALWAYS_ON] if always_on else []), *found.numbers.work],
+            idle_seconds=awake[0],
+            sleeps_in_seconds=awake[1],
+        )
 
 
 class DatabaseLog(Answer):

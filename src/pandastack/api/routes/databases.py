@@ -159,7 +159,8 @@ async def get_database_stats(request: Request, database_id: str) -> Response:
     """Numbers of its server. Asking does not wake it."""
     databases, caller = databases_of(request), caller_of(request)
     numbers = await databases.statistics(caller, database_id)
-    return json_response(DatabaseStatistics.of(numbers, databases.awake(caller, database_id)))
+    always_on = databases.find(caller, database_id).always_on
+    return json_response(DatabaseStatistics.of(numbers, databases.awake(caller, database_id), always_on))
 
 
 @router.get("/{database_id}/logs", response_class=Response, responses={200: {"model": DatabaseLog}})

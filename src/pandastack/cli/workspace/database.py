@@ -161,7 +161,8 @@ def stats(database_id: Id, json: Json = False) -> None:
     if json:
         print_json(numbers)
     else:
-        print_fields({key: size_of(each) if key.endswith("_bytes") else each for key, each in numbers.items()})
+        sizes = {key: size_of(each) for key, each in numbers.items() if key.endswith("_bytes") and each is not None}
+        print_fields({**numbers, **sizes})
 
 
 def _environment(database: Database) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pandastack.gateway.stream import SleepingStream
 _PIECE = 256 * 1024
 _END_SECONDS = 5.0
 """How long the server may take to notice that its client left, before the connection is closed."""
-_READY, _READY_BYTES, _IDLE = b"Z\0\0\0\5", 6, b"I"
+_READY, _READY_BYTES = b"Z\0\0\0\5", 6
 """The end of what a server says when it has finished: ReadyForQuery, which ends with the state of the transaction."""
 _UNASKED = (b"A", b"N", b"S")
 """The kinds of messages that a server sends by itself: notifications, notices and changed parameters."""
@@ -40,7 +40,6 @@ class Watch:
         self._tail = tail
         if tail.startswith(_READY):
             self._session.running = False
-            self._session.in_transaction = not tail.endswith(_IDLE)
         elif not data.startswith(_UNASKED):
             self._session.running = True
 

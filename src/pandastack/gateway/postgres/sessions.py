@@ -41,7 +41,6 @@ class Session:
     """Whether the client is logged in."""
     running: bool = True
     """Whether the client has sent something that the server has not finished."""
-    in_transaction: bool = False
     cancelling: anyio.Event | None = None
     """Set at the end of a cancel that is under way: until then nothing of the client's goes on, so it hits no later
     query."""
@@ -141,9 +140,10 @@ class Sessions:
             session.cancelling = None
 
     async def report_use(self) -> None:
-        """Note which sandboxes have sessions that run a query or hold a transaction open, until cancelled."""
+        """Note which sandboxes have sessions that run something, until cancelled. A transaction that waits for its
+        client is none: it sleeps with its database."""
         while True:
             await anyio.sleep(USE_SECONDS)
             for session in self._by_pid.values():
-                if session.ready and (session.running or session.in_transaction):
+                if session.ready and session.running:
                     self._reach.use(session.route.sandbox)

@@ -6,8 +6,9 @@ from pandastack.products.databases.archive.drills import Drill
 from pandastack.products.databases.archive.plan import Window
 from pandastack.products.databases.databases import Databases, open_databases
 from pandastack.products.databases.dumps import Format
+from pandastack.products.databases.numbers import Numbers, Statistics, Work
 from pandastack.products.databases.records import Database
-from pandastack.products.databases.server import MOST_LINES, Statistics
+from pandastack.products.databases.server import MOST_LINES
 from pandastack.products.databases.spec import SIZES, NewDatabase, checked_clone, checked_new
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "Drill",
     "Format",
     "NewDatabase",
+    "Numbers",
     "Statistics",
     "Window",
+    "Work",
     "checked_clone",
     "checked_new",
     "open_databases",

@@ -28,11 +28,13 @@ from pandastack.products.databases.credentials import Credentials, new_password,
 from pandastack.products.databases.disk import disk_gb, grow_disk
 from pandastack.products.databases.dumps import Dumps
 from pandastack.products.databases.faults import GONE, known
+from pandastack.products.databases.looks import Looks
 from pandastack.products.databases.making import Makers
+from pandastack.products.databases.numbers import Statistics
 from pandastack.products.databases.query.broker import Broker
 from pandastack.products.databases.records import Database, Records
 from pandastack.products.databases.seen import awake, seen
-from pandastack.products.databases.server import MOST_LINES, Server, Statistics, server_of
+from pandastack.products.databases.server import MOST_LINES, Server, server_of
 from pandastack.products.databases.spec import PORT, SIZES, NewDatabase, Original, checked_disk
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import LifecyclePatch
@@ -57,6 +59,7 @@ class Databases:
         self._records = Records(plane)
         self.broker = Broker(plane, self._records)
         self.dumps = Dumps(plane.interior)
+        self.looks = Looks(plane, self._records, self._server, archives)
         self._makers = Makers(plane, tasks, self._records, self._server, archives, self._made)
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._door: int | None = None
@@ -239,7 +242,10 @@ class Databases:
     async def statistics(self, caller: Caller, database_id: str) -> Statistics:
         """Its numbers. That does not wake it: :class:`UnavailableError` while it does not run."""
         record = self._running(caller, database_id)
-        return await self._server.statistics(server_of(record), record.id)
+        numbers = await self._server.numbers(server_of(record), record.id)
+        disk = await self._server.disk(server_of(record), record.id)
+        backups = self.archives.backups(record.id)
+        return Statistics(numbers, disk, None if backups is None else backups.lag(numbers.wal_bytes))
 
     def count(self) -> Mapping[str, int]:
         """How many databases of all workspaces have which status."""
@@ -368,8 +374,14 @@ class Databases:
 @asynccontextmanager
 async def open_databases(plane: ControlPlane, database_url: str) -> AsyncIterator[Databases]:
     """The databases of a control plane, as long as the block. What is unfinished then, the next server finishes."""
-    async with open_archives(plane, database_url) as archives, anyio.create_task_group() as tasks:
+    async with (
+        open_archives(plane, database_url) as archives,
+        anyio.create_task_group() as looking,
+        anyio.create_task_group() as tasks,
+    ):
         databases = Databases(plane, tasks, archives)
         await databases.recover()
+        looking.start_soon(databases.looks.run)
         yield databases
         tasks.cancel_scope.cancel()
+        looking.cancel_scope.cancel()

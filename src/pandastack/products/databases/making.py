@@ -15,12 +15,11 @@ from pandastack.products.databases.credentials import verifier_of
 from pandastack.products.databases.faults import known, no_template
 from pandastack.products.databases.records import Records
 from pandastack.products.databases.server import Server, server_of
-from pandastack.products.databases.spec import SIZES
+from pandastack.products.databases.spec import PRODUCT, SIZES
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
 from pandastack.store.databases import DatabaseRecord, DatabaseState
 
-_PRODUCT = "database"
 _UNDO_SECONDS = 30.0
 
 
@@ -94,7 +93,7 @@ class Makers:
         if making.is_resumed:
             await self._archives.remove(record.id)  # what another machine wrote: its log cannot go on with this one's
         await self._records.keep_first(record)
-        metadata = {_PRODUCT: record.id}
+        metadata = {PRODUCT: record.id}
         if record.cloned_from is not None and not record.restored:
             await self._plane.forks.copy(server_of(record), record.cloned_from, record.id, metadata)
             return
@@ -103,7 +102,7 @@ class Makers:
             persistent=True,
             metadata=metadata,
             id=record.id,
-            product=_PRODUCT,
+            product=PRODUCT,
             always_on=record.always_on,
         )
         try:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 import structlog
 
 from pandastack.errors import GuestError, ServerError, UnavailableError
 from pandastack.model.caller import Caller
+from pandastack.products.databases.numbers import (
+    NUMBERS_QUERY,
+    WORK_QUERY,
+    Disk,
+    Numbers,
+    Work,
+    read_disk,
+    read_numbers,
+    read_work,
+)
 from pandastack.products.databases.spec import DISK, ROLE
 from pandastack.products.databases.wire import Gone, Row, Session, SqlError
 from pandastack.services.sandboxes.interior import Interior, NothingListens
@@ -29,40 +39,14 @@ _STARTING = ("57P03", "57P01", "57P02")
 """SQLSTATE: not yet, or it stops because it is started anew."""
 
 _END_SESSIONS = (
-    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
 )
-_NUMBERS = """SELECT current_setting('server_version'),
-    (SELECT sum(pg_database_size(oid))::int8 FROM pg_database WHERE NOT datistemplate),
-    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
-    current_setting('max_connections'),
-    extract(epoch FROM now() - pg_postmaster_start_time())::int8,
-    (SELECT round(sum(blks_hit) / nullif(sum(blks_hit + blks_read), 0), 4) FROM pg_stat_database),
-    count(*) FILTER (WHERE state = 'active'),
-    count(*) FILTER (WHERE state LIKE 'idle in transaction%')
-    FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
+"""All are told at once: one that takes its time to end holds up no other."""
+_REMAINING = "SELECT pid FROM pg_stat_activity WHERE pid IN ({pids})"
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Numbers of a server; sizes in bytes. ``cache_hit_ratio`` is from 0 to 1, None before the first read.
-
-    Running queries and open transactions are what keeps a database awake; connections are not.
-    """
-
-    postgres_version: str
-    db_size_bytes: int
-    connections: int
-    max_connections: int
-    uptime_seconds: int
-    cache_hit_ratio: float | None
-    disk_size_bytes: int
-    disk_used_bytes: int
-    disk_avail_bytes: int
-    running_queries: int
-    open_transactions: int
 
 
 class Server:
@@ -74,22 +58,35 @@ class Server:
     async def set_password(self, caller: Caller, sandbox_id: str, verifier: str, *, end_sessions: bool) -> None:
         """Have the role's password checked by ``verifier`` from now on; ``end_sessions``: end all that began before.
 
-        Raises :class:`ServerError` when the server does not have it afterwards, and :class:`GuestError`.
+        Raises :class:`ServerError` when the server does not have it afterwards, :class:`UnavailableError` when it does
+        not answer or a session does not end, and :class:`GuestError`.
         """
         assert "'" not in verifier and "\\" not in verifier
         given = f"ALTER ROLE {ROLE} LOGIN PASSWORD '{verifier}'"
         taken = f"SELECT rolpassword FROM pg_authid WHERE rolname = '{ROLE}'"
-        # Statements of one query are one transaction: sessions are ended once the new password is in force.
-        queries = (given, f"{_END_SESSIONS}; {taken}") if end_sessions else (f"{given}; {taken}",)
-        *_, found = await self._ask(caller, sandbox_id, *queries)
-        if found[-1:] != [(verifier,)]:
+
+        async def work(session: Session) -> list[Row]:
+            await session.query(given)  # in force from here on: what is ended does not come back by the former one
+            if end_sessions:
+                await end_all(session)
+            return await session.query(taken)
+
+        if await self._ask(caller, sandbox_id, work) != [(verifier,)]:
             raise ServerError("the database server has not taken the password")
 
-    async def statistics(self, caller: Caller, sandbox_id: str) -> Statistics:
-        """Its numbers, without waking it. Raises :class:`UnavailableError` while it does not run."""
-        (rows,) = await self._ask(caller, sandbox_id, _NUMBERS, look=True)
-        disk = await self._interior.output(caller, sandbox_id, f"df -P -k {DISK}", _QUERY_SECONDS, look=True)
-        return _statistics(rows, disk.decode(errors="replace"))
+    async def numbers(self, caller: Caller, sandbox_id: str, limit: float = _QUERY_SECONDS) -> Numbers:
+        """Its numbers within ``limit`` seconds, without waking it. Raises :class:`UnavailableError` while it does not
+        run."""
+        return read_numbers(await self._look(caller, sandbox_id, NUMBERS_QUERY, limit))
+
+    async def work(self, caller: Caller, sandbox_id: str, limit: float) -> tuple[Work, ...]:
+        """What it does of its own accord. The same error."""
+        return read_work(await self._look(caller, sandbox_id, WORK_QUERY, limit))
+
+    async def disk(self, caller: Caller, sandbox_id: str) -> Disk:
+        """Its file system, without waking it. The same error."""
+        printed = await self._interior.output(caller, sandbox_id, f"df -P -k {DISK}", _QUERY_SECONDS, look=True)
+        return read_disk(printed.decode(errors="replace"))
 
     async def log(self, caller: Caller, sandbox_id: str, lines: int) -> str:
         """The last ``lines`` lines of its log, without waking it. The same error."""
@@ -97,22 +94,28 @@ class Server:
         kept = log.decode(errors="replace").splitlines()[-lines:]
         return "".join(f"{line}\n" for line in kept)
 
-    async def _ask(self, caller: Caller, sandbox_id: str, *queries: str, look: bool = False) -> list[list[Row]]:
-        """The rows of each query, all in one session, once the server answers. A look does not wait for it."""
-        deadline = anyio.current_time() + (0.0 if look else _START_SECONDS)
-        trials = 1 if look else _TRIALS
+    async def _look(self, caller: Caller, sandbox_id: str, query: str, limit: float) -> list[Row]:
+        """The rows of a query, without waking the server and without waiting for it."""
+        try:
+            with anyio.fail_after(limit):
+                async with self._session(caller, sandbox_id, look=True) as session:
+                    return await session.query(query)
+        except (TimeoutError, NothingListens, Gone) as error:
+            raise _no_answer() from error
+        except SqlError as error:
+            raise (_no_answer() if error.code in _STARTING else _refused(sandbox_id, error)) from error
+
+    async def _ask(self, caller: Caller, sandbox_id: str, work: Callable[[Session], Awaitable[list[Row]]]) -> list[Row]:
+        """What ``work`` finds in a session, once the server answers."""
+        deadline, trials = anyio.current_time() + _START_SECONDS, _TRIALS
         while True:
             try:
                 with anyio.fail_after(_QUERY_SECONDS):
-                    async with self._interior.connect(caller, sandbox_id, SOCKET, look=look) as stream:
-                        session = Session(stream)
-                        await session.start(_SUPERUSER, _ITS_DATABASE)
-                        return [await session.query(each) for each in queries]
+                    async with self._session(caller, sandbox_id, look=False) as session:
+                        return await work(session)
             except SqlError as error:
                 if error.code not in _STARTING:
-                    log.warning("database.refused", sandbox_id=sandbox_id, cause=str(error))
-                    detail = {"sqlstate": error.code}
-                    raise GuestError("the database server refuses its operator", detail=detail) from error
+                    raise _refused(sandbox_id, error) from error
                 missing: Exception = error
             except (TimeoutError, NothingListens, Gone) as error:  # a busy host may take longer than one trial has
                 missing = error
@@ -122,30 +125,40 @@ class Server:
                     raise
                 missing = error
             if anyio.current_time() >= deadline:
-                raise UnavailableError("the database server does not answer") from missing
+                raise _no_answer() from missing
             await anyio.sleep(_PAUSE)
 
+    @asynccontextmanager
+    async def _session(self, caller: Caller, sandbox_id: str, *, look: bool) -> AsyncIterator[Session]:
+        async with self._interior.connect(caller, sandbox_id, SOCKET, look=look) as stream:
+            session = Session(stream)
+            await session.start(_SUPERUSER, _ITS_DATABASE)
+            yield session
 
-def _statistics(rows: Sequence[Row], disk: str) -> Statistics:
-    """Raises :class:`GuestError` for what are no such numbers."""
+
+async def end_all(session: Session) -> None:
+    """End every other session that there is; the caller limits how long that may take."""
+    pids, pause = _pids(await session.query(_END_SESSIONS)), _FIRST_PAUSE
+    while pids:
+        await anyio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+        pids = _pids(await session.query(_REMAINING.format(pids=", ".join(map(str, pids)))))
+
+
+def _pids(rows: list[Row]) -> list[int]:
     try:
-        ((version, size, connections, most, uptime, ratio, running, waiting),) = rows
-        total, used, free = (int(each) * 1024 for each in disk.splitlines()[1].split()[1:4])
-        return Statistics(
-            postgres_version=(version or "")[:64],
-            db_size_bytes=int(size or 0),
-            connections=int(connections or 0),
-            max_connections=int(most or 0),
-            uptime_seconds=int(uptime or 0),
-            cache_hit_ratio=None if ratio is None else min(max(float(ratio), 0.0), 1.0),
-            disk_size_bytes=total,
-            disk_used_bytes=used,
-            disk_avail_bytes=free,
-            running_queries=int(running or 0),
-            open_transactions=int(waiting or 0),
-        )
+        return [int((row[0] or "")[:10]) for row in rows]
     except (ValueError, IndexError) as error:
-        raise GuestError("the database server's numbers are malformed") from error
+        raise GuestError("the database server's answer is malformed") from error
+
+
+def _no_answer() -> UnavailableError:
+    return UnavailableError("the database server does not answer")
+
+
+def _refused(sandbox_id: str, error: SqlError) -> GuestError:
+    log.warning("database.refused", sandbox_id=sandbox_id, cause=str(error))
+    return GuestError("the database server refuses its operator", detail={"sqlstate": error.code})
 
 
 def server_of(record: DatabaseRecord) -> Caller:

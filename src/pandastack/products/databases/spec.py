@@ -11,6 +11,9 @@ from typing import Protocol
 from pandastack.contract.volumes import SIZE_MAXIMUM_MB
 from pandastack.errors import BadRequestError
 
+PRODUCT = "database"
+"""Whose machines those of databases are, at the control plane."""
+
 ROLE = DATABASE = "pandastack"
 """The role and the database of the templates that clients get."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
@@ -51,6 +51,8 @@ class Lifecycle:
         self._rewinding = rewinding
         self._locks: dict[str, anyio.Lock] = {}
         self._in_transition: set[str] = set()
+        self.at_work: dict[str, Callable[[SandboxRecord], Awaitable[bool]]] = {}
+        """By product: whether an idle machine of it does something that is to end before it is hibernated."""
 
     async def pause(self, caller: Caller, sandbox_id: str) -> None:
         """Pause its CPUs; its memory stays. Does nothing when it is paused."""
@@ -81,7 +83,12 @@ class Lifecycle:
             await self._hibernate(record, "request")
 
     async def hibernate_idle(self, sandbox_id: str) -> None:
-        """Hibernate a sandbox whose time is over, unless it has been used meanwhile."""
+        """Hibernate a sandbox whose time is over, unless it has been used meanwhile, or its product says that it works
+        by itself: then it is tried again."""
+        idle = self._registry.get(sandbox_id)
+        is_at_work = self.at_work.get(idle.product or "")
+        if idle.status is Status.RUNNING and is_at_work is not None and await is_at_work(idle):
+            return
         async with self._transition(sandbox_id) as record:
             at = self._deadlines.of(record)
             if record.status in (Status.RUNNING, Status.PAUSED) and at is not None and at <= time.time():

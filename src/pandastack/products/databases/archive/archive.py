@@ -71,6 +71,12 @@ class Backups:
     as_of: float | None
     error: str | None
     drill: Drill | None = None
+    durable: int = 0
+    """Up to where the log is archived; 0: not known yet."""
+
+    def lag(self, position: int) -> int | None:
+        """How many bytes of the log before ``position`` are not archived; None: not known yet."""
+        return max(0, position - self.durable) if self.durable else None
 
     @property
     def window(self) -> Window | None:

@@ -129,7 +129,8 @@ class Archives:
         latest = archive.as_of or 0.0
         bases = tuple(base for epoch in archive.epochs for base in epoch.bases)
         found = tuple(plan.windows(archive.epochs, latest))
-        return Backups(found, bases, archive.health, archive.size, archive.as_of, archive.error, archive.drill)
+        told = archive.health, archive.size, archive.as_of, archive.error, archive.drill, archive.durable
+        return Backups(found, bases, *told)
 
     async def find(self, caller: Caller, database_id: str) -> Description | None:
         """The archive of a database that this server does not know, such as one of another host, or None."""
