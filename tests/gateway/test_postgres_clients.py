@@ -226,6 +226,21 @@ async def test_a_client_that_leaves_wakes_nobody(door: World) -> None:
     assert door.wakes == 0
 
 
+async def test_a_transaction_whose_client_left_as_it_slept_ends_after_the_wake(door: World) -> None:
+    async with await connected(door) as connection:
+        await connection.execute("CREATE TABLE IF NOT EXISTS orders AS SELECT 1 AS id")
+    left = await connected(door)
+    await left.execute("BEGIN")
+    await left.execute("DELETE FROM orders")
+    door.hibernate()
+    await door.reported(lambda report: bool(report.asked), times=2)
+    await left.close()
+    async with await connected(door) as connection:
+        assert door.wakes == 1
+        with anyio.fail_after(10):
+            assert await value(connection, "SELECT id FROM orders FOR UPDATE") == 1
+
+
 async def test_what_runs_is_use_and_an_idle_client_is_none(door: World) -> None:
     def used(report: Any) -> bool:
         return bool(report.used)

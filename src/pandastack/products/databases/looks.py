@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -11,6 +10,7 @@ import structlog
 
 from pandastack.errors import PandastackError
 from pandastack.products.databases.archive.archives import Archives
+from pandastack.products.databases.faults import known
 from pandastack.products.databases.numbers import Numbers
 from pandastack.products.databases.records import Records
 from pandastack.products.databases.server import Server, server_of
@@ -65,9 +65,12 @@ class Looks:
 
         async def look(record: DatabaseRecord) -> None:
             async with turns:
-                with suppress(PandastackError):
-                    found = await self._server.numbers(server_of(record), record.id, _LOOK_SECONDS)
-                    self._numbers[record.id] = found
+                try:
+                    self._numbers[record.id] = await self._server.numbers(server_of(record), record.id, _LOOK_SECONDS)
+                except PandastackError as error:  # it falls asleep, is deleted, or talks nonsense
+                    log.debug("database.no_numbers", database_id=record.id, cause=repr(error))
+                except Exception as error:
+                    known(error, record)
 
         async with anyio.create_task_group() as tasks:
             for record in ready.values():
@@ -91,8 +94,8 @@ class Looks:
             return False
         try:
             work = await self._server.work(server_of(record), record.id, _WORK_SECONDS)
-        except PandastackError as error:
-            log.warning("database.silent", database_id=record.id, cause=repr(error))
+        except Exception as error:
+            known(error, record)
             return False
         return bool(work)
 
