@@ -177,8 +177,8 @@ def test_copies(database: Database, client: Client) -> None:
         assert "password authentication failed" in psql(branch, "SELECT 1").stderr
         client.databases.delete(second["id"])
     finally:
-        session.kill()
-        session.communicate()
+        session.send_signal(signal.SIGINT)  # the query ends with its client: one that goes on keeps the database awake
+        session.communicate(timeout=30)
 
 
 def test_the_machine_cannot_be_deleted_by_itself(database: Database, client: Client) -> None:
