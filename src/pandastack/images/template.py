@@ -42,7 +42,8 @@ REHEARSE_LENGTH = 4096
 
 _LEAST_MEMORY_MB = 512
 LOW_MEMORY_MB = 3072
-"""Where the memory of a machine is interrupted: what exceeds it lies above 4 GiB."""
+"""Where the memory of a machine is interrupted: what exceeds it lies above 4 GiB. The kernel reserves pages at the end
+of each part, so the block before the gap can be taken out of use as little as the last one (docs/design/0033)."""
 _NAME = r"[A-Za-z0-9._-]{1,64}"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
