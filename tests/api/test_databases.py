@@ -15,6 +15,7 @@ import anyio
 import pytest
 from sqlalchemy import text
 
+from pandastack.contract.events import MachineContinued, MachineStalled
 from pandastack.contract.processes import ExecSpec
 from pandastack.contract.records import STDERR, STDOUT, Output, Record
 from pandastack.contract.volumes import OwnVolume
@@ -32,6 +33,7 @@ from pandastack.products.databases import Databases, dumps
 from pandastack.products.databases import databases as product
 from pandastack.products.databases.spec import DISK
 from pandastack.services import ControlPlane
+from pandastack.services.records.events import NewEvent
 from pandastack.store import databases as table
 from pandastack.store.databases import DatabaseRecord, DatabaseState
 from tests.cluster.scripted_engine import ScriptedEngine, result
@@ -44,6 +46,7 @@ pytestmark = pytest.mark.anyio
 
 DATABASES = "/v1/databases"
 SERVER = Caller.server("default")
+DF = "Filesystem 1024-blocks Used Available Capacity Mounted on\n"
 
 
 @pytest.fixture
@@ -134,10 +137,13 @@ async def test_the_life_of_a_database(api: Api, postgres: ScriptedPostgres) -> N
         "sandbox_id": made["id"],
         "size": "1g",
         "disk_gb": 10,
+        "disk_state": "full",  # as it is said of a disk of one MB
+        "disk_used_pct": 25.0,
         "always_on": False,
     }
     assert fits(made["password"], postgres.passwords[made["id"]])
-    shown, hidden = (await api.http.get(DATABASES)).json(), ("password", "connection_url", "broker_token")
+    shown, hidden = (await api.http.get(DATABASES)).json(), {"password", "connection_url", "broker_token"}
+    hidden |= {"disk_state", "disk_used_pct"}
     assert shown == [{key: text for key, text in made.items() if key not in hidden}]
     connection = await api.http.get(f"{one}/connection")
     assert connection.json() == {name: made[name] for name in ("connection_url", "broker_url", "broker_token")}
@@ -161,6 +167,7 @@ async def test_the_machine_cannot_be_deleted_by_itself(api: Api, postgres: Scrip
 async def test_the_operator_asks_in_a_place_that_tenants_cannot_change(api: Api, postgres: ScriptedPostgres) -> None:
     made = await database(api)
     names = {"user": "postgres", "database": "postgres", "search_path": "pg_catalog", "application_name": "pandastack"}
+    names["default_transaction_read_only"] = "off"  # passwords are set also while the disk is full
     assert [{key: each[key] for key in names} for each in postgres.startup] == [names]
     assert postgres.asked == [(made["id"], word) for word in ("ALTER", "rolpassword")]
 
@@ -398,7 +405,9 @@ async def test_one_that_sleeps_is_woken_and_shows_its_address(api: Api, postgres
     one = f"{DATABASES}/{made['id']}"
     await plane_of(api).lifecycle.hibernate(SERVER, made["id"])
     asleep = (await api.http.get(one)).json()
-    assert asleep == made | {"status": "hibernated"}
+    room = {"disk_state": made["disk_state"], "disk_used_pct": made["disk_used_pct"]}
+    assert asleep | room == made | {"status": "hibernated"}
+    assert not asleep.keys() & room.keys()
     assert (await api.http.get(f"{one}/connection")).json()["connection_url"] == made["connection_url"]
     for look in ("stats", "logs"):
         assert "wake" in refusal(await api.http.get(f"{one}/{look}"), 503)["hint"]
@@ -556,6 +565,47 @@ async def test_a_server_that_works_by_itself_does_not_sleep_yet(api: Api, postgr
         assert not await looks.is_at_work(machine), "one that does not say sleeps"
     postgres.answers = [sql_refusal("57P03")]
     assert not await looks.is_at_work(machine)
+
+
+@pytest.mark.parametrize(
+    ("free", "more", "state", "used"),
+    [
+        (2_000_000, "", "ok", 80.0),
+        (1_000_000, "", "nearly_full", 90.0),
+        (40_000, "", "full", 99.6),
+        (150_000, "read-only\n", "read_only", 98.5),
+    ],
+)
+async def test_whether_its_disk_has_room(
+    api: Api, postgres: ScriptedPostgres, free: int, more: str, state: str, used: float
+) -> None:
+    size = 10_000_000
+    postgres.disk = f"{DF}/dev/vdb {size} {size - free} {free} 1% /var/lib/postgresql\n{more}"
+    made = await database(api)
+    assert (made["disk_state"], made["disk_used_pct"]) == (state, used)
+    asked = len(postgres.commands)
+    assert (await api.http.get(f"{DATABASES}/{made['id']}")).json() == made
+    assert len(postgres.commands) == asked, "a look serves for some seconds"
+    assert "disk_state" not in (await api.http.get(DATABASES)).json()[0]
+
+
+@pytest.mark.parametrize(
+    "given", ["", "df: no\n", f"{DF}x 1 2\n", f"{DF}x 1 -2 3 4% /\n", f"{DF}x 1 {1 << 70} 3 4% /\n"]
+)
+async def test_a_disk_that_nobody_knows_of(api: Api, postgres: ScriptedPostgres, given: str) -> None:
+    postgres.disk = given
+    made = await database(api)
+    assert made["status"] == "running" and "disk_state" not in made and "disk_used_pct" not in made
+
+
+async def test_a_machine_that_waits_for_room_on_the_host(api: Api, postgres: ScriptedPostgres) -> None:
+    postgres.disk = ""  # what a machine that stands still prints
+    made, seen = await database(api), list[str | None]()
+    for event in (MachineStalled, MachineContinued):
+        await plane_of(api).registry.note(made["id"], NewEvent(event.KIND))
+        databases_of(api)._disks.forget(databases_of(api).find(SERVER, made["id"]))
+        seen.append((await api.http.get(f"{DATABASES}/{made['id']}")).json().get("disk_state"))
+    assert seen == ["waiting", None]
 
 
 async def test_there_is_no_other_node(api: Api, postgres: ScriptedPostgres) -> None:

@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 from pandastack.errors import GuestError
 from pandastack.products.databases import server
 from pandastack.products.databases.credentials import Credentials, new_password, verifier_of
-from pandastack.products.databases.numbers import (
-    NUMBERS_QUERY,
-    WORK_QUERY,
-    Disk,
-    Work,
-    read_disk,
-    read_numbers,
-    read_work,
-)
+from pandastack.products.databases.disk import Disk, disk_of
+from pandastack.products.databases.numbers import NUMBERS_QUERY, WORK_QUERY, Work, read_numbers, read_work
 from pandastack.products.databases.wire import Gone, Session, SqlError
 from tests.cluster.scripted_postgres import NUMBERS, message, row
 from tests.support import postgres
@@ -176,9 +169,9 @@ def test_rows_arrive_whatever_their_pieces(rows: list[list[str | None]], size: i
 @pytest.mark.parametrize("disk", ["", "a\nb", "Filesystem\n/dev/vda x 1 1 1% /\n"])
 def test_numbers_that_are_none(disk: str) -> None:
     good = Disk(102400, 51200, 51200)
-    assert read_disk("Filesystem\n/dev/vda 100 50 50 50% /\n") == good
+    assert disk_of("Filesystem\n/dev/vda 100 50 50 50% /\n") == good
     with pytest.raises(GuestError, match="malformed"):
-        read_disk(disk)
+        disk_of(disk)
     for rows in ([], [()], [("16",)], [NUMBERS, NUMBERS], [(*NUMBERS, "0")]):
         with pytest.raises(GuestError, match="malformed"):
             read_numbers(rows)

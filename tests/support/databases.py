@@ -23,7 +23,8 @@ Database = Mapping[str, Any]
 
 TABLE = "CREATE TABLE kept (writer int, number int, payload text, PRIMARY KEY (writer, number))"
 _INSERT = "INSERT INTO kept VALUES (%(writer)s, %(number)s, repeat(md5(%(number)s::text), 20))"
-_TORN = "SELECT count(*) FROM kept WHERE payload <> repeat(md5(number::text), 20)"
+_SINCE = "WHERE writer = ANY(%s) AND number > %s"
+_TORN = f"SELECT count(*) FROM kept {_SINCE} AND payload <> repeat(md5(number::text), 20)"
 _PAUSE = 0.05
 _BACK_SECONDS = 120.0
 
@@ -145,11 +146,13 @@ class Writer(threading.Thread):
         assert not self.is_alive() and self.failure is None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Writers:
     """Several of them on one database, which has the table."""
 
     each: list[Writer]
+    checked: int = 0
+    """Up to which number the last check has found the rows of every writer."""
 
     def moved(self, database: Database) -> None:
         """Have them connect where the database is now."""
@@ -161,16 +164,23 @@ class Writers:
         for writer in self.each:
             writer.wait_for(more)
 
-    def check(self, database: Database) -> int:
-        """Compare the table with what was acknowledged until now; returns how many rows that are."""
+    def check(self, database: Database, *, newer: bool = False) -> int:
+        """Compare the table with what was acknowledged until now; returns how many rows that are. ``newer``: only rows
+        that the last check has not found. A row that is lost stays so: a later check of all would miss it, too.
+        """
+        since = self.checked if newer else 0
         acknowledged = {(each.number, row) for each in self.each for row in set(each.acknowledged)}
+        wanted = {(writer, row) for writer, row in acknowledged if row > since}
         with connected(database) as connection:
-            rows = {(int(writer), int(row)) for writer, row in connection.execute("SELECT writer, number FROM kept")}
-            (torn,) = connection.execute(_TORN).fetchone() or (None,)
+            place = ([each.number for each in self.each], since)
+            found = connection.execute(f"SELECT writer, number FROM kept {_SINCE}", place)
+            rows = {(int(writer), int(row)) for writer, row in found}
+            (torn,) = connection.execute(_TORN, place).fetchone() or (None,)
         asked = {each.number: each.asked for each in self.each}
         assert torn == 0
-        assert acknowledged - rows == set(), "rows are lost that were acknowledged"
+        assert wanted - rows == set(), "rows are lost that were acknowledged"
         assert all(row <= asked[writer] for writer, row in rows), "rows are there that nobody has written"
+        self.checked = min(max((row for writer, row in acknowledged if writer == each), default=0) for each in asked)
         return len(acknowledged)
 
 

@@ -16,17 +16,17 @@ from tests.support.installation import Install, Installation, eventually
 MIB = 1024**2
 
 
-def small_pool(install: Install) -> Installation:
-    """An installation whose pool is an image of 3 GiB."""
+def small_pool(install: Install, template: str = "base", gib: int = 3) -> Installation:
+    """An installation with one template whose pool is an image of so many GiB."""
     if facts.program("mkfs.xfs") is None:
         pytest.skip("this host has no mkfs.xfs")
     made = install(PANDASTACK_READY_MACHINES="0")
     image = made.layout.engine / "pool.img"
     image.parent.mkdir(parents=True)
     with image.open("wb") as file:
-        file.truncate(3 * 1024 * MIB)
+        file.truncate(gib * 1024 * MIB)
     subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
-    made.build("base")
+    made.build(template)
     return made
 
 

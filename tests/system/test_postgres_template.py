@@ -20,6 +20,8 @@ from pandastack.contract.references import TemplateRef
 from pandastack.contract.sandboxes import SandboxSpec
 from pandastack.engine.http.app import create_engine_app
 from pandastack.errors import PandastackError
+from pandastack.products.databases.disk import LOOK, DiskState, disk_of
+from pandastack.products.databases.spec import DISK
 from tests.support.installation import Install, Installation
 from tests.support.machines import opened
 
@@ -100,7 +102,10 @@ async def session(
 async def owner(client: EngineClient, sandbox: str) -> AsyncIterator[Any]:
     """What the control plane has: a session of the superuser over the guest's Unix socket."""
     async with door(client, sandbox, path=f"/run/postgresql/{SOCKET}") as folder:
-        connection = await asyncpg.connect(host=folder, user="postgres", database="pandastack", timeout=60)
+        settings = {"default_transaction_read_only": "off"}
+        connection = await asyncpg.connect(
+            host=folder, user="postgres", database="pandastack", timeout=60, server_settings=settings
+        )
         try:
             yield connection
         finally:
@@ -227,6 +232,94 @@ async def test_a_server_that_is_killed_is_back_with_all_that_was_committed(clien
     await execute(client, database, f"for i in $(seq 600); do {back} && exit; sleep .1; done; exit 1")
     async with session(client, database) as connection:
         assert await connection.fetchval("SELECT sum(n) FROM kept") == 500500
+
+
+FILLER = f"{DISK}/filler"
+FILL = f"fallocate -l $(($(stat -f -c '%a * %S' {DISK}))) {FILLER} 2>/dev/null || true"
+TABLE = """
+    CREATE TABLE kept (n int PRIMARY KEY, what text);
+    ALTER TABLE kept ALTER what SET STORAGE EXTERNAL;
+    CREATE TABLE load AS SELECT repeat('x', 1000) AS what FROM generate_series(1, 3000);
+"""
+INSERT = "INSERT INTO kept VALUES ($1::int, repeat(md5($1::int::text), 400))"
+UNHURT = "SELECT count(*), count(*) FILTER (WHERE what <> repeat(md5(n::text), 400)) FROM kept"
+WRITE_LOG = """
+    DO $$ BEGIN
+      FOR turn IN 1..100 LOOP
+        PERFORM pg_logical_emit_message(true, 'log', 'of the next file');
+        PERFORM pg_switch_wal();
+      END LOOP;
+    END $$
+"""
+
+
+async def state(client: EngineClient, sandbox: str) -> DiskState:
+    return disk_of(await execute(client, sandbox, LOOK)).state
+
+
+async def fill(client: EngineClient, sandbox: str) -> None:
+    """Leave no room on the disk, and a whole file for the log."""
+    async with owner(client, sandbox) as connection:
+        await connection.execute("SELECT pg_switch_wal()")
+        await connection.execute("CHECKPOINT")
+    await execute(client, sandbox, f"rm -f {FILLER}; sync; {FILL}")
+    assert await state(client, sandbox) is DiskState.FULL
+
+
+async def write_until_full(connection: Any, first: int) -> int:
+    """Insert rows, of which each is acknowledged, until one is refused; returns the number of that."""
+    for number in range(first, first + 500):
+        try:
+            await connection.execute(INSERT, number)
+        except asyncpg.DiskFullError:
+            return number
+    raise AssertionError("the disk is not full")
+
+
+async def test_a_full_disk_refuses_writes_until_there_is_room(client: EngineClient, database: str) -> None:
+    await give_password(client, database)
+    async with session(client, database) as connection:
+        await connection.execute(TABLE)
+        await fill(client, database)
+        written = await write_until_full(connection, 0)
+        assert tuple(await connection.fetchrow(UNHURT)) == (written, 0), "the session goes on"
+        await connection.execute("DROP TABLE load")  # a TRUNCATE would need room for pages of new indexes
+        again = await write_until_full(connection, written)
+        assert again > written, "the room of the other table is used"
+        await client.volumes.grow_own(database, DISK, 12 * 1024)
+        assert await state(client, database) is DiskState.OK
+        await connection.execute(INSERT, again)
+        assert tuple(await connection.fetchrow(UNHURT)) == (again + 1, 0)
+
+
+async def test_a_log_without_room_is_recovered(client: EngineClient, database: str) -> None:
+    """The server ends, and is back in the room that is kept for it: read-only until there is more."""
+    await give_password(client, database)
+    async with session(client, database) as connection:
+        await connection.execute(TABLE)
+        await connection.executemany(INSERT, [(number,) for number in range(100)])
+    await fill(client, database)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        async with owner(client, database) as connection:
+            await connection.execute(WRITE_LOG)
+    await execute(client, database, "for i in $(seq 600); do pg_isready -qh 127.0.0.1 && exit; sleep .1; done; exit 1")
+    assert await state(client, database) is DiskState.READ_ONLY
+    await give_password(client, database)
+    async with session(client, database) as connection:
+        assert tuple(await connection.fetchrow(UNHURT)) == (100, 0)
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await connection.execute(INSERT, 100)
+        await connection.execute("BEGIN READ WRITE")
+        await connection.execute("TRUNCATE load")
+        await connection.execute(INSERT, 100)
+        await connection.execute("COMMIT")
+        await execute(client, database, f"rm {FILLER}")
+        while await connection.fetchval("SHOW default_transaction_read_only") == "on":  # noqa: ASYNC110
+            await anyio.sleep(0.1)  # the guest looks every two seconds
+        await connection.execute(INSERT, 101)
+        assert tuple(await connection.fetchrow(UNHURT)) == (102, 0)
+    assert await state(client, database) is DiskState.OK
+    assert int(await execute(client, database, f"stat -c %s {DISK}/spare")) == 128 << 20
 
 
 async def test_sessions_are_ended(client: EngineClient, database: str) -> None:

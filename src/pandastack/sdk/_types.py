@@ -334,6 +334,8 @@ class Database(TypedDict, total=False):
     sandbox_id: str
     size: str
     disk_gb: int
+    disk_state: str
+    disk_used_pct: float
     cloned_from: str
     target_time: str
     always_on: bool

@@ -59,6 +59,10 @@ class Database(Answer):
     sandbox_id: str
     size: str
     disk_gb: int = Field(description="GiB of its disk")
+    disk_state: str | None = omitted_if_none(
+        "`ok`, `nearly_full`, `full`, `read_only` or `waiting`, where one database that runs is asked for"
+    )
+    disk_used_pct: float | None = omitted_if_none("The same; it may be ten seconds old")
     cloned_from: str | None = omitted_if_none("The database that it began as a copy of")
     target_time: str | None = omitted_if_none("The time of its source that it was restored to")
     always_on: bool
@@ -87,6 +91,8 @@ class Database(Answer):
             sandbox_id=record.id,
             size=record.size,
             disk_gb=seen.disk_gb,
+            disk_state=None if seen.room is None else seen.room.state,
+            disk_used_pct=None if seen.room is None else seen.room.used_pct,
             cloned_from=record.cloned_from,
             target_time=None if record.target_time is None else timestamp(record.target_time),
             always_on=record.always_on,
@@ -133,12 +139,13 @@ class DatabaseStatistics(Answer):
 
     @classmethod
     def of(cls, found: product.Statistics, awake: tuple[int, int | None], always_on: bool) -> DatabaseStatistics:
-        disk, numbers = asdict(found.disk), asdict(found.numbers)
-        usable = found.disk.disk_used_bytes + found.disk.disk_avail_bytes
+        disk, numbers = found.disk, asdict(found.numbers)
         return cls(
-            **disk,
+            disk_size_bytes=disk.size,
+            disk_used_bytes=disk.used,
+            disk_avail_bytes=disk.free,
             **{name: each for name, each in numbers.items() if name != "work"},
-            disk_used_pct=round(100 * found.disk.disk_used_bytes / usable, 2) if usable else 0.0,
+            disk_used_pct=disk.used_pct,
             archive_lag_bytes=found.archive_lag_bytes,
             awake_because=[*([product.Work.ALWAYS_ON] if always_on else []), *found.numbers.work],
             idle_seconds=awake[0],

@@ -79,7 +79,7 @@ async def list_databases(request: Request) -> Response:
 
 @router.get("/{database_id}", response_class=Response, responses={200: {"model": Database}})
 async def get_database(request: Request, database_id: str) -> Response:
-    """One database, with its password."""
+    """One database, with its password, and whether its disk has room."""
     return _shown(request, await databases_of(request).get(caller_of(request), database_id))
 
 

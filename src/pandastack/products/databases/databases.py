@@ -25,7 +25,7 @@ from pandastack.model.caller import Caller
 from pandastack.model.databases import DatabaseRoute
 from pandastack.products.databases.archive.archives import Archives, open_archives
 from pandastack.products.databases.credentials import Credentials, new_password, verifier_of
-from pandastack.products.databases.disk import disk_gb, grow_disk
+from pandastack.products.databases.disk import Disks, disk_gb, grow_disk
 from pandastack.products.databases.dumps import Dumps
 from pandastack.products.databases.faults import GONE, known
 from pandastack.products.databases.looks import Looks
@@ -60,6 +60,7 @@ class Databases:
         self.broker = Broker(plane, self._records)
         self.dumps = Dumps(plane.interior)
         self.looks = Looks(plane, self._records, self._server, archives)
+        self._disks = Disks(plane)
         self._makers = Makers(plane, tasks, self._records, self._server, archives, self._made)
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._door: int | None = None
@@ -127,13 +128,17 @@ class Databases:
         return await self.archives.find(caller, database_id) or self.find(caller, database_id)
 
     async def get(self, caller: Caller, database_id: str) -> Database:
-        """One database, with its password once it has one. Raises :class:`NotFoundError`."""
+        """One database, with its password once it has one, and the room on its disk if it runs.
+
+        Raises :class:`NotFoundError`.
+        """
         record = self.find(caller, database_id)
         found = self._seen(record)
         if record.state is not DatabaseState.READY:
             return found
         credentials = await self._records.credentials(record)
-        return replace(found, password=credentials.password, broker_token=credentials.broker_token)
+        room = await self._disks.look(record) if found.status == Status.RUNNING else None
+        return replace(found, password=credentials.password, broker_token=credentials.broker_token, room=room)
 
     async def connection(self, caller: Caller, database_id: str) -> Database:
         """The same, to connect to. Raises :class:`UnavailableError` while it is being made and when it has failed."""
@@ -167,6 +172,7 @@ class Databases:
     async def _grow(self, record: DatabaseRecord, size_gb: int) -> None:
         had = disk_gb(self._plane, record)
         await grow_disk(self._plane, server_of(record), record.id, checked_disk(size_gb, had))
+        self._disks.forget(record)
         await self.archives.grown(record)
 
     async def delete(self, caller: Caller, database_id: str) -> None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pandastack.errors import GuestError
 from pandastack.products.databases.archive.wal import position_of
+from pandastack.products.databases.disk import Disk
 from pandastack.products.databases.wire import Row
 
 _CLIENTS = "count(*) FILTER (WHERE backend_type = 'client backend'"
@@ -65,15 +66,6 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
-    """The file system of a database, in bytes."""
-
-    disk_size_bytes: int
-    disk_used_bytes: int
-    disk_avail_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Statistics:
     """Numbers of a database. ``archive_lag_bytes``: how much of its log is not archived; None: it has no archive."""
 
@@ -109,15 +101,6 @@ def read_numbers(rows: Sequence[Row]) -> Numbers:
             work=(*_work(queries, vacuums, senders), *([Work.BASE_BACKUP] if _count(backups) else [])),
         )
     except ValueError as error:
-        raise GuestError("the database server's numbers are malformed") from error
-
-
-def read_disk(printed: str) -> Disk:
-    """What ``df -P -k`` prints of one file system. The same error."""
-    try:
-        total, used, free = (_count(each) * 1024 for each in printed.splitlines()[1].split()[1:4])
-        return Disk(total, used, free)
-    except (ValueError, IndexError) as error:
         raise GuestError("the database server's numbers are malformed") from error
 
 

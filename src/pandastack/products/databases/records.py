@@ -11,6 +11,7 @@ from pandastack.model.caller import Caller
 from pandastack.model.webhooks import Occurrence
 from pandastack.products.databases.archive.archive import Backups
 from pandastack.products.databases.credentials import Credentials, new_password
+from pandastack.products.databases.disk import Room
 from pandastack.products.databases.spec import DATABASE, ROLE
 from pandastack.services import ControlPlane
 from pandastack.store import databases as table
@@ -22,7 +23,7 @@ from pandastack.store.secrets import DATABASES
 class Database:
     """A database as its owner sees it. ``status``: ``provisioning``, ``running``, ``hibernated``, ``waking`` or
     ``failed``, then with ``error``. ``url``, ``password`` and ``broker_token`` are None where nobody asks for them, and
-    before they are made, ``backups`` where there is no archive.
+    before they are made, ``backups`` where there is no archive, ``room`` where the disk was not looked at.
     """
 
     record: DatabaseRecord
@@ -34,6 +35,7 @@ class Database:
     password: str | None = field(default=None, repr=False)
     backups: Backups | None = None
     broker_token: str | None = field(default=None, repr=False)
+    room: Room | None = None
 
     @property
     def url(self) -> str | None:

@@ -10,17 +10,16 @@ import structlog
 
 from pandastack.errors import GuestError, ServerError, UnavailableError
 from pandastack.model.caller import Caller
+from pandastack.products.databases.disk import LOOK, Disk, disk_of
 from pandastack.products.databases.numbers import (
     NUMBERS_QUERY,
     WORK_QUERY,
-    Disk,
     Numbers,
     Work,
-    read_disk,
     read_numbers,
     read_work,
 )
-from pandastack.products.databases.spec import DISK, ROLE
+from pandastack.products.databases.spec import ROLE
 from pandastack.products.databases.wire import Gone, Row, Session, SqlError
 from pandastack.services.sandboxes.interior import Interior, NothingListens
 from pandastack.store.databases import DatabaseRecord
@@ -85,8 +84,8 @@ class Server:
 
     async def disk(self, caller: Caller, sandbox_id: str) -> Disk:
         """Its file system, without waking it. The same error."""
-        printed = await self._interior.output(caller, sandbox_id, f"df -P -k {DISK}", _QUERY_SECONDS, look=True)
-        return read_disk(printed.decode(errors="replace"))
+        printed = await self._interior.output(caller, sandbox_id, LOOK, _QUERY_SECONDS, look=True)
+        return disk_of(printed.decode(errors="replace"))
 
     async def log(self, caller: Caller, sandbox_id: str, lines: int) -> str:
         """The last ``lines`` lines of its log, without waking it. The same error."""

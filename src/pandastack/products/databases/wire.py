@@ -46,11 +46,13 @@ class Session:
         self._data = bytearray()
 
     async def start(self, user: str, database: str) -> None:
-        """Begin. Names are looked up in the catalog only: a tenant's schemas could shadow what a query means.
+        """Begin. Names are looked up in the catalog only: a tenant's schemas could shadow what a query means. It may
+        write also while the disk is so full that others may not.
 
         Raises :class:`SqlError`, :class:`Gone` and :class:`GuestError`.
         """
         given = {"user": user, "database": database, "application_name": "pandastack", "search_path": "pg_catalog"}
+        given["default_transaction_read_only"] = "off"
         await self.open(given)
 
     async def open(self, given: Mapping[str, str]) -> None:
