@@ -457,6 +457,18 @@ async def test_webhooks_are_told_of_runs_that_have_ended(api: Api, guest: Script
     assert (message["type"], message["data"]["id"], message["data"]["status"]) == ("run.ended", run["id"], "success")
 
 
+async def test_webhooks_are_told_of_deploys_that_have_ended(api: Api, guest: ScriptedFunctions) -> None:
+    with receiving() as receiver:
+        await api.http.post("/v1/webhooks", json={"url": receiver.url, "events": ["deploy.ended"]})
+        made = await make(api)
+        guest.report = {"error": "No module named 'nothere'"}
+        refusal(await api.http.post(f"{FUNCTIONS}/{made['id']}/deploy", content=SOURCE), 400)
+        first, second = [json.loads(each.body)["data"] for each in await receiver.until(2)]
+    expected = {"id": made["id"], "name": "f", "status": "success", "version": 1, "error": None}
+    assert first == expected
+    assert (second["status"], second["version"]) == ("error", None) and "nothere" in second["error"]
+
+
 async def test_the_machine_of_a_failed_run_is_kept(api: Api, guest: ScriptedFunctions) -> None:
     one = f"{FUNCTIONS}/{(await make(api))['id']}"
     keep = {"keep_seconds": 600}

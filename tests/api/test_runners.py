@@ -19,6 +19,7 @@ from pandastack.errors import CapacityError, GuestError, ServerError
 from pandastack.model.network import Egress
 from pandastack.products.runners import Runners
 from pandastack.products.runners.commands import PROBE
+from pandastack.products.runners.refreshing import Refreshing
 from pandastack.services import ControlPlane
 from pandastack.services.github.events import WorkflowJob
 from tests.cluster.scripted_engine import ScriptedEngine, result
@@ -322,6 +323,31 @@ async def test_jobs_begin_in_turn_and_no_more_at_once_than_their_pool_takes(api:
     assert again["state"] == "succeeded" and guest.count("WAIT 3") == 0
 
 
+async def test_a_job_that_is_cancelled_while_its_machine_is_made_leaves_none(api: Api, guest: Guest) -> None:
+    """The engine goes on with a create that has begun, whoever has left."""
+    await pool(api)
+    begun, go = anyio.Event(), anyio.Event()
+
+    async def before(action: str, _sandbox_id: str) -> None:
+        if action == "create":
+            begun.set()
+            with anyio.CancelScope(shield=True):
+                await go.wait()
+
+    api.engine.before = before
+    made = await job(api, "one")
+    async with anyio.create_task_group() as tasks:
+        with anyio.fail_after(10):
+            await begun.wait()
+        tasks.start_soon(api.http.post, f"{JOBS}/{made['id']}/cancel")
+        await anyio.sleep(0.2)  # time enough to leave before the machine is there
+        go.set()
+    assert (await ended(api, made))["state"] == "cancelled"
+    await until(lambda: api.engine.machines == {})
+    await anyio.sleep(0.1)
+    assert api.engine.machines == {} and guest.count("one") == 0
+
+
 async def test_jobs_of_a_pool_that_is_deleted_end(api: Api, guest: Guest) -> None:
     await pool(api, concurrency=1)
     made = [await job(api, "WAIT"), await job(api, "WAIT")]
@@ -604,6 +630,156 @@ async def test_a_prepared_snapshot_without_a_pool_is_deleted_at_the_next_start(
     async with serve(engine, token) as api:
         assert snapshots(api) == []
         assert (await api.http.get(f"{POOLS}/ci")).json()["state"] == "unprepared"
+
+
+async def retry(api: Api, made: dict[str, Any], **wanted: int) -> dict[str, Any]:
+    answer = await api.http.post(f"{JOBS}/{made['id']}/retry", json=wanted)
+    assert answer.status_code == 202, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def test_a_job_is_retried_in_the_prepared_machine(api: Api, guest: Guest) -> None:
+    version = (await pool(api))["version"]
+    failed = await ended(api, await job(api, "one", "FAIL", env={"A": "1"}))
+    assert (failed["retry_of"], failed["from_step"], failed["checkpoint_step"]) == (None, 0, None)
+    again = await ended(api, await retry(api, failed))
+    assert (again["state"], again["failed_step"], again["version"]) == ("failed", 1, version["id"])
+    assert (again["retry_of"], again["from_step"], again["env"]) == (failed["id"], 0, ["A"])
+    assert (guest.count("one"), guest.count("FAIL")) == (2, 2)
+    assert snapshots(api) == [version["id"]], "a job that does not ask for checkpoints has none"
+    refusal(await api.http.post(f"{JOBS}/{NOBODYS}/retry"), 404)
+    theirs = await api.another("rival")
+    refusal(await api.http.post(f"{JOBS}/{failed['id']}/retry", headers=theirs), 404)
+    key = {"Idempotency-Key": "again"}
+    made = [(await api.http.post(f"{JOBS}/{failed['id']}/retry", headers=key)).json()["id"] for _ in range(2)]
+    assert made[0] == made[1]
+    await ended(api, {"id": made[0]})
+
+
+async def test_a_job_is_retried_from_the_step_that_failed(api: Api, guest: Guest) -> None:
+    version = (await pool(api))["version"]["id"]
+    failed = await ended(api, await job(api, "one", "two", "FAIL", "four", checkpoint=True))
+    assert (failed["failed_step"], failed["checkpoint_step"]) == (2, 2)
+    (checkpoint,) = set(snapshots(api)) - {version}
+    body = refusal(await api.http.post(f"{JOBS}/{failed['id']}/retry", json={"from_step": 1}), 400)
+    assert body["field"] == "from_step" and "0 or 2" in body["error"]
+    assert refusal(await api.http.post(f"{JOBS}/{failed['id']}/retry", json={"from_step": -1}), 400)["field"]
+    refreshed = (await api.http.post(f"{POOLS}/ci/refresh"), await prepared(api))[1]["version"]["id"]
+    again = await retry(api, failed, from_step=2)
+    last = await ended(api, again)
+    assert (last["state"], last["failed_step"], last["version"]) == ("failed", 2, version)
+    assert any(each.startswith(f"create {again['id']}") for each in api.engine.calls)
+    assert (guest.count("one"), guest.count("two"), guest.count("FAIL")) == (1, 1, 2)
+    assert last["checkpoint_step"] == 2, "a retry that fails can be retried as well"
+    assert set(snapshots(api)) == {refreshed, checkpoint}
+    assert (await api.http.delete(f"{JOBS}/{failed['id']}")).status_code == 204
+    assert set(snapshots(api)) == {refreshed, checkpoint}
+    assert (await api.http.delete(f"{JOBS}/{again['id']}")).status_code == 204
+    assert snapshots(api) == [refreshed]
+
+
+async def test_the_checkpoint_of_a_job_that_succeeds_is_gone(api: Api, guest: Guest) -> None:
+    version = (await pool(api))["version"]["id"]
+    last = await ended(api, await job(api, "one", "two", "three", checkpoint=True))
+    assert (last["state"], last["checkpoint_step"]) == ("succeeded", None)
+    assert snapshots(api) == [version]
+    assert sum(each.startswith("snapshot") for each in api.engine.calls) == 3, "of the pool, and before two steps"
+
+
+async def test_checkpoints_make_room(api: Api, guest: Guest) -> None:
+    version = (await pool(api))["version"]["id"]
+    runners_of(api).jobs._checkpoints._plane = with_settings(api, kept_job_checkpoints=2)
+    made = [await ended(api, await job(api, "one", "FAIL", checkpoint=True)) for _ in range(3)]
+    await until(lambda: len(snapshots(api)) == 3)
+    steps = [(await api.http.get(f"{JOBS}/{each['id']}")).json()["checkpoint_step"] for each in made]
+    assert steps == [None, 1, 1]
+    assert (await api.http.delete(f"{POOLS}/ci")).status_code == 204
+    assert snapshots(api) == [] and version not in snapshots(api)
+    body = refusal(await api.http.post(f"{JOBS}/{made[2]['id']}/retry"), 409)
+    assert "was deleted" in body["error"]
+
+
+async def test_a_job_without_room_for_a_checkpoint_goes_on(api: Api, guest: Guest) -> None:
+    await pool(api)
+    api.engine.refusals["snapshot"] = CapacityError("full")
+    made = await job(api, "one", "two", checkpoint=True)
+    assert (await ended(api, made))["state"] == "succeeded"
+    assert "no checkpoint before step 2: full" in printed(await log(api, f"{JOBS}/{made['id']}"), "stderr")
+
+
+async def test_a_checkpoint_survives_a_killed_server_and_what_nobody_needs_does_not(
+    serve: Serve, engine: ScriptedEngine, guest: Guest
+) -> None:
+    async with serve(engine) as api:
+        version = (await pool(api))["version"]["id"]
+        made = await job(api, "one", "WAIT", checkpoint=True)
+        await until(lambda: guest.count("WAIT"))
+        token = api.token
+    async with serve(engine, token) as api:
+        last = await ended(api, made)
+        assert (last["state"], last["reason"], last["checkpoint_step"]) == ("error", "interrupted", 1)
+        guest.go.set()
+        assert (await ended(api, await retry(api, last, from_step=1)))["state"] == "succeeded"
+        assert (guest.count("one"), guest.count("WAIT")) == (1, 2)
+        plane: ControlPlane = api.app.state.plane
+        async with plane.store.write() as connection:
+            await connection.exec_driver_sql("UPDATE jobs SET checkpoint = NULL")
+    async with serve(engine, token) as api:
+        await until(lambda: snapshots(api) == [version])
+
+
+async def test_an_input_cannot_be_retried(api: Api, guest: Guest) -> None:
+    await pool(api)
+    last = await ended(api, await job(api, "FAIL", stdin=base64.b64encode(b"x").decode()))
+    assert "never stored" in refusal(await api.http.post(f"{JOBS}/{last['id']}/retry"), 409)["error"]
+    running = await job(api, "WAIT")
+    assert "cancel" in refusal(await api.http.post(f"{JOBS}/{running['id']}/retry"), 409)["hint"]
+
+
+async def test_a_pool_is_refreshed_at_its_times_once_each(serve: Serve, engine: ScriptedEngine, guest: Guest) -> None:
+    async with serve(engine) as api:
+        made = await put(api, prepare=["make"], refresh="0  4 * * *", timezone="Asia/Tokyo")
+        assert (made["refresh"], made["timezone"], made["state"]) == ("0 4 * * *", "Asia/Tokyo", "unprepared")
+        assert made["next_refresh_at"].endswith("T19:00:00.000Z")
+        assert (await put(api, prepare=["make"], refresh="0 4 * * *", timezone="Asia/Tokyo")) == made
+        refreshing, record = refreshing_of(api), next(iter(runners_of(api).jobs._records.pools.values()))
+        refreshing._clock = lambda: record.refresh_at - 1
+        assert not await refreshing.refresh_due() and guest.count("make") == 0
+        refreshing._clock = lambda: record.refresh_at
+        assert not await refreshing.refresh_due()
+        ready = await prepared(api)
+        assert (ready["state"], guest.count("make")) == ("ready", 1)
+        assert ready["next_refresh_at"] > made["next_refresh_at"]
+        assert not await refreshing.refresh_due() and guest.count("make") == 1
+        plane: ControlPlane = api.app.state.plane
+        async with plane.store.write() as connection:  # three times pass while no server runs
+            await connection.exec_driver_sql(f"UPDATE runner_pools SET refresh_at = {record.created_at - 3 * 86400}")
+        token = api.token
+    async with serve(engine, token) as api:
+        await until(lambda: guest.count("make") == 2)
+        assert (await prepared(api))["next_refresh_at"] <= ready["next_refresh_at"]
+    async with serve(engine, token) as api:
+        assert guest.count("make") == 2, "each time is for one refresh"
+        assert (await put(api))["next_refresh_at"] is None
+
+
+def refreshing_of(api: Api) -> Refreshing:
+    runners = runners_of(api)
+    return Refreshing(runners.jobs._records, runners.pools)
+
+
+async def test_a_time_that_comes_while_a_pool_is_prepared_is_done_with(api: Api, guest: Guest) -> None:
+    await put(api, prepare=["WAIT"], refresh="* * * * *")
+    await api.http.post(f"{POOLS}/ci/refresh")
+    await until(lambda: guest.count("WAIT"))
+    refreshing = refreshing_of(api)
+    (record,) = runners_of(api).jobs._records.pools.values()
+    assert record.refresh_at is not None
+    refreshing._clock = lambda: record.refresh_at + 1
+    assert not await refreshing.refresh_due()
+    guest.go.set()
+    assert (await prepared(api))["state"] == "ready" and guest.count("WAIT") == 1
 
 
 async def test_webhooks_are_told_of_jobs_that_have_ended(api: Api, guest: Guest) -> None:

@@ -90,3 +90,15 @@ async def test_rows_are_cut_by_whole_rows() -> None:
     shown = json.loads(answer.text)["rows"]
     assert shown == rows[: len(shown)] and 20 < len(shown) < 40
     assert answer.notices == (f"cut: the first {len(shown)} of 100 rows",)
+
+
+async def test_a_log_of_events_is_text() -> None:
+    body = b': open\n\nevent: stdout\ndata: {"text": "a\\n"}\n\nevent: stderr\ndata: {"text": "b"}\n\n'
+    body += b"event: ended\ndata: {}\n\n"
+    response = httpx.Response(200, content=body, headers={"content-type": "text/event-stream; charset=utf-8"})
+    assert await answers.of_response(Call("GET", "/x"), response) == Answer('{"log": "a\\nb"}')
+    long = json.dumps({"text": "x" * TEXT_CHARACTERS * 2}).encode()
+    response = httpx.Response(
+        200, content=b"event: stdout\ndata: " + long + b"\n\n", headers={"content-type": "text/event-stream"}
+    )
+    assert "omitted from the middle" in (await answers.of_response(Call("GET", "/x"), response)).notices[0]

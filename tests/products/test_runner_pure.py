@@ -78,6 +78,9 @@ def test_a_job_is_stored_and_read_as_it_is() -> None:
         ("git", Git("https://[::1")),
         ("git", Git("https://example.org/r", "--upload-pack=evil")),
         ("git", Git("https://example.org/r", "a..b")),
+        ("refresh", "daily"),
+        ("refresh", "0 0 31 2 *"),
+        ("timezone", "Mars/Olympus"),
     ],
 )
 def test_a_pool_that_makes_no_sense_is_refused_with_the_field(field: str, wrong: object) -> None:

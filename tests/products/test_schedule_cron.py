@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandastack.errors import BadRequestError
-from pandastack.products.schedules.cron import checked_cron, checked_zone, find_next, times_after
+from pandastack.services.cron import checked_cron, checked_zone, find_next, times_after
 
 ZONES = sorted(zoneinfo.available_timezones())
 HOUR = timedelta(hours=1)

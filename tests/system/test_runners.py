@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pandastack import BuildFailedError, Client, ConflictError
-from tests.support.installation import Installation, Server, eventually, serving
+from pandastack import BuildFailedError, Client
+from tests.support.installation import Server
 from tests.support.machines import pid_of
 
 CHECKOUT = {
@@ -114,6 +114,18 @@ def test_a_kept_machine_is_as_the_job_left_it(run: Run, client: Client) -> None:
     sandbox.kill()
 
 
+def test_a_retry_goes_on_just_before_the_step_that_failed(run: Run, client: Client) -> None:
+    """With files and programs of the steps before, and without anything of the step itself."""
+    building = "echo building; sleep 1000 >/dev/null 2>&1 & echo $! > pid"
+    testing = "kill -0 $(cat pid) && echo alive; test -e dirty && echo dirty; touch dirty; exit 3"
+    job, out, _ = run(building, testing, checkpoint=True)
+    assert (job["state"], job["checkpoint_step"], out) == ("failed", 1, "building\nalive\n")
+    said: list[tuple[str, str]] = []
+    again = client.jobs.retry(job["id"], from_step=1, wait=True, on_output=lambda *piece: said.append(piece))
+    assert (again["state"], again["failed_step"], again["retry_of"]) == ("failed", 1, job["id"])
+    assert "".join(text for stream, text in said if stream == "stdout") == "alive\n"
+
+
 def test_a_machine_that_dies_is_no_failure_of_the_command(client: Client, pool: str, server: Server) -> None:
     job = client.jobs.create(pool, "echo begun; sleep 1000")
     began(client, job["id"])
@@ -151,40 +163,6 @@ def test_a_sandbox_of_the_prepared_machine(client: Client, pool: str) -> None:
         assert sandbox.exec("cat /workspace/prepared", check=True).stdout == "ready\n"
 
 
-def test_a_server_that_is_killed_runs_nothing_twice_and_leaves_nothing(place: Installation, checkout: Path) -> None:
-    with serving(place) as (server, client):
-        client.runners.put("killed", concurrency=1)
-        client.runners.refresh("killed", checkout)
-        version = client.runners.get("killed")["version"]
-        running = client.jobs.create("killed", "echo begun; sleep 1000")
-        waiting = client.jobs.create("killed", "cat message")
-        began(client, running["id"])
-        server.kill()
-    with serving(place) as (_, client):
-        last = client.jobs.get(running["id"])
-        assert (last["state"], last["reason"]) == ("error", "interrupted")
-        assert ended(client, waiting["id"])["state"] == "succeeded"
-        assert "".join(text for _, text in client.jobs.logs(waiting["id"])) == "from the checkout\n"
-        assert client.sandboxes.list() == []
-        assert client.runners.get("killed")["version"] == version
-        refreshing = client.runners.put("killed", prepare=["echo begun; sleep 1000"])
-        client.runners.refresh("killed", wait=False)
-        assert any("begun" in text for _, text in client.runners.logs("killed"))
-        with pytest.raises(ConflictError):
-            client.runners.refresh("killed", wait=False)
-        os.kill(_.process.pid, signal.SIGKILL)
-    with serving(place) as (server, client):
-        found = client.runners.get("killed")
-        assert found["version"] == refreshing["version"] and "server ended" in (found["error"] or "")
-        assert client.sandboxes.list() == []
-        client.runners.delete("killed")
-        eventually(lambda: not saved(place), 30, "the prepared version is gone")
-
-
-def saved(place: Installation) -> list[Path]:
-    return list((place.layout.engine / "pool" / "saved").glob("*"))
-
-
 def test_the_command_line(server: Server, pool: str, tmp_path: Path) -> None:
     script = (
         "mkdir -p r; echo \"<testsuite><testcase name='t'/></testsuite>\" > r/j.xml; echo $PANDASTACK_SHARD; exit 4"
@@ -202,3 +180,44 @@ def test_the_command_line(server: Server, pool: str, tmp_path: Path) -> None:
 
 def cli(server: Server, where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return server.installation.cli("ci", *arguments, cwd=where)
+
+
+SERVE_GIT = """
+cd /srv && git -C repo.git config uploadpack.allowAnySHA1InWant true && mkdir cgi-bin
+printf '#!/bin/sh\\nexec env GIT_PROJECT_ROOT=/srv GIT_HTTP_EXPORT_ALL=1 git http-backend\\n' > cgi-bin/git
+chmod +x cgi-bin/git && chown -R nobody /srv
+setsid python3 -m http.server --cgi 8000 >/dev/null 2>&1 </dev/null &
+until curl -sf http://127.0.0.1:8000/ >/dev/null; do sleep 0.1; done
+"""
+
+
+@pytest.mark.slow
+def test_bisect_in_machines(server: Server, client: Client, tmp_path: Path) -> None:
+    """The pool's repository is served by a sandbox; the search runs in a clone of it here."""
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
+        return subprocess.run(
+            ("git", *identity, *arguments), cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    git("init", "--quiet")
+    for number in range(6):
+        (tmp_path / "number").write_text(f"{number}\n")
+        git("add", "number")
+        git("commit", "--quiet", "-m", str(number))
+    git("clone", "--quiet", "--bare", ".", str(tmp_path / "served" / "repo.git"))
+    with client.sandboxes.create("base") as host:
+        host.filesystem.upload_tree(tmp_path / "served", "/srv")
+        host.exec(SERVE_GIT, check=True)
+        url = f"http://8000-{host.id}.sandbox.pandastack.internal/cgi-bin/git/repo.git"
+        network = {"egress": "deny", "services": [f"sandbox:{host.id}:8000"]}
+        client.runners.put("bisected", git=url, network=network, prepare=["touch prepared"])
+        try:
+            client.runners.refresh("bisected")
+            command = "test -e prepared && test $(cat number) -lt 4"
+            done = cli(server, tmp_path, "bisect", "--pool", "bisected", "HEAD~5", "HEAD", "--", command)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert done.stdout.startswith(f"{git('rev-parse', 'HEAD~1').strip()} is the first bad commit")
+        finally:
+            client.runners.delete("bisected")

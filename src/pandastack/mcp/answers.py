@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from pandastack.errors import ConnectionError, PandastackError, to_body
+from pandastack.sdk._sse import EventDecoder
 from pandastack.sdk.wire.call import Call
 from pandastack.sdk.wire.coding import mapped_transport_errors
 
@@ -44,6 +45,8 @@ async def of_response(call: Call, response: httpx.Response) -> Answer:
         return await _of_file(call, response)
     if not response.content:
         return Answer("{}")
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        return _of_events(response.content)
     value = response.json()
     if isinstance(value, dict) and "stdout" in value:
         return _of_command(value)
@@ -102,6 +105,14 @@ def _of_command(value: dict[str, Any]) -> Answer:
         if dropped:
             notices.append(f"{name} cut: {dropped} characters omitted from the middle")
     return Answer(_json(value), tuple(notices))
+
+
+def _of_events(content: bytes) -> Answer:
+    """What was printed, of a log that is sent as events. What else they tell is the answer of another tool."""
+    events = EventDecoder().feed(content)
+    printed = [str(json.loads(each.data)["text"]) for each in events if each.name in ("stdout", "stderr")]
+    log, dropped = _cut("".join(printed))
+    return Answer(_json({"log": log}), (f"log cut: {dropped} characters omitted from the middle",) if dropped else ())
 
 
 def _of_listing(value: Any) -> Answer:

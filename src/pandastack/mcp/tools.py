@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pandastack.mcp import arguments as take
+from pandastack.mcp import job_arguments as take_job
 from pandastack.mcp import schedule_arguments as schedules
 
 
@@ -240,6 +241,37 @@ WORKSPACE: Sequence[Tool] = (
         take.DeleteFunction,
         "DELETE /v1/functions/{}",
         destroys=True,
+    ),
+    Tool(
+        "list_runner_pools",
+        "List the runner pools: prepared machines, copies of which run jobs.",
+        take_job.ListRunnerPools,
+        "GET /v1/runner-pools",
+        reads=True,
+    ),
+    Tool(
+        "run_job",
+        "Run commands in a fresh copy of a pool's prepared machine, which is deleted afterwards. Returns at once; "
+        "get_job tells how it ends.",
+        take_job.RunJob,
+        "POST /v1/jobs",
+    ),
+    Tool("list_jobs", "List the newest jobs.", take_job.ListJobs, "GET /v1/jobs", reads=True),
+    Tool(
+        "get_job",
+        "Show a job: its state (`queued`, `preparing`, `running`; then `succeeded`, `failed`, `cancelled`, `timed_out` "
+        "or `error`), exit code and the step that failed.",
+        take_job.GetJob,
+        "GET /v1/jobs/{}",
+        reads=True,
+    ),
+    Tool("get_job_log", "Show what a job has printed so far.", take_job.JobLog, "GET /v1/jobs/{}/logs", reads=True),
+    Tool("cancel_job", "End a job that has not ended.", take_job.CancelJob, "POST /v1/jobs/{}/cancel", destroys=True),
+    Tool(
+        "retry_job",
+        "Do what a job that has ended did once more, all of it or from the step that failed. Returns the new job.",
+        take_job.RetryJob,
+        "POST /v1/jobs/{}/retry",
     ),
     Tool(
         "create_schedule",

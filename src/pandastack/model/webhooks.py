@@ -18,6 +18,7 @@ EVENTS: Mapping[str, str] = {
     "database.ready": "a database can be used for the first time",
     "database.failed": "a database could not be made",
     "database.deleted": "a database was deleted",
+    "deploy.ended": "a deploy of a function has ended",
     "run.ended": "a run of a function has ended",
     "job.ended": "a CI job has ended",
     "webhook.test": "somebody asked for a test; it goes to one endpoint, whatever its filter",

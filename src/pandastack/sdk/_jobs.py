@@ -39,6 +39,9 @@ class RunnerPool(TypedDict, total=False):
     memory_mb: int | None
     disk_gb: int | None
     github: dict[str, Any] | None
+    refresh: str | None
+    timezone: str
+    next_refresh_at: str | None
     created_at: str
 
 
@@ -66,6 +69,10 @@ class Job(TypedDict, total=False):
     ended_at: str | None
     sandbox_id: str | None
     kept_until: str | None
+    checkpoint: bool
+    checkpoint_step: int | None
+    retry_of: str | None
+    from_step: int
 
 
 def one_pool(method: str, name: str, what: str = "", wanted: Mapping[str, Any] | None = None) -> Call:
@@ -91,6 +98,12 @@ def create_job(wanted: Mapping[str, Any], stdin: bytes | None, key: str | None) 
     if stdin is not None:
         body["stdin"] = base64.b64encode(stdin).decode()
     return Call("POST", "/jobs", json=body, creates=True, key=key or new_key())
+
+
+def retry_job(job_id: str, from_step: int, key: str | None = None) -> Call:
+    """``POST /jobs/{id}/retry``."""
+    path = f"/jobs/{segment(job_id)}/retry"
+    return Call("POST", path, json={"from_step": from_step}, creates=True, key=key or new_key())
 
 
 def one_job(method: str, job_id: str, what: str = "") -> Call:

@@ -166,6 +166,8 @@ class Settings:
     """How many jobs of a workspace may wait or run at once."""
     kept_jobs: int = 200
     """How many ended jobs of a workspace are kept, with logs and artifacts; the oldest make room for new ones."""
+    kept_job_checkpoints: int = 20
+    """How many checkpoints of ended jobs a workspace has; the oldest make room for new ones."""
     jobs_dir: str = ""
     """Where logs and artifacts of jobs are kept; by default `jobs` beside the database's file."""
     max_webhooks: int = 20

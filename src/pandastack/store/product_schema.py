@@ -175,6 +175,7 @@ runner_pools = Table(
     Column("created_at", Double, nullable=False),
     Column("version", JSON(none_as_null=True), nullable=True),
     Column("error", Text, nullable=True),
+    Column("refresh_at", Double, nullable=True),
     Index(None, "workspace", "name", unique=True),
 )
 
@@ -197,6 +198,9 @@ jobs = Table(
     Column("error", Text, nullable=True),
     Column("artifacts_bytes", BigInteger, nullable=True),
     Column("kept_until", Double, nullable=True),
+    Column("checkpoint", JSON(none_as_null=True), nullable=True),
+    Column("retry_of", String(36), nullable=True),
+    Column("from_step", Integer, nullable=False, server_default="0"),
     Index(None, "workspace", "created_at"),
 )
 

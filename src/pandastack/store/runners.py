@@ -36,7 +36,8 @@ class JobState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class PoolRecord:
     """A pool of a workspace. ``spec`` is what its owner asked for, ``version`` the prepared snapshot with its facts,
-    ``error`` why the last refresh failed. ``created_at`` is in epoch seconds."""
+    ``error`` why the last refresh failed. ``refresh_at`` is when its schedule prepares it anew. Times are epoch
+    seconds."""
 
     id: str
     workspace: str
@@ -45,13 +46,16 @@ class PoolRecord:
     created_at: float
     version: Mapping[str, Any] | None = None
     error: str | None = None
+    refresh_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job. Its sandbox has the same id while it exists. Times are epoch seconds; ``failed_step`` counts from 0.
 
-    ``kept_until``: its machine is a sandbox of the workspace, which may be deleted from then on.
+    ``kept_until``: its machine is a sandbox of the workspace, which may be deleted from then on. ``checkpoint``: a
+    capture of its machine before one of its commands. ``retry_of``: the job that it repeats from the command
+    ``from_step`` on.
     """
 
     id: str
@@ -70,6 +74,9 @@ class JobRecord:
     error: str | None = None
     artifacts_bytes: int | None = None
     kept_until: float | None = None
+    checkpoint: Mapping[str, Any] | None = None
+    retry_of: str | None = None
+    from_step: int = 0
 
 
 async def add_pool(connection: AsyncConnection, record: PoolRecord) -> None:

@@ -15,8 +15,8 @@ from pandastack.store.schema import snapshots
 from pandastack.store.volumes import VolumeUse, uses_from
 
 SNAPSHOT, CHECKPOINT = "snapshot", "checkpoint"
-FUNCTION, RUNNER = OF_PRODUCTS = ("function", "runner")
-"""Versions that a product has taken for itself: callers neither see nor restore nor delete them."""
+FUNCTION, RUNNER, JOB = OF_PRODUCTS = ("function", "runner", "job")
+"""Captures that a product has taken for itself: callers neither see nor restore nor delete them."""
 
 
 @dataclass(frozen=True, slots=True)

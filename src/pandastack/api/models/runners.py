@@ -13,6 +13,7 @@ from pandastack.api.models.network import PolicyText, read_policy
 from pandastack.contract.sandboxes import WantedSize
 from pandastack.errors import BadRequestError
 from pandastack.model.network_rules import to_json
+from pandastack.products.runners.retries import checkpoint_of
 from pandastack.products.runners.spec import Git, GitHub, JobSpec, PoolSpec, checked_pool
 from pandastack.products.runners.version import spec_of, version_of
 from pandastack.services.github.runners import PoolState
@@ -52,6 +53,10 @@ class PutRunnerPool(Body):
     memory_mb: WholeNumber | None = None
     disk_gb: WholeNumber | None = None
     github: GitHubJobs | None = Field(None, description="Run jobs of GitHub's Actions that have its labels")
+    refresh: str | None = Field(
+        None, description="A cron expression of five fields: when it is prepared anew", examples=["0 4 * * *"]
+    )
+    timezone: str = Field("UTC", description="The time zone of `refresh`")
 
     def wanted(self) -> PoolSpec:
         """The request, checked. Raises :class:`BadRequestError`."""
@@ -69,6 +74,8 @@ class PutRunnerPool(Body):
                 network=None if self.network is None else to_json(read_policy(self.network, "network")),
                 size=WantedSize(self.cpu, self.memory_mb, self.disk_gb),
                 github=None if self.github is None else self.github.wanted(),
+                refresh=self.refresh,
+                timezone=self.timezone,
             )
         )
 
@@ -112,6 +119,9 @@ class RunnerPool(Answer):
     memory_mb: int | None
     disk_gb: int | None
     github: GitHubState | None
+    refresh: str | None
+    timezone: str
+    next_refresh_at: str | None = Field(description="When `refresh` prepares it next")
     created_at: str
 
     @classmethod
@@ -141,6 +151,9 @@ class RunnerPool(Answer):
             memory_mb=spec.size.memory_mb,
             disk_gb=spec.size.disk_gb,
             github=_github(spec.github, actions),
+            refresh=spec.refresh,
+            timezone=spec.timezone,
+            next_refresh_at=timestamp_or_none(record.refresh_at),
             created_at=timestamp(record.created_at),
         )
 
@@ -192,6 +205,9 @@ class CreateJob(Body):
     keep_seconds: WholeNumber = Field(
         0, description="When the job fails, keep its machine as a sandbox that is deleted when not used for so long"
     )
+    checkpoint: StrictBool = Field(
+        False, description="Capture its machine before each step but the first, so that a retry can begin there"
+    )
 
     def where(self) -> str | list[str]:
         """The pool's name, or labels. Raises :class:`BadRequestError`."""
@@ -208,6 +224,7 @@ class CreateJob(Body):
             artifacts=tuple(self.artifacts),
             deadline_seconds=self.deadline_seconds,
             keep_seconds=self.keep_seconds,
+            checkpoint=self.checkpoint,
         )
 
     def given(self) -> bytes | None:
@@ -218,6 +235,12 @@ class CreateJob(Body):
             return base64.b64decode(self.stdin, validate=True)
         except (binascii.Error, ValueError):
             raise BadRequestError("stdin: must be base64", field="stdin") from None
+
+
+class RetryJob(Body):
+    from_step: WholeNumber = Field(
+        0, ge=0, description="The step to begin with, counted from 0; besides 0 that is `checkpoint_step` of the job"
+    )
 
 
 class Job(Answer):
@@ -246,10 +269,14 @@ class Job(Answer):
     ended_at: str | None
     sandbox_id: str | None = Field(description="The sandbox that its machine is kept as")
     kept_until: str | None
+    checkpoint: bool
+    checkpoint_step: int | None = Field(description="The step before which its machine is captured")
+    retry_of: str | None = Field(description="The job that it repeats")
+    from_step: int = Field(description="The step that it begins with")
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
-        spec = JobSpec.from_json(record.spec)
+        spec, checkpoint = JobSpec.from_json(record.spec), checkpoint_of(record)
         return cls(
             id=record.id,
             pool=record.pool,
@@ -271,6 +298,10 @@ class Job(Answer):
             ended_at=timestamp_or_none(record.ended_at),
             sandbox_id=None if record.kept_until is None else record.id,
             kept_until=timestamp_or_none(record.kept_until),
+            checkpoint=spec.checkpoint,
+            checkpoint_step=None if checkpoint is None else checkpoint.step,
+            retry_of=record.retry_of,
+            from_step=record.from_step,
         )
 
 

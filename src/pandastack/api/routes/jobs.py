@@ -9,7 +9,7 @@ import anyio
 from fastapi import APIRouter, Request, Response
 
 from pandastack.api.idempotency import PARAMETER, idempotent, make_once
-from pandastack.api.models.runners import CreateJob, Job, Jobs
+from pandastack.api.models.runners import CreateJob, Job, Jobs, RetryJob
 from pandastack.api.models.schema import takes
 from pandastack.api.requests import caller_of, flag, json_response, plane_of, read_json
 from pandastack.api.routes.job_output import events
@@ -69,6 +69,29 @@ async def get_job(request: Request, job_id: str) -> Response:
 async def cancel_job(request: Request, job_id: str) -> Response:
     """End a job that has not ended. Its machine is gone when this answers."""
     return json_response(Job.of(await runners_of(request).jobs.cancel(caller_of(request), job_id)))
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    response_class=Response,
+    responses={202: {"model": Job}},
+    openapi_extra=takes(RetryJob, PARAMETER),
+)
+@idempotent(resumable=True)
+async def retry_job(request: Request, job_id: str) -> Response:
+    """Do what a job that has ended did once more, in another job. It begins in the pool's prepared machine, or with
+    the step `from_step` in the machine as it was before that."""
+    body = await read_json(request, RetryJob)
+    jobs, caller = runners_of(request).jobs, caller_of(request)
+
+    async def find(retry_id: str) -> JobRecord:
+        return jobs.get(caller, retry_id)
+
+    async def make(retry_id: str | None) -> JobRecord:
+        return await jobs.retry(caller, job_id, body.from_step, retry_id)
+
+    return json_response(Job.of(await make_once(request, find, make)), 202)
 
 
 @router.delete("/{job_id}", status_code=204, response_class=Response)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pandastack.cli.ci import matrix, pools
+from pandastack.cli.ci.bisect import bisect
 from pandastack.cli.ci.ending import exit_of, show, told
+from pandastack.cli.ci.pools import line_of
 from pandastack.cli.connection import connect
 from pandastack.cli.output import Json, note, print_fields, print_json, print_table
 from pandastack.errors import BadRequestError
 
 if TYPE_CHECKING:
-    from pandastack import Job
+    from pandastack import Client, Job
 
 group = typer.Typer(
     no_args_is_help=True, help="Run commands in fresh copies of a prepared machine.", rich_markup_mode=None
@@ -48,22 +49,45 @@ def run(
     output: Output = Path("artifacts"),
     timeout: Deadline = None,
     keep: Keep = 0,
+    steps: Annotated[
+        list[str] | None, typer.Option("--step", metavar="COMMAND", help="Run this before the command (repeatable).")
+    ] = None,
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="Capture the machine before each step, for retry --from-failed.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a command in a fresh copy of a pool's machine, with its output here, and bring artifacts out.
 
     The exit status is the command's; 124 after its time limit, 125 when it was not carried out.
     """
-    wanted = options(ref, trusted, env, artifacts, timeout, keep)
+    wanted = {**options(ref, trusted, env, artifacts, timeout, keep), "checkpoint": checkpoint}
     with connect() as client:
-        job = client.jobs.run(pool, line_of(command), on_output=None if json else show, **wanted)
-        if job.get("artifacts_bytes") is not None:
-            client.jobs.download(job["id"], output)
-    if json:
-        print_json(job)
-    elif (text := told(job)) is not None:
-        note(text)
-    raise typer.Exit(exit_of(job))
+        lines = [*(steps or []), line_of(command)]
+        job = client.jobs.run(pool, lines, on_output=None if json else show, **wanted)
+        _bring(client, job, output)
+    _end(job, json)
+
+
+@group.command()
+def retry(
+    job_id: JobId,
+    from_failed: Annotated[
+        bool, typer.Option("--from-failed", help="Begin with the step that failed, of a job with --checkpoint.")
+    ] = False,
+    output: Output = Path("artifacts"),
+    json: Json = False,
+) -> None:
+    """Do what a job that has ended did once more, in a fresh copy of the pool's machine, with its output here.
+
+    With --from-failed it begins with the step that failed, in a copy of the machine as it was before that. The exit
+    status is that of `ci run`.
+    """
+    with connect() as client:
+        step = _failed_step(client.jobs.get(job_id)) if from_failed else 0
+        job = client.jobs.retry(job_id, from_step=step, wait=True, on_output=None if json else show)
+        _bring(client, job, output)
+    _end(job, json)
 
 
 @group.command("matrix", context_settings={"ignore_unknown_options": True})
@@ -167,9 +191,28 @@ def options(
     }
 
 
-def line_of(command: list[str]) -> str:
-    """One argument is a line for the shell; several are a program with its arguments."""
-    return command[0] if len(command) == 1 else shlex.join(command)
+def _failed_step(job: Job) -> int:
+    """The step that a retry begins with. Raises :class:`BadRequestError` for a job without a checkpoint."""
+    if (step := job.get("checkpoint_step")) is not None:
+        return step
+    if job.get("failed_step") == job.get("from_step", 0) == 0:
+        return 0
+    hint = "run it with --checkpoint next time, or retry all of it without --from-failed"
+    raise BadRequestError(f"job {job['id']} has no checkpoint", field="from_step", hint=hint)
+
+
+def _bring(client: Client, job: Job, output: Path) -> None:
+    if job.get("artifacts_bytes") is not None:
+        client.jobs.download(job["id"], output)
+
+
+def _end(job: Job, json: bool) -> None:
+    """Tell how a job has ended, and exit as it did."""
+    if json:
+        print_json(job)
+    elif (text := told(job)) is not None:
+        note(text)
+    raise typer.Exit(exit_of(job))
 
 
 def _show(job: Job, json: bool) -> None:
@@ -178,6 +221,8 @@ def _show(job: Job, json: bool) -> None:
     else:
         print_fields(job)
 
+
+group.command(context_settings={"ignore_unknown_options": True})(bisect)
 
 for name, function in pools.COMMANDS.items():
     group.command(name)(function)

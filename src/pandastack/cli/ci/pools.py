@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,6 +51,10 @@ def prepare(
     github: Annotated[
         str | None, typer.Option("--github", metavar="SCOPE", help="Run the jobs of this repository or organization.")
     ] = None,
+    refresh_at: Annotated[
+        str | None, typer.Option("--refresh", metavar="CRON", help="Prepare it anew at these times: '0 4 * * *'.")
+    ] = None,
+    timezone: Annotated[str, typer.Option("--timezone", help="Of --refresh.")] = "UTC",
     json: Json = False,
 ) -> None:
     """Make a runner pool or change it, and prepare its machine: a checkout, in which commands are run once."""
@@ -72,6 +77,8 @@ def prepare(
             memory_mb=memory_mb,
             disk_gb=disk_gb,
             github=github,
+            refresh=refresh_at,
+            timezone=timezone,
         )
         _refresh(client, name, folder, json)
 
@@ -150,6 +157,11 @@ def variables(given: list[str]) -> dict[str, str]:
         if not equals:
             raise BadRequestError(f"env: {name[:64]!r} has no value", field="env", hint="--env NAME=VALUE")
     return {name: value for name, _, value in pairs}
+
+
+def line_of(command: list[str]) -> str:
+    """One argument is a line for the shell; several are a program with its arguments."""
+    return command[0] if len(command) == 1 else shlex.join(command)
 
 
 def _refresh(client: Client, name: str, folder: Path | None, json: bool) -> None:

@@ -23,7 +23,7 @@ from pandastack.products.functions.gate import Gate
 from pandastack.products.functions.grants import bare
 from pandastack.products.functions.guest import Guest, Loaded
 from pandastack.products.functions.machines import PRODUCT, Machines
-from pandastack.products.functions.records import Records
+from pandastack.products.functions.records import Records, deploy_ended
 from pandastack.products.functions.spec import file_of
 from pandastack.services import ControlPlane
 from pandastack.services.records.spec import NewSandbox
@@ -51,6 +51,15 @@ class Deploys:
 
         Raises :class:`BadRequestError` for code that cannot be unpacked, installed or imported.
         """
+        try:
+            changed = await self._deploy(record, data, entrypoint)
+        except PandastackError as error:
+            await self._plane.outbox.publish(deploy_ended(record, error=error.public or error.message))
+            raise
+        await self.prune(changed)
+        return changed
+
+    async def _deploy(self, record: FunctionRecord, data: bytes, entrypoint: str) -> FunctionRecord:
         began = time.time()
         async with _scratch(self._records.scratch()) as folder:
             bundle = await anyio.to_thread.run_sync(read_bundle, data, file_of(entrypoint), folder)
@@ -74,13 +83,11 @@ class Deploys:
                     warnings=tuple(warnings),
                     network=network,
                 )
-                changed = await self._records.add_version(record, made, bundle.code, now)
+                return await self._records.add_version(record, made, bundle.code, now)
             except BaseException:
                 with anyio.CancelScope(shield=True), suppress(PandastackError):
                     await self._plane.snapshots.delete(snapshot)
                 raise
-        await self.prune(changed)
-        return changed
 
     async def _captured(
         self, record: FunctionRecord, bundle: Bundle, install: Install | None, entrypoint: str

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from pandastack.errors import ConflictError, NotFoundError, QuotaError, UnavailableError
 from pandastack.model.caller import Caller
+from pandastack.model.webhooks import Occurrence
 from pandastack.services import ControlPlane
 from pandastack.store import functions as table
 from pandastack.store.functions import AliasRecord, FunctionRecord, FunctionState, VersionRecord
@@ -147,6 +148,8 @@ class Records:
         async with self._plane.store.write() as connection:
             await table.add_version(connection, made)
             await table.change(connection, record.id, **values)
+            woken = await self._plane.outbox.put(connection, deploy_ended(record, version=made.version))
+        self._plane.outbox.announce(woken)
         self._versions[record.id][made.version] = made
         self._records[record.id] = changed = replace(self._records[record.id], **values)
         return changed
@@ -205,6 +208,13 @@ class Records:
         for each in self._records.values():
             if each.workspace == record.workspace and each.name == name and each.id != record.id:
                 raise _taken(name)
+
+
+def deploy_ended(record: FunctionRecord, *, version: int | None = None, error: str | None = None) -> Occurrence:
+    """What webhooks are told of a deploy that has made a ``version``, or failed with an ``error``."""
+    status = "success" if error is None else "error"
+    data = {"id": record.id, "name": record.name, "status": status, "version": version, "error": error and error[:2000]}
+    return Occurrence(record.workspace, "deploy.ended", record.id, data)
 
 
 def _taken(name: str) -> ConflictError:

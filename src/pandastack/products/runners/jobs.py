@@ -18,15 +18,17 @@ from anyio.abc import TaskGroup
 from pandastack.contract.records import Output
 from pandastack.errors import ConflictError, NotFoundError, PandastackError
 from pandastack.model.caller import Caller
+from pandastack.products.runners.checkpoints import Checkpoints
 from pandastack.products.runners.commands import plan_step
 from pandastack.products.runners.log import JobLog
-from pandastack.products.runners.machine import delete_machine
+from pandastack.products.runners.machine import Machine, delete_machine
 from pandastack.products.runners.pools import Pools, not_prepared
 from pandastack.products.runners.records import Records
+from pandastack.products.runners.retries import checkpoint_of, plan_retry
 from pandastack.products.runners.shelf import Place, Shelf
 from pandastack.products.runners.spec import JobSpec, checked_job, checked_labels
 from pandastack.products.runners.states import FINAL, Reason
-from pandastack.products.runners.version import spec_of, version_of
+from pandastack.products.runners.version import Version, spec_of, version_of
 from pandastack.products.runners.work import End, Work
 from pandastack.services import ControlPlane
 from pandastack.store.runners import JobRecord, JobState, PoolRecord
@@ -64,6 +66,7 @@ class Jobs:
         self._pools = pools
         self._shelf = shelf
         self._tasks = tasks
+        self._checkpoints = Checkpoints(plane, records)
         self._active: dict[str, _Active] = {}
         self._waiting: defaultdict[str, deque[str]] = defaultdict(deque)
 
@@ -87,6 +90,7 @@ class Jobs:
         await anyio.to_thread.run_sync(self._shelf.tidy, known)
         for pool_id in list(self._waiting):
             self.pump(pool_id)
+        self._tasks.start_soon(self._checkpoints.watch)
 
     async def create(
         self,
@@ -103,25 +107,47 @@ class Jobs:
         version and is not being prepared.
         """
         found = self._find_pool(caller, pool)
-        spec = spec_of(found)
-        wanted = checked_job(replace(wanted, has_input=given is not None), spec, given)
-        for each in wanted.steps:
-            plan_step(each, spec.directory, {**spec.env, **wanted.env})  # raises what is too long for the guest
-        if version_of(found) is None and not self._pools.is_preparing(found.id):
-            raise not_prepared(found)
-        job = JobRecord(
+        wanted = replace(wanted, has_input=given is not None)
+        job = self._record(found, checked_job(wanted, spec_of(found), given), job_id)
+        return await self._add(found, job, given)
+
+    async def retry(self, caller: Caller, job_id: str, from_step: int = 0, retry_id: str | None = None) -> JobRecord:
+        """Add a job that does the same once more: all of it in the prepared machine, or from a command on in the
+        machine as it was before that.
+
+        Raises :class:`BadRequestError` with the field, :class:`QuotaError`, and :class:`ConflictError` for a job that
+        has not ended, whose input is lost or whose pool has no prepared version.
+        """
+        former = self.get(caller, job_id)
+        checkpoint = plan_retry(former, from_step)
+        if (pool := self._records.pools.get(former.pool_id)) is None:
+            raise ConflictError(f"the pool of job {former.id} was deleted", hint="create a job of another pool")
+        spec = JobSpec.from_json(former.spec)
+        job = self._record(pool, checked_job(spec, spec_of(pool), None), retry_id)
+        stored = None if checkpoint is None else checkpoint.to_json()
+        return await self._add(pool, replace(job, retry_of=former.id, from_step=from_step, checkpoint=stored), None)
+
+    def _record(self, pool: PoolRecord, wanted: JobSpec, job_id: str | None) -> JobRecord:
+        return JobRecord(
             id=job_id or str(uuid.uuid4()),
-            workspace=caller.workspace,
-            pool_id=found.id,
-            pool=found.name,
+            workspace=pool.workspace,
+            pool_id=pool.id,
+            pool=pool.name,
             spec=wanted.to_json(),
             state=JobState.QUEUED,
             created_at=time.time(),
         )
+
+    async def _add(self, pool: PoolRecord, job: JobRecord, given: bytes | None) -> JobRecord:
+        spec, wanted = spec_of(pool), JobSpec.from_json(job.spec)
+        for each in wanted.steps:
+            plan_step(each, spec.directory, {**spec.env, **wanted.env})  # raises what is too long for the guest
+        if version_of(pool) is None and not self._pools.is_preparing(pool.id):
+            raise not_prepared(pool)
         await anyio.to_thread.run_sync(self._shelf.place(job.id).make)
         await self._records.add_job(job)
         self._enqueue(job, given)
-        self.pump(found.id)
+        self.pump(pool.id)
         return job
 
     def list(self, caller: Caller, pool: str | None = None) -> builtins.list[JobRecord]:
@@ -184,6 +210,10 @@ class Jobs:
                     job, End(JobState.CANCELLED, {"reason": Reason.POOL, "error": "its pool was deleted"})
                 )
         self._waiting.pop(pool.id, None)
+
+    async def pool_deleted(self) -> None:
+        """A pool is gone, and nothing can be retried in it."""
+        await self._checkpoints.tidy()
 
     def pump(self, pool_id: str) -> None:
         """Begin the jobs of a pool whose turn it is. Does not wait."""
@@ -258,18 +288,38 @@ class Jobs:
             if pool is None:
                 return End.error(Reason.POOL, "its pool was deleted")
             with self._pools.version(pool.id) as version:
-
-                async def begun(version_id: str = version.id) -> None:
-                    await self._records.move_job(job_id, JobState.RUNNING, started_at=time.time(), version=version_id)
-                    active.begun.set()
-
-                place, spec = self._shelf.place(job_id), JobSpec.from_json(job.spec)
-                work = Work(self._plane, job, spec, spec_of(pool), version, active.job_log, place, active.given, begun)
                 try:
-                    return await work.carry_out()
+                    return await self._work_of(job, pool, version, active).carry_out()
                 except NotFoundError as error:
                     if (now := self._records.pools.get(pool.id)) is None or now.version == pool.version:
                         return End.error(Reason.MACHINE, error.message)
+
+    def _work_of(self, job: JobRecord, pool: PoolRecord, version: Version, active: _Active) -> Work:
+        """The work of a job whose machine is made of ``version``, or of its checkpoint."""
+        made_of, origin = version.id, version
+        if job.from_step and (checkpoint := checkpoint_of(job)) is not None:
+            made_of, origin = checkpoint.version, checkpoint.origin(version)
+
+        async def begun() -> None:
+            await self._records.move_job(job.id, JobState.RUNNING, started_at=time.time(), version=made_of)
+            active.begun.set()
+
+        async def capture(machine: Machine, step: int) -> None:
+            await self._checkpoints.take(machine, job.id, step, origin)
+
+        return Work(
+            self._plane,
+            job,
+            JobSpec.from_json(job.spec),
+            spec_of(pool),
+            origin,
+            active.job_log,
+            self._shelf.place(job.id),
+            active.given,
+            begun,
+            capture,
+            job.from_step,
+        )
 
     async def _end(self, job_id: str, active: _Active, end: End | None) -> None:
         """Write the final record. None: the next server begins it."""
@@ -287,7 +337,8 @@ class Jobs:
         interrupted by the next server."""
         for trial in range(_TRIALS):
             try:
-                await self._records.move_job(job.id, end.state, ended_at=time.time(), **end.values)
+                ended = await self._records.move_job(job.id, end.state, ended_at=time.time(), **end.values)
+                await self._checkpoints.ended(ended)
                 await self._forget_oldest(job.workspace)
                 return
             except PandastackError as error:
@@ -300,7 +351,10 @@ class Jobs:
             await self._forget(each.id)
 
     async def _forget(self, job_id: str) -> None:
+        job = self._records.jobs.get(job_id)
         await self._records.remove_job(job_id)
+        if job is not None:
+            await self._checkpoints.ended(job)
         place: Place = self._shelf.place(job_id)
         await anyio.to_thread.run_sync(place.remove)
 
@@ -309,4 +363,5 @@ def _interrupted(job: JobRecord) -> End | None:
     """How a job of an earlier server has ended; None: it may begin."""
     if job.state is JobState.RUNNING:
         return End.error(Reason.INTERRUPTED, _INTERRUPTED)
-    return End.error(Reason.INTERRUPTED, _INPUT_LOST) if JobSpec.from_json(job.spec).has_input else None
+    needs_input = JobSpec.from_json(job.spec).has_input and not job.from_step
+    return End.error(Reason.INTERRUPTED, _INPUT_LOST) if needs_input else None

@@ -9,6 +9,7 @@ from typing import Self
 
 import anyio
 import structlog
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from pandastack.contract.records import STDOUT, ExecFailed, ExecResult, Output
 from pandastack.errors import CapacityError, GuestError, NotFoundError, PandastackError
@@ -52,7 +53,12 @@ class Machine:
         return Caller.server(self.workspace)
 
     async def __aenter__(self) -> Self:
-        await self._create()
+        try:
+            await self._create()
+            await checkpoint_if_cancelled()
+        except BaseException:
+            await delete_machine(self.plane, self.workspace, self.id)
+            raise
         return self
 
     async def __aexit__(
@@ -130,7 +136,10 @@ class Machine:
         pause, told = _FIRST_PAUSE, False
         while True:
             try:
-                await self.plane.sandboxes.create(self.caller, self.wanted)
+                # A machine that the engine is making is carried out. To leave now would be to delete it before it is
+                # there, and then nobody would know of it.
+                with anyio.CancelScope(shield=True):
+                    await self.plane.sandboxes.create(self.caller, self.wanted)
                 return
             except CapacityError as error:
                 if not told:

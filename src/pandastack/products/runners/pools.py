@@ -30,6 +30,7 @@ from pandastack.products.runners.spec import PoolSpec
 from pandastack.products.runners.version import Version, spec_of, version_of
 from pandastack.products.runners.work import shown
 from pandastack.services import ControlPlane
+from pandastack.services.cron import find_next
 from pandastack.services.files.tar_filter import Outside
 from pandastack.services.records.spec import NewSandbox, unknown_template
 from pandastack.store.runners import PoolRecord
@@ -62,16 +63,25 @@ class _Refresh:
 
 class Pools:
     """Every look-up names a workspace; pools of others are not found. ``changed`` is told the id of a pool whose jobs
-    may begin."""
+    may begin, ``expected`` the time at which a refresh is due."""
 
-    def __init__(self, plane: ControlPlane, records: Records, shelf: Shelf, tasks: TaskGroup) -> None:
+    def __init__(
+        self,
+        plane: ControlPlane,
+        records: Records,
+        shelf: Shelf,
+        tasks: TaskGroup,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._plane = plane
+        self._clock = clock
         self._records = records
         self._shelf = shelf
         self._tasks = tasks
         self._refreshes: dict[str, _Refresh] = {}
         self._held: Counter[str] = Counter()
         self.changed: Callable[[str], None] = lambda _pool_id: None
+        self.expected: Callable[[float], None] = lambda _at: None
 
     async def recover(self) -> None:
         """Undo the refreshes that an earlier server was killed in."""
@@ -89,12 +99,14 @@ class Pools:
         except NotFoundError as error:
             raise unknown_template(spec.template) from error
         found = self._records.find_pool(caller.workspace, name)
+        refresh_at = await self._refresh_at(spec, found)
         if found is not None:
-            changed = await self._records.change_pool(found.id, spec=spec.to_json())
+            changed = await self._records.change_pool(found.id, spec=spec.to_json(), refresh_at=refresh_at)
             self.changed(found.id)
             return changed
         self._shelf.place(caller.workspace)  # a server that cannot store jobs has no pools
         record = PoolRecord(str(uuid.uuid4()), caller.workspace, name, spec.to_json(), time.time())
+        record = replace(record, refresh_at=refresh_at)
         await self._records.add_pool(record)
         return record
 
@@ -127,15 +139,19 @@ class Pools:
             await spool(source, place.source, MOST_SOURCE_BYTES, "source")
             pool = self.get(caller, name)
             self._check_idle(pool)
-        place.log.unlink(missing_ok=True)
-        refresh = self._refreshes[pool.id] = _Refresh(JobLog(place.log))
-        try:
-            pool = await self._records.change_pool(pool.id, error=_INTERRUPTED)  # true if the server ends now
-        except BaseException:
-            del self._refreshes[pool.id]
-            raise
-        self._tasks.start_soon(self._refresh, pool, refresh)
-        return pool
+        return await self._begin(pool)
+
+    async def refresh_due(self, pool: PoolRecord, now: float) -> None:
+        """Begin the refresh of a pool whose time has come, and say when the next one is: in one write, so that each
+        time is for one refresh. One that is being prepared already is refreshed for this time as well."""
+        following = await _next(spec_of(pool), now)
+        if self._records.pools.get(pool.id) != pool:  # it was changed or deleted meanwhile
+            return
+        if self.is_preparing(pool.id):
+            await self._records.change_pool(pool.id, refresh_at=following)
+            return
+        await anyio.to_thread.run_sync(self._shelf.place(pool.id).make)
+        await self._begin(pool, refresh_at=following)
 
     async def delete(self, pool: PoolRecord) -> None:
         """Delete a pool that has no jobs any more, with its prepared version."""
@@ -177,6 +193,29 @@ class Pools:
             policy = await anyio.to_thread.run_sync(partial(version.policy, trusted=trusted))
             wanted = replace(wanted, snapshot=version.id, template="", network=policy)
             return await self._plane.sandboxes.create(Caller.server(caller.workspace), wanted)
+
+    async def _begin(self, pool: PoolRecord, **claim: Any) -> PoolRecord:
+        """Begin a refresh; ``claim`` is written together with the record that it has begun."""
+        self._check_idle(pool)
+        place = self._shelf.place(pool.id)
+        place.log.unlink(missing_ok=True)
+        refresh = self._refreshes[pool.id] = _Refresh(JobLog(place.log))
+        try:
+            pool = await self._records.change_pool(pool.id, error=_INTERRUPTED, **claim)  # true if the server ends now
+        except BaseException:
+            del self._refreshes[pool.id]
+            raise
+        self._tasks.start_soon(self._refresh, pool, refresh)
+        return pool
+
+    async def _refresh_at(self, spec: PoolSpec, former: PoolRecord | None) -> float | None:
+        """When a pool is prepared anew by its schedule: for one whose schedule stays, as before."""
+        if former is not None and _times(spec_of(former)) == _times(spec):
+            return former.refresh_at
+        following = await _next(spec, self._clock())
+        if following is not None:
+            self.expected(following)
+        return following
 
     def _check_idle(self, pool: PoolRecord) -> None:
         if pool.id in self._refreshes:
@@ -275,6 +314,17 @@ class Pools:
             ):
                 with suppress(PandastackError):
                     await self._plane.snapshots.delete(each)
+
+
+async def _next(spec: PoolSpec, after: float) -> float | None:
+    """When the schedule of a pool is due next. A rare one looks through fifty years: in a thread."""
+    if spec.refresh is None:
+        return None
+    return await anyio.to_thread.run_sync(find_next, spec.refresh, spec.timezone, after)
+
+
+def _times(spec: PoolSpec) -> tuple[str | None, str]:
+    return spec.refresh, spec.timezone
 
 
 def not_prepared(pool: PoolRecord) -> ConflictError:

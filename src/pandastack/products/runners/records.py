@@ -118,6 +118,13 @@ class Records:
         self._plane.outbox.announce(woken)
         return changed
 
+    async def change_job(self, job_id: str, **values: Any) -> None:
+        """Set fields of a job that is still there."""
+        async with self._plane.store.write() as connection:
+            await table.change_job(connection, job_id, **values)
+            if job_id in self.jobs:
+                self.jobs[job_id] = replace(self.jobs[job_id], **values)
+
     async def remove_job(self, job_id: str) -> None:
         """Remove a job."""
         async with self._plane.store.write() as connection:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from pandastack.products.runners.actions import Actions
 from pandastack.products.runners.jobs import Jobs
 from pandastack.products.runners.pools import Pools
 from pandastack.products.runners.records import Records
+from pandastack.products.runners.refreshing import Refreshing
 from pandastack.products.runners.shelf import Shelf, shelf_directory
 from pandastack.products.runners.spec import PoolSpec
 from pandastack.services import ControlPlane
@@ -43,16 +45,19 @@ class Runners:
         await self.actions.withdraw(pool.id)
         await self.jobs.end_all(pool)
         await self.pools.delete(pool)
+        await self.jobs.pool_deleted()
 
 
 @asynccontextmanager
-async def open_runners(plane: ControlPlane, database_url: str) -> AsyncIterator[Runners]:
+async def open_runners(
+    plane: ControlPlane, database_url: str, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Runners]:
     """The runner pools and jobs of a control plane. At the end of the block jobs that run have ended as interrupted;
     those that wait begin with the next server."""
     shelf = Shelf(shelf_directory(plane.settings.jobs_dir, database_url))
     records = Records(plane)
     async with anyio.create_task_group() as tasks:
-        pools = Pools(plane, records, shelf, tasks)
+        pools = Pools(plane, records, shelf, tasks, clock)
         jobs = Jobs(plane, records, pools, shelf, tasks)
         pools.changed = jobs.pump
         await records.load()
@@ -61,6 +66,7 @@ async def open_runners(plane: ControlPlane, database_url: str) -> AsyncIterator[
         actions = Actions(plane, records, jobs)
         for each in records.pools.values():
             await actions.offer(each)
+        tasks.start_soon(Refreshing(records, pools, clock).watch)
         yield Runners(pools, jobs, actions)
         await actions.withdraw(*records.pools)
         tasks.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pandastack.contract.sandboxes import DEFAULT_SIZE, WantedSize
 from pandastack.errors import BadRequestError
 from pandastack.products.keeping import checked_keep
+from pandastack.services.cron import checked_cron, checked_zone
 from pandastack.services.github.actions import checked_scope
 from pandastack.services.records.spec import checked_size
 
@@ -59,7 +60,8 @@ class GitHub:
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
     """What a pool's machines are made of. Times in seconds; ``network`` is a policy as it is stored, None: the
-    template's. ``env`` is that of all commands, those of jobs too."""
+    template's. ``env`` is that of all commands, those of jobs too. At the times of the cron expression ``refresh`` in
+    ``timezone`` it is prepared anew."""
 
     template: str = "base"
     prepare: tuple[str, ...] = ()
@@ -73,6 +75,8 @@ class PoolSpec:
     network: Mapping[str, Any] | None = None
     size: WantedSize = DEFAULT_SIZE
     github: GitHub | None = None
+    refresh: str | None = None
+    timezone: str = "UTC"
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -93,7 +97,8 @@ class PoolSpec:
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """What a job does. ``deadline_seconds`` None: that of its pool. ``has_input``: it was given an input, which is in
-    memory only. ``keep_seconds`` of a job that fails: how long its machine is kept."""
+    memory only. ``keep_seconds`` of a job that fails: how long its machine is kept, and its checkpoint.
+    ``checkpoint``: its machine is captured before each command but the first."""
 
     steps: tuple[str, ...]
     ref: str | None = None
@@ -103,6 +108,7 @@ class JobSpec:
     deadline_seconds: float | None = None
     has_input: bool = False
     keep_seconds: int = 0
+    checkpoint: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -141,7 +147,9 @@ def checked_pool(wanted: PoolSpec) -> PoolSpec:
     labels = checked_labels(wanted.labels)
     if wanted.github is not None:
         _check_github(wanted.github, labels)
-    return PoolSpec(**{**_fields(wanted), "labels": labels, "directory": str(path)})
+    refresh = None if wanted.refresh is None else checked_cron(wanted.refresh, "refresh")
+    own = {"labels": labels, "directory": str(path), "refresh": refresh, "timezone": checked_zone(wanted.timezone)}
+    return PoolSpec(**{**_fields(wanted), **own})
 
 
 def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:

@@ -50,7 +50,9 @@ class End:
 
 @dataclass
 class Work:
-    """``begun`` is awaited before the first command; ``given`` is the input of that command."""
+    """``begun`` is awaited before the first command. ``given`` is the input of the command number 0. ``first`` is the
+    number of the first one: those before it were carried out in the machine that ``version`` captured. ``capture`` is
+    given the machine before each later one, if the job wants checkpoints."""
 
     plane: ControlPlane
     job: JobRecord
@@ -61,6 +63,8 @@ class Work:
     place: Place
     given: bytes | None
     begun: Callable[[], Awaitable[object]]
+    capture: Callable[[Machine, int], Awaitable[object]]
+    first: int = 0
 
     async def carry_out(self) -> End:
         """Do it. Its machine is gone or kept when this returns. Raises :class:`NotFoundError` when the version is."""
@@ -110,12 +114,14 @@ class Work:
         own = {"CI": "true", "PANDASTACK_JOB": self.job.id, "PANDASTACK_POOL": self.job.pool}
         env, where = {**self.pool.env, **self.spec.env, **own}, self.version.directory
         deadline = anyio.current_time() + self._seconds
-        if self.spec.ref is not None:
+        if self.spec.ref is not None and not self.first:
             self.job_log.say(f"checkout of {self.spec.ref}")
             result = await machine.run(plan_ref(self.version.directory, self.spec.ref), self._seconds, self.job_log.add)
             if result.exit_code:
                 return End(JobState.FAILED, {"exit_code": result.exit_code, "error": f"no checkout of {self.spec.ref}"})
-        for number, command in enumerate(self.spec.steps):
+        for number, command in list(enumerate(self.spec.steps))[self.first :]:
+            if self.spec.checkpoint and number > self.first:
+                deadline += await self._checkpoint(machine, number)
             if len(self.spec.steps) > 1:
                 self.job_log.say(f"step {number + 1} of {len(self.spec.steps)}: {shown(command)}")
             left = max(deadline - anyio.current_time(), 0.001)
@@ -127,6 +133,15 @@ class Work:
             if result.exit_code:
                 return await self._failed(machine, number, result.exit_code)
         return End(JobState.SUCCEEDED, {"exit_code": 0})
+
+    async def _checkpoint(self, machine: Machine, number: int) -> float:
+        """Capture the machine; without room the job goes on without. Returns the seconds that this took."""
+        began = anyio.current_time()
+        try:
+            await self.capture(machine, number)
+        except PandastackError as error:
+            self.job_log.say(f"no checkpoint before step {number + 1}: {error.public or error.message}")
+        return anyio.current_time() - began
 
     async def _failed(self, machine: Machine, number: int, exit_code: int) -> End:
         """A command has failed: with a reason when the guest has one that its own output may not tell."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, takewhile
 
-from pandastack.products.schedules.cron import find_next, times_after
+from pandastack.services.cron import find_next, times_after
 from pandastack.store.schedules import Catchup, Overlap, RunStatus, ScheduleRecord
 
 ON_TIME_S = 60.0

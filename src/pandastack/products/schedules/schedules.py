@@ -17,12 +17,12 @@ from anyio import to_thread
 
 from pandastack.errors import BadRequestError, ConflictError, NotFoundError, QuotaError
 from pandastack.model.caller import Caller
-from pandastack.products.schedules.cron import find_next, times_after
 from pandastack.products.schedules.firing import Firing
 from pandastack.products.schedules.plan import due_at, plan_due
 from pandastack.products.schedules.runner import Runner
 from pandastack.products.schedules.spec import NewSchedule, SchedulePatch
 from pandastack.services import ControlPlane
+from pandastack.services.cron import find_next, times_after
 from pandastack.store import schedules as table
 from pandastack.store.schedules import RunRecord, ScheduleRecord
 

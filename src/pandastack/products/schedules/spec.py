@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from pandastack.errors import BadRequestError
-from pandastack.products.schedules.cron import checked_cron, checked_zone
+from pandastack.services.cron import checked_cron, checked_zone
 from pandastack.store.schedules import Catchup, Overlap
 
 LONGEST_NAME = 128

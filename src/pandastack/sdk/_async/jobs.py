@@ -11,7 +11,7 @@ from typing import Any, cast
 from pandastack.errors import PandastackError
 from pandastack.sdk._async.following import async_follow_build
 from pandastack.sdk._async.interfaces import AsyncConnection
-from pandastack.sdk._jobs import Job, create_job, one_job, printed
+from pandastack.sdk._jobs import Job, create_job, one_job, printed, retry_job
 from pandastack.sdk._runtime import async_append, async_unpack_tree, spool
 from pandastack.sdk.wire.call import Call, segment
 from pandastack.sdk.wire.coding import mapped_transport_errors
@@ -36,6 +36,7 @@ class AsyncJobsAPI:
         deadline_seconds: float | None = None,
         stdin: bytes | None = None,
         keep_seconds: int = 0,
+        checkpoint: bool = False,
         idempotency_key: str | None = None,
     ) -> Job:
         """Add a job to the queue of a pool: commands for the shell, which run in turn until one fails.
@@ -43,7 +44,8 @@ class AsyncJobsAPI:
         Without a ``pool``, ``labels`` find one that has them all. ``ref`` is checked out first, of the pool's
         repository. ``artifacts`` are paths that are copied out, of a job that failed too. Only a ``trusted`` one has
         the secrets of the pool. ``stdin`` is the input of the first command, and never stored. When the job fails, its
-        machine is kept as a sandbox that is deleted when it was not used for ``keep_seconds``.
+        machine is kept as a sandbox that is deleted when it was not used for ``keep_seconds``. With ``checkpoint`` the
+        machine is captured before each step but the first, and :meth:`retry` can begin with the step that failed.
 
         Raises BadRequestError with the field, NotFoundError, QuotaError, and ConflictError for an unprepared pool.
         """
@@ -57,6 +59,7 @@ class AsyncJobsAPI:
             "artifacts": list(artifacts),
             "deadline_seconds": deadline_seconds,
             "keep_seconds": keep_seconds,
+            "checkpoint": checkpoint,
         }
         return await self._job(create_job(wanted, stdin, idempotency_key))
 
@@ -71,16 +74,27 @@ class AsyncJobsAPI:
         """Run a job to its end, whatever that is; ``options`` are those of :meth:`create`. ``on_output`` is given the
         stream's name and the text. When the program is interrupted, the job is cancelled."""
         job = await self.create(pool, steps, **options)
-        try:
-            async with aclosing(self.logs(job["id"])) as pieces:
-                async for stream, text in pieces:
-                    if on_output is not None:
-                        on_output(stream, text)
-            return await self.get(job["id"])
-        except BaseException:
-            with suppress(PandastackError):
-                await self.cancel(job["id"])
-            raise
+        return await self._followed(job, on_output)
+
+    async def retry(
+        self,
+        job_id: str,
+        *,
+        from_step: int = 0,
+        wait: bool = False,
+        on_output: Callable[[str, str], object] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Do what a job that has ended did once more; returns the job that does it, with ``wait`` once it has ended.
+
+        It begins in the pool's prepared machine, or with ``from_step`` in the machine as it was before that: besides 0,
+        this may be ``checkpoint_step`` of the job. ``on_output`` and interruptions as for :meth:`run`.
+
+        Raises NotFoundError, BadRequestError for another step, ConflictError for a job that has not ended or that had
+        an input, QuotaError.
+        """
+        job = await self._job(retry_job(job_id, from_step, idempotency_key))
+        return await self._followed(job, on_output) if wait else job
 
     async def list(self, pool: str | None = None, *, limit: int = 100) -> builtins.list[Job]:
         """The newest jobs that the server keeps, at most ``limit``, of one pool if it is named."""
@@ -126,6 +140,19 @@ class AsyncJobsAPI:
                         break
                     await async_append(archive, piece)
             await async_unpack_tree(archive, output)
+
+    async def _followed(self, job: Job, on_output: Callable[[str, str], object] | None) -> Job:
+        """The job once it has ended. It is cancelled when the program is interrupted."""
+        try:
+            async with aclosing(self.logs(job["id"])) as pieces:
+                async for stream, text in pieces:
+                    if on_output is not None:
+                        on_output(stream, text)
+            return await self.get(job["id"])
+        except BaseException:
+            with suppress(PandastackError):
+                await self.cancel(job["id"])
+            raise
 
     async def _job(self, call: Call) -> Job:
         return cast(Job, await self._client.transport.object(call))

@@ -42,6 +42,8 @@ class AsyncRunnersAPI:
         memory_mb: int | None = None,
         disk_gb: int | None = None,
         github: str | Mapping[str, Any] | None = None,
+        refresh: str | None = None,
+        timezone: str = "UTC",
     ) -> RunnerPool:
         """Make a pool, or change one; :meth:`refresh` prepares it.
 
@@ -50,7 +52,8 @@ class AsyncRunnersAPI:
         of its ``network`` policy are for trusted jobs only. ``env`` is that of all commands: no place for secrets.
 
         ``github`` is a repository (OWNER/NAME) or an organization whose jobs of Actions run here, those that have
-        ``labels``; or a dictionary with ``scope`` and more.
+        ``labels``; or a dictionary with ``scope`` and more. At the times of the cron expression ``refresh`` in
+        ``timezone`` the pool is prepared anew.
 
         Raises BadRequestError with the field.
         """
@@ -70,6 +73,8 @@ class AsyncRunnersAPI:
             "memory_mb": memory_mb,
             "disk_gb": disk_gb,
             "github": {"scope": github} if isinstance(github, str) else github,
+            "refresh": refresh,
+            "timezone": timezone,
         }
         return await self._pool(one_pool("PUT", name, wanted=wanted))
 

@@ -10,7 +10,7 @@ from os import PathLike
 from typing import Any, cast
 
 from pandastack.errors import PandastackError
-from pandastack.sdk._jobs import Job, create_job, one_job, printed
+from pandastack.sdk._jobs import Job, create_job, one_job, printed, retry_job
 from pandastack.sdk._runtime import append, spool, unpack_tree
 from pandastack.sdk._sync.following import follow_build
 from pandastack.sdk._sync.interfaces import Connection
@@ -37,6 +37,7 @@ class JobsAPI:
         deadline_seconds: float | None = None,
         stdin: bytes | None = None,
         keep_seconds: int = 0,
+        checkpoint: bool = False,
         idempotency_key: str | None = None,
     ) -> Job:
         """Add a job to the queue of a pool: commands for the shell, which run in turn until one fails.
@@ -44,7 +45,8 @@ class JobsAPI:
         Without a ``pool``, ``labels`` find one that has them all. ``ref`` is checked out first, of the pool's
         repository. ``artifacts`` are paths that are copied out, of a job that failed too. Only a ``trusted`` one has
         the secrets of the pool. ``stdin`` is the input of the first command, and never stored. When the job fails, its
-        machine is kept as a sandbox that is deleted when it was not used for ``keep_seconds``.
+        machine is kept as a sandbox that is deleted when it was not used for ``keep_seconds``. With ``checkpoint`` the
+        machine is captured before each step but the first, and :meth:`retry` can begin with the step that failed.
 
         Raises BadRequestError with the field, NotFoundError, QuotaError, and ConflictError for an unprepared pool.
         """
@@ -58,6 +60,7 @@ class JobsAPI:
             "artifacts": list(artifacts),
             "deadline_seconds": deadline_seconds,
             "keep_seconds": keep_seconds,
+            "checkpoint": checkpoint,
         }
         return self._job(create_job(wanted, stdin, idempotency_key))
 
@@ -72,16 +75,27 @@ class JobsAPI:
         """Run a job to its end, whatever that is; ``options`` are those of :meth:`create`. ``on_output`` is given the
         stream's name and the text. When the program is interrupted, the job is cancelled."""
         job = self.create(pool, steps, **options)
-        try:
-            with closing(self.logs(job["id"])) as pieces:
-                for stream, text in pieces:
-                    if on_output is not None:
-                        on_output(stream, text)
-            return self.get(job["id"])
-        except BaseException:
-            with suppress(PandastackError):
-                self.cancel(job["id"])
-            raise
+        return self._followed(job, on_output)
+
+    def retry(
+        self,
+        job_id: str,
+        *,
+        from_step: int = 0,
+        wait: bool = False,
+        on_output: Callable[[str, str], object] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Do what a job that has ended did once more; returns the job that does it, with ``wait`` once it has ended.
+
+        It begins in the pool's prepared machine, or with ``from_step`` in the machine as it was before that: besides 0,
+        this may be ``checkpoint_step`` of the job. ``on_output`` and interruptions as for :meth:`run`.
+
+        Raises NotFoundError, BadRequestError for another step, ConflictError for a job that has not ended or that had
+        an input, QuotaError.
+        """
+        job = self._job(retry_job(job_id, from_step, idempotency_key))
+        return self._followed(job, on_output) if wait else job
 
     def list(self, pool: str | None = None, *, limit: int = 100) -> builtins.list[Job]:
         """The newest jobs that the server keeps, at most ``limit``, of one pool if it is named."""
@@ -127,6 +141,19 @@ class JobsAPI:
                         break
                     append(archive, piece)
             unpack_tree(archive, output)
+
+    def _followed(self, job: Job, on_output: Callable[[str, str], object] | None) -> Job:
+        """The job once it has ended. It is cancelled when the program is interrupted."""
+        try:
+            with closing(self.logs(job["id"])) as pieces:
+                for stream, text in pieces:
+                    if on_output is not None:
+                        on_output(stream, text)
+            return self.get(job["id"])
+        except BaseException:
+            with suppress(PandastackError):
+                self.cancel(job["id"])
+            raise
 
     def _job(self, call: Call) -> Job:
         return cast(Job, self._client.transport.object(call))

@@ -43,6 +43,8 @@ class RunnersAPI:
         memory_mb: int | None = None,
         disk_gb: int | None = None,
         github: str | Mapping[str, Any] | None = None,
+        refresh: str | None = None,
+        timezone: str = "UTC",
     ) -> RunnerPool:
         """Make a pool, or change one; :meth:`refresh` prepares it.
 
@@ -51,7 +53,8 @@ class RunnersAPI:
         of its ``network`` policy are for trusted jobs only. ``env`` is that of all commands: no place for secrets.
 
         ``github`` is a repository (OWNER/NAME) or an organization whose jobs of Actions run here, those that have
-        ``labels``; or a dictionary with ``scope`` and more.
+        ``labels``; or a dictionary with ``scope`` and more. At the times of the cron expression ``refresh`` in
+        ``timezone`` the pool is prepared anew.
 
         Raises BadRequestError with the field.
         """
@@ -71,6 +74,8 @@ class RunnersAPI:
             "memory_mb": memory_mb,
             "disk_gb": disk_gb,
             "github": {"scope": github} if isinstance(github, str) else github,
+            "refresh": refresh,
+            "timezone": timezone,
         }
         return self._pool(one_pool("PUT", name, wanted=wanted))
 

@@ -1,4 +1,4 @@
-"""When a schedule is due: cron expressions of five fields in a time zone. Pure.
+"""When something that recurs is due: cron expressions of five fields in a time zone. Pure.
 
 Rules of summer time are those of Debian's cron: what names an hour and a minute fires once on each day, at the end of
 the gap if its hour is left out and the first time if its hour comes twice; what has ``*`` in one of them follows
@@ -35,18 +35,18 @@ def checked_zone(name: str) -> str:
     return name
 
 
-def checked_cron(text: str) -> str:
-    """An expression with one space between its fields. Raises :class:`BadRequestError`, also for one that no date
-    matches."""
+def checked_cron(text: str, field: str = "cron") -> str:
+    """An expression with one space between its fields. Raises :class:`BadRequestError` that names ``field``, also for
+    one that no date matches."""
     expression = " ".join(text.split()) if len(text) <= _LONGEST else ""
     if not _FIELDS.fullmatch(expression):
-        raise BadRequestError("cron: must be five fields", field="cron", hint=_HINT)
+        raise BadRequestError(f"{field}: must be five fields", field=field, hint=_HINT)
     try:
         CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC))
     except (CronSimError, ValueError) as error:
-        raise BadRequestError(f"cron: {error}", field="cron", hint=_HINT) from error
+        raise BadRequestError(f"{field}: {error}", field=field, hint=_HINT) from error
     if find_next(expression, "UTC", datetime(2000, 1, 1, tzinfo=UTC).timestamp()) is None:
-        raise BadRequestError("cron: no date matches it", field="cron", hint=_HINT)
+        raise BadRequestError(f"{field}: no date matches it", field=field, hint=_HINT)
     return expression
 
 
