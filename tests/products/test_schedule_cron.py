@@ -72,7 +72,10 @@ def found(minutes: list[int] | None, hours: list[int] | None, zone: str, begin: 
     return list(takewhile(lambda each: each <= end.timestamp(), times))
 
 
-@pytest.mark.parametrize(("minutes", "hours"), [([30], [1, 2, 3]), ([0, 30], None), ([0, 15, 30, 45], [0, 2, 23])])
+@pytest.mark.parametrize(
+    ("minutes", "hours"),
+    [([30], [1, 2, 3]), ([0, 30], None), ([0, 15, 30, 45], [0, 2, 23]), (None, [0, 2]), (None, [1, 3])],
+)
 def test_summer_time_in_every_zone(minutes: list[int], hours: list[int] | None) -> None:
     """Those with the same changes are one: their rules are."""
     tried = set()

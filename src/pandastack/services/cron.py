@@ -7,10 +7,11 @@ elapsed time.
 
 from __future__ import annotations
 
+import math
 import re
 import zoneinfo
 from collections.abc import Iterator
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import cache
 
 from cronsim import CronSim, CronSimError
@@ -18,6 +19,7 @@ from cronsim import CronSim, CronSimError
 from pandastack.errors import BadRequestError
 
 _LONGEST = 256
+_DAY = 86400.0
 _FIELDS = re.compile(r"[0-9A-Za-z*,/-]+( [0-9A-Za-z*,/-]+){4}", re.ASCII)
 _HINT = "minute hour day month weekday, for example */15 9-17 * * MON-FRI"
 
@@ -58,12 +60,56 @@ def find_next(cron: str, zone: str, after: float) -> float | None:
 def times_after(cron: str, zone: str, after: float) -> Iterator[float]:
     """All times after ``after``, each once."""
     where: tzinfo = UTC if zone == "UTC" else zoneinfo.ZoneInfo(zone)
+    minute, hour, *_ = cron.split()
+    elapsing = where is not UTC and (minute.startswith("*") or hour.startswith("*"))
     former = after
     try:
-        for each in CronSim(cron, datetime.fromtimestamp(after, where)):
-            found = each.timestamp()
+        for found in _elapsing(cron, where, after) if elapsing else _named(cron, where, after):
             if found > former:  # two that fall into a gap are one, and what comes twice has been
                 yield found
                 former = found
     except OverflowError:  # the end of all dates
         return
+
+
+def _named(cron: str, where: tzinfo, after: float) -> Iterator[float]:
+    return (each.timestamp() for each in CronSim(cron, datetime.fromtimestamp(after, where)))
+
+
+def _elapsing(cron: str, where: tzinfo, after: float) -> Iterator[float]:
+    """The times of what follows elapsed time, found between one change of the clock and the next: across a change that
+    is not of whole hours, the library misses some."""
+    begin, at = after, after
+    while True:
+        offset = timezone(_offset(where, at))
+        for each in CronSim(cron, datetime.fromtimestamp(begin, offset)):
+            found = each.timestamp()
+            if (change := _first_change(where, at, found)) is not None:
+                begin, at = change - 1, change
+                break
+            yield found
+            at = found
+        else:
+            return
+
+
+def _first_change(where: tzinfo, begin: float, end: float) -> float | None:
+    """The first whole second after ``begin``, until ``end``, with another offset from UTC; no two changes are within a
+    day of each other."""
+    offset, before = _offset(where, begin), begin
+    while before < end:
+        after = min(before + _DAY, end)
+        if _offset(where, after) != offset:
+            low, high = math.floor(before), math.ceil(after)
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if _offset(where, middle) != offset else (middle, high)
+            return high
+        before = after
+    return None
+
+
+def _offset(where: tzinfo, at: float) -> timedelta:
+    found = datetime.fromtimestamp(at, where).utcoffset()
+    assert found is not None
+    return found
