@@ -22,7 +22,7 @@ HERMETIC_BUILD = "/v1/builds"
 """Takes a form: ``test_hermetic_builds.py`` repeats it."""
 DATABASES = {"/v1/databases", "/v1/databases/{database_id}/clone", "/v1/databases/{database_id}/backups"}
 """Need a server of databases in their guest: ``test_databases.py`` repeats them."""
-RUNNERS = {"/v1/jobs", "/v1/runner-pools/{name}/sandboxes"}
+RUNNERS = {"/v1/jobs", "/v1/jobs/{job_id}/retry", "/v1/runner-pools/{name}/sandboxes"}
 """Need a pool that is prepared: ``test_runners.py`` repeats them."""
 WEBHOOKS = "/v1/webhooks"
 """Its secret is shown once: ``test_webhooks.py`` repeats it."""
