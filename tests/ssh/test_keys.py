@@ -79,7 +79,9 @@ async def test_the_gateway_asks_and_announces(plane: ControlPlane) -> None:
     sandbox = await plane.sandboxes.create(CALLER, BASE)
     record = await plane.ssh.add(CALLER, key.export_public_key().decode(), None)
     transport = httpx.ASGITransport(app=internal)
-    async with Control(httpx.AsyncClient(transport=transport, base_url="http://control")) as control:
+    async with Control(
+        httpx.AsyncClient(transport=transport, base_url="http://control"), Path("control.sock")
+    ) as control:
         authority = ControlAuthority(control)
         assert await authority.allows(sandbox.id, key.get_fingerprint())
         assert not await authority.allows(sandbox.id, "SHA256:other")
