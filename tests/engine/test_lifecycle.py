@@ -43,6 +43,19 @@ async def test_a_hibernated_sandbox_wakes_with_its_processes_and_files(engine: E
     assert not engine.asleep.names()
 
 
+async def test_what_is_being_made_can_be_deleted(engine: Engine) -> None:
+    """As when the one who asked for it has left: the machine is made nonetheless."""
+    wanted = spec()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.sandboxes.create, wanted, "base")
+        await anyio.wait_all_tasks_blocked()
+        assert engine.registry.find(wanted.sandbox) is None, "it is being made"
+        await engine.sandboxes.delete(wanted.sandbox)
+    assert engine.registry.find(wanted.sandbox) is None
+    with pytest.raises(NotFoundError):
+        await engine.sandboxes.delete(wanted.sandbox)
+
+
 async def test_a_paused_sandbox_stands_still(engine: Engine) -> None:
     sandbox = await engine.sandboxes.create(spec(), "base")
     await engine.lifecycle.pause(sandbox.id)

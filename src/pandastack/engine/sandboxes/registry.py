@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+
 from pandastack.contract.events import MachineContinued, MachineDied, MachineStalled
 from pandastack.engine.machines.sandbox import Hibernated, Sandbox
 from pandastack.engine.origins.captures import CaptureStore
@@ -16,6 +21,23 @@ class Registry:
         self._events = events
         self._asleep = asleep
         self._sandboxes: dict[str, Sandbox | Hibernated] = {}
+        self._beginning: dict[str, anyio.Event] = {}
+
+    @contextmanager
+    def beginning(self, sandbox_id: str) -> Iterator[None]:
+        """Have :meth:`wait_begun` wait for the end of the block, in which the sandbox gets its machine."""
+        event = self._beginning[sandbox_id] = anyio.Event()
+        try:
+            yield
+        finally:
+            event.set()
+            if self._beginning.get(sandbox_id) is event:
+                del self._beginning[sandbox_id]
+
+    async def wait_begun(self, sandbox_id: str) -> None:
+        """Return once the sandbox is not about to get a machine."""
+        while (event := self._beginning.get(sandbox_id)) is not None:
+            await event.wait()
 
     def register(self, sandbox: Sandbox | Hibernated) -> None:
         """Register the sandbox, replacing any other with its id."""

@@ -133,7 +133,11 @@ class Sandboxes:
         """
         fresh = not origin.snapshot.manifest.parent  # of a template: the sandbox brings its template's volumes along
         new = range(len(origin.snapshot.manifest.mounts) - len(origin.attached)) if fresh else ()
-        with self._admission.admitted(origin, sandbox_id=spec.sandbox), self._volumes.reserved(spec, new=new):
+        with (
+            self._admission.admitted(origin, sandbox_id=spec.sandbox),
+            self._volumes.reserved(spec, new=new),
+            self._registry.beginning(spec.sandbox),
+        ):
             sandbox = await self._restorer.restore(origin, spec, boot=boot)
             with anyio.CancelScope(shield=True):
                 await self._settle(sandbox)
@@ -148,7 +152,11 @@ class Sandboxes:
             raise
 
     async def delete(self, sandbox_id: str) -> None:
-        """End the sandbox; returns once nothing of it is left."""
+        """End the sandbox; returns once nothing of it is left.
+
+        One that is being made is made first: who asked for it may have left, and nobody else would know of its machine.
+        """
+        await self._registry.wait_begun(sandbox_id)
         sandbox = self._registry.get(sandbox_id)
         if isinstance(sandbox, Hibernated):
             async with sandbox.lock:  # a wake may be in progress
