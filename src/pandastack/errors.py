@@ -211,6 +211,8 @@ class CommandFailed(PandastackError):
         self.exit_code = exit_code
         self.stdout = stdout
         self.stderr = stderr
+        if stderr:  # escaped: a guest chooses it, and a traceback is shown in terminals
+            self.add_note(f"stderr ends with {stderr[-1000:]!r}")
 
 
 class TemplateBuildError(PandastackError):

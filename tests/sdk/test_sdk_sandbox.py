@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import traceback
 import tracemalloc
 from pathlib import Path
 
@@ -139,12 +140,13 @@ def test_lifecycle(sandbox: Sandbox, wire: WireServer) -> None:
 
 
 def test_exec(sandbox: Sandbox, wire: WireServer) -> None:
-    answer = {"stdout": "o", "stderr": "e", "exit_code": 3, "duration_ms": 12}
+    answer = {"stdout": "o", "stderr": "e\x1b", "exit_code": 3, "duration_ms": 12}
     wire.will(Reply(200, answer), Reply(200, answer), Reply(200, {"exit": 4}))
-    assert sandbox.exec("x", timeout_seconds=5) == ExecResult("o", "e", 3, 12)
+    assert sandbox.exec("x", timeout_seconds=5) == ExecResult("o", "e\x1b", 3, 12)
     with pytest.raises(CommandFailed, match="status 3") as caught:
         sandbox.exec("x", check=True)
-    assert (caught.value.exit_code, caught.value.stdout, caught.value.stderr) == (3, "o", "e")
+    assert (caught.value.exit_code, caught.value.stdout, caught.value.stderr) == (3, "o", "e\x1b")
+    assert "stderr ends with 'e\\x1b'" in "".join(traceback.format_exception(caught.value))
     assert sandbox.commands.run("x", timeout=2) == ExecResult("", "", 4)
     assert [each.json() for each in wire.asked] == [
         {"cmd": "x", "timeout_seconds": 5},

@@ -30,6 +30,10 @@ def events_of(http: httpx.Client, sandbox: Sandbox) -> list[dict[str, Any]]:
     return found
 
 
+def types_of(http: httpx.Client, sandbox: Sandbox) -> list[str]:
+    return [each["type"] for each in events_of(http, sandbox)]
+
+
 def made_elsewhere(directory: Path, **changes: object) -> None:
     """Make a capture one of another host."""
     manifest = directory / "manifest.json"
@@ -134,10 +138,11 @@ def test_a_killed_machine_of_a_persistent_sandbox_comes_back(client: Client, htt
         eventually(lambda: sandbox.refresh().status == "hibernated", 60, "it is hibernated")
         record = record_of(http, sandbox)
         assert (record["memory"], record["memory_lost_reason"]) == ("lost", "killed by SIGKILL")
-        assert [each["type"] for each in events_of(http, sandbox)][-2:] == ["vm.died", "sandbox.memory_lost"]
+        written = ["vm.died", "sandbox.memory_lost"]  # the status is seen before the store has written it
+        eventually(lambda: types_of(http, sandbox)[-2:] == written, 60, "its events are written")
         assert out(sandbox, "cat /root/file") == "kept\n"
         assert (record_of(http, sandbox)["status"], record_of(http, sandbox)["boot_mode"]) == ("running", "boot")
-        assert [each["type"] for each in events_of(http, sandbox)].count("sandbox.memory_lost") == 1
+        assert types_of(http, sandbox).count("sandbox.memory_lost") == 1
 
 
 def test_a_machine_that_is_killed_in_the_middle_of_writes(client: Client, http: httpx.Client) -> None:
