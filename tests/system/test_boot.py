@@ -63,7 +63,7 @@ def test_a_hibernated_sandbox_of_another_host_boots_with_its_files(place: Instal
         with pytest.raises(NotFoundError) as gone:
             sandbox.processes.get(process.id)
         assert "ended with the sandbox's memory" in str(gone.value.hint)
-        told = [each["type"] for each in events_of(http, sandbox)]
+        told = types_of(http, sandbox)
         assert told[-2:] == ["sandbox.memory_lost", "sandbox.woken"] and told.count("sandbox.memory_lost") == 1
         out(sandbox, "echo new > /root/a/new")
         assert [each.path for each in sandbox.diff(checkpoint.id).changes if "/root" in each.path] == ["/root/a/new"]
